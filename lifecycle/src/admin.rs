@@ -1,0 +1,294 @@
+//! The admin server: what a kubelet, a scraper, a person and a neighbour may ask a container.
+//!
+//! - `GET /livez`: 200 as long as the event loop turns. The server runs on the same single-threaded runtime as the
+//!   container's work, so answering at all is the proof; it says nothing about upstreams, because a restart mends none.
+//! - `GET /readyz`: 200 when the container can do its job now, else 503 with the reason. 503 from the moment a drain begins.
+//! - `GET /metrics`: OpenMetrics text.
+//! - `GET /status`: JSON for people.
+//! - `POST` to an action: only from loopback, that is, from inside the Pod.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::Container;
+
+/// Connections served at once. Probes, a scraper and a person need few; more than this is no friend.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to send its request line and headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A response of the admin server: small, and complete in memory.
+pub type Answer = Response<Full<Bytes>>;
+type ActionFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Action = Box<dyn Fn() -> ActionFuture + Send + Sync>;
+
+/// What a container says of itself.
+pub trait Report: Send + Sync + 'static {
+    /// Whether it can do its job now.
+    ///
+    /// # Errors
+    /// Why not, in a sentence for `kubectl describe pod`.
+    fn readiness(&self) -> Result<(), String>;
+
+    /// What a person would want to know, as a JSON object. `/status` adds name, version and start time.
+    fn status(&self) -> Value;
+}
+
+/// The admin server's routes.
+pub struct Admin {
+    container: Container,
+    started: SystemTime,
+    report: Arc<dyn Report>,
+    registry: Registry,
+    actions: Vec<(&'static str, Action)>,
+    shutdown: CancellationToken,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let actions: Vec<_> = self.actions.iter().map(|(path, _)| path).collect();
+        out.debug_struct("Admin")
+            .field("container", &self.container)
+            .field("actions", &actions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A registry whose metric names start with the container's prefix, holding its `_build_info`.
+pub fn registry(container: &Container) -> Registry {
+    let mut registry = Registry::with_prefix(container.metric_prefix());
+    registry.register("build", "What is running", Info::new(vec![("version", container.version)]));
+    registry
+}
+
+impl Admin {
+    /// The four routes that every container answers. `shutdown` makes `/readyz` say so as soon as it is cancelled.
+    pub fn new(
+        container: Container,
+        report: Arc<dyn Report>,
+        registry: Registry,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { container, started: SystemTime::now(), report, registry, actions: Vec::new(), shutdown }
+    }
+
+    /// Adds a route that changes state: `POST` only, answered only to loopback peers.
+    #[must_use]
+    pub fn action<F, A>(mut self, path: &'static str, action: A) -> Self
+    where
+        A: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        self.actions.push((path, Box::new(move || Box::pin(action()))));
+        self
+    }
+
+    /// Serves until the handle is dropped: it answers through the whole drain, as the contract says.
+    #[must_use = "the server stops when its handle is dropped"]
+    pub fn serve(self, listener: TcpListener) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(tokio::spawn(accept(Arc::new(self), listener)))
+    }
+
+    async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Answer {
+        let path = request.uri().path();
+        if let Some((_, action)) = self.actions.iter().find(|(route, _)| *route == path) {
+            if request.method() != Method::POST {
+                return not_allowed("POST");
+            }
+            // SECURITY: the port is open to the cluster because probes come from outside the Pod; what changes
+            // state is for neighbours on the shared localhost only.
+            if !peer.ip().to_canonical().is_loopback() {
+                return text(StatusCode::FORBIDDEN, "only from inside the Pod: ask on localhost\n");
+            }
+            return action().await;
+        }
+        let answer = match path {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readyz(),
+            "/metrics" => self.metrics(),
+            "/status" => json(StatusCode::OK, &self.status()),
+            _ => return text(StatusCode::NOT_FOUND, "try /livez, /readyz, /metrics or /status\n"),
+        };
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            answer
+        } else {
+            not_allowed("GET, HEAD")
+        }
+    }
+
+    fn readyz(&self) -> Answer {
+        if self.shutdown.is_cancelled() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        }
+        match self.report.readiness() {
+            Ok(()) => text(StatusCode::OK, "ok\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let mut body = String::new();
+        match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
+            Ok(()) => {
+                answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let readiness = self.report.readiness();
+        let mut status = json!({
+            "name": self.container.name,
+            "version": self.container.version,
+            "started": humantime::format_rfc3339_millis(self.started).to_string(),
+            "ready": readiness.is_ok() && !self.shutdown.is_cancelled(),
+            "draining": self.shutdown.is_cancelled(),
+        });
+        if let (Value::Object(all), Value::Object(own)) = (&mut status, self.report.status()) {
+            all.extend(own);
+        }
+        status
+    }
+}
+
+async fn accept(admin: Arc<Admin>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Out of descriptors, most likely: they come back when connections end, and a tight loop helps nobody.
+                tracing::warn!(%error, "admin server cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, std::convert::Infallible>(admin.answer(peer, request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "admin connection ended early");
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// A JSON answer, for actions and `/status`.
+pub fn json(status: StatusCode, value: &Value) -> Answer {
+    answer(status, "application/json", format!("{value}\n"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    answer(status, "text/plain; charset=utf-8", body)
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("allowed here: {allow}\n"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // A probe that is answered from a cache probes nothing.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    struct Waiting;
+
+    impl Report for Waiting {
+        fn readiness(&self) -> Result<(), String> {
+            Err("no release yet".to_owned())
+        }
+        fn status(&self) -> Value {
+            json!({"release": null})
+        }
+    }
+
+    const CONTAINER: Container = Container { name: "file-puller", admin_port: 9878, version: "1.2.3" };
+
+    fn admin() -> Admin {
+        Admin::new(CONTAINER, Arc::new(Waiting), registry(&CONTAINER), CancellationToken::new())
+            .action("/sync", || async { json(StatusCode::OK, &json!({"synced": true})) })
+    }
+
+    async fn ask(admin: &Admin, peer: &str, method: Method, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let answer = admin.answer(peer.parse().unwrap(), request).await;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn alive_is_not_ready_and_the_reason_is_said() {
+        let admin = admin();
+        assert_eq!(ask(&admin, "10.0.0.9:1", Method::GET, "/livez").await.0, StatusCode::OK);
+        let (status, body) = ask(&admin, "10.0.0.9:1", Method::GET, "/readyz").await;
+        assert_eq!((status, body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "no release yet\n"));
+    }
+
+    #[tokio::test]
+    async fn a_drain_shows_at_once() {
+        let admin = admin();
+        admin.shutdown.cancel();
+        assert_eq!(ask(&admin, "127.0.0.1:1", Method::GET, "/readyz").await.1, "draining\n");
+        assert_eq!(ask(&admin, "127.0.0.1:1", Method::GET, "/livez").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn metrics_carry_the_prefix_and_the_version() {
+        let (_, body) = ask(&admin(), "127.0.0.1:1", Method::GET, "/metrics").await;
+        assert!(body.contains("file_puller_build_info{version=\"1.2.3\"} 1"), "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn what_changes_state_is_a_post_from_inside_the_pod() {
+        let admin = admin();
+        assert_eq!(ask(&admin, "127.0.0.1:1", Method::POST, "/sync").await.0, StatusCode::OK);
+        assert_eq!(ask(&admin, "[::ffff:127.0.0.1]:1", Method::POST, "/sync").await.0, StatusCode::OK);
+        assert_eq!(ask(&admin, "10.0.0.9:1", Method::POST, "/sync").await.0, StatusCode::FORBIDDEN);
+        assert_eq!(ask(&admin, "127.0.0.1:1", Method::GET, "/sync").await.0, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            ask(&admin, "127.0.0.1:1", Method::POST, "/livez").await.0,
+            StatusCode::METHOD_NOT_ALLOWED
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! `healthcheck`: a container asks itself `/readyz`, for engines whose probe runs inside an image that has no shell
+//! and no curl. The answer is the exit code: 0 ready, 69 not.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::exit::{Exit, Failure};
+
+/// The longest that the question may take, from connecting to the last byte.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The arguments of the `healthcheck` subcommand.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Healthcheck {
+    /// Admin address to ask; an unspecified address (0.0.0.0) is asked on the loopback interface
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin_addr: SocketAddr,
+}
+
+impl Healthcheck {
+    /// Asks once.
+    ///
+    /// # Errors
+    /// Exit code 69 with what `/readyz` answered, or why nothing answered.
+    pub fn ask(&self) -> Result<(), Failure> {
+        let addr = on_loopback(self.admin_addr);
+        let (status, reason) = readyz(addr).map_err(|error| {
+            Failure::new(Exit::Unavailable, format!("not ready: nothing answers on {addr}: {error}"))
+        })?;
+        if status == "200" {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Unavailable, format!("not ready: {addr}/readyz answers {status} {reason}")))
+    }
+}
+
+fn on_loopback(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+/// The status code and the body's first bytes.
+fn readyz(addr: SocketAddr) -> std::io::Result<(String, String)> {
+    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(64 * 1024).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).unwrap_or("nothing that is HTTP");
+    Ok((status.to_owned(), crate::exit::one_line(body)))
+}

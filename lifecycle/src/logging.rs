@@ -1,0 +1,60 @@
+//! Diagnostics: `tracing` events to stderr, as text for people or one JSON object a line for collectors.
+//!
+//! stdout is left alone: it belongs to log-agent's `stdout:` sink, and in a Pod whatever is printed there is data.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// How diagnostics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which events are written: a level, or levels by module (`info,file_puller::fetch=debug`).
+#[derive(Debug, Clone)]
+pub struct LogLevel(Targets);
+
+impl std::str::FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A lone word that is no level would be read as a module name, and silence everything else.
+        let lone = !text.contains(['=', ',']);
+        if lone && text.parse::<LevelFilter>().is_err() {
+            return Err("it is none of off, error, warn, info, debug, trace".to_owned());
+        }
+        text.parse().map(Self).map_err(|error| format!("{error}; write it like info or info,hyper=debug"))
+    }
+}
+
+/// Starts logging for the whole process. A second call changes nothing.
+pub fn start(format: LogFormat, level: &LogLevel) {
+    let stderr = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(level.0.clone());
+    // Fails only when a subscriber is already set, which then is the one that a test chose.
+    drop(match format {
+        LogFormat::Text => registry.with(stderr).try_init(),
+        LogFormat::Json => registry.with(stderr.json().flatten_event(true)).try_init(),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_or_levels_by_module() {
+        assert!("info".parse::<LogLevel>().is_ok());
+        assert!("info,hyper=debug".parse::<LogLevel>().is_ok());
+        assert!("loud".parse::<LogLevel>().is_err());
+    }
+}

@@ -1,0 +1,43 @@
+//! Durations and sizes as people write them: `250ms`, `10s`, `5min`; `64KiB`, `1MiB`, `10MB`.
+
+use std::time::Duration;
+
+/// Parses a duration such as `10s` or `1h 30min`; for clap's `value_parser`.
+///
+/// # Errors
+/// A sentence that shows what a duration looks like.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 250ms, 10s or 5min"))
+}
+
+/// Parses a size in bytes such as `64KiB` (1,024 each) or `10MB` (1,000 each); for clap's `value_parser`.
+///
+/// # Errors
+/// A sentence that shows what a size looks like.
+pub fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|error| format!("{error}; write it like 512, 64KiB or 10MB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_are_read_as_people_write_them() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1h 30min"), Ok(Duration::from_secs(5400)));
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert_eq!(size("10MB"), Ok(10_000_000));
+        assert_eq!(size("512"), Ok(512));
+    }
+
+    #[test]
+    fn a_wrong_one_is_told_what_a_right_one_looks_like() {
+        assert!(duration("10").unwrap_err().contains("10s"));
+        assert!(duration("soon").unwrap_err().contains("10s"));
+        assert!(size("many").unwrap_err().contains("64KiB"));
+        assert!(size("-1").is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! For tests only: what a test of a container needs and a container does not.
+//!
+//! - [`process`]: run a built binary, learn its ports from its log, signal it, read its last word
+//! - [`http`]: requests and answers byte by byte, over plain blocking sockets
+//! - [`upstream`]: an HTTP server that does what the test says, wrong things included
+//! - [`wait`]: wait for a condition with a deadline, never for a time
+//!
+//! Everything blocks: a test reads from top to bottom, and shares no runtime with what it tests.
+
+// A panic is how a test fails, so here everything may; saying it again at each function would say nothing.
+#![allow(clippy::missing_panics_doc, clippy::panic, clippy::format_push_string)]
+
+pub mod http;
+pub mod process;
+pub mod upstream;
+pub mod wait;
+
+pub use process::Process;
+pub use upstream::{Answer, Upstream};
+pub use wait::{eventually, wait_until};
