@@ -76,7 +76,7 @@ pub fn with_environment(command: Command, container: &Container) -> Command {
 fn in_environment(arg: Arg, container: &Container) -> Arg {
     let Some(flag) = arg.get_long().map(str::to_owned) else { return arg };
     let arg = if flag == "admin-addr" {
-        arg.default_value(format!("0.0.0.0:{}", container.admin_port))
+        arg.required(false).default_value(format!("0.0.0.0:{}", container.admin_port))
     } else {
         arg
     };
