@@ -1,1 +1,23 @@
-//! stub
+//! The Pod on bare processes, and what every way of running it must show.
+//!
+//! A Pod is a handful of processes that share volumes and an address, and a kubelet that starts them in order, starts
+//! them again when they die, and stops them in order. None of that needs a container engine, so `cargo demo` does it
+//! with child processes, and a reader can follow every step.
+//!
+//! - [`flags`]: what `cargo demo` can be told
+//! - [`binaries`]: builds or finds the three binaries
+//! - [`spec`]: this Pod, declared as data: containers, volumes, order
+//! - [`kubelet`]: runs a declared Pod: start order, restarts, stop order
+//! - [`backoff`]: how long a kubelet waits before it starts a dead container again
+//! - [`console`]: every line of every container, behind its name
+//! - [`engine`]: what a scenario may ask of a running Pod, whatever runs it
+//! - [`scenario`]: the scorecard's rows, written once for every engine
+
+pub mod backoff;
+pub mod binaries;
+pub mod console;
+pub mod engine;
+pub mod flags;
+pub mod kubelet;
+pub mod scenario;
+pub mod spec;

@@ -110,6 +110,11 @@ impl Process {
         self.child.wait().expect("the process can be waited for");
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be waited for").is_some()
+    }
+
     /// Waits for the process to end by itself, and for its output to be complete.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -124,15 +129,10 @@ impl Process {
         status
     }
 
-    /// Resident memory in bytes, as the kernel counts it (`VmRSS`).
+    /// Resident memory in bytes; see [`resident_bytes`].
+    #[track_caller]
     pub fn resident_bytes(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process is running");
-        let line =
-            status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has VmRSS");
-        let kib: u64 =
-            line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is in KiB");
-        kib * 1024
+        resident_bytes(self.id())
     }
 }
 
@@ -142,6 +142,15 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Resident memory of a running process in bytes, as the kernel counts it (`VmRSS` in proc(5)).
+#[track_caller]
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is running");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has VmRSS");
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is in KiB");
+    kib * 1024
 }
 
 /// Runs a command to its end: exit code, stdout and stderr.

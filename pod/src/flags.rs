@@ -1,0 +1,101 @@
+//! What `cargo demo` can be told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifecycle::Container;
+use lifecycle::exit::{Exit, Failure};
+use lifecycle::units;
+
+/// Who we are to the shared flag parser: variables are `DEMO_PORT` and so on.
+pub const DEMO: Container = Container { name: "demo", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
+
+/// Runs the Pod on bare processes: content manager → file-puller → volume → web-server → log → log-agent
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "cargo demo")]
+pub struct Flags {
+    /// The Pod's address; two Pods on one machine take two, such as 127.0.0.1 and 127.0.0.2
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+
+    /// First of five ports: web-server, its admin, file-puller's, log-agent's, and the content manager
+    #[arg(long, value_name = "PORT", default_value_t = 9876, value_parser = clap::value_parser!(u16).range(1..=65530))]
+    pub port: u16,
+
+    /// What the content manager serves: edit it while the Pod runs
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/content"))]
+    pub content: PathBuf,
+
+    /// Sync from this content manager, instead of running one over the content folder
+    #[arg(long, value_name = "URL", conflicts_with = "content")]
+    pub source: Option<String>,
+
+    /// How often file-puller asks the content manager
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = units::duration)]
+    pub period: Duration,
+
+    /// Where log-agent ships to, besides or instead of this terminal
+    #[arg(long = "sink", value_name = "URL", default_value = "stdout:")]
+    pub sinks: Vec<String>,
+
+    /// Keep the volumes after the Pod has stopped, in a temporary folder or in DIR
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub keep_dir: Option<Option<PathBuf>>,
+
+    /// Start and stop order: `native` sidecars as Kubernetes 1.29 and later has them, or `classic` containers, all at once
+    #[arg(long, value_name = "KIND", default_value = "native")]
+    pub sidecars: Sidecars,
+
+    /// How long each container may take to stop before it is killed
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+    pub grace: Duration,
+
+    /// Run the binaries in DIR instead of building them
+    #[arg(long, value_name = "DIR")]
+    pub binaries: Option<PathBuf>,
+}
+
+/// What the two helpers are to the kubelet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Sidecars {
+    /// Started before the web server, one after the other, and stopped after it in reverse order.
+    Native,
+    /// Plain containers beside it: no order at start, none at stop.
+    Classic,
+}
+
+impl Flags {
+    /// The address `offset` ports after the first.
+    pub fn addr(&self, offset: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port + offset)
+    }
+
+    /// Sees that every port is free before anything is started.
+    ///
+    /// # Errors
+    /// Exit code 69, naming the port, who wanted it and the flags that move it.
+    pub fn check_ports(&self) -> Result<(), Failure> {
+        let users = [
+            "web-server",
+            "web-server's admin",
+            "file-puller's admin",
+            "log-agent's admin",
+            "content manager",
+        ];
+        for (offset, user) in (0..).zip(users) {
+            let addr = self.addr(offset);
+            if let Err(error) = std::net::TcpListener::bind(addr) {
+                return Err(Failure::new(
+                    Exit::Unavailable,
+                    format!(
+                        "cannot listen on {addr} for the {user}: {error}; move all five ports with --port {}, \
+                         or the whole Pod with --ip 127.0.0.2",
+                        (self.port % 50_000) + 100
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! `cargo demo`: builds the three binaries and runs the Pod on bare processes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use pod::binaries::Binaries;
+use pod::console::{Stream, Voice};
+use pod::flags::{DEMO, Flags, Sidecars};
+use pod::kubelet::Kubelet;
+use pod::spec::{self, PodSpec, StopOrder, Volumes};
+use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let flags: Flags = match lifecycle::cli::parse(&DEMO) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    let outcome = prepare(&flags).and_then(|(binaries, dir)| {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
+        runtime.block_on(run(&flags, &binaries, dir))
+    });
+    lifecycle::exit::report(&DEMO, lifecycle::cli::TERMINATION_LOG.as_ref(), outcome)
+}
+
+/// Everything that can go wrong before a process is started, in the order in which it is cheapest to find out.
+fn prepare(flags: &Flags) -> Result<(Binaries, VolumesDir), Failure> {
+    if !flags.content.is_dir() {
+        let problem = format!("--content {}: there is no such folder", flags.content.display());
+        return Err(Failure::new(Exit::Refused, problem));
+    }
+    flags.check_ports()?;
+    let binaries = match &flags.binaries {
+        Some(dir) => Binaries::in_dir(dir)?,
+        None => Binaries::beside_this_one()?,
+    };
+    Ok((binaries, VolumesDir::create(flags)?))
+}
+
+async fn run(flags: &Flags, binaries: &Binaries, dir: VolumesDir) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let kill = CancellationToken::new();
+    listen_for_signals(&stop, &kill).or_exit(Exit::Internal)?;
+
+    let volumes = Volumes::create_in(dir.path()).or_exit(Exit::Io)?;
+    let outside = spec::content_manager(flags, binaries);
+    let inside = spec::pod(flags, binaries, &volumes);
+    let names = inside.containers.iter().chain(&outside.containers).map(|container| container.name);
+    let width = names.map(str::len).max().unwrap_or_default();
+    let teller = Voice::new("pod", 4, width);
+
+    let mut content_manager = Kubelet::new(StopOrder::Together, kill.clone());
+    let mut pod = Kubelet::new(inside.stop_order, kill);
+    let mut started = start(&mut content_manager, outside, 3, width, &stop).await;
+    if started.is_ok() {
+        started = start(&mut pod, inside, 0, width, &stop).await;
+    }
+    if started.is_ok() && !stop.is_cancelled() {
+        greet(&teller, flags);
+        stop.cancelled().await;
+    }
+    teller.say(
+        Stream::Stderr,
+        match flags.sidecars {
+            Sidecars::Native => "stopping: web-server first, log-agent last",
+            Sidecars::Classic => "stopping: all containers at once",
+        },
+    );
+    pod.stop().await;
+    content_manager.stop().await;
+    dir.leave(&teller);
+    started
+}
+
+async fn start(
+    kubelet: &mut Kubelet,
+    spec: PodSpec,
+    first_colour: usize,
+    width: usize,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let voices = spec.containers.iter().enumerate();
+    let voices = voices
+        .map(|(position, container)| Voice::new(container.name, first_colour + position, width))
+        .collect();
+    kubelet.start(spec, voices, stop).await.or_exit(Exit::Internal)
+}
+
+fn greet(teller: &Voice, flags: &Flags) {
+    let host = if flags.ip.is_loopback() && flags.ip.to_string() == "127.0.0.1" {
+        "localhost".to_owned()
+    } else {
+        flags.ip.to_string()
+    };
+    let content = flags.content.canonicalize().unwrap_or_else(|_| flags.content.clone());
+    let lines = [
+        format!("the Pod is up: http://{host}:{}/", flags.port),
+        format!(
+            "try: edit {}/index.html and reload the page: a new release within {:?}",
+            content.display(),
+            flags.period
+        ),
+        "try: kill -9 the pid of a container above, and see it come back with nothing lost".to_owned(),
+        "Ctrl-C stops the Pod; a second one does not wait".to_owned(),
+    ];
+    for line in &lines {
+        teller.say(Stream::Stderr, line);
+    }
+}
+
+/// The first signal stops the Pod in order, a second one kills it: no child may outlive us, whoever is impatient.
+fn listen_for_signals(stop: &CancellationToken, kill: &CancellationToken) -> std::io::Result<()> {
+    let wanted = Arc::new((stop.clone(), kill.clone()));
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals = signal(kind)?;
+        let wanted = Arc::clone(&wanted);
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                let (stop, kill) = &*wanted;
+                if stop.is_cancelled() { kill.cancel() } else { stop.cancel() }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The folder that holds the volumes: gone with the Pod, unless somebody wants to look around.
+enum VolumesDir {
+    Temporary(TempDir),
+    Kept(PathBuf),
+}
+
+impl VolumesDir {
+    fn create(flags: &Flags) -> Result<Self, Failure> {
+        if let Some(Some(dir)) = &flags.keep_dir {
+            let made = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+            let named = made.map_err(|error| anyhow::anyhow!("--keep-dir={}: {error}", dir.display()));
+            return Ok(Self::Kept(named.or_exit(Exit::Io)?));
+        }
+        let temporary = tempfile::Builder::new().prefix("pod-").tempdir();
+        let temporary =
+            temporary.map_err(|error| anyhow::anyhow!("no temporary folder for the volumes: {error}"));
+        let temporary = temporary.or_exit(Exit::Io)?;
+        Ok(if flags.keep_dir.is_some() { Self::Kept(temporary.keep()) } else { Self::Temporary(temporary) })
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Kept(dir) => dir,
+        }
+    }
+
+    fn leave(self, teller: &Voice) {
+        match self {
+            Self::Kept(dir) => teller.say(Stream::Stderr, &format!("the volumes are in {}", dir.display())),
+            Self::Temporary(dir) => {
+                let path = dir.path().to_owned();
+                if let Err(error) = dir.close() {
+                    teller.say(Stream::Stderr, &format!("cannot remove {}: {error}", path.display()));
+                }
+            }
+        }
+    }
+}

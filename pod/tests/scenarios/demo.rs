@@ -1,0 +1,87 @@
+//! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
+
+use std::net::TcpListener;
+
+use pod::engine::{Engine, Name};
+use rustix::process::Signal;
+use testkit::process::resident_bytes;
+use testkit::{Process, eventually, wait_until};
+
+use crate::processes::{Processes, demo, fresh_address, pid_of};
+
+#[test]
+fn serves_the_sample_site_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let mut process = Process::start_as_is(demo(ip, &dir.path().join("volumes")));
+    wait_until("it says where", || process.stderr().contains(&format!("the Pod is up: http://{ip}:9876/")));
+    let page = testkit::http::get(std::net::SocketAddr::new(ip.into(), 9876), "/");
+    assert!(page.status() == 200 && page.text().contains("<title>"), "{page:?}");
+    process.signal(Signal::INT);
+    assert!(process.wait().success());
+    assert!(dir.path().join("volumes/content/current/index.html").is_file(), "--keep-dir keeps the volumes");
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_flag_that_moves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let _taken = TcpListener::bind((ip, 9878)).unwrap();
+    let mut process = Process::start_as_is(demo(ip, dir.path()));
+    assert_eq!(process.wait().code(), Some(69));
+    let stderr = process.stderr();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(&format!("{ip}:9878")) && stderr.contains("--port"), "{stderr}");
+}
+
+#[test]
+fn a_wrong_flag_is_one_line_and_exit_code_64() {
+    let (code, _, stderr) = testkit::process::run(env!("CARGO_BIN_EXE_pod"), ["--prot", "1"]);
+    assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
+    assert!(stderr.contains("--port"), "{stderr}");
+}
+
+#[test]
+fn missing_content_is_named() {
+    let (code, _, stderr) =
+        testkit::process::run(env!("CARGO_BIN_EXE_pod"), ["--content", "/no/such/folder"]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert!(stderr.contains("/no/such/folder"), "{stderr}");
+}
+
+/// The second death within ten minutes waits ten seconds, as in a cluster; the first does not wait.
+#[test]
+fn a_dead_container_is_started_again_with_the_kubelets_back_off() {
+    let pod = Processes::start(&[]);
+    let first = pid_of(&pod, Name::FilePuller);
+    pod.kill(Name::FilePuller).unwrap();
+    eventually("it is started again", || pod.pid(Name::FilePuller).filter(|pid| *pid != first));
+    pod.kill(Name::FilePuller).unwrap();
+    wait_until("it is held back", || pod.stderr().contains("back-off: starting again in 10 s"));
+    assert!(pod.stop().success(), "a container in back-off does not hold up the stop");
+}
+
+/// A second Ctrl-C does not wait, and leaves no container behind.
+#[test]
+fn an_impatient_ctrl_c_leaves_nothing_behind() {
+    let pod = Processes::start(&["--grace", "60s"]);
+    let pid = pid_of(&pod, Name::LogAgent);
+    // A container that cannot stop: it gets no time to run at all.
+    let stopped = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(stopped, Signal::STOP).unwrap();
+    pod.demo.lock().unwrap().signal(Signal::INT);
+    wait_until("the drain has come to the log agent", || {
+        pod.stderr().contains(&format!("{:11} | [kubelet] stopped", "file-puller"))
+    });
+    pod.stop();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "log-agent outlived the Pod");
+}
+
+#[test]
+fn idle_it_is_small() {
+    let pod = Processes::start(&[]);
+    let total: u64 =
+        Name::ALL.into_iter().map(|name| resident_bytes(pid_of(&pod, name).unsigned_abs())).sum();
+    // The bar is 30 MiB for release builds; debug builds are larger, and a leak is larger than both.
+    assert!(total < 60 << 20, "the three take {total} bytes");
+}
