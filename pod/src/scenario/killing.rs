@@ -32,11 +32,10 @@ pub fn kill_any_container(pod: &dyn Engine) -> Result<()> {
         anyhow::Ok((answered, killed?))
     })?;
 
+    let last_moment = |at| server_died.checked_duration_since(at).is_some_and(|before| before < UNWRITTEN);
     let missing = || {
         let seen = seen(pod, &load.tag);
-        let unseen = answered.iter().filter(|(query, at)| {
-            !seen.contains_key(query) && !(*at <= server_died && *at + UNWRITTEN >= server_died)
-        });
+        let unseen = answered.iter().filter(|(query, at)| !seen.contains_key(query) && !last_moment(*at));
         unseen.map(|(query, _)| query.clone()).collect::<Vec<_>>()
     };
     let all =
