@@ -1,1 +1,157 @@
-//! stub
+//! The Pod's web server: serves the current release of a shared volume, and writes the access log.
+//!
+//! In the order in which a request meets them:
+//!
+//! - [`config`]: the flags
+//! - [`server`]: connections are accepted, served and drained
+//! - [`exchange`]: one request and its response, accounted for when its last byte is sent
+//! - [`route`]: who answers what
+//! - [`lesson`]: the lesson's endpoints, byte for byte
+//! - [`target`]: from a request target to a path that was checked
+//! - [`site`]: what is served right now; [`watch`] notices that it has become something else
+//! - [`generation`]: a published release, ready to be served; [`walk`] finds its files
+//! - [`live`]: a plain directory, looked at with each request
+//! - [`confine`]: a directory that nothing leads out of
+//! - [`representation`]: bytes and what is said of them; [`digest`] and [`content_type`] say it
+//! - [`manifest`]: the server as content manager
+//! - [`respond`]: from a representation to a response, by way of [`conditional`] and [`range`]
+//! - [`body`]: the bytes on their way
+//! - [`access_log`]: one line per response
+//! - [`metrics`], [`status`]: what operators see
+
+pub mod access_log;
+pub mod body;
+pub mod conditional;
+pub mod config;
+pub mod confine;
+pub mod content_type;
+pub mod digest;
+pub mod exchange;
+pub mod generation;
+pub mod lesson;
+pub mod live;
+pub mod manifest;
+pub mod metrics;
+pub mod range;
+pub mod representation;
+pub mod respond;
+pub mod route;
+pub mod server;
+pub mod site;
+pub mod status;
+pub mod target;
+pub mod walk;
+pub mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::Container;
+use lifecycle::admin::{Admin, registry};
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::signals::Signals;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::access_log::{AccessLog, Destination, Rotation};
+use crate::config::Config;
+use crate::confine::Directory;
+use crate::exchange::Accounts;
+use crate::lesson::Lesson;
+use crate::manifest::LiveManifest;
+use crate::metrics::Metrics;
+use crate::route::Routes;
+use crate::server::Server;
+use crate::site::Root;
+use crate::status::Status;
+
+/// Who this container is.
+pub const CONTAINER: Container =
+    Container { name: "web-server", admin_port: 9877, version: env!("CARGO_PKG_VERSION") };
+
+/// The last lines of the access log get at least this long, also when connections used up the drain's time.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The sockets to serve on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Content and the lesson's endpoints.
+    pub content: TcpListener,
+    /// Probes, metrics, status.
+    pub admin: TcpListener,
+}
+
+/// Serves until told to stop, then drains for at most `shutdown_timeout`.
+///
+/// # Errors
+/// 64 for a variable of the lesson that makes no sense, 74 where the kernel or the log's directory does not let us work, 78
+/// where the root is not a directory.
+pub async fn run(
+    config: Config,
+    shutdown_timeout: Duration,
+    listeners: Listeners,
+    signals: Signals,
+) -> Result<(), Failure> {
+    Directory::check_kernel().map_err(|error| {
+        Failure::new(
+            Exit::Io,
+            format!("this kernel or its sandbox has no openat2 ({error}): Linux 5.6 or later is needed"),
+        )
+    })?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let lesson = Lesson::new(config.service_version, config.expose_env, variable)?;
+
+    let mut registry = registry(&CONTAINER);
+    let metrics = Arc::new(Metrics::register(&mut registry));
+    let access_log = match &config.access_log {
+        Some(path) => {
+            let rotation = Rotation { max_size: config.access_log_max_size, keep: config.access_log_keep };
+            let log = AccessLog::open(&Destination::from_flag(path), rotation, Arc::clone(&metrics))?;
+            Some(Arc::new(log))
+        }
+        None => None,
+    };
+
+    let root = Arc::new(Root::new(&config.root, config.cache_size, Arc::clone(&metrics)));
+    let status = Status { root: Arc::clone(&root), metrics: Arc::clone(&metrics) };
+    // Answers before the first release is loaded: a large one takes a while, and the container lives meanwhile.
+    let admin =
+        Admin::new(CONTAINER, Arc::new(status), registry, signals.shutdown.clone()).serve(listeners.admin);
+
+    let looking = Arc::clone(&root);
+    tokio::task::spawn_blocking(move || looking.refresh())
+        .await
+        .or_exit(Exit::Internal)?
+        .or_exit(Exit::Refused)?;
+    let watch = AbortOnDropHandle::new(tokio::spawn(watch::follow(Arc::clone(&root))));
+
+    let hangups = access_log.clone().map(|log| {
+        let hangup = Arc::clone(&signals.hangup);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                hangup.notified().await;
+                log.reopen();
+            }
+        }))
+    });
+
+    let manifest = config.manifest.then(LiveManifest::default);
+    let routes = Arc::new(Routes { root, lesson, manifest });
+    let accounts = Accounts { metrics, access_log: access_log.clone(), shutdown: signals.shutdown.clone() };
+    let server = Server::new(routes, accounts);
+    server.serve(listeners.content).await;
+
+    let deadline = Instant::now() + shutdown_timeout;
+    let cut = server.drain(shutdown_timeout).await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, ?shutdown_timeout, "cut what was not finished in time");
+    }
+    if let Some(log) = access_log {
+        let left = deadline.saturating_duration_since(Instant::now());
+        log.close(left.max(LAST_LINES)).await;
+    }
+    drop((watch, hangups, admin));
+    tracing::info!("drained");
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! The log's file: lines are appended whole, and it is rotated by rename.
+//!
+//! `access.log` becomes `access.log.1`, that one `access.log.2`, and so on; whoever reads the file has it open and reads on. No
+//! file grows over the limit, unless one line alone does.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// When a file is full, and how many full ones are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// In bytes.
+    pub max_size: u64,
+    /// Besides the one being written.
+    pub keep: u32,
+}
+
+/// What became of some lines.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Lines that are in a file, whole.
+    pub(super) lines: u64,
+    /// Lines that are not.
+    pub(super) dropped: u64,
+    /// Why not.
+    pub(super) trouble: Option<io::Error>,
+}
+
+/// A file that lines are appended to.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    target: Target,
+    open: Option<Open>,
+    /// The rest of a line of which the disk took only the beginning. It goes first when the disk takes more, so that the
+    /// line is whole after all.
+    unfinished: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stdout,
+    Path { path: PathBuf, rotation: Rotation },
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// `None` for what has no size: a pipe, a terminal.
+    size: Option<u64>,
+}
+
+impl LogFile {
+    /// Writes to stdout, which somebody else rotates if anyone does.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub(super) fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self { target: Target::Stdout, open: Some(Open { file, size: None }), unfinished: Vec::new() })
+    }
+
+    /// Opens or makes the file at `path`.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
+        let open = Some(open(path)?);
+        let target = Target::Path { path: path.to_owned(), rotation };
+        Ok(Self { target, open, unfinished: Vec::new() })
+    }
+
+    /// Lets go of the file and opens the path anew.
+    pub(super) fn reopen(&mut self) -> Written {
+        let mut written = Written::default();
+        if let Target::Path { path, .. } = &self.target {
+            match open(path) {
+                Ok(opened) => {
+                    self.finish(&mut written);
+                    self.open = Some(opened);
+                }
+                // The old file is better than none.
+                Err(error) => written.trouble = Some(error),
+            }
+        }
+        written
+    }
+
+    /// Appends lines, each of which ends with a line feed.
+    pub(super) fn append(&mut self, lines: &[Vec<u8>]) -> Written {
+        let mut written = Written::default();
+        if let Err(error) = self.revive(&mut written) {
+            return lost(written, lines.len(), error);
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let count = self.fitting(rest);
+            let (batch, later) = rest.split_at(count);
+            if !batch.is_empty()
+                && let Err((whole, error)) = self.write(&batch.concat())
+            {
+                written.lines += whole;
+                // A line that was begun is finished later: it is neither written nor lost yet.
+                let begun = usize::from(!self.unfinished.is_empty());
+                let done = usize::try_from(whole).unwrap_or(batch.len());
+                return lost(written, rest.len() - done - begun, error);
+            }
+            written.lines += batch.len() as u64;
+            rest = later;
+            if !rest.is_empty()
+                && let Err(error) = self.rotate()
+            {
+                // Too large is better than lost: all of the rest goes where the first part went.
+                written.trouble = Some(error);
+                if let Err((whole, error)) = self.write(&rest.concat()) {
+                    written.lines += whole;
+                    let begun = usize::from(!self.unfinished.is_empty());
+                    let done = usize::try_from(whole).unwrap_or(rest.len());
+                    return lost(written, rest.len() - done - begun, error);
+                }
+                written.lines += rest.len() as u64;
+                break;
+            }
+        }
+        written
+    }
+
+    /// Makes sure that there is a file with a name, and that it does not end in half a line.
+    fn revive(&mut self, written: &mut Written) -> io::Result<()> {
+        if let Target::Path { path, .. } = &self.target {
+            let gone = match &self.open {
+                // A file that was renamed is still read by somebody. One that was removed is read by nobody.
+                Some(open) => open.size.is_some() && open.file.metadata()?.nlink() == 0,
+                None => true,
+            };
+            if gone {
+                let opened = open(path)?;
+                written.dropped += u64::from(!self.unfinished.is_empty());
+                self.unfinished.clear();
+                self.open = Some(opened);
+            }
+        }
+        if !self.unfinished.is_empty() {
+            let rest = std::mem::take(&mut self.unfinished);
+            self.write(&rest).map_err(|(_, error)| error)?;
+            written.lines += 1;
+        }
+        Ok(())
+    }
+
+    /// How many of these lines the file takes before it has to be rotated: none, if it is full.
+    fn fitting(&self, lines: &[Vec<u8>]) -> usize {
+        let (Target::Path { rotation, .. }, Some(Open { size: Some(size), .. })) = (&self.target, &self.open)
+        else {
+            return lines.len();
+        };
+        let mut size = *size;
+        let fitting = lines.iter().take_while(|line| {
+            let fits = size == 0 || size + line.len() as u64 <= rotation.max_size;
+            size += line.len() as u64;
+            fits
+        });
+        fitting.count()
+    }
+
+    /// Writes bytes that end with a line; on failure says how many lines are in the file whole, and keeps the rest of one that
+    /// was begun.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), (u64, io::Error)> {
+        let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
+        let mut at = 0;
+        while at < bytes.len() {
+            match open.file.write(&bytes[at..]) {
+                Ok(0) => return Err(self.broken_off(bytes, at, io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    at += count;
+                    open.size = open.size.map(|size| size + count as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken_off(bytes, at, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn broken_off(&mut self, bytes: &[u8], at: usize, error: io::Error) -> (u64, io::Error) {
+        let (taken, rest) = bytes.split_at(at);
+        if taken.last().is_some_and(|byte| *byte != b'\n') {
+            let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
+            self.unfinished = rest[..end].to_vec();
+        }
+        (
+            taken.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count() as u64,
+            error,
+        )
+    }
+
+    /// Finishes a line that was begun, or gives it up, because the file is let go of.
+    fn finish(&mut self, written: &mut Written) {
+        let rest = std::mem::take(&mut self.unfinished);
+        if !rest.is_empty() {
+            let finished = self.write(&rest).is_ok();
+            self.unfinished.clear();
+            if finished { written.lines += 1 } else { written.dropped += 1 }
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let Target::Path { path, rotation } = &self.target else { return Ok(()) };
+        if rotation.keep == 0 {
+            remove(path)?;
+        } else {
+            for number in (1..rotation.keep).rev() {
+                rename(&numbered(path, number), &numbered(path, number + 1))?;
+            }
+            rename(path, &numbered(path, 1))?;
+        }
+        self.open = Some(open(path)?);
+        Ok(())
+    }
+}
+
+fn lost(mut written: Written, lines: usize, error: io::Error) -> Written {
+    written.dropped += lines as u64;
+    written.trouble = Some(error);
+    written
+}
+
+fn open(path: &Path) -> io::Result<Open> {
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Open { file, size: None });
+    }
+    let mut size = metadata.len();
+    if size > 0 {
+        // A crash may have left half a line. Ours must not become its other half.
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+            size += 1;
+        }
+    }
+    Ok(Open { file, size: Some(size) })
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    absent_is_fine(std::fs::rename(from, to))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    absent_is_fine(std::fs::remove_file(path))
+}
+
+/// There may be fewer old files than are kept, and somebody else may have rotated.
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(texts: &[&str]) -> Vec<Vec<u8>> {
+        texts.iter().map(|text| format!("{text}\n").into_bytes()).collect()
+    }
+
+    fn read(path: &Path) -> String {
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn full_files_move_on_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let mut log = LogFile::open(&path, Rotation { max_size: 4, keep: 2 }).unwrap();
+        let written = log.append(&lines(&["1", "2", "3", "4", "5", "6", "7"]));
+        assert_eq!((written.lines, written.dropped), (7, 0));
+        assert_eq!(read(&path), "7\n");
+        assert_eq!(read(&numbered(&path, 1)), "5\n6\n");
+        assert_eq!(read(&numbered(&path, 2)), "3\n4\n");
+        assert!(!numbered(&path, 3).exists());
+    }
+
+    #[test]
+    fn a_line_longer_than_a_file_gets_a_file_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let mut log = LogFile::open(&path, Rotation { max_size: 4, keep: 5 }).unwrap();
+        log.append(&lines(&["1", "a long one", "2"]));
+        assert_eq!(
+            (read(&numbered(&path, 2)), read(&numbered(&path, 1)), read(&path)),
+            ("1\n".to_owned(), "a long one\n".to_owned(), "2\n".to_owned())
+        );
+    }
+
+    #[test]
+    fn half_a_line_from_a_crash_stays_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::fs::write(&path, "whole\nhal").unwrap();
+        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
+        log.append(&lines(&["next"]));
+        assert_eq!(read(&path), "whole\nhal\nnext\n");
+    }
+
+    #[test]
+    fn a_removed_file_is_made_anew_and_a_removed_directory_drops() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        let path = logs.join("access.log");
+        std::fs::create_dir(&logs).unwrap();
+        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(log.append(&lines(&["1"])).lines, 1);
+        assert_eq!(read(&path), "1\n");
+
+        std::fs::remove_dir_all(&logs).unwrap();
+        let written = log.append(&lines(&["2", "3"]));
+        assert_eq!((written.lines, written.dropped), (0, 2));
+        assert!(written.trouble.is_some());
+
+        std::fs::create_dir(&logs).unwrap();
+        assert_eq!(log.append(&lines(&["4"])).lines, 1);
+        assert_eq!(read(&path), "4\n");
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_broke_off_is_finished_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
+        log.write(b"a\nb").unwrap();
+        let (whole, _) = log.broken_off(b"a\nbc\nd\n", 3, io::ErrorKind::StorageFull.into());
+        assert_eq!(whole, 1);
+        let written = log.append(&lines(&["e"]));
+        assert_eq!((written.lines, written.dropped), (2, 0));
+        assert_eq!(read(&path), "a\nbc\ne\n");
+    }
+}

@@ -1,0 +1,101 @@
+//! The bytes of a response: none, some in memory, or a part of a file that is read while it is sent.
+
+use std::fs::File;
+use std::future::Future as _;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::confine::Stamp;
+
+/// Read at once, and so the memory that a slow client costs: large enough for a disk, small enough for a thousand clients.
+const CHUNK: u64 = 128 * 1024;
+
+/// A body on its way.
+#[derive(Debug)]
+pub enum Payload {
+    /// Nothing, or nothing more.
+    Empty,
+    /// From memory.
+    Held(Bytes),
+    /// From a file.
+    File(Reading),
+}
+
+/// A part of a file, read piece by piece on the blocking threads: a disk may stall, the event loop may not.
+#[derive(Debug)]
+pub struct Reading {
+    file: Arc<File>,
+    stamp: Stamp,
+    at: u64,
+    left: u64,
+    chunk: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Payload {
+    /// `length` bytes of a file from `first` on, as long as the file stays what `stamp` says.
+    pub fn from_file(file: Arc<File>, stamp: Stamp, first: u64, length: u64) -> Self {
+        Self::File(Reading { file, stamp, at: first, left: length, chunk: None })
+    }
+
+    /// Bytes still to come.
+    pub fn left(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Held(bytes) => bytes.len() as u64,
+            Self::File(reading) => reading.left,
+        }
+    }
+
+    /// The next piece.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.left() == 0 {
+            *self = Self::Empty;
+        }
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Self::File(reading) => {
+                let piece = ready!(reading.poll_chunk(context));
+                if piece.is_err() {
+                    *self = Self::Empty;
+                }
+                Poll::Ready(Some(piece))
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let (at, length, stamp) = (self.at, self.left.min(CHUNK), self.stamp);
+        let file = &self.file;
+        let chunk = self.chunk.get_or_insert_with(|| {
+            let file = Arc::clone(file);
+            spawn_blocking(move || read(&file, at, length, stamp))
+        });
+        let read = ready!(Pin::new(chunk).poll(context));
+        self.chunk = None;
+        let bytes = read.map_err(io::Error::other)??;
+        self.at += length;
+        self.left -= length;
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+/// Exactly this part of the file, or an error: a client that gets fewer bytes than it was promised knows that something is
+/// wrong, one that gets other bytes does not.
+fn read(file: &File, at: u64, length: u64, stamp: Stamp) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, at)?;
+    if Stamp::of_file(file)?.same_file(&stamp) {
+        Ok(bytes.into())
+    } else {
+        Err(io::Error::other("the file was changed while it was being sent"))
+    }
+}

@@ -1,0 +1,168 @@
+//! One request and its response, from the request's arrival to the last byte sent.
+//!
+//! Everything that has to be done exactly once per response hangs on the end of its body: the counters, and its line in the
+//! access log, with the bytes that were really sent, however it ended.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use hyper::body::{Frame, SizeHint};
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{AccessLog, Record};
+use crate::body::Payload;
+use crate::generation::ReleaseId;
+use crate::metrics::Metrics;
+use crate::route::Reply;
+
+/// Names a request across all that handle it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken over from a client.
+const REQUEST_ID_MAX: usize = 128;
+
+/// Where exchanges are accounted for.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where there is one.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// Cancelled when the drain begins: no connection is kept alive from then on.
+    pub shutdown: CancellationToken,
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What was asked.
+    pub request: Parts,
+    /// Who asked.
+    pub peer: SocketAddr,
+    accounts: Accounts,
+    arrived: SystemTime,
+    began: Instant,
+    id: HeaderValue,
+    answered: Option<(StatusCode, Option<ReleaseId>)>,
+    sent: u64,
+}
+
+impl Exchange {
+    /// A request has arrived.
+    pub fn begin(request: Parts, peer: SocketAddr, accounts: Accounts) -> Self {
+        accounts.metrics.in_flight.inc();
+        let id = request_id(&request);
+        Self {
+            request,
+            peer,
+            accounts,
+            arrived: SystemTime::now(),
+            began: Instant::now(),
+            id,
+            answered: None,
+            sent: 0,
+        }
+    }
+
+    /// Takes the reply, and makes it what goes over the wire.
+    pub fn answer(mut self, reply: Reply) -> Response<Sending> {
+        let Reply { response, release } = reply;
+        let (mut head, mut payload) = response.into_parts();
+        head.headers.insert(REQUEST_ID, self.id.clone());
+        if self.accounts.shutdown.is_cancelled() {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.request.method == Method::HEAD {
+            // All that GET would say, length included, and no body.
+            if head.status != StatusCode::NOT_MODIFIED && head.status != StatusCode::NO_CONTENT {
+                head.headers.insert(CONTENT_LENGTH, payload.left().into());
+            }
+            payload = Payload::Empty;
+        }
+        self.answered = Some((head.status, release));
+        Response::from_parts(head, Sending { payload, exchange: self })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let metrics = &self.accounts.metrics;
+        metrics.in_flight.dec();
+        // A client that left before there was an answer got none: there is nothing to account for.
+        let Some((status, release)) = &self.answered else { return };
+        let took = self.began.elapsed();
+        metrics.answered(&self.request.method, *status, self.sent, took);
+        if let Some(log) = &self.accounts.access_log {
+            log.write(&Record {
+                request: &self.request,
+                request_id: &self.id,
+                peer: self.peer,
+                arrived: self.arrived,
+                took,
+                status: *status,
+                sent: self.sent,
+                release: release.as_ref(),
+            });
+        }
+    }
+}
+
+/// A response's body while it is sent.
+#[derive(Debug)]
+pub struct Sending {
+    payload: Payload,
+    exchange: Exchange,
+}
+
+impl hyper::body::Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.payload.poll_next(context).map(|piece| {
+            piece.map(|piece| match piece {
+                Ok(bytes) => {
+                    self.exchange.sent += bytes.len() as u64;
+                    Ok(Frame::data(bytes))
+                }
+                Err(error) => {
+                    let path = self.exchange.request.uri.path();
+                    tracing::error!(path, %error, sent = self.exchange.sent, "cut a response short");
+                    Err(error)
+                }
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.payload.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.payload.left())
+    }
+}
+
+/// The client's own id where it has one that is safe to repeat, or else a random one.
+fn request_id(request: &Parts) -> HeaderValue {
+    let given = request.headers.get(&REQUEST_ID).filter(|id| {
+        let id = id.as_bytes();
+        !id.is_empty()
+            && id.len() <= REQUEST_ID_MAX
+            && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
+    });
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)))
+            .expect("hexadecimal digits are a header value")
+    })
+}

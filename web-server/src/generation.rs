@@ -1,0 +1,281 @@
+//! A generation: one published release, ready to be served.
+//!
+//! A release never changes after it was published, so everything about it is worked out once, off the event loop, before its
+//! first request: which paths there are, their entity tags, and the bodies of smaller files. A request takes one generation and is
+//! answered from it alone, so that no answer can mix two releases. What the previous generation holds already is shared,
+//! not read again.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::confine::{Directory, Inspected, Named, Stamp};
+use crate::content_type;
+use crate::digest::Digest;
+use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
+use crate::target::ContentPath;
+use crate::walk::walk;
+
+/// What a release is called: the last segment of what the link points to. For a file-puller's volume that is the content's identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseId(Arc<str>);
+
+impl ReleaseId {
+    /// The id of the release at this path.
+    pub fn of(target: &Path) -> Self {
+        let name = target.file_name().unwrap_or(target.as_os_str());
+        Self(name.to_string_lossy().into())
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One release's table.
+#[derive(Debug)]
+pub struct Generation {
+    /// Which release.
+    pub release: ReleaseId,
+    /// Bytes of bodies held in memory.
+    pub held: u64,
+    /// Device and inode of the release's directory.
+    pub identity: (u64, u64),
+    files: HashMap<Arc<str>, Entry>,
+    directories: HashSet<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    digest: Digest,
+    executable: bool,
+    representation: Arc<Representation>,
+}
+
+/// A file, as a manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Relative to the root.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Of its bytes.
+    pub digest: Digest,
+    /// Any of the three executable bits.
+    pub executable: bool,
+    /// At the latest.
+    pub modified: Modified,
+}
+
+/// What a path names in some content.
+#[derive(Debug)]
+pub enum Found {
+    /// This.
+    File(Arc<Representation>),
+    /// A directory, asked for without the slash at the end.
+    Directory,
+    /// Nothing.
+    Nothing,
+}
+
+/// A published release, found and not yet loaded.
+#[derive(Debug)]
+pub struct Published {
+    /// What the link says.
+    pub release: ReleaseId,
+    /// The directory that the link named.
+    pub directory: Directory,
+    /// When the link was made, which is when the release was published.
+    pub published: SystemTime,
+    /// The publisher's manifest of it, where there is one: digests that need not be worked out again.
+    pub digests: HashMap<String, (u64, Digest)>,
+}
+
+impl Generation {
+    /// Loads a release. Blocks for as long as reading it takes.
+    ///
+    /// # Errors
+    /// Where the release cannot be read; the generation before it then stays.
+    pub fn load(published: Published, budget: u64, previous: Option<&Self>) -> io::Result<Self> {
+        let Published { release, directory, published, digests } = published;
+        let identity = directory.identity()?;
+        let directory = Arc::new(directory);
+        let tree = walk(&directory)?;
+        let mut files = tree.files;
+        // Smaller files first: the budget then saves the most trips to the volume.
+        files.sort_unstable_by_key(|(_, inspected)| inspected.stamp.size);
+
+        let mut loader =
+            Loader { directory, published: Modified::at(published), budget, held: 0, digests, previous };
+        let mut table = HashMap::with_capacity(files.len());
+        for (path, inspected) in files {
+            let path: Arc<str> = path.into();
+            let entry = loader.entry(&path, inspected)?;
+            table.insert(path, entry);
+        }
+        let directories = tree.directories.into_iter().collect();
+        Ok(Self { release, held: loader.held, identity, files: table, directories })
+    }
+
+    /// Looks a path up.
+    pub fn find(&self, path: &ContentPath) -> Found {
+        let file = path.file();
+        match self.file(&file) {
+            Some(representation) => Found::File(representation),
+            None if path.may_be_redirected() && self.directories.contains(&file) => Found::Directory,
+            None => Found::Nothing,
+        }
+    }
+
+    /// The file at exactly this path.
+    pub fn file(&self, path: &str) -> Option<Arc<Representation>> {
+        self.files.get(path).map(|entry| Arc::clone(&entry.representation))
+    }
+
+    /// Every file, in no order.
+    pub fn listing(&self) -> impl Iterator<Item = Listed> {
+        self.files.iter().map(|(path, entry)| Listed {
+            path: path.to_string(),
+            size: entry.representation.content.size(),
+            digest: entry.digest,
+            executable: entry.executable,
+            modified: entry.representation.modified,
+        })
+    }
+
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
+struct Loader<'a> {
+    directory: Arc<Directory>,
+    published: Modified,
+    budget: u64,
+    held: u64,
+    digests: HashMap<String, (u64, Digest)>,
+    previous: Option<&'a Generation>,
+}
+
+impl Loader<'_> {
+    fn entry(&mut self, path: &Arc<str>, inspected: Inspected) -> io::Result<Entry> {
+        let Inspected { stamp, executable } = inspected;
+        let stated =
+            self.digests.get(&**path).filter(|(size, _)| *size == stamp.size).map(|(_, digest)| *digest);
+        let before = self.previous.and_then(|previous| previous.files.get(path));
+        let hold = stamp.size <= HELD_MAX && self.held.saturating_add(stamp.size) <= self.budget;
+
+        let (digest, content) = match (hold, stated, before) {
+            // The publisher says that these are the bytes that are in memory already.
+            (true, Some(digest), Some(Entry { digest: known, representation, .. }))
+                if *known == digest && matches!(representation.content, Content::Held(_)) =>
+            {
+                (digest, representation.content.clone())
+            }
+            (true, _, _) => {
+                let bytes = self.read(path, stamp)?;
+                (Digest::of(&bytes), Content::Held(bytes))
+            }
+            (false, stated, _) => {
+                let digest = match stated {
+                    Some(digest) => digest,
+                    None => self.hash(path, stamp)?,
+                };
+                let release = Arc::clone(&self.directory);
+                (digest, Content::Stored { release, path: Arc::clone(path), stamp })
+            }
+        };
+        if let Content::Held(bytes) = &content {
+            self.held += bytes.len() as u64;
+        }
+        // Unchanged under this name since an earlier release: it was not modified now. Anything else was, when the link was
+        // made, whatever its own time stamp says: it may be years old, or have come back in a rollback.
+        let modified = match before {
+            Some(before) if before.digest == digest => before.representation.modified,
+            _ => self.published,
+        };
+        let representation = Representation {
+            etag: ETag::of(digest),
+            modified,
+            content_type: content_type::of(path),
+            content,
+        };
+        Ok(Entry { digest, executable, representation: Arc::new(representation) })
+    }
+
+    fn read(&self, path: &str, stamp: Stamp) -> io::Result<Bytes> {
+        let file = self.open(path, stamp)?;
+        // One byte more than expected would show a file that is growing.
+        let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
+        file.take(stamp.size + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 == stamp.size { Ok(bytes.into()) } else { Err(changing(path)) }
+    }
+
+    fn hash(&self, path: &str, stamp: Stamp) -> io::Result<Digest> {
+        let file = self.open(path, stamp)?;
+        let digest = Digest::of_file(&file)?;
+        if Stamp::of_file(&file)?.same_file(&stamp) { Ok(digest) } else { Err(changing(path)) }
+    }
+
+    fn open(&self, path: &str, stamp: Stamp) -> io::Result<std::fs::File> {
+        match self.directory.file(path)? {
+            Named::File((file, found)) if found.same_file(&stamp) => Ok(file),
+            Named::File(_) => Err(changing(path)),
+            Named::Directory | Named::Nothing => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("cannot open {path} in the release")))
+            }
+        }
+    }
+}
+
+fn changing(path: &str) -> io::Error {
+    io::Error::other(format!("{path} is being changed inside a published release"))
+}
+
+/// What we need of the manifest that file-puller leaves beside a release (docs/contract.md, `sidecar-manifest/1`).
+#[derive(Deserialize)]
+struct Manifest {
+    format: String,
+    files: Vec<File>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    path: String,
+    size: u64,
+    sha256: String,
+}
+
+/// Reads the manifest beside a release. None is no error: not every publisher writes one, and digests can be worked out.
+pub fn digests_beside(release: &Path) -> HashMap<String, (u64, Digest)> {
+    let mut beside = release.as_os_str().to_owned();
+    beside.push(".json");
+    let Ok(text) = std::fs::read(&beside) else { return HashMap::new() };
+    match serde_json::from_slice::<Manifest>(&text) {
+        Ok(manifest) if manifest.format == "sidecar-manifest/1" => manifest
+            .files
+            .into_iter()
+            .filter_map(|file| Some((file.path, (file.size, Digest::from_hex(&file.sha256)?))))
+            .collect(),
+        Ok(manifest) => {
+            tracing::debug!(manifest = %beside.display(), format = manifest.format, "not our format, so files are hashed");
+            HashMap::new()
+        }
+        Err(error) => {
+            tracing::warn!(manifest = %beside.display(), %error, "unreadable, so files are hashed");
+            HashMap::new()
+        }
+    }
+}

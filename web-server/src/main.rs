@@ -1,0 +1,55 @@
+//! Reads the command line, binds, and hands over to the library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::healthcheck::Healthcheck;
+use lifecycle::signals::Signals;
+use lifecycle::{cli, exit, listen, logging};
+use web_server::config::Config;
+use web_server::{CONTAINER, Listeners, lesson};
+
+/// Serves the current release of a shared volume, and writes the access log.
+#[allow(let_underscore_drop, reason = "clap's derive writes it for a flattened Option")]
+#[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Option<Config>,
+    #[command(flatten)]
+    lifecycle: cli::Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Asks this container's own /readyz: exit code 0 if it is ready, 69 if not
+    Healthcheck(Healthcheck),
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = match cli::parse(&CONTAINER) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    logging::start(cli.lifecycle.log_format, &cli.lifecycle.log_level);
+    let outcome = match (&cli.command, cli.config) {
+        (Some(Command::Healthcheck(healthcheck)), _) => healthcheck.ask(),
+        (None, Some(config)) => serve(config, &cli.lifecycle),
+        (None, None) => Err(Failure::new(Exit::Usage, "--root is missing: what is to be served?")),
+    };
+    exit::report(&CONTAINER, &cli.lifecycle.termination_log, outcome)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
+    let signals = Signals::install().or_exit(Exit::Internal)?;
+    let addr = lesson::listen_addr(config.listen, |name| std::env::var(name).ok())?;
+    let listeners = Listeners {
+        content: listen::bind("content", addr, "--listen").await?,
+        admin: listen::bind("admin", flags.admin_addr, "--admin-addr").await?,
+    };
+    web_server::run(config, flags.shutdown_timeout, listeners, signals).await
+}

@@ -1,0 +1,136 @@
+//! The server as content manager: a manifest of its root (docs/contract.md, `sidecar-manifest/1`), as the root is at each
+//! request.
+//!
+//! Every request looks at every file, and reads only those that changed. Requests that arrive while one looks share what the
+//! next one sees. The entity tag is that of the manifest's bytes, and nothing in them depends on when or where they were
+//! made: as long as the content stays, so does the tag.
+//!
+//! Hidden files are not listed (an editor's swap file must not be published), nor is what this server could not give out.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderValue;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use crate::digest::Digest;
+use crate::generation::Listed;
+use crate::live::LiveDirectory;
+use crate::representation::{Content, ETag, Modified, Representation};
+use crate::route::is_shadowed;
+use crate::site::Site;
+use crate::walk::walk;
+
+/// How often a directory is looked at again that was edited meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Makes manifests, one at a time.
+#[derive(Debug, Default)]
+pub struct LiveManifest {
+    latest: Mutex<Option<(Instant, Arc<Representation>)>>,
+}
+
+#[derive(Serialize)]
+struct Manifest {
+    format: &'static str,
+    created: String,
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: String,
+    size: u64,
+    sha256: String,
+    mode: &'static str,
+}
+
+impl LiveManifest {
+    /// Where it is served.
+    pub const PATH: &'static str = "/manifest.json";
+
+    /// The manifest of a site, as it is now or was later than this call.
+    ///
+    /// # Errors
+    /// Where the site cannot be read, or is edited faster than it can be.
+    pub async fn current(&self, site: Arc<Site>) -> io::Result<Arc<Representation>> {
+        let asked = Instant::now();
+        let mut latest = self.latest.lock().await;
+        if let Some((looked, manifest)) = &*latest
+            && *looked >= asked
+        {
+            return Ok(Arc::clone(manifest));
+        }
+        let looked = Instant::now();
+        let manifest = Arc::new(spawn_blocking(move || make(&site)).await??);
+        *latest = Some((looked, Arc::clone(&manifest)));
+        Ok(manifest)
+    }
+}
+
+fn make(site: &Site) -> io::Result<Representation> {
+    let mut listed = match site {
+        Site::Waiting(reason) => return Err(io::Error::new(io::ErrorKind::NotFound, reason.clone())),
+        Site::Release(generation) => generation.listing().collect(),
+        Site::Live(live) => look(live)?,
+    };
+    listed.retain(|file| {
+        let shadowed = is_shadowed(&file.path);
+        if shadowed {
+            tracing::warn!(path = file.path, "left out of the manifest: that path is this server's own");
+        }
+        !shadowed
+    });
+    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+
+    // The newest change, not the present: the bytes must not depend on when they were made.
+    let modified =
+        listed.iter().map(|file| file.modified).max().unwrap_or(Modified::at(std::time::UNIX_EPOCH));
+    let files = listed
+        .into_iter()
+        .map(|Listed { path, size, digest, executable, .. }| File {
+            path,
+            size,
+            sha256: digest.to_hex(),
+            // Only these two: whether it can be run is content, the author's umask is not.
+            mode: if executable { "0755" } else { "0644" },
+        })
+        .collect();
+    let manifest = Manifest { format: "sidecar-manifest/1", created: modified.to_rfc3339(), files };
+    let mut json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+    json.push(b'\n');
+    Ok(Representation {
+        etag: ETag::of(Digest::of(&json)),
+        modified,
+        content_type: HeaderValue::from_static("application/json"),
+        content: Content::Held(json.into()),
+    })
+}
+
+fn look(live: &LiveDirectory) -> io::Result<Vec<Listed>> {
+    for _ in 0..ATTEMPTS {
+        if let Some(listed) = look_once(live)? {
+            return Ok(listed);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the root is edited faster than it can be read"))
+}
+
+/// `None` where a file was changed between being found and being read.
+fn look_once(live: &LiveDirectory) -> io::Result<Option<Vec<Listed>>> {
+    let mut listed = Vec::new();
+    for (path, inspected) in walk(live.directory())?.files {
+        let Some(digest) = live.digest(&path, inspected.stamp)? else { return Ok(None) };
+        listed.push(Listed {
+            path,
+            size: inspected.stamp.size,
+            digest,
+            executable: inspected.executable,
+            modified: Modified::at(inspected.stamp.last_change()),
+        });
+    }
+    Ok(Some(listed))
+}

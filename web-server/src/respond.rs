@@ -1,0 +1,142 @@
+//! From a representation and a request to a response: preconditions first, then ranges, then the bytes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED, LOCATION,
+    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use tokio::task::spawn_blocking;
+
+use crate::body::Payload;
+use crate::conditional::{Verdict, evaluate};
+use crate::range::{Part, requested};
+use crate::representation::{Content, Representation, open_stored};
+
+/// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
+/// and a new release is seen at once.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// Answers a GET or HEAD request with a representation, or with the part of it that is wanted.
+///
+/// # Errors
+/// Where its file cannot be opened.
+pub async fn represent(request: &Parts, representation: &Representation) -> io::Result<Response<Payload>> {
+    let Representation { etag, modified, content_type, content } = representation;
+    let mut response = Response::new(Payload::Empty);
+    let headers = response.headers_mut();
+    headers.insert(ETAG, etag.header());
+    headers.insert(CACHE_CONTROL, REVALIDATE);
+    if let Some(modified) = modified.header(SystemTime::now()) {
+        headers.insert(LAST_MODIFIED, modified);
+    }
+    match evaluate(&request.headers, etag, *modified) {
+        Verdict::NotModified => {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        Verdict::Failed => {
+            *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+            return Ok(response);
+        }
+        Verdict::Proceed => {}
+    }
+    describe(headers, content_type);
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+
+    let size = content.size();
+    // Ranges are defined for GET alone (RFC 9110 section 14.2).
+    let part = if request.method == Method::GET {
+        requested(&request.headers, etag, *modified, size)
+    } else {
+        Part::Whole
+    };
+    let (status, range, first, length) = match part {
+        Part::Whole => (StatusCode::OK, None, 0, size),
+        Part::Bytes { first, last } => {
+            let range = format!("bytes {first}-{last}/{size}");
+            (StatusCode::PARTIAL_CONTENT, Some(range), first, last - first + 1)
+        }
+        Part::Unsatisfiable => {
+            let mut refusal = plain(StatusCode::RANGE_NOT_SATISFIABLE, format!("there are {size} bytes\n"));
+            insert_text(refusal.headers_mut(), CONTENT_RANGE, &format!("bytes */{size}"));
+            return Ok(refusal);
+        }
+    };
+    *response.status_mut() = status;
+    if let Some(range) = range {
+        insert_text(response.headers_mut(), CONTENT_RANGE, &range);
+    }
+    *response.body_mut() = payload(content, first, length).await?;
+    Ok(response)
+}
+
+/// Answers with a representation under another status than 200, as a page that explains it: no validators, no ranges.
+///
+/// # Errors
+/// Where its file cannot be opened.
+pub async fn explain(status: StatusCode, page: &Representation) -> io::Result<Response<Payload>> {
+    let mut response = Response::new(payload(&page.content, 0, page.content.size()).await?);
+    *response.status_mut() = status;
+    describe(response.headers_mut(), &page.content_type);
+    response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
+    Ok(response)
+}
+
+/// A sentence for people.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response<Payload> {
+    let mut response = Response::new(Payload::Held(text.into().into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    describe(headers, &HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// 503, and when to try again.
+pub fn unavailable(reason: &str) -> Response<Payload> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// 308 to `path`, with the query that was asked with.
+pub fn redirect(path: &str, query: Option<&str>) -> Response<Payload> {
+    let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut response = plain(StatusCode::PERMANENT_REDIRECT, format!("{location}\n"));
+    response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
+    insert_text(response.headers_mut(), LOCATION, &location);
+    response
+}
+
+fn describe(headers: &mut HeaderMap, content_type: &HeaderValue) {
+    headers.insert(CONTENT_TYPE, content_type.clone());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+}
+
+fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+async fn payload(content: &Content, first: u64, length: u64) -> io::Result<Payload> {
+    match content {
+        Content::Held(bytes) => {
+            let first = usize::try_from(first).map_err(io::Error::other)?;
+            let length = usize::try_from(length).map_err(io::Error::other)?;
+            Ok(Payload::Held(bytes.slice(first..first + length)))
+        }
+        Content::Open { file, stamp } => Ok(Payload::from_file(Arc::clone(file), *stamp, first, length)),
+        Content::Stored { release, path, stamp } => {
+            let (release, path, stamp) = (Arc::clone(release), Arc::clone(path), *stamp);
+            let file = spawn_blocking(move || open_stored(&release, &path, stamp)).await??;
+            Ok(Payload::from_file(Arc::new(file), stamp, first, length))
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Who answers what: the protocol's own questions first, then the lesson's endpoints, then the manifest, then content.
+//!
+//! Content can shadow none of the others: a file called `info` is not what the contract says `/info` is.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Response, StatusCode, Version};
+use tokio::task::spawn_blocking;
+
+use crate::body::Payload;
+use crate::generation::{Found, ReleaseId};
+use crate::lesson::{Endpoint, Lesson};
+use crate::manifest::LiveManifest;
+use crate::representation::Representation;
+use crate::respond::{explain, plain, redirect, represent, unavailable};
+use crate::site::{Root, Site};
+use crate::target::{ContentPath, Rejected};
+
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+/// The page for what is not there, from the same content.
+const NOT_FOUND_PAGE: &str = "/404.html";
+
+/// Everything that answers.
+#[derive(Debug)]
+pub struct Routes {
+    /// Content.
+    pub root: Arc<Root>,
+    /// The lesson's endpoints.
+    pub lesson: Lesson,
+    /// Where the server plays the content manager.
+    pub manifest: Option<LiveManifest>,
+}
+
+/// A response, and the release that it was answered from.
+#[derive(Debug)]
+pub struct Reply {
+    /// Not sent yet.
+    pub response: Response<Payload>,
+    /// None where no release had a part in it.
+    pub release: Option<ReleaseId>,
+}
+
+impl From<Response<Payload>> for Reply {
+    fn from(response: Response<Payload>) -> Self {
+        Self { response, release: None }
+    }
+}
+
+impl Routes {
+    /// Answers one request.
+    pub async fn answer(&self, request: &Parts, peer: SocketAddr) -> Reply {
+        let host = match host(request) {
+            Ok(host) => host,
+            Err(reason) => return refused(reason).into(),
+        };
+        match request.method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return allowed(StatusCode::NO_CONTENT, Payload::Empty).into(),
+            _ => {
+                let text = Payload::Held("this server only gives: GET, HEAD, OPTIONS\n".into());
+                return allowed(StatusCode::METHOD_NOT_ALLOWED, text).into();
+            }
+        }
+        // SECURITY: whoever frames a body for a request that has no use for one may be after how others frame it.
+        if request.headers.contains_key(TRANSFER_ENCODING) {
+            return refused("a GET request with a Transfer-Encoding makes no sense\n").into();
+        }
+        let path = request.uri.path();
+        if let Some(endpoint) = Endpoint::at(path) {
+            return self.lesson.answer(endpoint, host, peer).await.into();
+        }
+        let site = self.root.site();
+        if let Some(manifest) = self.manifest.as_ref().filter(|_| path == LiveManifest::PATH) {
+            let listed = match &*site {
+                Site::Waiting(reason) => return unavailable(reason).into(),
+                Site::Live(_) | Site::Release(_) => manifest.current(site).await,
+            };
+            return sent(request, listed).await.into();
+        }
+        self.content(request, &site).await
+    }
+
+    async fn content(&self, request: &Parts, site: &Arc<Site>) -> Reply {
+        let path = match ContentPath::from_target(request.uri.path()) {
+            Ok(path) => path,
+            Err(Rejected::Malformed) => {
+                return plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into();
+            }
+            Err(Rejected::Nowhere) => return not_found(site).await,
+        };
+        let release = match &**site {
+            Site::Waiting(reason) => return unavailable(reason).into(),
+            Site::Release(generation) => Some(generation.release.clone()),
+            Site::Live(_) => None,
+        };
+        let response = match find(site, path.clone()).await {
+            Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
+            Ok(Found::Directory) => redirect(&path.as_directory_target(), request.uri.query()),
+            Ok(Found::Nothing) => return not_found(site).await,
+            Err(error) => failed(request.uri.path(), &error),
+        };
+        Reply { response, release }
+    }
+}
+
+async fn find(site: &Arc<Site>, path: ContentPath) -> io::Result<Found> {
+    match &**site {
+        Site::Waiting(_) => Ok(Found::Nothing),
+        // From memory: no system call, no other thread.
+        Site::Release(generation) => Ok(generation.find(&path)),
+        Site::Live(_) => {
+            let site = Arc::clone(site);
+            spawn_blocking(move || match &*site {
+                Site::Live(live) => live.find(&path),
+                Site::Waiting(_) | Site::Release(_) => Ok(Found::Nothing),
+            })
+            .await?
+        }
+    }
+}
+
+async fn sent(request: &Parts, found: io::Result<Arc<Representation>>) -> Response<Payload> {
+    let response = match found {
+        Ok(representation) => represent(request, &representation).await,
+        Err(error) => Err(error),
+    };
+    response.unwrap_or_else(|error| failed(request.uri.path(), &error))
+}
+
+/// 404, with the content's own page for it where there is one.
+async fn not_found(site: &Arc<Site>) -> Reply {
+    let release = match &**site {
+        Site::Waiting(reason) => return unavailable(reason).into(),
+        Site::Release(generation) => Some(generation.release.clone()),
+        Site::Live(_) => None,
+    };
+    let page = match ContentPath::from_target(NOT_FOUND_PAGE) {
+        Ok(page) => find(site, page).await,
+        Err(_) => Ok(Found::Nothing),
+    };
+    let response = match page {
+        Ok(Found::File(page)) => explain(StatusCode::NOT_FOUND, &page).await,
+        Ok(Found::Directory | Found::Nothing) => Ok(plain(StatusCode::NOT_FOUND, "not found\n")),
+        Err(error) => Err(error),
+    };
+    Reply { response: response.unwrap_or_else(|error| failed(NOT_FOUND_PAGE, &error)), release }
+}
+
+/// The volume let us down. The file may be back in a moment, and says nothing about the rest of the site.
+fn failed(path: &str, error: &io::Error) -> Response<Payload> {
+    tracing::error!(path, %error, "cannot read content");
+    unavailable("the content cannot be read right now")
+}
+
+fn allowed(status: StatusCode, payload: Payload) -> Response<Payload> {
+    let mut response = plain(status, "");
+    *response.body_mut() = payload;
+    response.headers_mut().insert(ALLOW, ALLOWED);
+    response
+}
+
+/// 400, and the connection ends: what follows on it cannot be trusted to be what it seems.
+fn refused(reason: &str) -> Response<Payload> {
+    let mut response = plain(StatusCode::BAD_REQUEST, reason);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The host that was asked for (RFC 9112 section 3.2): in the request target, or else in exactly one valid Host field.
+fn host(request: &Parts) -> Result<&str, &'static str> {
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let host = host.to_str().map_err(|_| "the Host field is not valid\n")?;
+            let valid = host.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
+            if !valid {
+                return Err("the Host field is not valid\n");
+            }
+            host
+        }
+        (None, _) if request.version < Version::HTTP_11 => "",
+        (None, _) => return Err("a Host field is missing\n"),
+        (Some(_), Some(_)) => return Err("there is more than one Host field\n"),
+    };
+    Ok(request.uri.authority().map_or(host, Authority::as_str))
+}
+
+/// What the manifest leaves out at the top, because a request for it is answered by something else.
+pub fn is_shadowed(path: &str) -> bool {
+    let target = Path::new("/").join(path);
+    target.to_str().is_some_and(|target| Endpoint::at(target).is_some() || target == LiveManifest::PATH)
+}

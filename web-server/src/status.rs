@@ -1,0 +1,51 @@
+//! What the container says of itself, on `/readyz` and `/status`.
+
+use std::sync::Arc;
+
+use lifecycle::admin::Report;
+use serde_json::{Value, json};
+
+use crate::metrics::Metrics;
+use crate::site::{Root, Site};
+
+/// The server, as its admin port sees it.
+#[derive(Debug)]
+pub struct Status {
+    /// What is served.
+    pub root: Arc<Root>,
+    /// What was counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Report for Status {
+    fn readiness(&self) -> Result<(), String> {
+        match &*self.root.site() {
+            Site::Waiting(reason) => Err(reason.clone()),
+            Site::Release(_) | Site::Live(_) => Ok(()),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let content = match &*self.root.site() {
+            Site::Waiting(reason) => json!({"kind": "waiting", "reason": reason}),
+            Site::Live(live) => json!({"kind": "directory", "held_bytes": live.held()}),
+            Site::Release(generation) => json!({
+                "kind": "release",
+                "release": generation.release.as_str(),
+                "files": generation.len(),
+                "held_bytes": generation.held,
+            }),
+        };
+        json!({
+            "root": self.root.path(),
+            "content": content,
+            "swaps": self.metrics.swaps.get(),
+            "connections": self.metrics.connections.get(),
+            "requests_in_flight": self.metrics.in_flight.get(),
+            "access_log": {
+                "lines": self.metrics.access_log_lines.get(),
+                "dropped": self.metrics.access_log_dropped.get(),
+            },
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! Notices that the root has become something else.
+//!
+//! The swap of a link is an event in the directory that holds the link, so that is what is watched, and nothing beneath it. The
+//! slow poll is for what a watch cannot see: a file system without events, a directory that does not exist yet or was
+//! made anew under the same name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use crate::site::{Root, kubelet_link};
+
+/// How long a swap may go unseen where events fail.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Follows the root until the task is dropped.
+pub async fn follow(root: Arc<Root>) {
+    let stirred = Arc::new(Notify::new());
+    let mut watcher = watcher(&stirred);
+    loop {
+        for directory in watched(root.path()) {
+            if let Some(watcher) = &mut watcher {
+                // Watching what is watched already costs one system call, and is how a directory that was made anew is
+                // found again. One that does not exist yet is what the poll is for.
+                if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                    tracing::debug!(directory = %directory.display(), %error, "not watched, only polled");
+                }
+            }
+        }
+        let looking = Arc::clone(&root);
+        // Loading a release reads files and hashes them; requests are served meanwhile.
+        let looked = tokio::task::spawn_blocking(move || looking.refresh()).await;
+        match looked {
+            // The root said so itself, once.
+            Ok(Ok(()) | Err(_)) => {}
+            Err(error) => tracing::error!(%error, "looking at the root failed"),
+        }
+        tokio::select! {
+            () = stirred.notified() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+fn watcher(stirred: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let stirred = Arc::clone(stirred);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // Reading is no change; our own reading would wake us for ever.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            stirred.notify_one();
+        }
+    });
+    watcher
+        .inspect_err(|error| tracing::warn!(%error, "no file events, so a swap is seen within {POLL:?}"))
+        .ok()
+}
+
+fn watched(root: &Path) -> Vec<PathBuf> {
+    let beside = match root.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
+        Some(parent) => parent.to_owned(),
+        None => root.to_owned(),
+    };
+    let mut directories = vec![beside];
+    if kubelet_link(root).is_some() {
+        directories.push(root.to_owned());
+    }
+    directories
+}
