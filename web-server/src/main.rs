@@ -1,5 +1,8 @@
 //! Reads the command line, binds, and hands over to the library.
 
+// clap's derive writes one for a flattened Option, and lints inside a derive can only be allowed for the whole file.
+#![allow(let_underscore_drop)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,7 +14,6 @@ use web_server::config::Config;
 use web_server::{CONTAINER, Listeners, lesson};
 
 /// Serves the current release of a shared volume, and writes the access log.
-#[allow(let_underscore_drop, reason = "clap's derive writes it for a flattened Option")]
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {

@@ -178,8 +178,7 @@ fn host(request: &Parts) -> Result<&str, &'static str> {
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             let host = host.to_str().map_err(|_| "the Host field is not valid\n")?;
-            let valid = host.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
-            if !valid {
+            if !is_host(host) {
                 return Err("the Host field is not valid\n");
             }
             host
@@ -189,6 +188,20 @@ fn host(request: &Parts) -> Result<&str, &'static str> {
         (Some(_), Some(_)) => return Err("there is more than one Host field\n"),
     };
     Ok(request.uri.authority().map_or(host, Authority::as_str))
+}
+
+/// `uri-host [ ":" port ]`, of which the host may not be empty where the scheme is http (RFC 9110 section 4.2.1).
+fn is_host(text: &str) -> bool {
+    text.parse::<Authority>().is_ok_and(|authority| {
+        let host = authority.host();
+        let port = text.strip_prefix(host);
+        !host.is_empty()
+            && port.is_some_and(|port| {
+                let digits = port.strip_prefix(':').unwrap_or(port);
+                digits.bytes().all(|digit| digit.is_ascii_digit())
+                    && (port.is_empty() || port.starts_with(':'))
+            })
+    })
 }
 
 /// What the manifest leaves out at the top, because a request for it is answered by something else.

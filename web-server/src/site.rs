@@ -52,7 +52,7 @@ impl Root {
     pub fn new(path: &Path, budget: u64, metrics: Arc<Metrics>) -> Self {
         // `current/` would be the directory behind the link; we are interested in the link.
         let path: PathBuf = path.components().collect();
-        let waiting = Site::Waiting(format!("no content yet: {} was not looked at", path.display()));
+        let waiting = Site::Waiting(format!("no content yet: {} is being loaded", path.display()));
         Self { path, budget, site: ArcSwap::from_pointee(waiting), metrics, trouble: Mutex::default() }
     }
 
@@ -75,7 +75,6 @@ impl Root {
         let next = match look(&self.path) {
             Ok(seen) => self.prepare(seen, &now),
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                self.complain(format!("{} is not a directory", self.path.display()));
                 return Err(NotADirectory(self.path.clone()));
             }
             Err(error) => Err(error),
@@ -130,7 +129,8 @@ impl Root {
         }
     }
 
-    fn complain(&self, trouble: String) {
+    /// Says what is wrong with the root, once for as long as it is.
+    pub(crate) fn complain(&self, trouble: String) {
         let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref() != Some(&trouble) {
             tracing::warn!("{trouble}; what was served before stays");

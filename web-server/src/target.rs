@@ -56,20 +56,14 @@ impl ContentPath {
     /// [`Rejected::Malformed`] for bad percent-encoding, an encoded slash, NUL, or a backslash; [`Rejected::Nowhere`]
     /// for dot segments, empty segments, hidden names and whatever is not UTF-8.
     pub fn from_target(path: &str) -> Result<Self, Rejected> {
+        if path == "/" {
+            return Ok(Self { path: String::new(), form: Form::Directory });
+        }
         let path = path.strip_prefix('/').ok_or(Rejected::Malformed)?;
         let (path, form) = match path.strip_suffix('/') {
             Some(directory) => (directory, Form::Directory),
-            None if path.is_empty() => (path, Form::Directory),
             None => (path, Form::File),
         };
-        if path.is_empty() {
-            // `//` is not the root: were it so, a redirect built from it could name another host.
-            return if form == Form::Directory && !path.ends_with('/') {
-                Ok(Self { path: String::new(), form })
-            } else {
-                Err(Rejected::Nowhere)
-            };
-        }
         check_encoding(path)?;
         // Every segment is decoded by itself and once, so that `%252e` stays a name and never becomes a dot.
         let mut segments = Vec::new();

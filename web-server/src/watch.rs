@@ -34,8 +34,8 @@ pub async fn follow(root: Arc<Root>) {
         // Loading a release reads files and hashes them; requests are served meanwhile.
         let looked = tokio::task::spawn_blocking(move || looking.refresh()).await;
         match looked {
-            // The root said so itself, once.
-            Ok(Ok(()) | Err(_)) => {}
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => root.complain(error.to_string()),
             Err(error) => tracing::error!(%error, "looking at the root failed"),
         }
         tokio::select! {

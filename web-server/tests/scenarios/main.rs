@@ -1,1 +1,15 @@
-fn main() {}
+//! The web server's behaviour: each test starts the built binary and talks to it over real sockets.
+
+#![allow(missing_docs, reason = "the tests' names say what they are about")]
+
+mod access_log;
+mod confinement;
+mod content;
+mod drain;
+mod flags;
+mod lesson;
+mod live;
+mod preconditions;
+mod ranges;
+mod releases;
+mod support;

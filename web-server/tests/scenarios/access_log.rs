@@ -1,0 +1,287 @@
+//! One whole line per response, wherever the file goes.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::http::{Connection, get};
+use testkit::wait_until;
+
+use crate::support::{BINARY, Server, Volume};
+
+struct Logged {
+    server: Server,
+    logs: TempDir,
+    _volume: Volume,
+}
+
+impl Logged {
+    fn start(args: &[&str]) -> Self {
+        let volume = Volume::with(&[("index.html", "hello"), ("page.html", &"x".repeat(1000))]);
+        let logs = tempfile::tempdir().unwrap();
+        let path = logs.path().join("access.log");
+        let mut all = vec!["--access-log", path.to_str().unwrap()];
+        all.extend(args);
+        let server = Server::start(&volume.root(), &all);
+        Self { server, logs, _volume: volume }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.logs.path().join("access.log")
+    }
+
+    /// Requests with these ids, on one connection.
+    fn ask(&self, ids: impl IntoIterator<Item = usize>) {
+        let mut connection = Connection::open(self.server.addr);
+        for id in ids {
+            connection.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id}\r\n\r\n")).unwrap();
+            assert_eq!(connection.receive("GET").unwrap().status(), 200);
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        get(self.server.admin, "/status").json()["access_log"]["dropped"].as_u64().unwrap()
+    }
+}
+
+/// Every line of a file has to be whole.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'), "half a line in {}: {text}", path.display());
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect()
+}
+
+fn wait_for_lines(path: &Path, count: usize) -> Vec<Value> {
+    let written = || std::fs::read_to_string(path).unwrap_or_default().matches('\n').count();
+    wait_until(&format!("{count} lines in {}", path.display()), || written() >= count);
+    lines(path)
+}
+
+fn ids(lines: &[Value]) -> Vec<usize> {
+    lines.iter().map(|line| line["request.id"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn access_log_json() {
+    let logged = Logged::start(&[]);
+    let server = &logged.server;
+    let headers = [("User-Agent", "test/1"), ("Referer", "http://from/"), ("X-Request-Id", "abc")];
+    server.request("GET", "/page.html?a=b%20c", &headers);
+    server.request("GET", "/page.html", &[("Range", "bytes=0-9")]);
+    server.request("HEAD", "/page.html", &[]);
+    server.request("GET", "/page.html", &[("If-None-Match", "*")]);
+    server.get("/absent");
+    server.request("POST", "/", &[]);
+    let lines = wait_for_lines(&logged.path(), 6);
+
+    let text = std::fs::read_to_string(logged.path()).unwrap();
+    let first = text.lines().next().unwrap();
+    // The order is the contract's, too.
+    let names = [
+        "timestamp",
+        "client.address",
+        "http.request.method",
+        "url.path",
+        "url.query",
+        "http.response.status_code",
+        "http.response.body.size",
+        "http.server.request.duration",
+        "network.protocol.version",
+        "server.address",
+        "user_agent.original",
+        "http.request.header.referer",
+        "request.id",
+        "release.id",
+    ];
+    let positions: Vec<_> = names.iter().map(|name| first.find(&format!("\"{name}\":"))).collect();
+    assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "{first}");
+    assert_eq!(lines[0].as_object().unwrap().len(), names.len());
+
+    assert_eq!(lines[0]["client.address"], "127.0.0.1");
+    assert_eq!(lines[0]["http.request.method"], "GET");
+    assert_eq!(lines[0]["url.path"], "/page.html");
+    assert_eq!(lines[0]["url.query"], "a=b%20c");
+    assert_eq!(lines[0]["network.protocol.version"], "1.1");
+    assert_eq!(lines[0]["server.address"], server.addr.to_string());
+    assert_eq!(lines[0]["user_agent.original"], "test/1");
+    assert_eq!(lines[0]["http.request.header.referer"], "http://from/");
+    assert_eq!(lines[0]["request.id"], "abc");
+    assert_eq!(lines[0]["release.id"], "one");
+    assert!(lines[0]["http.server.request.duration"].as_f64().unwrap() < 10.0);
+    let timestamp = lines[0]["timestamp"].as_str().unwrap();
+    assert!(
+        timestamp.len() == "2026-11-23T18:02:03.123456Z".len() && timestamp.ends_with('Z'),
+        "{timestamp}"
+    );
+
+    let sizes: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let number = |name: &str| line[name].as_u64().unwrap();
+            (number("http.response.status_code"), number("http.response.body.size"))
+        })
+        .collect();
+    assert_eq!(sizes[..5], [(200, 1000), (206, 10), (200, 0), (304, 0), (404, 10)]);
+    assert_eq!(sizes[5].0, 405);
+}
+
+#[test]
+fn access_log_escaping() {
+    let logged = Logged::start(&[]);
+    let mut connection = Connection::open(logged.server.addr);
+    let request = b"GET /\"},{%0A?\\{ HTTP/1.1\r\nHost: h\r\nUser-Agent: a\tb\"}\\\xff\xc3\xa9\r\nReferer: \x80\r\n\r\n";
+    connection.send(request).unwrap();
+    connection.receive("GET").unwrap();
+    let lines = wait_for_lines(&logged.path(), 1);
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["url.path"], "/\"},{%0A");
+    assert_eq!(lines[0]["url.query"], "\\{");
+    assert_eq!(lines[0]["user_agent.original"], "a\tb\"}\\\u{fffd}é");
+}
+
+#[test]
+fn access_log_counts_what_was_sent_before_the_client_left() {
+    let body = "x".repeat(32 * 1024 * 1024);
+    let volume = Volume::with(&[("large.bin", &body)]);
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("access.log");
+    let server = Server::start(&volume.root(), &["--access-log", path.to_str().unwrap()]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut first = [0];
+    assert_eq!(connection.stream().peek(&mut first).unwrap(), 1);
+    drop(connection);
+    let lines = wait_for_lines(&path, 1);
+    let sent = usize::try_from(lines[0]["http.response.body.size"].as_u64().unwrap()).unwrap();
+    assert!(sent > 0 && sent < body.len(), "{sent}");
+}
+
+#[test]
+fn access_log_on_stdout() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--access-log", "-"]);
+    server.get("/");
+    wait_until("the line is there", || server.process.stdout_lines().len() == 1);
+    assert!(server.process.stdout_lines()[0].contains("\"url.path\":\"/\""));
+}
+
+#[test]
+fn access_log_rotation_size() {
+    let logged = Logged::start(&["--access-log-max-size", "4KiB", "--access-log-keep", "100"]);
+    logged.ask(0..100);
+    let last =
+        || std::fs::read_to_string(logged.path()).unwrap_or_default().contains("\"request.id\":\"99\"");
+    wait_until("the last line is written", last);
+    let mut files = Vec::new();
+    for number in 1.. {
+        let path = logged.path().with_file_name(format!("access.log.{number}"));
+        if !path.exists() {
+            break;
+        }
+        files.push(path);
+    }
+    assert!(files.len() >= 5, "{}", files.len());
+    files.reverse();
+    files.push(logged.path());
+    let mut all = Vec::new();
+    for path in &files {
+        assert!(std::fs::metadata(path).unwrap().len() <= 4096, "{}", path.display());
+        all.extend(lines(path));
+    }
+    // Each exactly once, and in order from the oldest file to the newest.
+    assert_eq!(ids(&all), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn access_log_keeps_so_many() {
+    let logged = Logged::start(&["--access-log-max-size", "1KiB", "--access-log-keep", "2"]);
+    logged.ask(0..50);
+    let last =
+        || std::fs::read_to_string(logged.path()).unwrap_or_default().contains("\"request.id\":\"49\"");
+    wait_until("the last line is written", last);
+    let mut names: Vec<_> = std::fs::read_dir(logged.logs.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["access.log", "access.log.1", "access.log.2"]);
+}
+
+#[test]
+fn access_log_sighup_reopen() {
+    let logged = Logged::start(&[]);
+    let moved = logged.path().with_file_name("moved.log");
+    logged.ask(0..10);
+    wait_for_lines(&logged.path(), 10);
+    std::fs::rename(logged.path(), &moved).unwrap();
+    // Until it is told, it goes on where it was.
+    logged.ask(10..20);
+    wait_for_lines(&moved, 20);
+    logged.server.process.signal(Signal::HUP);
+    wait_until("it has a new file", || logged.path().exists());
+    logged.ask(20..30);
+    let (old, new) = (lines(&moved), wait_for_lines(&logged.path(), 10));
+    assert_eq!(ids(&old), (0..20).collect::<Vec<_>>());
+    assert_eq!(ids(&new), (20..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn access_log_dir_removed() {
+    let logged = Logged::start(&[]);
+    logged.ask(0..5);
+    wait_for_lines(&logged.path(), 5);
+    std::fs::remove_file(logged.path()).unwrap();
+    std::fs::remove_dir(logged.logs.path()).unwrap();
+    logged.ask(5..15);
+    wait_until("ten are dropped", || logged.dropped() == 10);
+    let complaints = logged.server.process.events().iter().filter(|event| event["level"] == "ERROR").count();
+    assert_eq!(complaints, 1, "{}", logged.server.process.stderr());
+
+    std::fs::create_dir(logged.logs.path()).unwrap();
+    logged.ask(15..20);
+    assert_eq!(ids(&wait_for_lines(&logged.path(), 5)), (15..20).collect::<Vec<_>>());
+    assert_eq!(logged.dropped(), 10);
+}
+
+#[test]
+fn access_log_disk_full() {
+    // A limit on the size of files stands in for a full disk: the kernel takes what fits, half a line included.
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("access.log");
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .args(["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\"", BINARY, "--listen", "127.0.0.1:0"])
+        .arg("--root")
+        .arg(volume.root())
+        .arg("--access-log")
+        .arg(&path);
+    let server = Server::of(testkit::Process::start_command(command));
+    let logged = Logged { server, logs, _volume: volume };
+    logged.ask(0..50);
+    let written = || get(logged.server.admin, "/status").json()["access_log"]["lines"].as_u64().unwrap();
+    // One line may have been begun and wait for its end.
+    wait_until("every line is accounted for", || (49..=50).contains(&(written() + logged.dropped())));
+    assert!(logged.dropped() > 0);
+
+    // Somebody makes room.
+    let full = logged.path().with_file_name("full.log");
+    std::fs::rename(logged.path(), &full).unwrap();
+    logged.server.process.signal(Signal::HUP);
+    wait_until("it has a new file", || logged.path().exists());
+    logged.ask(50..55);
+    assert_eq!(ids(&wait_for_lines(&logged.path(), 5)), (50..55).collect::<Vec<_>>());
+    let whole: HashSet<String> = std::fs::read_to_string(&full)
+        .unwrap()
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(str::to_owned)
+        .collect();
+    wait_until("every line is in one file or counted as dropped", || {
+        whole.len() as u64 + 5 == written() && written() + logged.dropped() == 55
+    });
+}

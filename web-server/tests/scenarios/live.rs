@@ -1,0 +1,145 @@
+//! A plain directory, edited while it is served, and the manifest of it.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+use testkit::http::{Connection, get};
+use testkit::wait_until;
+
+use crate::support::{Server, Volume, write_tree};
+
+#[test]
+fn plain_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "top"), ("docs/index.html", "docs")]);
+    let server = Server::start(dir.path(), &[]);
+    assert_eq!(server.get("/").text(), "top");
+    assert_eq!(server.get("/docs").header("location"), Some("/docs/"));
+    assert_eq!(server.get("/docs/").text(), "docs");
+    assert_eq!(server.get("/new.html").status(), 404);
+
+    write_tree(dir.path(), &[("new.html", "new")]);
+    assert_eq!(server.get("/new.html").text(), "new");
+    std::fs::remove_file(dir.path().join("new.html")).unwrap();
+    assert_eq!(server.get("/new.html").status(), 404);
+    let etag = server.get("/").header("etag").unwrap().to_owned();
+    assert_eq!(server.request("GET", "/", &[("If-None-Match", &etag)]).status(), 304);
+}
+
+#[test]
+fn a_directory_that_comes_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("site");
+    let server = Server::start(&root, &[]);
+    assert_eq!(server.get("/").status(), 503);
+    write_tree(&root, &[("index.html", "one")]);
+    server.wait_for("/", "one");
+    std::fs::remove_dir_all(&root).unwrap();
+    wait_until("it is gone", || get(server.admin, "/readyz").status() == 503);
+    write_tree(&root, &[("index.html", "two")]);
+    server.wait_for("/", "two");
+}
+
+#[test]
+fn file_changed_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page.html");
+    std::fs::write(&path, "start").unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut connection = Connection::open(server.addr);
+    let mut tags = std::collections::HashMap::new();
+    for round in 0..300 {
+        // Of equal length and within one tick of the clock as often as not: neither size nor time tells them apart.
+        let text = format!("round {:03}", round % 100);
+        std::fs::write(&path, &text).unwrap();
+        connection.send("GET /page.html HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let answer = connection.receive("GET").unwrap();
+        assert_eq!((answer.status(), answer.text()), (200, text.as_str()));
+        let tag = answer.header("etag").unwrap().to_owned();
+        assert_eq!(*tags.entry(text).or_insert_with(|| tag.clone()), tag);
+    }
+    assert_eq!(tags.values().collect::<std::collections::HashSet<_>>().len(), 100);
+}
+
+#[test]
+fn file_truncated_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.bin");
+    std::fs::write(&path, vec![b'x'; 32 * 1024 * 1024]).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut first = [0];
+    assert_eq!(connection.stream().peek(&mut first).unwrap(), 1);
+    std::fs::write(&path, "short now").unwrap();
+    // What cannot be sent as it was promised is cut, so that the client can tell.
+    connection.receive("GET").unwrap_err();
+    assert_eq!(server.get("/large.bin").text(), "short now");
+}
+
+#[test]
+fn manifest_live() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(
+        dir.path(),
+        &[
+            ("index.html", "hello"),
+            ("css/site.css", "body {}"),
+            (".git/config", "hidden"),
+            ("css/.site.css.swp", "hidden"),
+            ("info", "shadowed"),
+            ("manifest.json", "shadowed"),
+        ],
+    );
+    let script = dir.path().join("run.sh");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::set_permissions(dir.path().join("index.html"), PermissionsExt::from_mode(0o600)).unwrap();
+
+    let server = Server::start(dir.path(), &["--manifest"]);
+    let answer = server.get("/manifest.json");
+    assert_eq!((answer.status(), answer.header("content-type")), (200, Some("application/json")));
+    let manifest = answer.json();
+    assert_eq!(manifest["format"], "sidecar-manifest/1");
+    let paths: Vec<_> = files(&manifest).iter().map(|file| file["path"].clone()).collect();
+    assert_eq!(paths, ["css/site.css", "index.html", "run.sh"]);
+    assert_eq!(
+        files(&manifest)[1],
+        json!({
+            "path": "index.html", "size": 5, "mode": "0644",
+            "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+        })
+    );
+    assert_eq!(files(&manifest)[2]["mode"], "0755");
+
+    let etag = answer.header("etag").unwrap().to_owned();
+    assert!(etag.starts_with('"'), "{etag}");
+    let again = |etag: &str| server.request("GET", "/manifest.json", &[("If-None-Match", etag)]).status();
+    assert_eq!(again(&etag), 304);
+    // Another server on the same directory says the same, byte for byte.
+    let other = Server::start(dir.path(), &["--manifest"]);
+    assert_eq!(other.get("/manifest.json").body, answer.body);
+
+    std::fs::write(dir.path().join("index.html"), "HELLO").unwrap();
+    assert_eq!(again(&etag), 200);
+    write_tree(dir.path(), &[("new.html", "new")]);
+    std::fs::remove_file(dir.path().join("css/site.css")).unwrap();
+    let manifest = server.get("/manifest.json").json();
+    let paths: Vec<_> = files(&manifest).iter().map(|file| file["path"].clone()).collect();
+    assert_eq!(paths, ["index.html", "new.html", "run.sh"]);
+}
+
+#[test]
+fn manifest_only_when_asked_for() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    assert_eq!(Server::start(&volume.root(), &[]).get("/manifest.json").status(), 404);
+    let server = Server::start(&volume.root(), &["--manifest"]);
+    let manifest = server.get("/manifest.json").json();
+    assert_eq!(files(&manifest)[0]["path"], "index.html");
+    let nothing = Server::start(&Volume::new().root(), &["--manifest"]);
+    assert_eq!(nothing.get("/manifest.json").status(), 503);
+}
+
+fn files(manifest: &Value) -> &Vec<Value> {
+    manifest["files"].as_array().unwrap()
+}

@@ -1,0 +1,241 @@
+//! What is served follows the link, one whole release at a time.
+
+use std::collections::HashMap;
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use testkit::http::{Connection, get};
+use testkit::wait_until;
+
+use crate::support::{Server, Volume, write_tree};
+
+#[test]
+fn etag_is_content() {
+    let volume = Volume::with(&[("same.html", "same"), ("other.html", "one"), ("copy.html", "same")]);
+    let server = Server::start(&volume.root(), &[]);
+    let tag = |path: &str| server.get(path).header("etag").unwrap().to_owned();
+    let (same, other) = (tag("/same.html"), tag("/other.html"));
+    assert_eq!(tag("/copy.html"), same);
+    assert!(same.starts_with('"') && same.ends_with('"') && same.len() == 34, "{same}");
+
+    volume.publish("two", &[("same.html", "same"), ("other.html", "two")]);
+    server.wait_for("/other.html", "two");
+    assert_eq!(tag("/same.html"), same);
+    assert_ne!(tag("/other.html"), other);
+
+    let elsewhere = Volume::with(&[("x.html", "one")]);
+    let again = Server::start(&elsewhere.release("one"), &[]);
+    assert_eq!(again.get("/x.html").header("etag"), Some(other.as_str()));
+}
+
+#[test]
+fn a_publishers_manifest_saves_hashing_and_reading() {
+    // The digest of "hello", stated for a release whose file is larger than what is held in memory.
+    let stated = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let body = "x".repeat(2 * 1024 * 1024);
+    let volume = Volume::new();
+    volume.stage("one", &[("large.bin", &body), ("small.txt", "hello")]);
+    let manifest = |size: usize| {
+        format!(
+            r#"{{"format": "sidecar-manifest/1", "created": "2026-11-23T18:00:00Z", "files": [
+                {{"path": "large.bin", "size": {size}, "sha256": "{stated}", "mode": "0644"}}]}}"#
+        )
+    };
+    std::fs::write(volume.release("one.json"), manifest(body.len())).unwrap();
+    volume.swap("one");
+    let server = Server::start(&volume.root(), &[]);
+    let tag = |server: &Server| server.request("HEAD", "/large.bin", &[]).header("etag").unwrap().to_owned();
+    assert_eq!(tag(&server), format!("\"{}\"", &stated[..32]));
+    assert_eq!(server.get("/small.txt").text(), "hello");
+
+    // A manifest that disagrees about the size is about another file.
+    std::fs::write(volume.release("one.json"), manifest(5)).unwrap();
+    assert_ne!(tag(&Server::start(&volume.root(), &[])), format!("\"{}\"", &stated[..32]));
+}
+
+/// Three large files and a hundred small ones make a load take its time, which no request may notice.
+#[test]
+fn swap_under_load() {
+    const SWAPS: usize = 1500;
+    const CLIENTS: usize = 4;
+    let body = |release: usize, page: &str| format!("{release} {page} {}", "x".repeat(release * 37));
+    let volume = Volume::new();
+    for release in 0..4 {
+        let (index, asset) = (body(release, "index"), body(release, "asset"));
+        volume.stage(&release.to_string(), &[("index.html", &index), ("asset.js", &asset)]);
+    }
+    volume.swap("0");
+    let server = Server::start(&volume.root(), &[]);
+    let tags: HashMap<String, String> = (0..4)
+        .flat_map(|release| {
+            volume.swap(&release.to_string());
+            server.wait_for("/", &body(release, "index"));
+            [("/", "index"), ("/asset.js", "asset")].map(|(path, page)| {
+                let answer = server.get(path);
+                assert_eq!(answer.text(), body(release, page));
+                (answer.text().to_owned(), answer.header("etag").unwrap().to_owned())
+            })
+        })
+        .collect();
+    assert_eq!(tags.values().collect::<std::collections::HashSet<_>>().len(), 8);
+
+    let (done, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (done, answers, tags, addr) = (&done, &answers, &tags, server.addr);
+            scope.spawn(move || {
+                let mut connection = Connection::open(addr);
+                let paths = ["/", "/asset.js"];
+                for path in paths.iter().cycle().skip(client) {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    connection.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
+                    let answer = connection.receive("GET").unwrap();
+                    assert_eq!(answer.status(), 200);
+                    // Body, length and tag of one release; a mix would be in none of them.
+                    let tag = tags.get(answer.text()).map(String::as_str);
+                    assert!(tag.is_some() && tag == answer.header("etag"), "{path}: {answer:?}");
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for swap in 0..SWAPS {
+            volume.swap(&(swap % 4).to_string());
+            if swap % 10 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        wait_until("the clients saw a good deal of it", || answers.load(Ordering::Relaxed) > 1000);
+        done.store(true, Ordering::Relaxed);
+    });
+    server.wait_for("/", &body((SWAPS - 1) % 4, "index"));
+}
+
+#[test]
+fn release_removed_while_reading() {
+    let body = "0123456789abcdef".repeat(1024 * 1024);
+    let volume = Volume::with(&[("large.bin", &body)]);
+    let server = Server::start(&volume.root(), &[]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    // The response has begun, and is far larger than what the sockets hold.
+    let mut first = [0];
+    assert_eq!(connection.stream().peek(&mut first).unwrap(), 1);
+    volume.publish("two", &[("large.bin", "two")]);
+    server.wait_for("/large.bin", "two");
+    std::fs::remove_dir_all(volume.release("one")).unwrap();
+    let answer = connection.receive("GET").unwrap();
+    assert_eq!(answer.body.len(), body.len());
+    assert!(answer.body == body.as_bytes());
+}
+
+#[test]
+fn a_release_that_was_removed_is_served_from_memory_until_the_next() {
+    let volume = Volume::with(&[("index.html", "one")]);
+    let server = Server::start(&volume.root(), &[]);
+    std::fs::remove_dir_all(volume.release("one")).unwrap();
+    std::fs::remove_file(volume.root()).unwrap();
+    server.process.event("it says that the link is gone", |event| {
+        event["message"].as_str().is_some_and(|message| message.contains("what was served before stays"))
+    });
+    assert_eq!(server.get("/").text(), "one");
+    assert_eq!(get(server.admin, "/readyz").status(), 200);
+    volume.publish("two", &[("index.html", "two")]);
+    server.wait_for("/", "two");
+}
+
+#[test]
+fn hard_links_into_the_next_release_do_not_disturb() {
+    let body = "x".repeat(2 * 1024 * 1024);
+    let volume = Volume::with(&[("large.bin", &body)]);
+    let server = Server::start(&volume.root(), &[]);
+    // This moves the file's change time, as every pull of a publisher that hard-links does.
+    std::fs::create_dir(volume.release("two")).unwrap();
+    std::fs::hard_link(volume.release("one").join("large.bin"), volume.release("two").join("large.bin"))
+        .unwrap();
+    let answer = server.get("/large.bin");
+    assert_eq!((answer.status(), answer.body.len()), (200, body.len()));
+}
+
+#[test]
+fn git_sync_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    let publish = |hash: &str, text: &str| {
+        let tree = dir.path().join(".worktrees").join(hash);
+        write_tree(&tree, &[("index.html", text), (".git", "gitdir: elsewhere"), ("css/site.css", text)]);
+        symlink("css", tree.join("styles")).unwrap();
+        let link = dir.path().join("tmp-link");
+        symlink(format!(".worktrees/{hash}"), &link).unwrap();
+        std::fs::rename(link, dir.path().join("site")).unwrap();
+    };
+    publish("aaaa", "one");
+    let server = Server::start(&dir.path().join("site"), &[]);
+    assert_eq!(server.get("/styles/site.css").text(), "one");
+    assert_eq!(server.get("/.git").status(), 404);
+    publish("bbbb", "two");
+    server.wait_for("/styles/site.css", "two");
+    assert_eq!(get(server.admin, "/status").json()["content"]["release"], "bbbb");
+}
+
+#[test]
+fn configmap_volume() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("config");
+    // What the kubelet does: a new directory, a new link beside the old one, a rename over it.
+    let publish = |stamp: &str, text: &str| {
+        write_tree(&root.join(stamp), &[("index.html", text)]);
+        let link = root.join("..data_tmp");
+        symlink(stamp, &link).unwrap();
+        std::fs::rename(link, root.join("..data")).unwrap();
+    };
+    publish("..2026_11_23_18_00", "one");
+    symlink("..data/index.html", root.join("index.html")).unwrap();
+    let server = Server::start(&root, &[]);
+    assert_eq!(server.get("/").text(), "one");
+    for hidden in ["/..data/index.html", "/..2026_11_23_18_00/index.html"] {
+        assert_eq!(server.get(hidden).status(), 404, "{hidden}");
+    }
+    publish("..2026_11_23_18_01", "two");
+    server.wait_for("/", "two");
+}
+
+#[test]
+fn no_content_yet() {
+    let volume = Volume::new();
+    let server = Server::start(&volume.root(), &[]);
+    for path in ["/", "/absent", "/..", "/x/"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    assert_eq!(server.get("/info").status(), 200);
+    let readiness = get(server.admin, "/readyz");
+    let reason = format!("no content yet: {} does not exist\n", volume.root().display());
+    assert_eq!((readiness.status(), readiness.text()), (503, reason.as_str()));
+    assert_eq!(get(server.admin, "/livez").status(), 200);
+
+    volume.publish("one", &[("index.html", "one")]);
+    server.wait_for("/", "one");
+    assert_eq!(get(server.admin, "/readyz").status(), 200);
+}
+
+#[test]
+fn no_volume_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("volume/current"), &[]);
+    assert_eq!(server.get("/").status(), 503);
+    write_tree(&dir.path().join("volume/releases/one"), &[("index.html", "one")]);
+    symlink("releases/one", dir.path().join("volume/current")).unwrap();
+    server.wait_for("/", "one");
+}
+
+#[test]
+fn a_link_to_nothing_is_no_content_yet() {
+    let volume = Volume::new();
+    volume.swap("one");
+    let server = Server::start(&volume.root(), &[]);
+    assert_eq!(server.get("/").status(), 503);
+    // The link stays as it is: only the poll can see this.
+    volume.stage("one", &[("index.html", "one")]);
+    server.wait_for("/", "one");
+}
