@@ -1,0 +1,201 @@
+//! The command line: which flags there are, what they default to and why.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifecycle::exit::{Exit, Failure};
+use lifecycle::healthcheck::Healthcheck;
+use lifecycle::units;
+
+use crate::location::SourceUrl;
+
+/// Keeps a volume in step with a content manager, one immutable release at a time
+#[derive(Debug, clap::Parser)]
+#[command(name = "file-puller", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    ends: Ends,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Writes the manifest of a directory, so that any static file host can be a content manager
+    Manifest(ManifestOf),
+    /// Asks the running puller whether it is ready: exit code 0 or 69
+    Healthcheck(Healthcheck),
+}
+
+/// The arguments of the `manifest` subcommand.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManifestOf {
+    /// Directory to describe; its own top-level manifest.json is left out
+    pub directory: PathBuf,
+
+    /// File to write, replaced in one step; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
+#[derive(Debug, clap::Args)]
+struct Ends {
+    /// Manifest to follow, http:// or https://, with a path that ends in .json
+    #[arg(long, value_name = "URL", required = true)]
+    source: Option<SourceUrl>,
+
+    /// Directory to publish into; made if only its last segment is missing
+    #[arg(long, value_name = "DIR", required = true)]
+    volume: Option<PathBuf>,
+}
+
+/// What the puller works with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where content comes from.
+    pub source: SourceUrl,
+    /// Where it goes.
+    pub volume: PathBuf,
+    /// Everything that has a default.
+    pub options: Options,
+}
+
+/// The flags that have a default.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Time from one check to the next, spread by a tenth so that a thousand Pods do not ask at once
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
+    pub period: Duration,
+
+    /// Sync once and exit: 0 in step, 69 source unavailable, 74 volume failed, 78 content refused
+    #[arg(long)]
+    pub once: bool,
+
+    /// Longest wait after failures; the wait doubles from 1s (or the period, if shorter), with full jitter
+    #[arg(long, value_name = "DURATION", default_value = "1min", value_parser = positive_duration)]
+    pub max_backoff: Duration,
+
+    /// Age of the last successful sync from which /readyz answers 503; without it, old content stays ready content
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub max_staleness: Option<Duration>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub retention: Retention,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub transfer: Transfer,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: Limits,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub lifecycle: lifecycle::cli::Flags,
+}
+
+/// How long releases that are no longer current stay on the volume.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Retention")]
+pub struct Retention {
+    /// Old releases to keep besides the current one
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub keep: usize,
+
+    // Ten minutes outlast what reads a release from beginning to end without holding every file open (a crawl, a backup, a
+    // slow deploy hook). Unchanged files are shared, so keeping a release costs no more than what changed in it.
+    /// Time for which every old release is kept after it was replaced, for readers that still hold it
+    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = units::duration)]
+    pub keep_for: Duration,
+}
+
+/// How content is fetched.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Transfer")]
+pub struct Transfer {
+    /// Files fetched at a time
+    #[arg(long, value_name = "N", default_value = "4", value_parser = at_least_one)]
+    pub concurrency: usize,
+
+    /// Longest time for a connection to be made, TLS included
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = positive_duration)]
+    pub connect_timeout: Duration,
+
+    /// Longest time without a byte from the source, before a response and within it
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive_duration)]
+    pub read_timeout: Duration,
+}
+
+/// What a content manager may ask of this Pod at most. A manifest beyond any of them is refused whole.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Largest manifest
+    #[arg(long = "max-manifest-size", value_name = "SIZE", default_value = "16MiB", value_parser = units::size)]
+    pub manifest: u64,
+
+    /// Most files in a release
+    #[arg(long = "max-files", value_name = "N", default_value = "50000")]
+    pub files: usize,
+
+    /// Largest file
+    #[arg(long = "max-file-size", value_name = "SIZE", default_value = "1GiB", value_parser = units::size)]
+    pub file_size: u64,
+
+    /// Largest release, all its files together
+    #[arg(long = "max-size", value_name = "SIZE", default_value = "10GiB", value_parser = units::size)]
+    pub size: u64,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Task {
+    /// Keep the volume in step.
+    Pull(Box<Config>),
+    /// Describe a directory.
+    Manifest(ManifestOf),
+    /// Ask the running puller.
+    Healthcheck(Healthcheck),
+}
+
+impl Cli {
+    /// The logging flags, which are needed before anything else.
+    pub fn lifecycle(&self) -> &lifecycle::cli::Flags {
+        &self.options.lifecycle
+    }
+
+    /// What is to be done.
+    ///
+    /// # Errors
+    /// Exit code 64 where clap let a required flag be absent, which it does only beside a subcommand.
+    pub fn task(self) -> Result<Task, Failure> {
+        match (self.command, self.ends.source, self.ends.volume) {
+            (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
+            (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
+            (None, Some(source), Some(volume)) => {
+                Ok(Task::Pull(Box::new(Config { source, volume, options: self.options })))
+            }
+            (None, ..) => Err(Failure::new(Exit::Usage, "--source URL and --volume DIR are needed")),
+        }
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match units::duration(text)? {
+        Duration::ZERO => Err("it must be more than zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}

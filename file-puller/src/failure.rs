@@ -1,0 +1,70 @@
+//! Why a sync did not end well, sorted by who has to do something about it.
+//!
+//! Each module has an error of its own; here they meet, and get what the outside needs of them: an exit code for `--once`,
+//! a label for the metrics, and the wait that the source asked for.
+
+use std::time::Duration;
+
+use lifecycle::exit::Exit;
+
+use crate::location::OutsideBase;
+use crate::manifest::ManifestError;
+use crate::source::SourceError;
+use crate::stage::Mismatch;
+use crate::volume::VolumeError;
+
+/// Why a sync failed. The last good release stays published whatever it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The content manager did not answer, or not with content.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It answered with a manifest that breaks a rule.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Its manifest points at files that are not its own.
+    #[error(transparent)]
+    OutsideBase(#[from] OutsideBase),
+    /// It served another file than its manifest promised.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The volume refused.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl SyncError {
+    /// The exit code that `--once` ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Source(SourceError::ManifestTooLarge { .. } | SourceError::Redirect { .. }) => {
+                Exit::Refused
+            }
+            Self::Source(_) => Exit::Unavailable,
+            Self::Manifest(_) | Self::OutsideBase(_) | Self::Mismatch(_) => Exit::Refused,
+            Self::Volume(error) => error.exit(),
+        }
+    }
+
+    /// The `reason` label of the failure counter, and of the JSON that answers `POST /sync`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Source(SourceError::Unreachable { .. }) => "unreachable",
+            Self::Source(SourceError::Status { .. }) => "status",
+            Self::Source(SourceError::Redirect { .. }) => "redirect",
+            Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
+                "manifest"
+            }
+            Self::Mismatch(_) => "mismatch",
+            Self::Volume(_) => "volume",
+        }
+    }
+
+    /// How long the source asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Source(SourceError::Status { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The manifest: what a release consists of, as the content manager says it and as the volume remembers it.
+//!
+//! [`Manifest::parse`] is the only door for a content manager's word, and it lets nothing through that breaks a rule of
+//! `docs/contract.md`: the format's name, every field's form, paths, limits. Its errors name the field. What it
+//! returns is checked, so the modules behind it never look at a raw field again.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Limits;
+use crate::path::{ReleasePath, disjoint};
+use crate::release::{Digest, FileMode, ReleaseId};
+
+/// The format that this version reads and writes.
+pub const FORMAT: &str = "sidecar-manifest/1";
+
+/// A checked manifest.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// When the content manager made it. No part of the release's identity.
+    pub created: SystemTime,
+    /// In the order in which they were listed.
+    pub files: Vec<ManifestFile>,
+}
+
+/// One file of a release.
+#[derive(Debug, Clone)]
+pub struct ManifestFile {
+    /// Where it lies in the release.
+    pub path: ReleasePath,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The SHA-256 of its content.
+    pub digest: Digest,
+    /// Its permission bits.
+    pub mode: FileMode,
+    /// Where to fetch it, relative to the manifest, if not at its path.
+    pub url: Option<Box<str>>,
+}
+
+/// Why a manifest was refused: the field, and what is wrong with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("manifest refused: {0}")]
+pub struct ManifestError(String);
+
+/// The JSON as it is on the wire, before any rule.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with format, created and files")]
+struct Wire<'w> {
+    // A copy, because JSON may escape any character of it.
+    format: String,
+    created: String,
+    #[serde(borrow)]
+    files: Vec<WireFile<'w>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(expecting = "an object with path, size, sha256 and mode")]
+struct WireFile<'w> {
+    #[serde(borrow)]
+    path: std::borrow::Cow<'w, str>,
+    size: u64,
+    #[serde(borrow)]
+    sha256: std::borrow::Cow<'w, str>,
+    #[serde(borrow)]
+    mode: std::borrow::Cow<'w, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    url: Option<std::borrow::Cow<'w, str>>,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule, and the rule.
+    pub fn parse(json: &[u8], limits: &Limits) -> Result<Self, ManifestError> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let wire: Wire<'_> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let field = error.path().to_string();
+            match field.as_str() {
+                "." => ManifestError(error.into_inner().to_string()),
+                _ => ManifestError(format!("{field}: {}", error.into_inner())),
+            }
+        })?;
+        reader.end().map_err(|error| ManifestError(error.to_string()))?;
+        check(wire, limits)
+    }
+
+    /// The release that these files are.
+    pub fn id(&self) -> ReleaseId {
+        ReleaseId::of(self.files.iter().map(|file| (file.digest, file.mode, &file.path)))
+    }
+
+    /// All files' sizes together.
+    pub fn total_size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Every directory that the files lie in, each after the one that holds it.
+    pub fn directories(&self) -> Vec<&str> {
+        let all: HashSet<&str> = self.files.iter().flat_map(|file| file.path.ancestors()).collect();
+        let mut sorted: Vec<&str> = all.into_iter().collect();
+        sorted.sort_unstable();
+        sorted
+    }
+
+    /// Writes it as JSON, one file a line, for people who read or compare it.
+    ///
+    /// # Errors
+    /// As `out` gives them.
+    pub fn write(&self, mut out: impl std::io::Write) -> std::io::Result<()> {
+        let created = humantime::format_rfc3339_micros(self.created);
+        write!(out, "{{\"format\": \"{FORMAT}\", \"created\": \"{created}\", \"files\": [")?;
+        for (index, file) in self.files.iter().enumerate() {
+            out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+            let wire = WireFile {
+                path: file.path.as_str().into(),
+                size: file.size,
+                sha256: file.digest.to_string().into(),
+                mode: file.mode.to_string().into(),
+                url: file.url.as_deref().map(Into::into),
+            };
+            serde_json::to_writer(&mut out, &wire)?;
+        }
+        out.write_all(b"\n]}\n")
+    }
+}
+
+fn check(wire: Wire<'_>, limits: &Limits) -> Result<Manifest, ManifestError> {
+    let refusal = |field: &str, rule: String| ManifestError(format!("{field}: {rule}"));
+    if wire.format != FORMAT {
+        return Err(refusal("format", format!("it is {:?}, and this version reads {FORMAT:?}", wire.format)));
+    }
+    let Ok(created) = humantime::parse_rfc3339(&wire.created) else {
+        return Err(refusal("created", format!("{:?} is no RFC 3339 time in UTC", wire.created)));
+    };
+    if wire.files.is_empty() {
+        // A content manager that lost its content must not take ours.
+        return Err(refusal("files", "it is empty, and an empty release is never published".to_owned()));
+    }
+    if wire.files.len() > limits.files {
+        return Err(refusal(
+            "files",
+            format!("{} are more than --max-files {}", wire.files.len(), limits.files),
+        ));
+    }
+    let mut total: u64 = 0;
+    let mut files = Vec::with_capacity(wire.files.len());
+    for (index, file) in wire.files.into_iter().enumerate() {
+        let field = |name: &str| format!("files[{index}].{name}");
+        let path = ReleasePath::parse(&file.path)
+            .map_err(|error| refusal(&field("path"), format!("{:?} is refused: {error}", file.path)))?;
+        if file.size > limits.file_size {
+            let limit = limits.file_size;
+            return Err(refusal(
+                &field("size"),
+                format!("{path} has {} bytes, more than --max-file-size {limit}", file.size),
+            ));
+        }
+        total = total.saturating_add(file.size);
+        let Some(digest) = Digest::parse(&file.sha256) else {
+            return Err(refusal(
+                &field("sha256"),
+                format!("that of {path} is not 64 lower-case hexadecimal digits"),
+            ));
+        };
+        let Some(mode) = FileMode::parse(&file.mode) else {
+            let rule = format!("{:?} of {path} is not four octal digits from 0400 to 0777", file.mode);
+            return Err(refusal(&field("mode"), rule));
+        };
+        let url = file.url.map(|url| url.into_owned().into_boxed_str());
+        files.push(ManifestFile { path, size: file.size, digest, mode, url });
+    }
+    if total > limits.size {
+        return Err(refusal(
+            "files",
+            format!("{total} bytes together are more than --max-size {}", limits.size),
+        ));
+    }
+    if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
+        return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
+    }
+    Ok(Manifest { created, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 3, file_size: 100, size: 150 };
+    const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn with(files: &str) -> String {
+        format!(r#"{{"format":"sidecar-manifest/1","created":"2026-11-23T18:00:00Z","files":[{files}]}}"#)
+    }
+
+    fn file(path: &str, size: u64) -> String {
+        format!(r#"{{"path":"{path}","size":{size},"sha256":"{SHA}","mode":"0644"}}"#)
+    }
+
+    fn refusal(json: &str) -> String {
+        Manifest::parse(json.as_bytes(), &LIMITS).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let manifest =
+            Manifest::parse(with(&[file("a/b", 1), file("ü \\\"", 2)].join(",")).as_bytes(), &LIMITS);
+        // A quotation mark is fine in a path, a backslash is only its JSON escape.
+        let manifest = manifest.unwrap();
+        let mut json = Vec::new();
+        manifest.write(&mut json).unwrap();
+        let again = Manifest::parse(&json, &LIMITS).unwrap();
+        assert_eq!(again.id(), manifest.id());
+        assert_eq!(again.created, manifest.created);
+        assert_eq!(again.files[1].path.as_str(), "ü \"");
+        assert_eq!(again.total_size(), 3);
+        assert_eq!(again.directories(), ["a"]);
+    }
+
+    #[test]
+    fn every_refusal_names_the_field() {
+        for (json, field) in [
+            (String::new(), "EOF"),
+            ("[]".to_owned(), "expected an object with format"),
+            (r#"{"format":"sidecar-manifest/1"}"#.to_owned(), "created"),
+            (with("").replace("manifest/1", "manifest/2"), "format: it is \"sidecar-manifest/2\""),
+            (with("").replace("18:00", "25:00"), "created: "),
+            (with(""), "files: it is empty"),
+            (with(&file("a", 1)) + "x", "trailing"),
+            (with(&file("../a", 1)), "files[0].path: \"../a\" is refused: it has a '.' or '..' segment"),
+            (with(&[file("a", 1), file("b", 101)].join(",")), "files[1].size: b has 101 bytes"),
+            (with(&[file("a", 1), file("a", 1)].join(",")), "files[1].path: a is listed twice"),
+            (with(&[file("a", 1), file("a/b", 1)].join(",")), "files[1].path: a/b lies beneath"),
+            (with(&[file("a", 80), file("b", 80)].join(",")), "files: 160 bytes together"),
+            (with(&["a", "b", "c", "d"].map(|path| file(path, 1)).join(",")), "files: 4 are more"),
+            (with(&file("a", 1)).replace(SHA, &SHA[1..]), "files[0].sha256: "),
+            (with(&file("a", 1)).replace("0644", "4644"), "files[0].mode: \"4644\" of a"),
+            (with(&file("a", 1)).replace(":1,", ":-1,"), "files[0].size: "),
+            (with(&file("a", 1)).replace(":1,", ":\"1\","), "files[0].size: "),
+            (with(&file("a", 1)).replace("sha256", "sha1"), "files[0]"),
+        ] {
+            let refusal = refusal(&json);
+            assert!(refusal.starts_with("manifest refused: "), "{refusal}");
+            assert!(refusal.contains(field), "{refusal:?} should name {field:?}");
+        }
+    }
+
+    #[test]
+    fn a_huge_total_does_not_overflow() {
+        let limits = Limits { file_size: u64::MAX, ..LIMITS };
+        let json = with(&[file("a", u64::MAX), file("b", u64::MAX)].join(","));
+        assert!(Manifest::parse(json.as_bytes(), &limits).is_err());
+    }
+}

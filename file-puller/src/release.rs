@@ -1,0 +1,189 @@
+//! What a release is known by: [`Digest`], [`FileMode`] and [`ReleaseId`].
+//!
+//! A release's identity is its content: the same files give the same id wherever and whenever they were pulled. That is
+//! what makes a re-pull of known content publish nothing, and two Pods comparable by one word.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::path::ReleasePath;
+
+/// The SHA-256 of a file's content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// What a hasher has seen.
+    pub fn of(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// Reads 64 lower-case hexadecimal digits. Upper case is refused: one digest has one spelling, because the spelling is
+    /// part of a release's identity.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+/// A file's permission bits: read, write and execute for owner, group and others, and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileMode(u16);
+
+impl FileMode {
+    /// What a plain file has.
+    pub const PLAIN: Self = Self(0o644);
+    /// What a program has.
+    pub const EXECUTABLE: Self = Self(0o755);
+
+    /// Reads four octal digits such as `0644`.
+    ///
+    /// `None` for anything else: set-user-id and its like have no place in content, and a file that its own owner
+    /// cannot read could be neither served nor verified.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 4 && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let bits = u16::from_str_radix(text, 8).ok().filter(|_| digits)?;
+        (bits <= 0o777 && bits & 0o400 != 0).then_some(Self(bits))
+    }
+
+    /// The bits as `chmod` takes them.
+    pub fn bits(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:04o}", self.0)
+    }
+}
+
+impl fmt::Debug for FileMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+/// A release's name on the volume: 16 hexadecimal digits that stand for its content.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReleaseId(Box<str>);
+
+impl ReleaseId {
+    /// The identity of these files: the first 16 hexadecimal digits of SHA-256 over their byte-wise sorted lines
+    /// `<sha256> <mode> <path>\n`.
+    pub fn of<'f>(files: impl Iterator<Item = (Digest, FileMode, &'f ReleasePath)>) -> Self {
+        let mut lines: Vec<_> =
+            files.map(|(digest, mode, path)| format!("{digest} {mode} {path}\n")).collect();
+        lines.sort_unstable();
+        let mut hasher = Sha256::new();
+        for line in &lines {
+            hasher.update(line);
+        }
+        let mut id = Digest::of(hasher).to_string();
+        id.truncate(16);
+        Self(id.into())
+    }
+
+    /// Reads a name that may be a release's.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (text.len() == 16 && digits).then(|| Self(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ReleaseId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(content: &str) -> Digest {
+        Digest::of(Sha256::new_with_prefix(content))
+    }
+
+    #[test]
+    fn a_digest_has_one_spelling() {
+        let text = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        assert_eq!(digest("test").to_string(), text);
+        assert_eq!(Digest::parse(text), Some(digest("test")));
+        assert_eq!(Digest::parse(&text.to_uppercase()), None);
+        assert_eq!(Digest::parse(&text[..63]), None);
+        assert_eq!(Digest::parse(&format!("{text}0")), None);
+    }
+
+    #[test]
+    fn modes_are_permissions_only() {
+        assert_eq!(FileMode::parse("0644").map(FileMode::bits), Some(0o644));
+        assert_eq!(FileMode::parse("0755").unwrap().to_string(), "0755");
+        for refused in ["644", "4755", "0888", "0200", "+644", "", "00644"] {
+            assert_eq!(FileMode::parse(refused), None, "{refused}");
+        }
+    }
+
+    /// The expected ids were computed with coreutils: `printf '<sha256> 0644 a\n…' | sha256sum | cut -c1-16`.
+    #[test]
+    fn identity_is_content_mode_and_path_in_any_order() {
+        let a = ReleasePath::parse("a").unwrap();
+        let b = ReleasePath::parse("b").unwrap();
+        let (one, two) = (digest("test"), digest("other"));
+        let id = ReleaseId::of([(one, FileMode::PLAIN, &a), (two, FileMode::PLAIN, &b)].into_iter());
+        let reversed = ReleaseId::of([(two, FileMode::PLAIN, &b), (one, FileMode::PLAIN, &a)].into_iter());
+        assert_eq!(id, reversed);
+        assert_eq!(id.as_str(), "46b411a24485fd53");
+        assert_ne!(id, ReleaseId::of([(two, FileMode::PLAIN, &a), (one, FileMode::PLAIN, &b)].into_iter()));
+        assert_ne!(
+            id,
+            ReleaseId::of([(one, FileMode::EXECUTABLE, &a), (two, FileMode::PLAIN, &b)].into_iter())
+        );
+        assert_eq!(ReleaseId::parse(id.as_str()), Some(id));
+    }
+
+    #[test]
+    fn other_names_are_not_ids() {
+        for name in
+            ["", "current", "9f86d081884c7d6", "9f86d081884c7d659", "9F86d081884c7d65", "../../../../../x"]
+        {
+            assert_eq!(ReleaseId::parse(name), None, "{name}");
+        }
+    }
+}

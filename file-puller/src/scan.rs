@@ -1,0 +1,124 @@
+//! `file-puller manifest DIR`: describes a directory, so that any static file host can be a content manager.
+//!
+//! Modes are written as Git keeps them, 0755 for what its owner may execute and 0644 for the rest: the umask under which
+//! somebody checked the files out is no part of the content, and the same files get the same release id on every machine.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use lifecycle::exit::{Exit, Failure};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::ManifestOf;
+use crate::manifest::{Manifest, ManifestFile};
+use crate::path::ReleasePath;
+use crate::release::{Digest, FileMode};
+
+/// The top-level file that is left out: it is where the manifest itself goes, and no file can hold its own digest.
+const ITSELF: &str = "manifest.json";
+
+/// Describes the directory, to a file or to standard output.
+///
+/// # Errors
+/// Exit code 74 where a file cannot be read or the manifest not written, 78 where something cannot be part of a release.
+pub fn run(arguments: &ManifestOf) -> Result<(), Failure> {
+    let manifest = scan(&arguments.directory, arguments.output.as_deref())?;
+    match &arguments.output {
+        None => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            let written = manifest.write(&mut out).and_then(|()| out.flush());
+            written.map_err(|error| io_failure("write", Path::new("standard output"), &error))
+        }
+        Some(path) => replace(path, &manifest).map_err(|error| io_failure("write", path, &error)),
+    }
+}
+
+fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
+    // The output may lie in the directory under any name, and from an earlier run.
+    let output = output.and_then(|path| fs::canonicalize(path).ok());
+    let mut files = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(at) = open.pop() {
+        let entries = fs::read_dir(&at).map_err(|error| io_failure("read", &at, &error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| io_failure("read", &at, &error))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|error| io_failure("read", &path, &error))?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if !kind.is_file() {
+                let reason = format!(
+                    "{} is neither a file nor a directory, and a release has nothing else; remove it or replace it with a file",
+                    path.display()
+                );
+                return Err(Failure::new(Exit::Refused, reason));
+            } else if path != directory.join(ITSELF)
+                && (output.is_none() || fs::canonicalize(&path).ok() != output)
+            {
+                files.push(describe(directory, &path)?);
+            }
+        }
+    }
+    if files.is_empty() {
+        let reason =
+            format!("{} holds no file, and an empty release is never published", directory.display());
+        return Err(Failure::new(Exit::Refused, reason));
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Manifest { created: SystemTime::now(), files })
+}
+
+fn describe(directory: &Path, file: &Path) -> Result<ManifestFile, Failure> {
+    let refused = |why: String| {
+        Failure::new(Exit::Refused, format!("{} cannot be in a release: {why}", file.display()))
+    };
+    let relative = file.strip_prefix(directory).unwrap_or(file);
+    let name = relative.to_str().ok_or_else(|| refused("its name is not UTF-8".to_owned()))?;
+    let path = ReleasePath::parse(name).map_err(|error| refused(error.to_string()))?;
+    let (size, digest, mode) = read(file).map_err(|error| io_failure("read", file, &error))?;
+    Ok(ManifestFile { path, size, digest, mode, url: None })
+}
+
+fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {
+    let mut file = File::open(path)?;
+    let executable = file.metadata()?.permissions().mode() & 0o100 != 0;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            // The size is what was hashed, also of a file that is being written.
+            0 => break,
+            read => {
+                hasher.update(&buffer[..read]);
+                size += read as u64;
+            }
+        }
+    }
+    Ok((size, Digest::of(hasher), if executable { FileMode::EXECUTABLE } else { FileMode::PLAIN }))
+}
+
+/// A reader sees the manifest before or the manifest after, never a part of it.
+fn replace(path: &Path, manifest: &Manifest) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary).and_then(|file| {
+        let mut out = io::BufWriter::new(file);
+        manifest.write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // The first failure is the one to report.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+fn io_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Io, format!("cannot {doing} {}: {error}", path.display()))
+}

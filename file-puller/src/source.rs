@@ -1,0 +1,294 @@
+//! The content manager as this Pod sees it: HTTP requests for a manifest and for files, and what can come back.
+//!
+//! Promises: the manifest is asked for conditionally when its validator is known; no answer is read further than its limit;
+//! no redirect leaves the origin that was configured; no error shows a query string. Leaves to `fetch` what a file's
+//! bytes must be, and to `backoff` when to ask again.
+
+use std::error::Error as _;
+use std::time::{Duration, SystemTime};
+
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Client, RequestBuilder, Response, Url};
+
+use crate::config::Transfer;
+use crate::location::{self, SourceUrl};
+
+/// Redirects in a row before it is a loop.
+const REDIRECTS: usize = 5;
+
+/// A content manager.
+#[derive(Debug)]
+pub struct Source {
+    client: Client,
+    url: SourceUrl,
+    largest_manifest: u64,
+}
+
+/// What the content manager said of itself with the last manifest that was put in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validator(HeaderValue);
+
+/// Whether a cache on the way may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As usual.
+    Cached,
+    /// Caches have to ask the content manager: after what they gave did not fit together.
+    Revalidated,
+}
+
+/// A manifest as it came over the wire.
+#[derive(Debug)]
+pub struct FetchedManifest {
+    /// Its bytes, unchecked.
+    pub json: Vec<u8>,
+    /// What to ask with next time, if it came with one.
+    pub validator: Option<Validator>,
+}
+
+/// Why there is no answer to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection, no name, no answer in time, or a connection that broke.
+    #[error("cannot fetch {url}: {cause}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// The chain of causes.
+        cause: String,
+    },
+    /// An answer that is not content.
+    #[error("cannot fetch {url}: it answers {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// What came back.
+        status: StatusCode,
+        /// When it may be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// The content manager sends us elsewhere.
+    #[error("cannot fetch {url}: {cause}")]
+    Redirect {
+        /// What was asked for.
+        url: String,
+        /// Where to, and why not.
+        cause: String,
+    },
+    /// More bytes than a manifest may have.
+    #[error("manifest refused: {url} is larger than --max-manifest-size {limit}")]
+    ManifestTooLarge {
+        /// What was asked for.
+        url: String,
+        /// The limit.
+        limit: bytesize::ByteSize,
+    },
+}
+
+/// Why a redirect is not followed.
+#[derive(Debug, thiserror::Error)]
+enum RedirectError {
+    #[error("it redirects to {0}, another origin; if content moved there, name that in --source")]
+    OtherOrigin(String),
+    #[error("it redirects more than {REDIRECTS} times")]
+    Loop,
+}
+
+impl Source {
+    /// Prepares to talk to the content manager; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the TLS configuration cannot be built.
+    pub fn new(url: SourceUrl, transfer: &Transfer, largest_manifest: u64) -> Result<Self, reqwest::Error> {
+        let mut headers = HeaderMap::new();
+        // Sizes and digests are of the files themselves, not of a compressed form of them.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut client = Client::builder()
+            .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(Policy::custom(within_origin))
+            .connect_timeout(transfer.connect_timeout)
+            .read_timeout(transfer.read_timeout)
+            .pool_max_idle_per_host(transfer.concurrency);
+        if url.manifest().scheme() == "https" {
+            client = client.tls_certs_only(public_roots()?);
+        } else {
+            // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
+            client = client.tls_certs_only([]);
+        }
+        // Refused only when a provider is installed already, and then there is one, which is all that is needed.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        Ok(Self { client: client.build()?, url, largest_manifest })
+    }
+
+    /// The manifest's URL.
+    pub fn url(&self) -> &SourceUrl {
+        &self.url
+    }
+
+    /// Asks for the manifest.
+    ///
+    /// # Errors
+    /// Where there is no manifest in the answer, or it is too large.
+    pub async fn manifest(&self, freshness: Freshness) -> Result<FetchedManifest, SourceError> {
+        let url = self.url.manifest();
+        let response = send(self.client.get(url.clone()), url, freshness).await?;
+        self.read_manifest(response).await
+    }
+
+    /// Asks for the manifest if it is another than the one with this validator, and returns `None` if it is not.
+    ///
+    /// Only an `ETag` is used as a validator: `Last-Modified` counts whole seconds, so a second change within one second
+    /// would be missed for good.
+    ///
+    /// # Errors
+    /// Where there is no manifest in the answer, or it is too large.
+    pub async fn changed_manifest(&self, known: &Validator) -> Result<Option<FetchedManifest>, SourceError> {
+        let url = self.url.manifest();
+        let request = self.client.get(url.clone()).header(IF_NONE_MATCH, &known.0);
+        let response = send(request, url, Freshness::Cached).await?;
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        self.read_manifest(response).await.map(Some)
+    }
+
+    async fn read_manifest(&self, mut response: Response) -> Result<FetchedManifest, SourceError> {
+        let url = self.url.manifest();
+        ok(&response, url)?;
+        let mut json = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
+            if (json.len() + chunk.len()) as u64 > self.largest_manifest {
+                let limit = bytesize::ByteSize(self.largest_manifest);
+                return Err(SourceError::ManifestTooLarge { url: location::display(url), limit });
+            }
+            json.extend_from_slice(&chunk);
+        }
+        let validator = response.headers().get(ETAG).cloned().map(Validator);
+        Ok(FetchedManifest { json, validator })
+    }
+
+    /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].
+    ///
+    /// # Errors
+    /// Where the answer is not a file.
+    pub async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
+        let response = send(self.client.get(url.clone()), &url, freshness).await?;
+        ok(&response, &url)?;
+        Ok(Body { response, url })
+    }
+}
+
+/// A file's bytes as they arrive.
+#[derive(Debug)]
+pub struct Body {
+    response: Response,
+    url: Url,
+}
+
+impl Body {
+    /// The length that was announced.
+    pub fn announced(&self) -> Option<u64> {
+        self.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The next bytes, or `None` at the end.
+    ///
+    /// # Errors
+    /// Where the connection breaks or is silent for too long.
+    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, SourceError> {
+        self.response.chunk().await.map_err(|error| failed(&self.url, &error))
+    }
+}
+
+async fn send(request: RequestBuilder, url: &Url, freshness: Freshness) -> Result<Response, SourceError> {
+    let request = match freshness {
+        Freshness::Cached => request,
+        Freshness::Revalidated => request.header(CACHE_CONTROL, "no-cache"),
+    };
+    request.send().await.map_err(|error| failed(url, &error))
+}
+
+fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
+    // A part of it, or nothing of it, is not it: 200 alone is the whole.
+    if response.status() == StatusCode::OK {
+        return Ok(());
+    }
+    Err(SourceError::Status {
+        url: location::display(url),
+        status: response.status(),
+        retry_after: response.headers().get(RETRY_AFTER).and_then(retry_after),
+    })
+}
+
+fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+    let url = location::display(url);
+    // The first message of a chain repeats the URL, query and all; the causes below it say what happened.
+    let mut causes = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some layers repeat the layer below them.
+        if causes.last().is_none_or(|last: &String| !last.contains(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    if error.is_timeout() {
+        causes = vec!["timed out; see --connect-timeout and --read-timeout".to_owned()];
+    } else if causes.is_empty() {
+        causes.push("the connection failed".to_owned());
+    }
+    let cause = causes.join(": ");
+    if error.is_redirect() {
+        SourceError::Redirect { url, cause }
+    } else {
+        SourceError::Unreachable { url, cause }
+    }
+}
+
+/// SECURITY: content is trusted because of where it comes from. A redirect to another origin would let whoever can write one
+/// response header choose that.
+fn within_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let Some(first) = attempt.previous().first() else { return attempt.follow() };
+    if first.origin() != attempt.url().origin() {
+        let to = location::display(attempt.url());
+        return attempt.error(RedirectError::OtherOrigin(to));
+    }
+    if attempt.previous().len() > REDIRECTS {
+        return attempt.error(RedirectError::Loop);
+    }
+    attempt.follow()
+}
+
+/// The certificate authorities that browsers trust, compiled in: a scratch image has no files of its own.
+fn public_roots() -> Result<Vec<reqwest::Certificate>, reqwest::Error> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| reqwest::Certificate::from_der(root)).collect()
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let parse = |text: &str| retry_after(&HeaderValue::from_str(text).unwrap());
+        assert_eq!(parse("120"), Some(Duration::from_secs(120)));
+        assert_eq!(parse("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
+        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        assert!(parse(&date).is_some_and(|wait| wait > Duration::from_secs(50)));
+        assert_eq!(parse("soon"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! A release while it is being put together, in the volume's private directory.
+//!
+//! Every name is made beneath the staging tree's own handle, and no file is opened that was there before, so nothing that a
+//! manifest says can reach out of the tree. A file is hashed as it is written and counts only once its size and digest are the
+//! manifest's. Modes are set on open handles: the umask has no say in what readers may read.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::manifest::{Manifest, ManifestFile};
+use crate::path::ReleasePath;
+use crate::release::{Digest, ReleaseId};
+use crate::volume::{DIRECTORY, Doing as _, STAGING, Volume, VolumeError, manifest_name};
+
+/// A release that nobody sees yet.
+#[derive(Debug)]
+pub struct Staging {
+    volume: Arc<Volume>,
+    id: ReleaseId,
+    tree: OwnedFd,
+}
+
+/// One file that is being written.
+#[derive(Debug)]
+pub struct Draft {
+    name: String,
+    file: File,
+    hasher: Sha256,
+    written: u64,
+}
+
+/// What was served is not what the manifest promised: most often content that changed between the two requests.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} is not what the manifest promises: {difference}")]
+pub struct Mismatch {
+    /// The file.
+    pub path: ReleasePath,
+    /// Promised and found.
+    pub difference: String,
+}
+
+/// Why a draft could not be made a file of the release.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// It is not the file that was promised.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The volume refused.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl Staging {
+    /// Clears the private directory, and makes in it the release's directories and its manifest.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn begin(volume: Arc<Volume>, id: ReleaseId, manifest: &Manifest) -> Result<Self, VolumeError> {
+        volume.sweep_staging()?;
+        let doing = |name: &str| format!("make {volume}/{STAGING}/{id}/{name}");
+        make_directory(volume.staging(), id.as_str()).doing(|| doing(""))?;
+        let tree = rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty())
+            .doing(|| doing(""))?;
+        for directory in manifest.directories() {
+            make_directory(&tree, directory).doing(|| doing(directory))?;
+        }
+        let name = manifest_name(&id);
+        let file = create(volume.staging(), &name).doing(|| format!("make {volume}/{STAGING}/{name}"))?;
+        let mut out = io::BufWriter::new(File::from(file));
+        manifest
+            .write(&mut out)
+            .and_then(|()| out.flush())
+            .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
+            .doing(|| format!("write {volume}/{STAGING}/{name}"))?;
+        Ok(Self { volume, id, tree })
+    }
+
+    /// The release.
+    pub fn id(&self) -> &ReleaseId {
+        &self.id
+    }
+
+    /// The volume that it is for.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Takes over a file of an earlier release: a hard link, so it costs neither transfer nor space.
+    ///
+    /// # Errors
+    /// Where the file system will not have it, for instance because the file has as many links as a file can have.
+    pub fn reuse(&self, release: BorrowedFd<'_>, from: &ReleasePath, to: &ReleasePath) -> io::Result<()> {
+        Ok(rustix::fs::linkat(release, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())?)
+    }
+
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
+        let name = format!("{path} of release {} on {}", self.id, self.volume);
+        let file = create(&self.tree, path.as_str()).doing(|| format!("make {name}"))?;
+        Ok(Draft { name, file: file.into(), hasher: Sha256::new(), written: 0 })
+    }
+}
+
+impl Draft {
+    /// Adds bytes, and hashes them.
+    ///
+    /// # Errors
+    /// Where the volume refuses, most often because it is full.
+    pub fn append(&mut self, chunks: &[Bytes]) -> Result<(), VolumeError> {
+        for chunk in chunks {
+            self.hasher.update(chunk);
+            self.file.write_all(chunk).doing(|| format!("write {}", self.name))?;
+            self.written += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes it a file of the release, if it is the one that the manifest promises.
+    ///
+    /// # Errors
+    /// Where it is not, or the volume refuses.
+    pub fn seal(self, promised: &ManifestFile) -> Result<(), SealError> {
+        let mismatch = |difference| Mismatch { path: promised.path.clone(), difference };
+        if self.written != promised.size {
+            let difference = format!("{} bytes instead of {}", self.written, promised.size);
+            return Err(mismatch(difference).into());
+        }
+        let digest = Digest::of(self.hasher);
+        if digest != promised.digest {
+            return Err(mismatch(format!("SHA-256 {digest} instead of {}", promised.digest)).into());
+        }
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(promised.mode.bits()))
+            .doing(|| format!("set the mode of {}", self.name))?;
+        Ok(())
+    }
+}
+
+fn make_directory(beneath: impl rustix::fd::AsFd + Copy, name: &str) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::mkdirat(beneath, name, mode)?;
+    Ok(rustix::fs::chmodat(beneath, name, mode, AtFlags::empty())?)
+}
+
+fn create(beneath: impl rustix::fd::AsFd, name: &str) -> io::Result<OwnedFd> {
+    let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(beneath, name, new, Mode::from_raw_mode(0o600))?)
+}

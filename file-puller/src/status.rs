@@ -1,0 +1,155 @@
+//! What the puller says of itself: to the kubelet in `/readyz`, to people in `/status`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use lifecycle::admin::Report;
+use serde_json::{Value, json};
+
+use crate::failure::SyncError;
+use crate::location::SourceUrl;
+use crate::release::ReleaseId;
+use crate::sync::Outcome;
+
+/// Shared by the loop, which writes it, and the admin server, which reads it.
+#[derive(Debug)]
+pub struct Status {
+    source: SourceUrl,
+    volume: String,
+    max_staleness: Option<Duration>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    release: Option<ReleaseId>,
+    published: Option<SystemTime>,
+    in_step: Instant,
+    last_sync: Option<LastSync>,
+    failures: u32,
+    next_sync: Option<SystemTime>,
+}
+
+#[derive(Debug)]
+struct LastSync {
+    ended: SystemTime,
+    took: Duration,
+    result: Value,
+}
+
+impl Status {
+    /// The state at start: `release` is what an earlier run published, if it did.
+    pub fn new(
+        source: SourceUrl,
+        volume: String,
+        max_staleness: Option<Duration>,
+        release: Option<ReleaseId>,
+    ) -> Self {
+        let state = State {
+            release,
+            published: None,
+            in_step: Instant::now(),
+            last_sync: None,
+            failures: 0,
+            next_sync: None,
+        };
+        Self { source, volume, max_staleness, state: Mutex::new(state) }
+    }
+
+    /// Notes how a sync ended, and returns what is said about it.
+    pub fn ended(&self, outcome: &Result<Outcome, SyncError>, took: Duration) -> Value {
+        let mut state = self.state();
+        match outcome {
+            Ok(Outcome::Published(publication)) => {
+                state.release = Some(publication.release.clone());
+                state.published = Some(SystemTime::now());
+            }
+            Ok(Outcome::Unchanged(release)) => state.release = Some(release.clone()),
+            Err(_) => {}
+        }
+        if outcome.is_ok() {
+            state.in_step = Instant::now();
+        }
+        let result = describe(outcome, state.release.as_ref());
+        state.last_sync = Some(LastSync { ended: SystemTime::now(), took, result: result.clone() });
+        result
+    }
+
+    /// Notes when the next sync will be, and how many before it have failed.
+    pub fn waiting(&self, wait: Duration, failures: u32) {
+        let mut state = self.state();
+        state.next_sync = SystemTime::now().checked_add(wait);
+        state.failures = failures;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock; and if it did, each field is still a value of its own.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a sync ended, as `POST /sync` answers it.
+fn describe(outcome: &Result<Outcome, SyncError>, release: Option<&ReleaseId>) -> Value {
+    match outcome {
+        Ok(Outcome::Published(publication)) => json!({
+            "result": "published",
+            "release": publication.release.as_str(),
+            "files": publication.files,
+            "bytes": publication.bytes,
+            "fetched_files": publication.fetched_files,
+            "fetched_bytes": publication.fetched_bytes,
+        }),
+        Ok(Outcome::Unchanged(release)) => json!({"result": "unchanged", "release": release.as_str()}),
+        Err(error) => json!({
+            "result": "failed",
+            "release": release.map(ReleaseId::as_str),
+            "reason": error.reason(),
+            "error": error.to_string(),
+        }),
+    }
+}
+
+impl Report for Status {
+    fn readiness(&self) -> Result<(), String> {
+        let state = self.state();
+        if state.release.is_none() {
+            let why = state.last_sync.as_ref().and_then(|last| last.result["error"].as_str());
+            return Err(match why {
+                None => "no release published yet".to_owned(),
+                Some(why) => format!("no release published yet: {why}"),
+            });
+        }
+        let age = state.in_step.elapsed();
+        match self.max_staleness {
+            Some(limit) if age >= limit => {
+                let (age, limit) = (whole_seconds(age), humantime::format_duration(limit));
+                Err(format!("content was last in step {age} ago, beyond --max-staleness {limit}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let state = self.state();
+        let time = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
+        json!({
+            "source": self.source.to_string(),
+            "volume": self.volume,
+            "release": state.release.as_ref().map(ReleaseId::as_str),
+            "published": state.published.map(time),
+            "staleness_seconds": state.in_step.elapsed().as_secs(),
+            "failures_in_a_row": state.failures,
+            "next_sync": state.next_sync.map(time),
+            "last_sync": state.last_sync.as_ref().map(|last| json!({
+                "ended": time(last.ended),
+                "seconds": last.took.as_secs_f64(),
+                "outcome": last.result,
+            })),
+        })
+    }
+}
+
+/// For people: whole seconds are exact enough, and short.
+pub(crate) fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}

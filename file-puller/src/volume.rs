@@ -1,0 +1,324 @@
+//! The volume's layout, and the right to write it.
+//!
+//! Owns the three names that file-puller has on a volume (`current`, `releases/`, `.staging/`), holds a handle to each
+//! directory for as long as it runs, and the lock that keeps a second puller out. At start it clears away what a crash left,
+//! and nothing that is not file-puller's own. How a release is filled is `stage`'s affair, how it becomes visible `publish`'s.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use lifecycle::exit::Exit;
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::config::Limits;
+use crate::manifest::Manifest;
+use crate::release::ReleaseId;
+
+/// The public name: a relative symbolic link to the release that is served.
+pub const CURRENT: &str = "current";
+/// Holds the releases and their manifests.
+pub const RELEASES: &str = "releases";
+/// Holds what is not complete, or no longer needed.
+pub const STAGING: &str = ".staging";
+
+/// A volume that this process, and no other, writes.
+#[derive(Debug)]
+pub struct Volume {
+    path: PathBuf,
+    // The lock is on this handle: the kernel lets go of it when the process ends, however it ends.
+    root: OwnedFd,
+    releases: OwnedFd,
+    staging: OwnedFd,
+}
+
+/// Why the volume could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The system refused an operation.
+    #[error("cannot {doing}: {cause}")]
+    Io {
+        /// The operation and the name that it was about.
+        doing: String,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// The volume is in use, or not one of ours.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl VolumeError {
+    /// The exit code for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Io { .. } => Exit::Io,
+            Self::Refused(_) => Exit::Refused,
+        }
+    }
+}
+
+/// Says what was being done when the system refused.
+pub(crate) trait Doing<T> {
+    /// `doing` completes "cannot …".
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, VolumeError>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, VolumeError> {
+        self.map_err(|error| VolumeError::Io { doing: doing(), cause: error.into() })
+    }
+}
+
+/// Does something that may wait for the disk, away from the event loop, which has probes to answer.
+pub(crate) async fn on_disk<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<VolumeError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // The work panicked, or the runtime is going away.
+        Err(error) => {
+            Err(VolumeError::Io { doing: "finish work on the volume".to_owned(), cause: error.into() }.into())
+        }
+    }
+}
+
+impl Volume {
+    /// Takes a volume into use: makes what is missing, locks it, and sweeps what a crash left behind.
+    ///
+    /// # Errors
+    /// Where it cannot be made or written, another puller has it, or `current` is not a link that a puller made.
+    pub fn open(path: &Path) -> Result<Self, VolumeError> {
+        let shown = path.display();
+        match fs::create_dir(path) {
+            Ok(()) => tracing::info!(volume = %shown, "volume made"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).doing(|| format!("make the volume {shown}")),
+        }
+        let root = rustix::fs::open(path, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())
+            .doing(|| format!("open the volume {shown}"))?;
+        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let reason = format!("another file-puller is writing {shown}; give each its own --volume");
+                return Err(VolumeError::Refused(reason));
+            }
+            Err(error) => return Err(error).doing(|| format!("lock the volume {shown}")),
+        }
+        check_current(&root, path)?;
+        let releases = open_or_make(&root, RELEASES, path)?;
+        let staging = open_or_make(&root, STAGING, path)?;
+        let volume = Self { path: path.to_owned(), root, releases, staging };
+        volume.sweep_staging()?;
+        volume.sweep_releases()?;
+        Ok(volume)
+    }
+
+    /// The volume's directory.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The directory of releases.
+    pub fn releases(&self) -> BorrowedFd<'_> {
+        self.releases.as_fd()
+    }
+
+    /// The private directory.
+    pub fn staging(&self) -> BorrowedFd<'_> {
+        self.staging.as_fd()
+    }
+
+    /// The release that `current` names, if its tree is there.
+    ///
+    /// # Errors
+    /// Where the link cannot be read.
+    pub fn current(&self) -> Result<Option<ReleaseId>, VolumeError> {
+        let target = match rustix::fs::readlinkat(&self.root, CURRENT, Vec::new()) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error).doing(|| format!("read the link {self}/{CURRENT}")),
+        };
+        let named = target.to_str().ok().and_then(link_target);
+        Ok(named.filter(|id| self.holds(id)))
+    }
+
+    /// Whether the release's tree is there.
+    pub fn holds(&self, id: &ReleaseId) -> bool {
+        rustix::fs::statat(&self.releases, id.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    /// A handle on the release's tree.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn open_release(&self, id: &ReleaseId) -> Result<OwnedFd, VolumeError> {
+        rustix::fs::openat(&self.releases, id.as_str(), DIRECTORY, Mode::empty())
+            .doing(|| format!("open {self}/{RELEASES}/{id}"))
+    }
+
+    /// The releases that have a tree and a manifest, most recently published first.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn complete_releases(&self) -> Result<Vec<ReleaseId>, VolumeError> {
+        let mut found = Vec::new();
+        for id in self.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))? {
+            let manifest = rustix::fs::statat(&self.releases, manifest_name(&id), AtFlags::SYMLINK_NOFOLLOW);
+            if let (Ok(stat), true) = (manifest, self.holds(&id)) {
+                found.push(((stat.st_mtime, stat.st_mtime_nsec), id));
+            }
+        }
+        found.sort_by(|(a, _), (b, _)| b.cmp(a));
+        Ok(found.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// The manifest that a release was published with, or `None` where it is missing or was tampered with.
+    pub fn manifest(&self, id: &ReleaseId) -> Option<Manifest> {
+        let json = fs::read(self.path.join(RELEASES).join(manifest_name(id))).ok()?;
+        // It was within the limits of its day, which need not be today's.
+        let unlimited = Limits { manifest: u64::MAX, files: usize::MAX, file_size: u64::MAX, size: u64::MAX };
+        let manifest = Manifest::parse(&json, &unlimited).ok()?;
+        (manifest.id() == *id).then_some(manifest)
+    }
+
+    /// Empties the private directory.
+    ///
+    /// # Errors
+    /// Where something in it cannot be removed.
+    pub fn sweep_staging(&self) -> Result<(), VolumeError> {
+        let staging = self.path.join(STAGING);
+        for entry in fs::read_dir(&staging).doing(|| format!("read {self}/{STAGING}"))? {
+            let entry = entry.doing(|| format!("read {self}/{STAGING}"))?;
+            let path = entry.path();
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
+            removed.doing(|| format!("remove {}", path.display()))?;
+            tracing::debug!(path = %path.display(), "swept");
+        }
+        Ok(())
+    }
+
+    /// Takes a release off the volume: out of sight in one step, then gone.
+    ///
+    /// # Errors
+    /// Where it cannot be moved or removed.
+    pub fn remove(&self, id: &ReleaseId) -> Result<(), VolumeError> {
+        let doing = || format!("remove {self}/{RELEASES}/{id}");
+        let aside = format!("{id}.removed");
+        match rustix::fs::renameat(&self.releases, id.as_str(), &self.staging, &aside) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).doing(doing),
+        }
+        match rustix::fs::unlinkat(&self.releases, manifest_name(id), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).doing(doing),
+        }
+        match remove_tree(&self.path.join(STAGING).join(aside)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing(doing),
+            _ => Ok(()),
+        }
+    }
+
+    /// A crash can leave a manifest without a tree (publishing puts the manifest first, removing takes it last), and
+    /// somebody's broom a tree without a manifest.
+    fn sweep_releases(&self) -> Result<(), VolumeError> {
+        let current = self.current()?;
+        let manifests = self.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))?;
+        let trees = self.names(ReleaseId::parse)?;
+        let halves = manifests.iter().filter(|id| !trees.contains(id));
+        // What `current` names is being read: a missing manifest is written again by the next sync.
+        let halves =
+            halves.chain(trees.iter().filter(|id| !manifests.contains(id) && current.as_ref() != Some(*id)));
+        for id in halves {
+            tracing::info!(release = %id, "swept half a release that a crash left behind");
+            self.remove(id)?;
+        }
+        Ok(())
+    }
+
+    fn names(&self, ours: impl Fn(&str) -> Option<ReleaseId>) -> Result<Vec<ReleaseId>, VolumeError> {
+        let doing = || format!("read {self}/{RELEASES}");
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(self.path.join(RELEASES)).doing(doing)? {
+            ids.extend(entry.doing(doing)?.file_name().to_str().and_then(&ours));
+        }
+        Ok(ids)
+    }
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.path.display(), out)
+    }
+}
+
+/// How a directory is opened: itself, never through a link that somebody put in its place.
+pub(crate) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What `current` points at when it names that release. Relative, so that it holds wherever the volume is mounted.
+pub(crate) fn link_text(id: &ReleaseId) -> String {
+    format!("{RELEASES}/{id}")
+}
+
+/// The name of a release's manifest, beside its tree.
+pub(crate) fn manifest_name(id: &ReleaseId) -> String {
+    format!("{id}.json")
+}
+
+fn link_target(text: &str) -> Option<ReleaseId> {
+    text.strip_prefix(RELEASES)?.strip_prefix('/').and_then(ReleaseId::parse)
+}
+
+/// Refuses a volume whose `current` was made by somebody else: replacing it could take away what they serve.
+fn check_current(root: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
+    let what = match rustix::fs::readlinkat(root, CURRENT, Vec::new()) {
+        Ok(target) if target.to_str().ok().and_then(link_target).is_some() => return Ok(()),
+        Ok(target) => format!("points at {target:?}, which is not a release of file-puller"),
+        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::INVAL) => "is not a symbolic link".to_owned(),
+        Err(error) => return Err(error).doing(|| format!("read the link {}/{CURRENT}", path.display())),
+    };
+    let shown = path.display();
+    Err(VolumeError::Refused(format!("{shown}/{CURRENT} {what}; move it away or choose another --volume")))
+}
+
+fn open_or_make(root: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, VolumeError> {
+    let shown = path.display();
+    match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
+        // The umask may have taken bits away that readers under another user need.
+        Ok(()) => rustix::fs::chmodat(root, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+            .doing(|| format!("set the mode of {shown}/{name}"))?,
+        Err(Errno::EXIST) => {}
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+            let uid = rustix::process::geteuid().as_raw();
+            let hint = io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{}; the volume must be writable for user {uid}", io::Error::from(error)),
+            );
+            return Err(hint).doing(|| format!("make {shown}/{name}"));
+        }
+        Err(error) => return Err(error).doing(|| format!("make {shown}/{name}")),
+    }
+    rustix::fs::openat(root, name, DIRECTORY, Mode::empty())
+        .doing(|| format!("open {shown}/{name} as a directory"))
+}
+
+/// A download that was given up may still be writing its last file, so that a directory fills while it is emptied.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    const ATTEMPTS: u32 = 5;
+    for _ in 1..ATTEMPTS {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+    fs::remove_dir_all(path)
+}

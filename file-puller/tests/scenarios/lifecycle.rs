@@ -1,0 +1,142 @@
+//! How the puller starts and ends: flags, exit codes, signals.
+
+use std::process::Command;
+use std::time::Instant;
+
+use testkit::process::run;
+use testkit::{Answer, Process, wait_until};
+
+use crate::content::ContentManager;
+use crate::puller::{BINARY, Volume, once, start, start_in_step, sync};
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
+
+#[test]
+fn once_ok() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    for _ in 0..2 {
+        let (code, stderr) = once(&manager.url(), &volume.path(), &["--log-level", "warn"]);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        assert_eq!(volume.tree(), manager.site().files);
+    }
+    assert_eq!(volume.releases().len(), 1);
+}
+
+#[test]
+fn once_unreachable() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let (code, _) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0);
+    manager.fault(|_, _| Some(Answer::new(503, "")));
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (69, 1), "{stderr}");
+    assert!(stderr.contains("it answers 503 Service Unavailable"), "{stderr}");
+    let url = manager.url();
+    drop(manager);
+    let (code, stderr) = once(&url, &volume.path(), &["--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (69, 1), "{stderr}");
+    assert!(stderr.contains(&url) && stderr.contains("Connection refused"), "{stderr}");
+    assert_eq!(volume.tree().len(), 2, "the last good release stays");
+}
+
+#[test]
+fn sigterm_mid_sync() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    manager.put("large", vec![1; 2_000_000]);
+    manager.fault(|request, _| {
+        request.target().ends_with("/large").then(|| {
+            Answer::raw(|stream| {
+                use std::io::{Read as _, Write as _};
+                let half =
+                    [b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n".to_vec(), vec![1; 1_000_000]]
+                        .concat();
+                stream.write_all(&half).expect("it listens");
+                drop(stream.read(&mut [0]));
+            })
+        })
+    });
+    let mut process = start(&manager, &volume, &["--shutdown-timeout", "5s"]);
+    wait_until("half of it is asked for", || manager.asked().contains(&"/site/large".to_owned()));
+    wait_until("half of it is staged", || {
+        let staged = volume.staging().into_iter().find(|name| !name.contains('.'));
+        staged.is_some_and(|name| {
+            std::fs::metadata(volume.join(".staging").join(name).join("large"))
+                .is_ok_and(|file| file.len() > 500_000)
+        })
+    });
+    let asked = Instant::now();
+    assert!(process.terminate().success());
+    assert!(asked.elapsed().as_secs() < 5);
+    assert_eq!(volume.current(), None);
+    manager.recover();
+    let process = start_in_step(&manager, &volume, &[]);
+    assert_eq!(volume.staging(), [] as [&str; 0]);
+    assert_eq!(volume.releases().len(), 1);
+    drop(process);
+}
+
+#[test]
+fn sigterm_while_waiting() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut process = start_in_step(&manager, &volume, &[]);
+    assert!(process.terminate().success());
+    assert!(!process.stderr().contains("ERROR"), "{}", process.stderr());
+}
+
+#[test]
+fn wrong_flags_are_one_line() {
+    let source = ["--source", "http://127.0.0.1:1/manifest.json"];
+    let volume = ["--volume", "/nowhere"];
+    for (args, what) in [
+        (vec![], "--source"),
+        (vec![source[0], source[1]], "--volume"),
+        (vec!["--sorce", "x"], "--source"),
+        (vec![source[0], "http://127.0.0.1:1/", volume[0], volume[1]], "name the manifest"),
+        (
+            vec![source[0], "http://me:pw@127.0.0.1:1/manifest.json", volume[0], volume[1]],
+            "must not carry a user or password",
+        ),
+        (vec![source[0], source[1], volume[0], volume[1], "--period", "0s"], "more than zero"),
+        (vec![source[0], source[1], volume[0], volume[1], "--concurrency", "0"], "at least 1"),
+        (vec![source[0], source[1], volume[0], volume[1], "manifest", "."], "manifest"),
+    ] {
+        let (code, stdout, stderr) = run(BINARY, &args);
+        assert_eq!((code, stdout.as_str(), stderr.lines().count()), (64, "", 1), "{args:?}: {stderr}");
+        assert!(stderr.contains(what), "{stderr}");
+    }
+}
+
+/// In an image the flags are environment variables, and they are there for the subcommands as well.
+#[test]
+fn flags_may_be_environment_variables() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let in_environment = |arguments: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(arguments);
+        command.env("FILE_PULLER_SOURCE", manager.url()).env("FILE_PULLER_VOLUME", volume.path());
+        command.env("FILE_PULLER_PERIOD", "1h");
+        command
+    };
+    let process = Process::start_command(in_environment(&[]));
+    assert_eq!(sync(&process)["result"], "unchanged");
+    let addr = process.addr("admin").to_string();
+    let mut check = in_environment(&["healthcheck"]);
+    check.env("FILE_PULLER_ADMIN_ADDR", &addr);
+    assert!(Process::start_as_is(check).wait().success());
+    drop(process);
+    let mut check = in_environment(&["healthcheck"]);
+    check.env("FILE_PULLER_ADMIN_ADDR", &addr);
+    assert_eq!(Process::start_as_is(check).wait().code(), Some(69));
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let (url, path) = (manager.url(), volume.path());
+    let flags = ["--source", &url, "--volume", path.to_str().expect("UTF-8"), "--admin-addr", &addr];
+    let (code, _, stderr) = run(BINARY, flags);
+    assert_eq!(code, 69);
+    assert!(stderr.contains(&addr) && stderr.contains("--admin-addr"), "{stderr}");
+}

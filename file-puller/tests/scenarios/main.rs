@@ -1,0 +1,16 @@
+//! file-puller as a process, against content managers over real sockets: healthy ones and others.
+//!
+//! The names of the tests are the rows of the project's scorecard.
+
+// A panic is how a test fails, also in the functions that tests share.
+#![allow(clippy::panic)]
+
+mod content;
+mod puller;
+
+mod lifecycle;
+mod refusals;
+mod releases;
+mod requests;
+mod unavailable;
+mod volume;

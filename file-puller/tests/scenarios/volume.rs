@@ -1,0 +1,209 @@
+//! What the volume may be when the puller starts, and what it may become meanwhile.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use testkit::process::run;
+
+use crate::content::ContentManager;
+use crate::puller::{BINARY, Volume, names, once, publishes, start_in_step, sync, tree};
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
+
+#[test]
+fn volume_is_empty_or_missing() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    let missing = volume.above().join("missing");
+    let (code, stderr) = once(&manager.url(), &missing, &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(tree(&missing.join("current")), manager.site().files);
+    // A directory above it that is missing too is a typing error, not a wish.
+    let (code, stderr) = once(&manager.url(), &volume.above().join("no/such"), &[]);
+    assert_eq!(code, 74, "{stderr}");
+    assert!(stderr.contains("cannot make the volume") && stderr.contains("no/such"), "{stderr}");
+    fs::write(volume.above().join("file"), "").expect("a file");
+    for not_a_volume in ["file", "file/volume"] {
+        let (code, stderr) = once(&manager.url(), &volume.above().join(not_a_volume), &[]);
+        assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+        assert!(stderr.contains(not_a_volume), "{stderr}");
+    }
+}
+
+#[test]
+fn leftover_temp_link() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    start_in_step(&manager, &volume, &[]).kill();
+    let whole = volume.tree();
+    // As a crash at each step would leave it, and worse.
+    symlink("releases/0123456789abcdef", volume.join(".staging/current")).expect("a link");
+    fs::create_dir_all(volume.join(".staging/0123456789abcdef/css")).expect("a directory");
+    fs::write(volume.join(".staging/0123456789abcdef/css/half"), "ha").expect("a file");
+    fs::write(volume.join(".staging/0123456789abcdef.json"), "{").expect("a file");
+    fs::write(volume.join("releases/aaaaaaaaaaaaaaaa.json"), "{").expect("a manifest without its tree");
+    fs::create_dir(volume.join("releases/bbbbbbbbbbbbbbbb")).expect("a tree without its manifest");
+    let process = start_in_step(&manager, &volume, &[]);
+    assert_eq!(volume.tree(), whole);
+    assert_eq!(volume.staging(), [] as [&str; 0]);
+    assert_eq!(volume.releases().len(), 1);
+    manager.put("index.html", "new");
+    publishes(&process, &volume, &manager);
+}
+
+/// A crash between the release's last name and the link: the next start has only to point at it.
+#[test]
+fn a_complete_release_without_the_link_is_not_fetched_again() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    start_in_step(&manager, &volume, &[]).kill();
+    fs::remove_file(volume.join("current")).expect("it was there");
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(manager.asked(), ["/site/manifest.json"]);
+}
+
+#[test]
+fn link_deleted_while_running() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let process = start_in_step(&manager, &volume, &[]);
+    fs::remove_file(volume.join("current")).expect("it was there");
+    publishes(&process, &volume, &manager);
+}
+
+#[test]
+fn link_target_deleted_before_the_start() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    start_in_step(&manager, &volume, &[]).kill();
+    let release = volume.current().expect("published");
+    fs::remove_dir_all(volume.join("releases").join(&release)).expect("it was there");
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!((volume.current(), volume.tree()), (Some(release), manager.site().files.clone()));
+}
+
+#[test]
+fn foreign_files_in_volume() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    fs::create_dir_all(volume.join("lost+found")).expect("a directory");
+    fs::create_dir_all(volume.join("releases/old-site")).expect("a directory");
+    fs::write(volume.join("releases/notes.json"), "mine").expect("a file");
+    fs::write(volume.join("README"), "mine").expect("a file");
+    let process = start_in_step(&manager, &volume, &["--keep", "0", "--keep-for", "0s"]);
+    manager.put("index.html", "new");
+    publishes(&process, &volume, &manager);
+    assert_eq!(sync(&process)["result"], "unchanged");
+    assert_eq!(names(&volume.path()), [".staging", "README", "current", "lost+found", "releases"]);
+    assert_eq!(fs::read_to_string(volume.join("README")).expect("still there"), "mine");
+    let current = volume.current().expect("published");
+    let mut expected =
+        vec![current.clone(), current + ".json", "notes.json".to_owned(), "old-site".to_owned()];
+    expected.sort();
+    assert_eq!(names(&volume.join("releases")), expected);
+}
+
+#[test]
+fn current_is_a_directory() {
+    let manager = ContentManager::start(SITE);
+    let refused = |volume: &Volume, what: &str| {
+        let before = volume.snapshot();
+        let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+        assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+        assert!(stderr.contains(what) && stderr.contains("move it away"), "{stderr}");
+        assert_eq!(volume.snapshot(), before);
+    };
+    let volume = Volume::new();
+    fs::create_dir(volume.join("current")).expect("a directory");
+    fs::write(volume.join("current/index.html"), "somebody's").expect("a file");
+    refused(&volume, "current is not a symbolic link");
+    let volume = Volume::new();
+    symlink(".worktrees/0123456789abcdef", volume.join("current")).expect("a link");
+    refused(&volume, "current points at \".worktrees/0123456789abcdef\", which is not a release");
+}
+
+#[test]
+fn two_pullers_one_volume() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut first = start_in_step(&manager, &volume, &[]);
+    let before = volume.snapshot();
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert!(stderr.contains("another file-puller is writing"), "{stderr}");
+    assert_eq!(volume.snapshot(), before);
+    // The lock ends with its holder, however that ends.
+    first.kill();
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// What the umask takes away, readers under another user would miss.
+#[test]
+fn umask_has_no_say() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        "umask 077 && exec \"$@\"",
+        "sh",
+        BINARY,
+        "--once",
+        "--source",
+        &manager.url(),
+        "--volume",
+    ]);
+    command.arg(volume.path());
+    assert!(testkit::Process::start_as_is(command).wait().success());
+    assert_eq!(volume.tree(), manager.site().files);
+    for directory in ["releases", ".staging"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = fs::metadata(volume.join(directory)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{directory}");
+    }
+}
+
+/// `manifest DIR` and the puller belong together: what one writes, the other publishes.
+#[test]
+fn manifest_of_a_directory() {
+    let volume = Volume::new();
+    let site = volume.above().join("site");
+    fs::create_dir_all(site.join("css")).expect("a directory");
+    for (path, text) in SITE {
+        fs::write(site.join(path), text).expect("a file");
+    }
+    let output = site.join("manifest.json");
+    let (code, stdout, stderr) = run(BINARY, ["manifest".as_ref(), site.as_os_str()]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let (code, _, stderr) =
+        run(BINARY, ["manifest".as_ref(), site.as_os_str(), "--output".as_ref(), output.as_os_str()]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON")["files"].clone();
+    let written = fs::read_to_string(&output).expect("the output");
+    assert_eq!(parse(&stdout), parse(&written));
+    assert_eq!(names(&site), ["css", "index.html", "manifest.json"]);
+    let upstream = testkit::Upstream::start(move |request| {
+        let path = request.target().trim_start_matches('/');
+        fs::read(site.join(path))
+            .map_or_else(|_| testkit::Answer::new(404, ""), |body| testkit::Answer::new(200, body))
+    });
+    let (code, stderr) = once(&upstream.url("/manifest.json"), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(volume.tree(), ContentManager::start(SITE).site().files);
+}
+
+#[test]
+fn manifest_of_what_cannot_be_a_release() {
+    let volume = Volume::new();
+    let refused = |code: i32, what: &str| {
+        let (got, stdout, stderr) = run(BINARY, ["manifest".as_ref(), volume.path().as_os_str()]);
+        assert_eq!((got, stdout.as_str()), (code, ""), "{stderr}");
+        assert!(stderr.contains(what), "{stderr}");
+    };
+    refused(78, "holds no file");
+    fs::write(volume.join("a\nb"), "").expect("a file");
+    refused(78, "control character");
+    fs::remove_file(volume.join("a\nb")).expect("it was there");
+    symlink("/etc/passwd", volume.join("link")).expect("a link");
+    refused(78, "link is neither a file nor a directory");
+    fs::remove_dir_all(volume.path()).expect("it was there");
+    refused(74, "cannot read");
+}
