@@ -78,6 +78,22 @@ fn file_truncated_in_place() {
 }
 
 #[test]
+fn file_rewritten_in_place_while_it_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.bin");
+    let size = 32 * 1024 * 1024;
+    std::fs::write(&path, vec![b'x'; size]).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(connection.stream().peek(&mut [0]).unwrap(), 1);
+    // The length stays, so that only the time stamp tells.
+    std::fs::write(&path, vec![b'y'; size]).unwrap();
+    connection.receive("GET").unwrap_err();
+    assert!(server.get("/large.bin").body.iter().all(|byte| *byte == b'y'));
+}
+
+#[test]
 fn manifest_live() {
     let dir = tempfile::tempdir().unwrap();
     write_tree(

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use std::time::{Duration, Instant};
+
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
@@ -110,6 +112,20 @@ fn swap_under_load() {
         done.store(true, Ordering::Relaxed);
     });
     server.wait_for("/", &body((SWAPS - 1) % 4, "index"));
+}
+
+#[test]
+fn a_swap_is_seen_by_its_event() {
+    let volume = Volume::with(&[("index.html", "0")]);
+    let server = Server::start(&volume.root(), &[]);
+    let begin = Instant::now();
+    for swap in 1..=10 {
+        let text = swap.to_string();
+        volume.publish(&text, &[("index.html", &text)]);
+        server.wait_for("/", &text);
+    }
+    // The poll alone would take two seconds for each.
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 }
 
 #[test]
