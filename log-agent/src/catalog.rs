@@ -1,0 +1,261 @@
+//! All files that are followed, whatever they are called by now: who is new, who was renamed, who is gone.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::checkpoint::{FileEntry, Remembered};
+use crate::identity::FileKey;
+use crate::ledger::Ledger;
+use crate::position::{Segment, SourceSeq};
+use crate::source::{LastLine, Life, Source};
+use crate::turns::{Family, lineage};
+
+/// The files and their order.
+#[derive(Debug)]
+pub struct Catalog {
+    sinks: Vec<String>,
+    ledger: Ledger,
+    /// How long a file that nobody should write to any more has to be quiet before its end is believed.
+    rotate_wait: Duration,
+    sources: BTreeMap<SourceSeq, Source>,
+    by_key: HashMap<FileKey, SourceSeq>,
+    by_path: HashMap<PathBuf, SourceSeq>,
+    newest: BTreeMap<Family, SourceSeq>,
+    remembered: Remembered,
+    next: u64,
+    /// Names that could not be opened, said once.
+    said: BTreeSet<PathBuf>,
+}
+
+impl Catalog {
+    /// Knows what the checkpoint knew, and follows nothing yet.
+    pub fn new(sinks: Vec<String>, remembered: Vec<FileEntry>, rotate_wait: Duration, ledger: Ledger) -> Self {
+        Self {
+            sinks,
+            ledger,
+            rotate_wait,
+            sources: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_path: HashMap::new(),
+            newest: BTreeMap::new(),
+            remembered: Remembered::new(remembered),
+            next: 0,
+            said: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in what a scan found. New files are put in order by age, after those that are known; returns the targets of
+    /// symbolic links, which have to be watched too.
+    pub fn update(&mut self, paths: &[PathBuf]) -> Vec<PathBuf> {
+        let (mut new, mut targets, mut attached) = (Vec::new(), Vec::new(), BTreeSet::new());
+        self.by_path.clear();
+        self.said.retain(|path| paths.contains(path));
+        for path in paths {
+            let key = match fs::metadata(path) {
+                Ok(metadata) if metadata.is_file() => FileKey::of(&metadata),
+                Ok(_) => continue,
+                Err(error) => {
+                    self.cannot_open(path, &error);
+                    continue;
+                }
+            };
+            if let Some(seq) = self.by_key.get(&key).copied() {
+                self.found_again(seq, path, attached.insert(seq));
+            } else {
+                new.push(path.clone());
+            }
+            if let Ok(target) = fs::canonicalize(path)
+                && target != *path
+            {
+                targets.push(target);
+            }
+        }
+        new.sort_by_key(|path| lineage(path));
+        for path in new {
+            match self.take_up(&path) {
+                Ok(Some(seq)) => drop(attached.insert(seq)),
+                Ok(None) => {}
+                Err(error) => self.cannot_open(&path, &error),
+            }
+        }
+        for (seq, source) in &mut self.sources {
+            if source.life == Life::Attached && !attached.contains(seq) {
+                tracing::debug!(file = %source.path.display(), "no name leads to it any more: reading it to its end");
+                source.life = Life::Detached;
+            }
+        }
+        targets
+    }
+
+    fn cannot_open(&mut self, path: &Path, error: &io::Error) {
+        // Gone between the scan and now: the next scan knows.
+        if error.kind() != io::ErrorKind::NotFound && self.said.insert(path.to_owned()) {
+            tracing::warn!(file = %path.display(), %error, "cannot read it: trying again at every scan");
+        }
+    }
+
+    /// `first` says that this is the first of its names in this scan: of several, the first counts.
+    fn found_again(&mut self, seq: SourceSeq, path: &Path, first: bool) {
+        self.by_path.insert(path.to_owned(), seq);
+        if let Some(source) = self.sources.get_mut(&seq)
+            && first
+        {
+            source.life = Life::Attached;
+            if source.path != path {
+                tracing::debug!(from = %source.path.display(), to = %path.display(), "renamed");
+                path.clone_into(&mut source.path);
+            }
+        }
+    }
+
+    /// Opens a file that is not followed yet; `None` where it turns out to be one that is.
+    fn take_up(&mut self, path: &Path) -> io::Result<Option<SourceSeq>> {
+        let file = open(path)?;
+        let metadata = file.metadata()?;
+        let key = FileKey::of(&metadata);
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        if let Some(seq) = self.by_key.get(&key).copied() {
+            self.found_again(seq, path, true);
+            return Ok(Some(seq));
+        }
+        let seq = SourceSeq(self.next);
+        let (family, _) = lineage(path);
+        let mut source = Source::begin(seq, family.clone(), path, file, self.sinks.len())?;
+        if let Some(entry) = self.remembered.claim(&key) {
+            source.resume(&entry, &entry.confirmed_by(&self.sinks), &self.ledger)?;
+            tracing::info!(file = %path.display(), from = source.least_confirmed(), "following");
+        } else {
+            tracing::info!(file = %path.display(), from = 0, "following");
+        }
+        self.next += 1;
+        self.by_key.insert(key, seq);
+        self.by_path.insert(path.to_owned(), seq);
+        self.newest.insert(family, seq);
+        self.sources.insert(seq, source);
+        Ok(Some(seq))
+    }
+
+    /// A followed file.
+    pub fn source(&mut self, seq: SourceSeq) -> Option<&mut Source> {
+        self.sources.get_mut(&seq)
+    }
+
+    /// All of them, oldest first.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values()
+    }
+
+    /// Which file a path names.
+    pub fn at_path(&self, path: &Path) -> Option<SourceSeq> {
+        self.by_path.get(path).copied()
+    }
+
+    /// Notes that the file at `path` is also found by the path of a symbolic link's target.
+    pub fn alias(&mut self, target: PathBuf) {
+        if let Ok(metadata) = fs::metadata(&target)
+            && let Some(seq) = self.by_key.get(&FileKey::of(&metadata)).copied()
+        {
+            self.by_path.insert(target, seq);
+        }
+    }
+
+    /// The files that no name leads to.
+    pub fn detached(&self) -> Vec<SourceSeq> {
+        let detached = self.sources.values().filter(|source| source.life == Life::Detached);
+        detached.map(|source| source.seq).collect()
+    }
+
+    /// Looks at the sizes of these files, or of all, and returns those that may have something to read.
+    pub fn look(&mut self, which: impl Fn(&Source) -> bool) -> Vec<SourceSeq> {
+        let mut found = Vec::new();
+        for source in self.sources.values_mut().filter(|source| which(source)) {
+            match source.look() {
+                Ok(true) => found.push(source.seq),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(file = %source.path.display(), %error, "cannot look at it"),
+            }
+        }
+        found
+    }
+
+    /// Files whose end is not known yet though their time is over: rotated away with an unfinished line, or without a
+    /// name. They are looked at more often, for the little while until they are quiet.
+    pub fn is_ending(&self, source: &Source) -> bool {
+        match source.life {
+            Life::Detached => true,
+            Life::Attached => self.is_superseded(source) && (0..self.sinks.len()).any(|sink| !source.is_read(sink)),
+        }
+    }
+
+    /// Whether any file is.
+    pub fn any_ending(&self) -> bool {
+        self.sources.values().any(|source| self.is_ending(source))
+    }
+
+    /// What an unfinished last line of this file is.
+    pub fn last_line(&self, seq: SourceSeq) -> LastLine {
+        match self.sources.get(&seq) {
+            Some(source)
+                if (source.life == Life::Detached || self.is_superseded(source))
+                    && source.quiet() >= self.rotate_wait =>
+            {
+                LastLine::Take
+            }
+            _ => LastLine::Wait,
+        }
+    }
+
+    fn is_superseded(&self, source: &Source) -> bool {
+        self.newest.get(&source.family).is_some_and(|newest| *newest > source.seq)
+    }
+
+    /// Closes files without a name that are quiet and confirmed by every sink.
+    pub fn close_drained(&mut self) {
+        let over = |source: &Source| {
+            source.life == Life::Detached && source.is_drained() && source.quiet() >= self.rotate_wait
+        };
+        let over: Vec<_> = self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
+        for source in over.into_iter().filter_map(|seq| self.sources.remove(&seq)) {
+            tracing::info!(file = %source.path.display(), bytes = source.size(), "drained and closed");
+            self.by_key.remove(&source.key);
+            self.by_path.retain(|_, seq| *seq != source.seq);
+            if self.newest.get(&source.family) == Some(&source.seq) {
+                self.newest.remove(&source.family);
+            }
+            // It may be renamed back into sight; without a single name left it cannot.
+            if !source.is_unlinked()
+                && let Some(entry) = source.entry(&self.sinks)
+            {
+                self.remembered.keep(entry);
+            }
+        }
+    }
+
+    /// Notes what a sink has confirmed.
+    pub fn confirm(&mut self, sink: usize, segment: &Segment) {
+        if let Some(source) = self.sources.get_mut(&segment.source) {
+            source.confirm(sink, segment);
+        }
+    }
+
+    /// What a checkpoint has to say now.
+    pub fn entries(&mut self) -> Vec<FileEntry> {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let followed = self.sources.values().filter_map(|source| source.entry(&self.sinks));
+        followed.chain(self.remembered.entries(now).to_vec()).collect()
+    }
+}
+
+/// Opens for reading, and never waits: a FIFO put in a file's place would keep an ordinary open waiting for its writer.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}

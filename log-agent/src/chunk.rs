@@ -1,0 +1,202 @@
+//! What is delivered and confirmed as one: lines of one or more files, each file's a contiguous range.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::identity::FileId;
+use crate::parse::Parsed;
+use crate::position::Segment;
+
+/// More lines than this are not gathered, however short they are: a record's envelope takes memory too.
+const MAX_LINES: usize = 4096;
+
+/// Where lines come from, as their records say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file's name in record ids.
+    pub id: FileId,
+    /// Its path when the lines were read.
+    pub path: Arc<str>,
+}
+
+/// One line, not yet a record.
+#[derive(Debug)]
+pub struct Line {
+    /// Where it begins in its file; with the file's id this is the record's id.
+    pub offset: u64,
+    /// Bytes of the line that were left out because it is longer than `--max-line`.
+    pub cut: u64,
+    /// What it says.
+    pub parsed: Parsed,
+    text: Range<usize>,
+}
+
+/// A segment's lines.
+#[derive(Debug)]
+pub struct Part {
+    /// Where they come from.
+    pub origin: Arc<Origin>,
+    /// The range that is confirmed with them.
+    pub segment: Segment,
+    lines: Range<usize>,
+}
+
+/// Lines under way to one sink. Its memory is used again for the next.
+#[derive(Debug)]
+pub struct Chunk {
+    text: Vec<u8>,
+    lines: Vec<Line>,
+    parts: Vec<Part>,
+    observed: SystemTime,
+    limit: usize,
+}
+
+impl Chunk {
+    /// An empty one that is full at about `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { text: Vec::new(), lines: Vec::new(), parts: Vec::new(), observed: SystemTime::now(), limit }
+    }
+
+    /// Empty again, with the memory it has.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.lines.clear();
+        self.parts.clear();
+    }
+
+    /// Whether there is nothing to deliver.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Whether it should be delivered before more is gathered.
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= self.limit || self.lines.len() >= MAX_LINES
+    }
+
+    /// Adds a line; [`Chunk::close`] says which segment it belongs to.
+    pub fn push(&mut self, offset: u64, text: &[u8], cut: u64, parsed: Parsed) {
+        if self.lines.is_empty() {
+            self.observed = SystemTime::now();
+        }
+        let start = self.text.len();
+        self.text.extend_from_slice(text);
+        self.lines.push(Line { offset, cut, parsed, text: start..self.text.len() });
+    }
+
+    /// Ends a segment: the lines since the last one belong to it.
+    pub fn close(&mut self, origin: &Arc<Origin>, segment: Segment) {
+        let end = self.lines.len();
+        if let Some(last) = self.parts.last_mut()
+            && last.segment.source == segment.source
+            && last.segment.epoch == segment.epoch
+            && last.segment.end == segment.start
+            && Arc::ptr_eq(&last.origin, origin)
+        {
+            last.segment.end = segment.end;
+            last.segment.before_end = segment.before_end;
+            last.lines.end = end;
+            return;
+        }
+        let start = self.parts.last().map_or(0, |part| part.lines.end);
+        self.parts.push(Part { origin: Arc::clone(origin), segment, lines: start..end });
+    }
+
+    /// The segments, in the order in which they were read.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// A part's lines with their text.
+    pub fn lines(&self, part: &Part) -> impl Iterator<Item = (&Line, &[u8])> {
+        self.lines[part.lines.clone()].iter().map(|line| (line, &self.text[line.text.clone()]))
+    }
+
+    /// How many lines.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// When the first of its lines was read.
+    pub fn observed(&self) -> SystemTime {
+        self.observed
+    }
+
+    /// The same for the same ranges of the same files, so that a receiver can tell a chunk that it already has.
+    pub fn key(&self) -> String {
+        let mut hash = Sha256::new();
+        for Part { origin, segment, .. } in &self.parts {
+            hash.update(format!("{} {} {}\n", origin.id, segment.start.0, segment.end.0));
+        }
+        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Epoch, Fingerprint};
+    use crate::position::{ReadOffset, SourceSeq};
+
+    fn segment(start: u64, end: u64) -> Segment {
+        Segment {
+            source: SourceSeq(1),
+            epoch: Epoch::default(),
+            start: ReadOffset(start),
+            end: ReadOffset(end),
+            before_end: Fingerprint::of(b""),
+        }
+    }
+
+    fn origin() -> Arc<Origin> {
+        let id = serde_json::from_str("\"0123456789abcdef\"").unwrap();
+        Arc::new(Origin { id, path: "/logs/a".into() })
+    }
+
+    #[test]
+    fn neighbouring_segments_become_one() {
+        let (mut chunk, origin) = (Chunk::new(100), origin());
+        chunk.push(0, b"a", 0, Parsed::Text);
+        chunk.close(&origin, segment(0, 2));
+        chunk.push(2, b"b", 0, Parsed::Text);
+        chunk.close(&origin, segment(2, 4));
+        assert_eq!(chunk.parts().len(), 1);
+        let texts: Vec<_> = chunk.lines(&chunk.parts()[0]).map(|(_, text)| text).collect();
+        assert_eq!(texts, [b"a", b"b"]);
+        chunk.push(9, b"c", 0, Parsed::Text);
+        chunk.close(&origin, segment(9, 11));
+        assert_eq!(chunk.parts().len(), 2, "what is not contiguous is confirmed by itself");
+    }
+
+    #[test]
+    fn the_key_is_that_of_the_ranges() {
+        let key = |end| {
+            let mut chunk = Chunk::new(100);
+            chunk.push(0, b"a", 0, Parsed::Text);
+            chunk.close(&origin(), segment(0, end));
+            chunk.key()
+        };
+        assert_eq!(key(2), key(2));
+        assert_ne!(key(2), key(3));
+    }
+
+    #[test]
+    fn full_by_bytes_or_by_lines() {
+        let mut chunk = Chunk::new(10);
+        chunk.push(0, b"0123456789", 0, Parsed::Text);
+        assert!(chunk.is_full());
+        let mut chunk = Chunk::new(10);
+        (0..MAX_LINES as u64).for_each(|at| chunk.push(at, b"", 0, Parsed::Text));
+        assert!(chunk.is_full());
+        chunk.clear();
+        assert!(!chunk.is_full() && chunk.is_empty());
+    }
+}

@@ -1,0 +1,53 @@
+//! log-agent: see the library for what it does; here it is started.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::healthcheck::Healthcheck;
+use lifecycle::signals::Signals;
+use lifecycle::{cli, exit, listen, logging};
+use log_agent::CONTAINER;
+use log_agent::config::Flags;
+
+/// Tails the logs in a shared volume and forwards them, losing none
+#[derive(Debug, Parser)]
+#[command(name = "log-agent", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    lifecycle: cli::Flags,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Ask a running agent's /readyz: exit code 0 when it is ready, 69 when not
+    Healthcheck(Healthcheck),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli: Cli = match cli::parse(&CONTAINER) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let termination_log = cli.lifecycle.termination_log.clone();
+    let outcome = match cli.command {
+        Some(Command::Healthcheck(healthcheck)) => healthcheck.ask(),
+        None => follow(cli.flags, cli.lifecycle).await,
+    };
+    exit::report(&CONTAINER, &termination_log, outcome)
+}
+
+async fn follow(flags: Flags, lifecycle: cli::Flags) -> Result<(), Failure> {
+    logging::start(lifecycle.log_format, &lifecycle.log_level);
+    let config = flags
+        .into_config(&lifecycle, |name| std::env::var(name).ok())
+        .map_err(|reason| Failure::new(Exit::Usage, reason))?;
+    let signals = Signals::install().or_exit(Exit::Internal)?;
+    let admin = listen::bind("admin", lifecycle.admin_addr, "--admin-addr").await?;
+    log_agent::run(config, admin, signals).await
+}
