@@ -13,12 +13,14 @@
 //! - [`sync`]: one sync from beginning to end; [`failure`]: why it did not end well
 //! - [`run`] (here): when to sync, with [`backoff`] and [`demand`]
 //! - [`status`], [`metrics`]: what the outside is told
+//! - [`fault`]: for tests, every place where a crash could hurt
 //! - [`scan`]: the content manager's side, `file-puller manifest DIR`
 
 pub mod backoff;
 pub mod config;
 pub mod demand;
 pub mod failure;
+pub mod fault;
 pub mod fetch;
 pub mod location;
 pub mod manifest;

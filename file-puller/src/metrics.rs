@@ -125,7 +125,7 @@ impl Collector for InStepAt {
     /// Reckoned at each scrape, so that it grows while nothing else happens.
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let gauge = ConstGauge::new(self.elapsed().as_secs_f64());
-        let help = "Time since the volume was last in step, or since the start if it never was";
+        let help = "Time since the volume was last in step, or since the start if it never was.";
         let kind = prometheus_client::encoding::EncodeMetric::metric_type(&gauge);
         gauge.encode(encoder.encode_descriptor("staleness", help, Some(&Unit::Seconds), kind)?)
     }

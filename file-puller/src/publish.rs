@@ -8,6 +8,7 @@
 use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
+use crate::fault;
 use crate::release::ReleaseId;
 use crate::stage::Staging;
 use crate::volume::{CURRENT, Doing as _, RELEASES, Volume, VolumeError, link_text, manifest_name};
@@ -22,7 +23,9 @@ pub fn publish(staging: &Staging) -> Result<(), VolumeError> {
     // would cost as much for one changed file as for all. The price is that a neighbour's unwritten data on the same file
     // system is waited for too; that wait is this thread's alone. A write-back error is reported since Linux 5.8.
     rustix::fs::syncfs(volume.root()).doing(|| format!("sync release {id} to the disk of {volume}"))?;
+    fault::point();
     place(volume, id)?;
+    fault::point();
     rustix::fs::fsync(volume.releases()).doing(|| format!("sync {volume}/{RELEASES}"))?;
     point_at(volume, id)
 }
@@ -38,7 +41,9 @@ pub fn point_at(volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
         Err(error) => return Err(error).doing(doing),
     }
     rustix::fs::symlinkat(link_text(id), volume.staging(), CURRENT).doing(doing)?;
+    fault::point();
     rustix::fs::renameat(volume.staging(), CURRENT, volume.root(), CURRENT).doing(doing)?;
+    fault::point();
     rustix::fs::fsync(volume.root()).doing(|| format!("sync {volume}"))
 }
 
@@ -48,12 +53,14 @@ fn place(volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
     let (staging, releases) = (volume.staging(), volume.releases());
     let manifest = manifest_name(id);
     rustix::fs::renameat(staging, &manifest, releases, &manifest).doing(doing)?;
+    fault::point();
     match rustix::fs::renameat(staging, id.as_str(), releases, id.as_str()) {
         // A damaged tree of the same release is in the way. It may be the current one, so the two change places at once, and
         // the damaged one is swept from staging.
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
             let exchange = RenameFlags::EXCHANGE;
             rustix::fs::renameat_with(staging, id.as_str(), releases, id.as_str(), exchange).doing(doing)?;
+            fault::point();
             volume.sweep_staging()
         }
         moved => moved.doing(doing),

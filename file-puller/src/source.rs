@@ -230,7 +230,11 @@ fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
     let mut next = error.source();
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Some layers repeat the layer below them.
+        // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
+        if text.starts_with("client error") {
+            next = cause.source();
+            continue;
+        }
         if causes.last().is_none_or(|last: &String| !last.contains(&text)) {
             causes.push(text);
         }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
+use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
 use crate::release::{Digest, ReleaseId};
@@ -63,12 +64,14 @@ impl Staging {
     /// Where the volume refuses.
     pub fn begin(volume: Arc<Volume>, id: ReleaseId, manifest: &Manifest) -> Result<Self, VolumeError> {
         volume.sweep_staging()?;
+        fault::point();
         let doing = |name: &str| format!("make {volume}/{STAGING}/{id}/{name}");
         make_directory(volume.staging(), id.as_str()).doing(|| doing(""))?;
         let tree = rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty())
             .doing(|| doing(""))?;
         for directory in manifest.directories() {
             make_directory(&tree, directory).doing(|| doing(directory))?;
+            fault::point();
         }
         let name = manifest_name(&id);
         let file = create(volume.staging(), &name).doing(|| format!("make {volume}/{STAGING}/{name}"))?;
@@ -78,6 +81,7 @@ impl Staging {
             .and_then(|()| out.flush())
             .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
             .doing(|| format!("write {volume}/{STAGING}/{name}"))?;
+        fault::point();
         Ok(Self { volume, id, tree })
     }
 
@@ -96,7 +100,9 @@ impl Staging {
     /// # Errors
     /// Where the file system will not have it, for instance because the file has as many links as a file can have.
     pub fn reuse(&self, release: BorrowedFd<'_>, from: &ReleasePath, to: &ReleasePath) -> io::Result<()> {
-        Ok(rustix::fs::linkat(release, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())?)
+        rustix::fs::linkat(release, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())?;
+        fault::point();
+        Ok(())
     }
 
     /// Begins a file.
@@ -106,6 +112,7 @@ impl Staging {
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
         let name = format!("{path} of release {} on {}", self.id, self.volume);
         let file = create(&self.tree, path.as_str()).doing(|| format!("make {name}"))?;
+        fault::point();
         Ok(Draft { name, file: file.into(), hasher: Sha256::new(), written: 0 })
     }
 }
@@ -120,6 +127,7 @@ impl Draft {
             self.hasher.update(chunk);
             self.file.write_all(chunk).doing(|| format!("write {}", self.name))?;
             self.written += chunk.len() as u64;
+            fault::point();
         }
         Ok(())
     }

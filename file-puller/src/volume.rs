@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::config::Limits;
+use crate::fault;
 use crate::manifest::Manifest;
 use crate::release::ReleaseId;
 
@@ -200,6 +201,7 @@ impl Volume {
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
             removed.doing(|| format!("remove {}", path.display()))?;
+            fault::point();
             tracing::debug!(path = %path.display(), "swept");
         }
         Ok(())
@@ -216,10 +218,12 @@ impl Volume {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error).doing(doing),
         }
+        fault::point();
         match rustix::fs::unlinkat(&self.releases, manifest_name(id), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error).doing(doing),
         }
+        fault::point();
         match remove_tree(&self.path.join(STAGING).join(aside)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing(doing),
             _ => Ok(()),

@@ -8,6 +8,7 @@
 mod content;
 mod puller;
 
+mod crashes;
 mod lifecycle;
 mod refusals;
 mod releases;

@@ -1,0 +1,120 @@
+//! SIGKILL at every step that changes the volume, each in turn, until a run gets through.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use testkit::Process;
+
+use crate::content::{ContentManager, Tree};
+use crate::puller::{BINARY, Volume, once, tree};
+
+/// What happens in one sync: how the volume and the content came to be, and what the sync has to do.
+struct Transition {
+    name: &'static str,
+    /// Releases that were published before, the last of them is current.
+    before: &'static [&'static [(&'static str, &'static str)]],
+    /// What the content manager has now.
+    now: &'static [(&'static str, &'static str)],
+    /// What somebody did to the volume meanwhile.
+    damage: fn(&Volume),
+}
+
+const A: &[(&str, &str)] =
+    &[("index.html", "A"), ("css/site.css", "a{}"), ("img/logo.svg", "<svg/>"), ("x", "x")];
+const B: &[(&str, &str)] =
+    &[("index.html", "B"), ("css/site.css", "a{}"), ("img/new/logo.svg", "<svg/>"), ("y", "y")];
+const C: &[(&str, &str)] = &[("index.html", "C"), ("css", "a{}"), ("z", "z")];
+
+const TRANSITIONS: &[Transition] = &[
+    Transition { name: "the first release", before: &[], now: A, damage: |_| {} },
+    Transition { name: "a change", before: &[A], now: B, damage: |_| {} },
+    Transition { name: "a directory becomes a file", before: &[B], now: C, damage: |_| {} },
+    Transition { name: "back to an earlier release", before: &[A, B], now: A, damage: |_| {} },
+    Transition {
+        name: "back to an earlier release that is damaged",
+        before: &[A, B],
+        now: A,
+        damage: |volume| {
+            let current = volume.current().expect("published");
+            for id in volume.releases().into_iter().filter(|id| *id != current) {
+                std::fs::remove_file(volume.join("releases").join(id).join("x")).expect("it was there");
+            }
+        },
+    },
+    Transition { name: "old releases go", before: &[A, B, C], now: A, damage: |_| {} },
+];
+
+/// Runs the puller to its end or to the n-th step, whichever comes first; whether it came to its end.
+fn run_until_killed(manager: &ContentManager, volume: &Volume, keep: &str, step: u32) -> bool {
+    let mut command = Command::new(BINARY);
+    command.args([
+        "--once",
+        "--concurrency",
+        "2",
+        "--keep",
+        keep,
+        "--keep-for",
+        "0s",
+        "--source",
+        &manager.url(),
+    ]);
+    command.arg("--volume").arg(volume.path()).env("FILE_PULLER_KILL_AT", step.to_string());
+    let mut process = Process::start_as_is(command);
+    let status = process.wait();
+    if std::os::unix::process::ExitStatusExt::signal(&status) == Some(Signal::KILL.as_raw()) {
+        return false;
+    }
+    assert!(status.success(), "{}", process.stderr());
+    true
+}
+
+fn expected(files: &[(&str, &str)]) -> Tree {
+    ContentManager::start(files).site().files.clone()
+}
+
+#[test]
+fn sigkill_everywhere() {
+    let kills: u32 = std::thread::scope(|threads| {
+        let transitions: Vec<_> =
+            TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one))).collect();
+        transitions.into_iter().map(|one| one.join().expect("it passed")).sum()
+    });
+    assert!(kills >= 70, "only {kills} steps: are the fault points compiled in?");
+}
+
+/// How many steps the transition has.
+fn kill_at_each_step(transition: &Transition) -> u32 {
+    let old = transition.before.last().map(|files| expected(files));
+    let new = expected(transition.now);
+    // Everything may go the moment it is old, so that removing is among the steps, too.
+    let keep = if transition.name == "old releases go" { "0" } else { "9" };
+    let mut step = 1;
+    loop {
+        let at = format!("{}, step {step}", transition.name);
+        let (manager, volume) = (ContentManager::start(&[]), Volume::new());
+        for files in transition.before {
+            manager.site().files = expected(files);
+            let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "9"]);
+            assert_eq!(code, 0, "{at}: {stderr}");
+        }
+        manager.site().files.clone_from(&new);
+        (transition.damage)(&volume);
+        let survived = run_until_killed(&manager, &volume, keep, step);
+        if volume.current().is_some() {
+            let seen = tree(&volume.join("current"));
+            assert!(Some(&seen) == old.as_ref() || seen == new, "{at}: neither old nor new: {seen:?}");
+        } else {
+            assert!(old.is_none(), "{at}: the link is gone");
+        }
+        let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "9"]);
+        assert_eq!(code, 0, "{at}: {stderr}");
+        assert_eq!(volume.tree(), new, "{at}");
+        assert_eq!(volume.staging(), [] as [&str; 0], "{at}");
+        // Each that is left is complete.
+        assert!(!volume.releases().is_empty(), "{at}");
+        if survived {
+            return step - 1;
+        }
+        step += 1;
+    }
+}
