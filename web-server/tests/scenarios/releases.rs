@@ -50,12 +50,28 @@ fn a_publishers_manifest_saves_hashing_and_reading() {
     assert_eq!(tag(&server), format!("\"{}\"", &stated[..32]));
     assert_eq!(server.get("/small.txt").text(), "hello");
 
+    // The next release says that the small file is the same, and it is: of equal digest, and so not read.
+    volume.stage("two", &[("small.txt", "HELLO")]);
+    let same = r#"{"format": "sidecar-manifest/1", "created": "2026-11-23T18:00:00Z", "files": [
+        {"path": "small.txt", "size": 5, "sha256": "DIGEST", "mode": "0644"}]}"#;
+    std::fs::write(volume.release("two.json"), same.replace("DIGEST", stated)).unwrap();
+    volume.swap("two");
+    wait_until("the second release is served", || server.get("/large.bin").status() == 404);
+    assert_eq!(server.get("/small.txt").text(), "hello");
+    // And the third that it is another.
+    volume.stage("three", &[("small.txt", "HELLO"), ("three", "")]);
+    let other = "3733cd977ff8eb18b987357e22ced99f46097f31ecb239e878ae63760e83e4d5";
+    std::fs::write(volume.release("three.json"), same.replace("DIGEST", other)).unwrap();
+    volume.swap("three");
+    wait_until("the third release is served", || server.get("/three").status() == 200);
+    assert_eq!(server.get("/small.txt").text(), "HELLO");
+    volume.swap("one");
+
     // A manifest that disagrees about the size is about another file.
     std::fs::write(volume.release("one.json"), manifest(5)).unwrap();
     assert_ne!(tag(&Server::start(&volume.root(), &[])), format!("\"{}\"", &stated[..32]));
 }
 
-/// Three large files and a hundred small ones make a load take its time, which no request may notice.
 #[test]
 fn swap_under_load() {
     const SWAPS: usize = 1500;
