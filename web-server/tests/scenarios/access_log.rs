@@ -296,9 +296,7 @@ fn the_last_lines_are_written_before_the_process_ends() {
     logged.ask(0..400);
     let mut pipe = std::io::BufReader::new(std::fs::File::open(&path).unwrap()).lines();
     logged.server.process.signal(Signal::TERM);
-    logged.server.process.event("the drain has begun", |event| {
-        event["message"].as_str().is_some_and(|message| message.starts_with("draining"))
-    });
+    wait_until("only the log is left to finish", || Connection::try_open(logged.server.addr).is_err());
     for id in 0..400 {
         let line: Value = serde_json::from_str(&pipe.next().unwrap().unwrap()).unwrap();
         assert_eq!(line["request.id"], id.to_string());
