@@ -7,6 +7,7 @@ use lifecycle::exit::{Exit, Failure};
 use lifecycle::healthcheck::Healthcheck;
 use lifecycle::units;
 
+use crate::credentials::Login;
 use crate::location::SourceUrl;
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
@@ -92,6 +93,10 @@ pub struct Options {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub credentials: Credentials,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub limits: Limits,
 
     #[command(flatten)]
@@ -129,6 +134,34 @@ pub struct Transfer {
     /// Longest time without a byte from the source, before a response and within it
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive_duration)]
     pub read_timeout: Duration,
+
+    /// Least bytes a second that a transfer brings on average, once it has taken longer than --read-timeout
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size)]
+    pub min_throughput: u64,
+}
+
+/// Files with secrets; each is read again at each sync.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Credentials")]
+pub struct Credentials {
+    /// File with a bearer token
+    #[arg(long, value_name = "FILE")]
+    bearer_token_file: Option<PathBuf>,
+
+    /// File with user:password
+    #[arg(long, value_name = "FILE", conflicts_with = "bearer_token_file")]
+    basic_auth_file: Option<PathBuf>,
+}
+
+impl Credentials {
+    /// The one way to log in that was chosen.
+    pub fn login(&self) -> Login {
+        match (&self.bearer_token_file, &self.basic_auth_file) {
+            (Some(path), _) => Login::Bearer(path.clone()),
+            (None, Some(path)) => Login::Basic(path.clone()),
+            (None, None) => Login::Anonymous,
+        }
+    }
 }
 
 /// What a content manager may ask of this Pod at most. A manifest beyond any of them is refused whole.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lifecycle::exit::Exit;
 
+use crate::credentials::CredentialError;
 use crate::location::OutsideBase;
 use crate::manifest::ManifestError;
 use crate::source::SourceError;
@@ -19,6 +20,9 @@ pub enum SyncError {
     /// The content manager did not answer, or not with content.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no secret to show to it.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// It answered with a manifest that breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -41,6 +45,7 @@ impl SyncError {
                 Exit::Refused
             }
             Self::Source(_) => Exit::Unavailable,
+            Self::Credential(error) => error.exit(),
             Self::Manifest(_) | Self::OutsideBase(_) | Self::Mismatch(_) => Exit::Refused,
             Self::Volume(error) => error.exit(),
         }
@@ -51,7 +56,9 @@ impl SyncError {
         match self {
             Self::Source(SourceError::Unreachable { .. }) => "unreachable",
             Self::Source(SourceError::Status { .. }) => "status",
+            Self::Source(SourceError::TooSlow { .. }) => "slow",
             Self::Source(SourceError::Redirect { .. }) => "redirect",
+            Self::Credential(_) => "credential",
             Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
                 "manifest"
             }

@@ -1,100 +1,195 @@
-//! One file from the content manager into the staging tree, hashed on the way.
+//! One file from the content manager into the staging tree: hashed on the way, and taken up again where a connection broke.
+//!
+//! A broken transfer is continued with `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14), so that a large file gets
+//! through a bad network and each byte is sent about once. That needs a strong entity tag: without one nobody can say that
+//! the rest belongs to the same content, and the sync is left to be tried again as a whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::failure::SyncError;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::source::{Body, Freshness, Source, SourceError};
+use crate::source::{Body, Continuation, EntityTag, Freshness, Source, SourceError};
 use crate::stage::{Draft, Mismatch, SealError, Staging};
 use crate::volume::on_disk;
 
 /// Bytes gathered before they are handed to a thread that writes: most files then take one hand-over, and four downloads
 /// at a time hold a megabyte between them.
 const BATCH: usize = 256 * 1024;
+/// Breaks in a row after which a file is given up. One that brought bytes of its own begins the count anew.
+const BREAKS: u32 = 4;
+/// The wait before a transfer is taken up again, doubled with each break in a row.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Fetches one file of the release.
-///
-/// # Errors
-/// Where it cannot be fetched or written, or is not the file that the manifest promises.
-pub async fn fetch(
-    source: &Source,
-    staging: &Arc<Staging>,
-    manifest: &Arc<Manifest>,
-    index: usize,
-    freshness: Freshness,
-) -> Result<(), SyncError> {
-    let file = &manifest.files[index];
-    let mut body = open(source, file, freshness).await?;
-    let mut batch = Vec::new();
-    let mut gathered = 0;
-    let mut received: u64 = 0;
-    let mut draft = None;
-    while let Some(chunk) = body.chunk().await? {
-        received += chunk.len() as u64;
-        if received > file.size {
-            // An endless body must not fill the volume.
-            return Err(mismatch(file, format!("more than its {} bytes", file.size)).into());
-        }
-        gathered += chunk.len();
-        batch.push(chunk);
-        if gathered >= BATCH {
-            draft = Some(write(staging, manifest, index, draft, std::mem::take(&mut batch)).await?);
-            gathered = 0;
-        }
-    }
-    let (staging, manifest) = (Arc::clone(staging), Arc::clone(manifest));
-    let sealed = on_disk(move || {
-        let file = &manifest.files[index];
-        let mut draft = match draft {
-            Some(draft) => draft,
-            None => staging.draft(&file.path)?,
-        };
-        draft.append(&batch)?;
-        draft.seal(file)
-    });
-    sealed.await.map_err(|error| match error {
-        SealError::Mismatch(error) => error.into(),
-        SealError::Volume(error) => error.into(),
-    })
+/// What all files of a release are fetched with.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetcher<'f> {
+    /// Where from.
+    pub source: &'f Source,
+    /// Where to.
+    pub staging: &'f Arc<Staging>,
+    /// What the files have to be.
+    pub manifest: &'f Arc<Manifest>,
+    /// Whether caches on the way may answer.
+    pub freshness: Freshness,
 }
 
-async fn open(source: &Source, file: &ManifestFile, freshness: Freshness) -> Result<Body, SyncError> {
-    let body = match source.file(source.url().file(file)?, freshness).await {
-        // What the manifest names and the source does not have is a promise that was not kept.
-        Err(SourceError::Status { status, .. }) if matches!(status.as_u16(), 404 | 410) => {
-            return Err(mismatch(file, format!("the source answers {status}")).into());
-        }
-        answer => answer?,
-    };
-    match body.announced() {
-        Some(length) if length != file.size => {
-            Err(mismatch(file, format!("{length} bytes instead of {}", file.size)).into())
-        }
-        _ => Ok(body),
-    }
-}
-
-async fn write(
-    staging: &Arc<Staging>,
-    manifest: &Arc<Manifest>,
+/// A file that is on its way.
+struct Transfer<'f> {
+    fetcher: Fetcher<'f>,
     index: usize,
+    /// Written so far.
     draft: Option<Draft>,
+    /// Received after that.
     batch: Vec<Bytes>,
-) -> Result<Draft, SyncError> {
-    let (staging, manifest) = (Arc::clone(staging), Arc::clone(manifest));
-    let written = on_disk(move || {
-        let mut draft = match draft {
-            Some(draft) => draft,
-            None => staging.draft(&manifest.files[index].path)?,
-        };
-        draft.append(&batch)?;
-        Ok::<_, crate::volume::VolumeError>(draft)
-    });
-    Ok(written.await?)
+    batched: usize,
+    /// Both together.
+    received: u64,
 }
 
-fn mismatch(file: &ManifestFile, difference: String) -> Mismatch {
-    Mismatch { path: file.path.clone(), difference }
+impl Fetcher<'_> {
+    /// Fetches one file of the release.
+    ///
+    /// # Errors
+    /// Where it cannot be fetched or written, or is not the file that the manifest promises.
+    pub async fn fetch(self, index: usize) -> Result<(), SyncError> {
+        let transfer =
+            Transfer { fetcher: self, index, draft: None, batch: Vec::new(), batched: 0, received: 0 };
+        transfer.run().await
+    }
+}
+
+impl Transfer<'_> {
+    async fn run(mut self) -> Result<(), SyncError> {
+        let mut body = self.whole().await?;
+        let mut breaks = 0;
+        loop {
+            let before = self.received;
+            let broke = match self.receive(&mut body).await {
+                Ok(()) => return self.seal().await,
+                Err(SyncError::Source(broke @ SourceError::Unreachable { .. })) => broke,
+                Err(error) => return Err(error),
+            };
+            breaks = if self.received > before { 1 } else { breaks + 1 };
+            let Some(tag) = body.entity_tag().filter(|_| breaks < BREAKS) else { return Err(broke.into()) };
+            tracing::debug!(path = %self.file().path, at = self.received, error = %broke, "taking the transfer up again");
+            body = self.take_up(tag, body, &mut breaks).await?;
+        }
+    }
+
+    fn file(&self) -> &ManifestFile {
+        &self.fetcher.manifest.files[self.index]
+    }
+
+    /// Asks for the file from its beginning.
+    async fn whole(&self) -> Result<Body, SyncError> {
+        let source = self.fetcher.source;
+        match source.file(source.url().file(self.file())?, self.fetcher.freshness).await {
+            Ok(body) => self.check_whole(body),
+            // What the manifest names and the source does not have is a promise that was not kept.
+            Err(SourceError::Status { status, .. }) if matches!(status.as_u16(), 404 | 410) => {
+                Err(self.mismatch(format!("the source answers {status}")).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks for what is missing, until it is there or there were too many breaks in a row.
+    async fn take_up(&mut self, tag: EntityTag, broken: Body, breaks: &mut u32) -> Result<Body, SyncError> {
+        loop {
+            tokio::time::sleep(PAUSE * 2_u32.pow(*breaks - 1)).await;
+            match self.fetcher.source.rest_of_file(broken.url(), &tag, self.received).await {
+                Ok(Continuation::Rest(body)) => return Ok(body),
+                Ok(Continuation::Whole(body)) => {
+                    // Other content by now, or a server that knows no ranges: what was received is of no use.
+                    self.start_over().await?;
+                    return self.check_whole(body);
+                }
+                Err(error @ SourceError::Unreachable { .. }) => {
+                    *breaks += 1;
+                    if *breaks >= BREAKS {
+                        return Err(error.into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn check_whole(&self, body: Body) -> Result<Body, SyncError> {
+        match body.announced() {
+            Some(length) if length != self.file().size => {
+                Err(self.mismatch(format!("{length} bytes instead of {}", self.file().size)).into())
+            }
+            _ => Ok(body),
+        }
+    }
+
+    /// Takes in what the connection brings, to its end.
+    async fn receive(&mut self, body: &mut Body) -> Result<(), SyncError> {
+        while let Some(chunk) = body.chunk().await? {
+            self.received += chunk.len() as u64;
+            if self.received > self.file().size {
+                // An endless body must not fill the volume.
+                return Err(self.mismatch(format!("more than its {} bytes", self.file().size)).into());
+            }
+            self.batched += chunk.len();
+            self.batch.push(chunk);
+            if self.batched >= BATCH {
+                self.write().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) -> Result<(), SyncError> {
+        let (staging, manifest) = (Arc::clone(self.fetcher.staging), Arc::clone(self.fetcher.manifest));
+        let (draft, batch, index) = (self.draft.take(), std::mem::take(&mut self.batch), self.index);
+        self.batched = 0;
+        let written = on_disk(move || {
+            let mut draft = or_begin(draft, &staging, &manifest.files[index])?;
+            draft.append(&batch)?;
+            Ok::<_, crate::volume::VolumeError>(draft)
+        });
+        self.draft = Some(written.await?);
+        Ok(())
+    }
+
+    async fn start_over(&mut self) -> Result<(), SyncError> {
+        self.batch.clear();
+        (self.batched, self.received) = (0, 0);
+        if let Some(draft) = self.draft.take() {
+            self.draft = Some(on_disk(move || draft.emptied()).await?);
+        }
+        Ok(())
+    }
+
+    async fn seal(self) -> Result<(), SyncError> {
+        let (staging, manifest) = (Arc::clone(self.fetcher.staging), Arc::clone(self.fetcher.manifest));
+        let (draft, batch, index) = (self.draft, self.batch, self.index);
+        let sealed = on_disk(move || {
+            let file = &manifest.files[index];
+            let mut draft = or_begin(draft, &staging, file)?;
+            draft.append(&batch)?;
+            draft.seal(file)
+        });
+        sealed.await.map_err(|error| match error {
+            SealError::Mismatch(error) => error.into(),
+            SealError::Volume(error) => error.into(),
+        })
+    }
+
+    fn mismatch(&self, difference: String) -> Mismatch {
+        Mismatch { path: self.file().path.clone(), difference }
+    }
+}
+
+fn or_begin(
+    draft: Option<Draft>,
+    staging: &Staging,
+    file: &ManifestFile,
+) -> Result<Draft, crate::volume::VolumeError> {
+    draft.map_or_else(|| staging.draft(&file.path), Ok)
 }

@@ -3,7 +3,7 @@
 //! The contract is in `docs/contract.md`; this is how it is kept, in the order in which content flows:
 //!
 //! - [`config`], [`location`]: what to follow, where to put it, within which limits
-//! - [`source`]: the content manager over HTTP
+//! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it
 //! - [`manifest`], [`path`], [`release`]: what it says, once it is checked; what a release is known by
 //! - [`plan`]: what the volume has already, and what is new
 //! - [`stage`], [`fetch`]: a release is put together where nobody sees it
@@ -18,6 +18,7 @@
 
 pub mod backoff;
 pub mod config;
+pub mod credentials;
 pub mod demand;
 pub mod failure;
 pub mod fault;
@@ -135,9 +136,7 @@ pub async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
 
 /// Everything that has to work before the first sync, and the release that an earlier run published.
 async fn prepare(config: &Config, metrics: Metrics) -> Result<(Syncer, Option<release::ReleaseId>), Failure> {
-    let options = &config.options;
-    let source = Source::new(config.source.clone(), &options.transfer, options.limits.manifest)
-        .or_exit(Exit::Internal)?;
+    let source = Source::new(config).or_exit(Exit::Internal)?;
     let owned = config.clone();
     let prepared = on_disk(move || {
         let volume = Volume::open(&owned.volume)?;

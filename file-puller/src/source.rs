@@ -5,15 +5,20 @@
 //! bytes must be, and to `backoff` when to ask again.
 
 use std::error::Error as _;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
+    RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, RequestBuilder, Response, Url};
 
-use crate::config::Transfer;
+use crate::config::Config;
+use crate::credentials::{Credential, CredentialError, Login};
 use crate::location::{self, SourceUrl};
+use crate::volume::on_disk;
 
 /// Redirects in a row before it is a loop.
 const REDIRECTS: usize = 5;
@@ -24,6 +29,31 @@ pub struct Source {
     client: Client,
     url: SourceUrl,
     largest_manifest: u64,
+    pace: Pace,
+    login: Login,
+    credential: Option<Credential>,
+}
+
+/// How slow a body may be.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Bytes a second, on average.
+    least: u64,
+    /// Waiting for this long is not held against a body: a short one may come slowly.
+    grace: Duration,
+}
+
+/// A strong entity tag: it stands for the same bytes, not merely for the same meaning.
+#[derive(Debug, Clone)]
+pub struct EntityTag(HeaderValue);
+
+/// The answer to a request for the rest of a file.
+#[derive(Debug)]
+pub enum Continuation {
+    /// From the byte that was asked for.
+    Rest(Body),
+    /// From its beginning: it is another file by now, or the server has no ranges.
+    Whole(Body),
 }
 
 /// What the content manager said of itself with the last manifest that was put in place.
@@ -69,6 +99,14 @@ pub enum SourceError {
         /// When it may be asked again.
         retry_after: Option<Duration>,
     },
+    /// Bytes come, but at this rate never all of them.
+    #[error("cannot fetch {url}: slower than --min-throughput {limit} a second")]
+    TooSlow {
+        /// What was asked for.
+        url: String,
+        /// The limit.
+        limit: bytesize::ByteSize,
+    },
     /// The content manager sends us elsewhere.
     #[error("cannot fetch {url}: {cause}")]
     Redirect {
@@ -101,7 +139,8 @@ impl Source {
     ///
     /// # Errors
     /// Where the TLS configuration cannot be built.
-    pub fn new(url: SourceUrl, transfer: &Transfer, largest_manifest: u64) -> Result<Self, reqwest::Error> {
+    pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
+        let (url, transfer) = (config.source.clone(), &config.options.transfer);
         let mut headers = HeaderMap::new();
         // Sizes and digests are of the files themselves, not of a compressed form of them.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -120,12 +159,33 @@ impl Source {
         }
         // Refused only when a provider is installed already, and then there is one, which is all that is needed.
         drop(rustls::crypto::ring::default_provider().install_default());
-        Ok(Self { client: client.build()?, url, largest_manifest })
+        let login = config.options.credentials.login();
+        if url.manifest().scheme() == "http" && !matches!(login, Login::Anonymous) {
+            tracing::warn!(source = %url, "credentials go over http:// in the clear; use https:// outside of a trusted network");
+        }
+        Ok(Self {
+            client: client.build()?,
+            url,
+            largest_manifest: config.options.limits.manifest,
+            pace: Pace { least: transfer.min_throughput, grace: transfer.read_timeout },
+            login,
+            credential: None,
+        })
     }
 
     /// The manifest's URL.
     pub fn url(&self) -> &SourceUrl {
         &self.url
+    }
+
+    /// Reads the credential's file again, as each sync does first: tokens are rotated under a running Pod.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or holds nothing that can be sent.
+    pub async fn renew_credential(&mut self) -> Result<(), CredentialError> {
+        let login = self.login.clone();
+        self.credential = on_disk(move || login.read()).await?;
+        Ok(())
     }
 
     /// Asks for the manifest.
@@ -134,7 +194,7 @@ impl Source {
     /// Where there is no manifest in the answer, or it is too large.
     pub async fn manifest(&self, freshness: Freshness) -> Result<FetchedManifest, SourceError> {
         let url = self.url.manifest();
-        let response = send(self.client.get(url.clone()), url, freshness).await?;
+        let response = send(self.get(url), url, freshness).await?;
         self.read_manifest(response).await
     }
 
@@ -147,7 +207,7 @@ impl Source {
     /// Where there is no manifest in the answer, or it is too large.
     pub async fn changed_manifest(&self, known: &Validator) -> Result<Option<FetchedManifest>, SourceError> {
         let url = self.url.manifest();
-        let request = self.client.get(url.clone()).header(IF_NONE_MATCH, &known.0);
+        let request = self.get(url).header(IF_NONE_MATCH, &known.0);
         let response = send(request, url, Freshness::Cached).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
@@ -155,18 +215,19 @@ impl Source {
         self.read_manifest(response).await.map(Some)
     }
 
-    async fn read_manifest(&self, mut response: Response) -> Result<FetchedManifest, SourceError> {
+    async fn read_manifest(&self, response: Response) -> Result<FetchedManifest, SourceError> {
         let url = self.url.manifest();
         ok(&response, url)?;
+        let validator = response.headers().get(ETAG).cloned().map(Validator);
+        let mut body = self.body(response, url.clone());
         let mut json = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
+        while let Some(chunk) = body.chunk().await? {
             if (json.len() + chunk.len()) as u64 > self.largest_manifest {
                 let limit = bytesize::ByteSize(self.largest_manifest);
                 return Err(SourceError::ManifestTooLarge { url: location::display(url), limit });
             }
             json.extend_from_slice(&chunk);
         }
-        let validator = response.headers().get(ETAG).cloned().map(Validator);
         Ok(FetchedManifest { json, validator })
     }
 
@@ -175,9 +236,50 @@ impl Source {
     /// # Errors
     /// Where the answer is not a file.
     pub async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
-        let response = send(self.client.get(url.clone()), &url, freshness).await?;
+        let response = send(self.get(&url), &url, freshness).await?;
         ok(&response, &url)?;
-        Ok(Body { response, url })
+        Ok(self.body(response, url))
+    }
+
+    /// Asks for a file from that byte on, provided that it is still the one with this tag.
+    ///
+    /// # Errors
+    /// Where the answer is neither the rest of the file nor the whole.
+    pub async fn rest_of_file(
+        &self,
+        url: &Url,
+        tag: &EntityTag,
+        from: u64,
+    ) -> Result<Continuation, SourceError> {
+        let request = self.get(url).header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &tag.0);
+        let response = send(request, url, Freshness::Cached).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            // It has become shorter than that.
+            return self.file(url.clone(), Freshness::Cached).await.map(Continuation::Whole);
+        }
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            ok(&response, url)?;
+            return Ok(Continuation::Whole(self.body(response, url.clone())));
+        }
+        let range =
+            response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
+        if !range.starts_with(&format!("bytes {from}-")) {
+            let cause = format!("asked for the bytes from {from} on, it answers with the range {range:?}");
+            return Err(SourceError::Unreachable { url: location::display(url), cause });
+        }
+        Ok(Continuation::Rest(self.body(response, url.clone())))
+    }
+
+    fn get(&self, url: &Url) -> RequestBuilder {
+        let request = self.client.get(url.clone());
+        match &self.credential {
+            None => request,
+            Some(credential) => credential.authorize(request),
+        }
+    }
+
+    fn body(&self, response: Response, url: Url) -> Body {
+        Body { response, url, pace: self.pace, received: 0, waited: Duration::ZERO }
     }
 }
 
@@ -186,20 +288,44 @@ impl Source {
 pub struct Body {
     response: Response,
     url: Url,
+    pace: Pace,
+    received: u64,
+    /// For the source alone: the time that our own disk takes is not its fault.
+    waited: Duration,
 }
 
 impl Body {
+    /// Where it comes from, before any redirect.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The length that was announced.
     pub fn announced(&self) -> Option<u64> {
         self.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
     }
 
+    /// The tag with which the rest can be asked for.
+    pub fn entity_tag(&self) -> Option<EntityTag> {
+        let tag = self.response.headers().get(ETAG)?;
+        tag.as_bytes().starts_with(b"\"").then(|| EntityTag(tag.clone()))
+    }
+
     /// The next bytes, or `None` at the end.
     ///
     /// # Errors
-    /// Where the connection breaks or is silent for too long.
+    /// Where the connection breaks, or is silent or slow for too long.
     pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, SourceError> {
-        self.response.chunk().await.map_err(|error| failed(&self.url, &error))
+        let asked = Instant::now();
+        let chunk = self.response.chunk().await.map_err(|error| failed(&self.url, &error))?;
+        self.waited += asked.elapsed();
+        self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let least = u128::from(self.pace.least) * self.waited.as_millis() / 1000;
+        if self.waited > self.pace.grace && u128::from(self.received) < least {
+            let limit = bytesize::ByteSize(self.pace.least);
+            return Err(SourceError::TooSlow { url: location::display(&self.url), limit });
+        }
+        Ok(chunk)
     }
 }
 

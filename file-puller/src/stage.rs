@@ -5,7 +5,7 @@
 //! manifest's. Modes are set on open handles: the umask has no say in what readers may read.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -130,6 +130,16 @@ impl Draft {
             fault::point();
         }
         Ok(())
+    }
+
+    /// Begins again, as if nothing had been written.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn emptied(mut self) -> Result<Self, VolumeError> {
+        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
+        emptied.doing(|| format!("empty {}", self.name))?;
+        Ok(Self { hasher: Sha256::new(), written: 0, ..self })
     }
 
     /// Makes it a file of the release, if it is the one that the manifest promises.

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::config::{Config, Limits};
 use crate::failure::SyncError;
-use crate::fetch::fetch;
+use crate::fetch::Fetcher;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Sources, plan};
@@ -87,6 +87,7 @@ impl Syncer {
     /// # Errors
     /// Why it could not; what was published stays published.
     pub async fn sync(&mut self) -> Result<Outcome, SyncError> {
+        self.source.renew_credential().await?;
         let outcome = match self.attempt(Freshness::Cached).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
@@ -176,13 +177,14 @@ impl Syncer {
         let mut done: usize = 0;
         let mut said = Instant::now();
         tracing::info!(release = %staging.id(), to_fetch = total, of = manifest.files.len(), "staging");
-        let mut fetches = stream::iter(files)
+        let fetcher = Fetcher { source: &self.source, staging, manifest, freshness };
+        let mut arriving = stream::iter(files)
             .map(|index| async move {
-                fetch(&self.source, staging, manifest, index, freshness).await?;
+                fetcher.fetch(index).await?;
                 Ok::<_, SyncError>(manifest.files[index].size)
             })
             .buffer_unordered(self.concurrency);
-        while let Some(bytes) = fetches.try_next().await? {
+        while let Some(bytes) = arriving.try_next().await? {
             done += 1;
             self.metrics.fetched(bytes);
             if said.elapsed() >= PROGRESS {

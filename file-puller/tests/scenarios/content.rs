@@ -40,7 +40,8 @@ impl Site {
 
     /// As a correct content manager answers.
     pub(crate) fn answer(&self, request: &Message) -> Answer {
-        let path = request.target().strip_prefix("/site/").unwrap_or_default();
+        let target = request.target().split('?').next().unwrap_or_default();
+        let path = target.strip_prefix("/site/").unwrap_or_default();
         if path == "manifest.json" {
             let manifest = self.manifest();
             let etag = format!("\"{}\"", sha256(manifest.as_bytes()));

@@ -13,5 +13,7 @@ mod lifecycle;
 mod refusals;
 mod releases;
 mod requests;
+mod secrets;
+mod transfers;
 mod unavailable;
 mod volume;
