@@ -23,6 +23,8 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// The flags that every container has.
 #[derive(Debug, Clone, clap::Args)]
+// No argument group of its own: clap names groups after types, and a container may have a type `Flags` too.
+#[group(skip)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct Flags {
     /// Address of the admin server: /livez, /readyz, /metrics, /status
