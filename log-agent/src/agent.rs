@@ -140,7 +140,13 @@ impl Agent {
     /// Reads and sends what can be read and sent now.
     fn advance(&mut self) {
         for pipeline in &mut self.pipelines {
-            pipeline.advance(&mut self.catalog, self.until, &mut self.reader, &self.ledger, &mut self.deliveries);
+            pipeline.advance(
+                &mut self.catalog,
+                self.until,
+                &mut self.reader,
+                &self.ledger,
+                &mut self.deliveries,
+            );
         }
     }
 
@@ -183,8 +189,12 @@ impl Agent {
 
     /// Looks at files without a name, which no event speaks of, and at rotated ones with an unfinished last line.
     fn look_at_the_ending(&mut self) {
-        let ending: Vec<SourceSeq> =
-            self.catalog.sources().filter(|source| self.catalog.is_ending(source)).map(|source| source.seq).collect();
+        let ending: Vec<SourceSeq> = self
+            .catalog
+            .sources()
+            .filter(|source| self.catalog.is_ending(source))
+            .map(|source| source.seq)
+            .collect();
         let changed = self.catalog.look(|source| ending.contains(&source.seq));
         self.ask(&changed);
         self.catalog.close_drained();
@@ -251,7 +261,10 @@ impl Agent {
         for (sink, name) in self.names.iter().enumerate() {
             let bytes: u64 = self.catalog.sources().map(|source| source.unconfirmed(sink)).sum();
             let label = BySink { sink: name.clone() };
-            self.metrics.unconfirmed_bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            self.metrics
+                .unconfirmed_bytes
+                .get_or_create(&label)
+                .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
         self.status.set_files(files.into());
     }

@@ -33,7 +33,12 @@ pub struct Catalog {
 
 impl Catalog {
     /// Knows what the checkpoint knew, and follows nothing yet.
-    pub fn new(sinks: Vec<String>, remembered: Vec<FileEntry>, rotate_wait: Duration, ledger: Ledger) -> Self {
+    pub fn new(
+        sinks: Vec<String>,
+        remembered: Vec<FileEntry>,
+        rotate_wait: Duration,
+        ledger: Ledger,
+    ) -> Self {
         Self {
             sinks,
             ledger,
@@ -189,7 +194,9 @@ impl Catalog {
     pub fn is_ending(&self, source: &Source) -> bool {
         match source.life {
             Life::Detached => true,
-            Life::Attached => self.is_superseded(source) && (0..self.sinks.len()).any(|sink| !source.is_read(sink)),
+            Life::Attached => {
+                self.is_superseded(source) && (0..self.sinks.len()).any(|sink| !source.is_read(sink))
+            }
         }
     }
 
@@ -220,7 +227,8 @@ impl Catalog {
         let over = |source: &Source| {
             source.life == Life::Detached && source.is_drained() && source.quiet() >= self.rotate_wait
         };
-        let over: Vec<_> = self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
+        let over: Vec<_> =
+            self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
         for source in over.into_iter().filter_map(|seq| self.sources.remove(&seq)) {
             tracing::info!(file = %source.path.display(), bytes = source.size(), "drained and closed");
             self.by_key.remove(&source.key);

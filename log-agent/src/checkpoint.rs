@@ -80,8 +80,12 @@ impl StateDir {
     /// # Errors
     /// 74 where it cannot be made or written, 69 where another agent holds it.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let cannot = |what| format!("cannot {what} the state directory {}; choose another with --state-dir", path.display());
-        fs::create_dir_all(path).map_err(|error| anyhow::Error::new(error).context(cannot("make"))).or_exit(Exit::Io)?;
+        let cannot = |what| {
+            format!("cannot {what} the state directory {}; choose another with --state-dir", path.display())
+        };
+        fs::create_dir_all(path)
+            .map_err(|error| anyhow::Error::new(error).context(cannot("make")))
+            .or_exit(Exit::Io)?;
         let lock = OpenOptions::new()
             .create(true)
             .write(true)
@@ -110,7 +114,9 @@ impl StateDir {
             let path = self.path.join(slot);
             match fs::read(&path) {
                 Ok(bytes) => match parse(&bytes) {
-                    Ok(document) if newest.as_ref().is_none_or(|best| best.generation < document.generation) => {
+                    Ok(document)
+                        if newest.as_ref().is_none_or(|best| best.generation < document.generation) =>
+                    {
                         newest = Some(document);
                     }
                     Ok(_) => {}
@@ -121,7 +127,9 @@ impl StateDir {
                     ),
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read"),
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read")
+                }
             }
         }
         let Some(document) = newest else {
@@ -251,7 +259,8 @@ mod tests {
     }
 
     fn at(offset: u64) -> Confirmed {
-        serde_json::from_value(serde_json::json!({"offset": offset, "before": {"len": 0, "hash": 0}})).unwrap()
+        serde_json::from_value(serde_json::json!({"offset": offset, "before": {"len": 0, "hash": 0}}))
+            .unwrap()
     }
 
     fn write(state: &mut StateDir, files: Vec<FileEntry>) {
@@ -269,7 +278,8 @@ mod tests {
 
         let newest = dir.path().join(SLOTS[0]);
         let whole = fs::read(&newest).unwrap();
-        for damage in [whole[..whole.len() / 2].to_vec(), [&whole[..20], b"X", &whole[21..]].concat(), vec![]] {
+        for damage in [whole[..whole.len() / 2].to_vec(), [&whole[..20], b"X", &whole[21..]].concat(), vec![]]
+        {
             fs::write(&newest, damage).unwrap();
             assert_eq!(state.load()[0].confirmed["a"], at(1));
         }

@@ -14,8 +14,11 @@ use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
 /// In a pattern `*` stays within a directory, as in a shell.
-const MATCH: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
 
 /// A pattern for paths, made absolute so that it can be compared with what the kernel says.
 #[derive(Debug, Clone)]
@@ -30,7 +33,8 @@ impl Glob {
     /// # Errors
     /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
-        let path = std::path::absolute(text).map_err(|error| format!("{error}; write it like /logs/*.log"))?;
+        let path =
+            std::path::absolute(text).map_err(|error| format!("{error}; write it like /logs/*.log"))?;
         let text = path.to_str().ok_or("a pattern has to be UTF-8")?.to_owned();
         let pattern = Pattern::new(&text).map_err(|error| format!("{error}; write it like /logs/*.log"))?;
         Ok(Self { text, pattern })
@@ -99,8 +103,9 @@ impl Inbox {
                 EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)) => return,
                 EventKind::Modify(ModifyKind::Data(_)) => hints.written.extend(event.paths),
                 _ => {
-                    let concerns =
-                        |path: &PathBuf| globs.iter().any(|glob| glob.matches(path) || glob.base().starts_with(path));
+                    let concerns = |path: &PathBuf| {
+                        globs.iter().any(|glob| glob.matches(path) || glob.base().starts_with(path))
+                    };
                     // A directory may hold matches deeper down.
                     if !event.paths.iter().any(|path| concerns(path) || path.is_dir()) {
                         return;
@@ -153,9 +158,12 @@ impl Discovery {
             Watch::Poll => None,
             Watch::Events => {
                 let (inbox, globs) = (Arc::clone(&inbox), include.clone());
-                let watcher = RecommendedWatcher::new(move |event| inbox.receive(&globs, event), Config::default());
+                let watcher =
+                    RecommendedWatcher::new(move |event| inbox.receive(&globs, event), Config::default());
                 watcher
-                    .inspect_err(|error| tracing::warn!(%error, "no file events: scanning every --rescan-period"))
+                    .inspect_err(
+                        |error| tracing::warn!(%error, "no file events: scanning every --rescan-period"),
+                    )
                     .ok()
             }
         };
@@ -186,7 +194,8 @@ impl Discovery {
         }
         self.watch(directories);
         let found = self.include.iter().flat_map(|glob| glob.paths(&glob.text));
-        let mut paths: Vec<_> = found.filter(|path| !self.exclude.iter().any(|glob| glob.matches(path))).collect();
+        let mut paths: Vec<_> =
+            found.filter(|path| !self.exclude.iter().any(|glob| glob.matches(path))).collect();
         paths.sort();
         paths.dedup();
         paths

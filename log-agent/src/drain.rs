@@ -27,7 +27,8 @@ pub fn verdict(
                 continue;
             }
             let unfinished = source.unfinished(sink);
-            let why = if unfinished == bytes { "the last line has no end yet" } else { "not confirmed in time" };
+            let why =
+                if unfinished == bytes { "the last line has no end yet" } else { "not confirmed in time" };
             tracing::warn!(file = %source.path.display(), sink = name, bytes, why, "remains: the next start ships it");
             remaining += bytes;
             unshipped += bytes - unfinished;
@@ -35,7 +36,9 @@ pub fn verdict(
     }
     tracing::info!(remaining_bytes = remaining, "drained");
     let checkpoint = checkpoint_failure
-        .map(|error| format!("; the last checkpoint could not be written ({error}), so lines will be sent again"))
+        .map(|error| {
+            format!("; the last checkpoint could not be written ({error}), so lines will be sent again")
+        })
         .unwrap_or_default();
     if unshipped == 0 {
         terminate_with(termination_log, &format!("drained remaining_bytes={remaining}{checkpoint}"));

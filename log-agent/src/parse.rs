@@ -226,12 +226,17 @@ mod tests {
     fn an_object_is_checked_and_its_time_and_severity_are_found() {
         let line = r#"{"a":[1,{"timestamp":2}],"timestamp":"2026-11-23T18:02:03.123456Z","level":"warn"}"#;
         assert_eq!(fields(line), (Some("2026-11-23T18:02:03.123456Z"), Some("warn")));
-        assert_eq!(fields(r#"{"timestamp":"2026-11-23T18:02:03+01:00"}"#).0, Some("2026-11-23T18:02:03+01:00"));
+        assert_eq!(
+            fields(r#"{"timestamp":"2026-11-23T18:02:03+01:00"}"#).0,
+            Some("2026-11-23T18:02:03+01:00")
+        );
     }
 
     #[test]
     fn what_only_looks_like_a_time_is_left_where_it_is() {
-        for value in ["1700000000", "\"yesterday\"", "null", "{\"x\":[1]}", "[1,2]", "\"\\u0032026-11-23T18:02:03Z\""] {
+        for value in
+            ["1700000000", "\"yesterday\"", "null", "{\"x\":[1]}", "[1,2]", "\"\\u0032026-11-23T18:02:03Z\""]
+        {
             assert_eq!(fields(&format!("{{\"timestamp\":{value},\"b\":1}}")).0, None, "{value}");
         }
         assert_eq!(fields("{}"), (None, None));

@@ -120,7 +120,10 @@ mod tests {
         chunk.push(42, line, cut, Format::Auto.parse(line));
         let before_end = Fingerprint::of(b"");
         let (start, end) = (ReadOffset(42), ReadOffset(42 + line.len() as u64));
-        chunk.close(&origin, Segment { source: SourceSeq(0), epoch: Epoch::default(), start, end, before_end });
+        chunk.close(
+            &origin,
+            Segment { source: SourceSeq(0), epoch: Epoch::default(), start, end, before_end },
+        );
         let resource = Resource::new(|_| None, &["service.name=web".parse().unwrap()]);
         let mut out = Vec::new();
         encode(&chunk, &resource, &mut out);

@@ -153,7 +153,9 @@ impl Source {
             let from = offset.checked_sub(before.len() as u64);
             same = same
                 && match from {
-                    Some(from) => self.fill(&mut before, from)? == before.len() && confirmed.before.matches(&before),
+                    Some(from) => {
+                        self.fill(&mut before, from)? == before.len() && confirmed.before.matches(&before)
+                    }
                     None => false,
                 };
             let (read, confirmed) = (confirmed.offset.resume(), *confirmed);
@@ -191,37 +193,45 @@ impl Source {
         let (overlap, start) = (cursor.before.len(), cursor.read.0);
         let mut buffer = std::mem::take(&mut reader.buffer);
         buffer.resize((overlap + PORTION).max(buffer.len()), 0);
-        let outcome = self.fill(&mut buffer[..overlap + PORTION], start - overlap as u64).and_then(|filled| {
-            if filled < overlap || buffer[..overlap] != self.cursors[sink].before {
-                self.truncated(ledger)?;
-                return Ok(Progress::More);
-            }
-            self.note_size(start + (filled - overlap) as u64);
-            let at_end = filled < overlap + PORTION;
-            if at_end {
-                self.note_shrinking(start + (filled - overlap) as u64, ledger);
-            }
-            let taken = self.take_lines(sink, &buffer[overlap..filled], reader, chunk, ledger);
-            if taken > 0 {
-                self.advance(sink, &buffer[..overlap + taken], taken as u64, chunk);
-                let all = overlap + taken == filled || last_line == LastLine::Wait;
-                if !(at_end && all) || chunk.is_full() {
+        let outcome =
+            self.fill(&mut buffer[..overlap + PORTION], start - overlap as u64).and_then(|filled| {
+                if filled < overlap || buffer[..overlap] != self.cursors[sink].before {
+                    self.truncated(ledger)?;
                     return Ok(Progress::More);
                 }
-            }
-            let rest = filled - overlap - taken;
-            if rest == 0 || (at_end && last_line == LastLine::Wait) {
-                self.cursors[sink].searched = start + (taken + rest) as u64;
-                return Ok(Progress::AtEnd);
-            }
-            self.take_long_line(sink, rest, last_line, reader, &mut buffer, chunk, ledger)
-        });
+                self.note_size(start + (filled - overlap) as u64);
+                let at_end = filled < overlap + PORTION;
+                if at_end {
+                    self.note_shrinking(start + (filled - overlap) as u64, ledger);
+                }
+                let taken = self.take_lines(sink, &buffer[overlap..filled], reader, chunk, ledger);
+                if taken > 0 {
+                    self.advance(sink, &buffer[..overlap + taken], taken as u64, chunk);
+                    let all = overlap + taken == filled || last_line == LastLine::Wait;
+                    if !(at_end && all) || chunk.is_full() {
+                        return Ok(Progress::More);
+                    }
+                }
+                let rest = filled - overlap - taken;
+                if rest == 0 || (at_end && last_line == LastLine::Wait) {
+                    self.cursors[sink].searched = start + (taken + rest) as u64;
+                    return Ok(Progress::AtEnd);
+                }
+                self.take_long_line(sink, rest, last_line, reader, &mut buffer, chunk, ledger)
+            });
         reader.buffer = buffer;
         outcome
     }
 
     /// Takes the complete lines at the start of `data`, and says how many bytes they were.
-    fn take_lines(&mut self, sink: usize, data: &[u8], reader: &Reader, chunk: &mut Chunk, ledger: &Ledger) -> usize {
+    fn take_lines(
+        &mut self,
+        sink: usize,
+        data: &[u8],
+        reader: &Reader,
+        chunk: &mut Chunk,
+        ledger: &Ledger,
+    ) -> usize {
         let start = self.cursors[sink].read.0;
         let mut taken = 0;
         for newline in memchr_iter(b'\n', data) {

@@ -103,7 +103,10 @@ mod tests {
         let mut names = ["/l/a.log", "/l/a.log.1", "/l/a.log.10", "/l/a.log-20261122", "/l/a.log-20261123"];
         assert!(names.iter().all(|name| family(name) == family("/l/a.log")));
         names.sort_by_key(|name| lineage(Path::new(name)).1);
-        assert_eq!(names, ["/l/a.log-20261122", "/l/a.log-20261123", "/l/a.log.10", "/l/a.log.1", "/l/a.log"]);
+        assert_eq!(
+            names,
+            ["/l/a.log-20261122", "/l/a.log-20261123", "/l/a.log.10", "/l/a.log.1", "/l/a.log"]
+        );
         assert_ne!(family("/l/a.log"), family("/m/a.log"));
         assert_ne!(family("/l/a.log"), family("/l/b.log"));
         assert_eq!(lineage(Path::new("/l/2026-11-23")).1, Age::Current, "a name of digits only is a name");

@@ -52,7 +52,8 @@ impl Ndjson {
             .header(CONTENT_TYPE, "application/x-ndjson")
             .header("idempotency-key", &payload.key)
             .body(payload.body.clone());
-        let mut answer = request.send().await.map_err(|error| Refusal { reason: describe(error), retry_after: None })?;
+        let mut answer =
+            request.send().await.map_err(|error| Refusal { reason: describe(error), retry_after: None })?;
         if answer.status().is_success() {
             drain(&mut answer).await;
             return Ok(());

@@ -1,0 +1,83 @@
+//! Flags, admin port, and the ways to be told no.
+
+use rustix::process::Signal;
+use testkit::http::get;
+use testkit::process::run;
+use testkit::{Process, wait_until};
+
+use crate::support::{BINARY, Receiver, Room, append, metric, status, write, write_numbers};
+
+#[test]
+fn wrong_flags_are_one_line() {
+    let room = Room::new();
+    let state = room.state();
+    let state = state.to_str().unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&[], "--include"),
+        (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "ndjson+https://"),
+        (&["--include", "[", "--state-dir", state, "--sink", "stdout:"], "--include"),
+        (&["--include", "x", "--state-dir", state, "--sink", "stdout:,stdout:"], "twice"),
+        (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--label", "x"], "name=value"),
+        (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--max-line", "1"], "--max-line"),
+    ];
+    for (args, named) in cases {
+        let (code, stdout, stderr) = run(BINARY, args);
+        assert_eq!((code, stdout.as_str()), (64, ""), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(named), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be() {
+    let room = Room::new();
+    write(&room.path("file"), "");
+    let state = room.path("file/state");
+    let args = ["--include", "x", "--sink", "stdout:", "--admin-addr", "127.0.0.1:0", "--state-dir"];
+    let (code, _, stderr) = run(BINARY, args.into_iter().chain([state.to_str().unwrap()]));
+    assert_eq!(code, 74, "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.contains("--state-dir") && last.contains(state.to_str().unwrap()), "{last}");
+}
+
+#[test]
+fn flags_from_the_environment() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "line 0\n");
+    let mut command = std::process::Command::new(BINARY);
+    command
+        .env("LOG_AGENT_INCLUDE", format!("{},{}", room.log("none").display(), room.log("*.log").display()));
+    command.env("LOG_AGENT_STATE_DIR", room.state()).env("LOG_AGENT_SINK", receiver.sink());
+    let _agent = Process::start_command(command);
+    receiver.expect_numbers(1);
+}
+
+#[test]
+fn the_admin_port_tells_how_it_is_going() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(10);
+    let addr = agent.addr("admin");
+    assert_eq!(get(addr, "/livez").status(), 200);
+    assert_eq!(get(addr, "/readyz").status(), 200);
+    wait_until("the records are counted", || {
+        (metric(&agent, "log_agent_confirmed_records_total") - 10.0).abs() < 0.1
+    });
+    wait_until("the status knows", || {
+        let status = status(&agent);
+        status["files"][0]["confirmed"][receiver.sink()] == 70 && status["files"][0]["size"] == 70
+    });
+    let (code, _, stderr) = run(BINARY, ["healthcheck", "--admin-addr", &addr.to_string()]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn hangup_rescans() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let agent = room.agent(&receiver.sink(), &["--watch", "poll", "--rescan-period", "1h"]);
+    wait_until("it answers", || testkit::http::try_get(agent.addr("admin"), "/livez").is_ok());
+    write(&room.log("a.log"), "line 0\n");
+    agent.signal(Signal::HUP);
+    receiver.expect_numbers(1);
+}

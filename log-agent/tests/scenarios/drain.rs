@@ -1,0 +1,60 @@
+//! SIGTERM: everything that is there is shipped, or named.
+
+use std::time::{Duration, Instant};
+
+use testkit::{Answer, wait_until};
+
+use crate::support::{Receiver, Room, Verdict, append, drained, write, write_numbers};
+
+#[test]
+fn sigterm_drain() {
+    for round in 0..10 {
+        let (room, receiver) = (Room::new(), Receiver::start());
+        let mut file = append(&room.log("a.log"));
+        let mut agent = room.agent(&receiver.sink(), &[]);
+        write_numbers(&mut file, 0..1);
+        receiver.expect_numbers(1);
+        write_numbers(&mut file, 1..100 + round);
+        assert!(agent.terminate().success(), "{}", agent.stderr());
+        assert_eq!(drained(&agent), 0);
+        receiver.expect_numbers(100 + round);
+    }
+}
+
+#[test]
+fn sigterm_drain_of_a_file_that_just_appeared() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut agent = room.agent(&receiver.sink(), &["--watch", "poll", "--rescan-period", "1h"]);
+    agent.addr("admin");
+    wait_until("it answers", || testkit::http::try_get(agent.addr("admin"), "/livez").is_ok());
+    write(&room.log("a.log"), "line 0\n");
+    assert!(agent.terminate().success());
+    receiver.expect_numbers(1);
+}
+
+#[test]
+fn sigterm_sink_down() {
+    let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
+    write_numbers(&mut append(&room.log("a.log")), 0..100);
+    let termination = room.path("termination-log");
+    std::fs::write(&termination, "").unwrap();
+    let more = ["--shutdown-timeout", "500ms", "--termination-log", termination.to_str().unwrap()];
+    let mut agent = room.agent(&receiver.sink(), &more);
+    wait_until("it was tried", || !receiver.upstream.requests().is_empty());
+    let asked = Instant::now();
+    assert_eq!(agent.terminate().code(), Some(69));
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    let size = std::fs::metadata(room.log("a.log")).unwrap().len();
+    assert_eq!(drained(&agent), size);
+    let file = room.log("a.log");
+    agent.event("the file is named", |event| {
+        event["file"] == file.to_str().unwrap() && event["bytes"] == size
+    });
+    let message = std::fs::read_to_string(&termination).unwrap();
+    assert!(message.contains(&format!("remaining_bytes={size}")), "{message}");
+    receiver.change(|_| Verdict::Confirm);
+    let mut agent = room.agent(&receiver.sink(), &more);
+    receiver.expect_numbers(100);
+    assert!(agent.terminate().success());
+    assert_eq!(std::fs::read_to_string(&termination).unwrap(), "drained remaining_bytes=0\n");
+}

@@ -1,0 +1,254 @@
+//! Rotation, removal, truncation: nothing lost, nothing twice, old before new.
+
+use std::fs;
+use std::io::Write as _;
+
+use testkit::{Answer, Process, wait_until};
+
+use crate::support::{Receiver, Room, Verdict, append, metric, status, write, write_numbers};
+
+/// Rotates as logrotate does without `copytruncate`: `.1` becomes `.2`, the log becomes `.1`.
+fn rotate(room: &Room) {
+    for number in (1..9).rev() {
+        let from = room.log(&format!("access.log.{number}"));
+        if from.exists() {
+            fs::rename(from, room.log(&format!("access.log.{}", number + 1))).unwrap();
+        }
+    }
+    fs::rename(room.log("access.log"), room.log("access.log.1")).unwrap();
+}
+
+fn down(receiver: &Receiver) {
+    receiver.change(|_| Verdict::Refuse(Answer::new(503, "")));
+}
+
+fn up(receiver: &Receiver) {
+    receiver.change(|_| Verdict::Confirm);
+}
+
+#[test]
+fn rotate_live() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut old = append(&room.log("access.log"));
+    let _agent = room.agent(&receiver.sink(), &[]);
+    write_numbers(&mut old, 0..100);
+    rotate(&room);
+    // The server has not reopened its log yet.
+    write_numbers(&mut old, 100..200);
+    receiver.expect_numbers(200);
+    let mut new = append(&room.log("access.log"));
+    write_numbers(&mut new, 200..300);
+    receiver.expect_numbers(300);
+}
+
+#[test]
+fn rotate_under_load() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let _agent = room.agent(&receiver.sink(), &[]);
+    for round in 0..8 {
+        let mut file = append(&room.log("access.log"));
+        write_numbers(&mut file, round * 1000..round * 1000 + 990);
+        rotate(&room);
+        write_numbers(&mut file, round * 1000 + 990..(round + 1) * 1000);
+    }
+    receiver.expect_numbers(8000);
+}
+
+#[test]
+fn rotate_while_down() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    write_numbers(&mut append(&room.log("access.log")), 0..10);
+    receiver.expect_numbers(10);
+    assert!(agent.terminate().success());
+    for round in 1..4 {
+        write_numbers(&mut append(&room.log("access.log")), round * 10..round * 10 + 10);
+        rotate(&room);
+    }
+    write_numbers(&mut append(&room.log("access.log")), 40..50);
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(50);
+}
+
+#[test]
+fn double_rotate_behind() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let _agent = room.agent(&receiver.sink(), &[]);
+    for round in 0..3 {
+        write_numbers(&mut append(&room.log("access.log")), round * 1000..(round + 1) * 1000);
+        if round < 2 {
+            rotate(&room);
+        }
+    }
+    wait_until("it was tried", || !receiver.upstream.requests().is_empty());
+    up(&receiver);
+    receiver.expect_numbers(3000);
+}
+
+#[test]
+fn rotate_out_of_glob() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let mut old = append(&room.log("access.log"));
+    write_numbers(&mut old, 0..100);
+    let more = ["--rotate-wait", "1s", "--rescan-period", "200ms"];
+    let agent = Process::start_command(room.command("logs/*.log", &[&receiver.sink()], &more));
+    wait_until("it is followed", || status(&agent)["files"].as_array().is_some_and(|files| files.len() == 1));
+    fs::create_dir(room.path("archive")).unwrap();
+    fs::rename(room.log("access.log"), room.path("archive/old")).unwrap();
+    write_numbers(&mut old, 100..200);
+    write_numbers(&mut append(&room.log("access.log")), 200..300);
+    up(&receiver);
+    receiver.expect_numbers(300);
+    wait_until("the old one is closed", || metric(&agent, "log_agent_open_files") < 1.5);
+}
+
+#[test]
+fn unlink_with_unread_bytes() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let text: String = (0..200_000).map(|number| format!("line {number}\n")).collect();
+    write(&room.log("access.log"), text);
+    let agent = room.agent(&receiver.sink(), &["--rotate-wait", "300ms"]);
+    wait_until("it is followed", || status(&agent)["files"].as_array().is_some_and(|files| files.len() == 1));
+    fs::remove_file(room.log("access.log")).unwrap();
+    up(&receiver);
+    receiver.expect_numbers(200_000);
+    agent.event("drained and closed", |event| event["message"] == "drained and closed");
+    let held = fs::read_dir(format!("/proc/{}/fd", agent.id()))
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().contains("access.log"));
+    assert_eq!(held.count(), 0, "the disk space of a removed file is given back");
+}
+
+#[test]
+fn delete_recreate_same_header() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let header = "#".repeat(4096) + "\n";
+    write(&room.log("a.log"), format!("{header}line 1\n"));
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&[header.trim(), "line 1"]);
+    assert!(agent.terminate().success());
+    fs::remove_file(room.log("a.log")).unwrap();
+    write(&room.log("a.log"), format!("{header}line 1\nline 2\n"));
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&[header.trim(), "line 1", header.trim(), "line 1", "line 2"]);
+}
+
+/// Removes and writes anew until the file system gives out the same inode again.
+fn recreate_with_the_same_inode(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::MetadataExt as _;
+    let inode = fs::metadata(path).unwrap().ino();
+    fs::remove_file(path).unwrap();
+    for attempt in 0..1000 {
+        fs::write(path, text).unwrap();
+        if fs::metadata(path).unwrap().ino() == inode {
+            return;
+        }
+        // Kept under another name, so that the next one is not given the same wrong inode.
+        fs::rename(path, path.with_file_name(format!("decoy{attempt}"))).unwrap();
+    }
+    // Other tests share the file system, and one of them may have been given it. Then this is a new file like any other.
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn delete_recreate_same_inode() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "line 0\nline 1\n");
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(2);
+    assert!(agent.terminate().success());
+    recreate_with_the_same_inode(&room.log("a.log"), "line 2\nline 3\nline 4\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(5);
+}
+
+#[test]
+fn tail_twin() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "same\nsame\n");
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&["same", "same"]);
+    assert!(agent.terminate().success());
+    recreate_with_the_same_inode(&room.log("a.log"), "same\nsame\nlarger\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&["same", "same", "same", "same", "larger"]);
+}
+
+#[test]
+fn truncate_live() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(10);
+    file.set_len(0).unwrap();
+    write_numbers(&mut file, 10..20);
+    receiver.expect_numbers(20);
+    let ids: std::collections::BTreeSet<_> =
+        receiver.records().iter().map(|record| record["id"].to_string()).collect();
+    assert_eq!(ids.len(), 20, "another content, other ids");
+}
+
+#[test]
+fn truncate_live_regrown_longer() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "line 0\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(1);
+    // Truncated and written in one go: no look in between ever sees it smaller.
+    fs::write(room.log("a.log"), "line 1\nline 2\nline 3\n").unwrap();
+    receiver.expect_numbers(4);
+}
+
+#[test]
+fn truncate_rewrite_same_size() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "line 0\nline 1\n");
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(2);
+    fs::write(room.log("a.log"), "line 2\nline 3\n").unwrap();
+    receiver.expect_numbers(4);
+    assert!(agent.terminate().success());
+    fs::write(room.log("a.log"), "line 4\nline 5\n").unwrap();
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(6);
+}
+
+#[test]
+fn truncate_while_down_regrown() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let header = "#".repeat(2000) + "\n";
+    write(&room.log("a.log"), format!("{header}line 0\n"));
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&[header.trim(), "line 0"]);
+    assert!(agent.terminate().success());
+    // The same inode, the same head, larger than before: only what lies before the position tells.
+    fs::write(room.log("a.log"), format!("{header}other\nline 1\nline 2\n")).unwrap();
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&[header.trim(), "line 0", header.trim(), "other", "line 1", "line 2"]);
+}
+
+#[test]
+fn truncation_enters_what_was_never_read_into_the_ledger() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let mut file = append(&room.log("a.log"));
+    let more = ["--chunk-size", "1KiB", "--rescan-period", "50ms"];
+    let agent = room.agent(&receiver.sink(), &more);
+    wait_until("it is followed", || metric(&agent, "log_agent_open_files") > 0.5);
+    file.write_all("0123456789\n".repeat(50_000).as_bytes()).unwrap();
+    wait_until("its size was seen", || status(&agent)["files"][0]["size"] == 550_000);
+    file.set_len(0).unwrap();
+    file.write_all(b"after\n").unwrap();
+    up(&receiver);
+    wait_until("the new content arrives", || receiver.bodies().last().is_some_and(|body| body == "after"));
+    let lost = agent.event("the loss", |event| event["reason"] == "truncated_before_read");
+    let (from, to) = (lost["from"].as_u64().unwrap(), lost["to"].as_u64().unwrap());
+    let shipped = (receiver.records().len() - 1) as u64 * 11;
+    assert_eq!((from, to), (shipped, 550_000));
+    assert!((metric(&agent, "log_agent_lost_bytes_total") - (to - from) as f64).abs() < 0.5);
+}

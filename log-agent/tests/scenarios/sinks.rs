@@ -1,0 +1,236 @@
+//! Sinks that are slow, down, mistaken or forgetful.
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use testkit::{Answer, Process, Upstream, wait_until};
+
+use crate::support::{Receiver, Room, Verdict, append, metric, write, write_numbers};
+
+#[test]
+fn sink_503() {
+    let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let agent = room.agent(&receiver.sink(), &[]);
+    agent.event("it says so", |event| event["reason"].as_str().is_some_and(|reason| reason.contains("503")));
+    wait_until("it is tried again", || receiver.upstream.requests().len() >= 3);
+    assert!(metric(&agent, "log_agent_sink_up") < 0.5);
+    receiver.change(|_| Verdict::Confirm);
+    receiver.expect_numbers(10);
+    agent.event("it says so", |event| event["message"] == "sink confirms again");
+    wait_until("it is up", || metric(&agent, "log_agent_sink_up") > 0.5);
+}
+
+#[test]
+fn sink_429_retry_after() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    receiver.change(|_| Verdict::Refuse(Answer::new(429, "").with("Retry-After", "1")));
+    write(&room.log("a.log"), "line 0\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    wait_until("it was asked", || receiver.upstream.requests().len() == 1);
+    let asked = Instant::now();
+    receiver.change(|_| Verdict::Confirm);
+    receiver.expect_numbers(1);
+    assert!(asked.elapsed() >= Duration::from_millis(950), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn ack_lost() {
+    let lost = AtomicUsize::new(0);
+    let receiver = Receiver::that(move |_| {
+        if lost.fetch_add(1, Ordering::SeqCst) == 0 { Verdict::LoseTheAnswer } else { Verdict::Confirm }
+    });
+    let room = Room::new();
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let _agent = room.agent(&receiver.sink(), &[]);
+    wait_until("it comes again", || receiver.upstream.requests().len() == 2);
+    let requests = receiver.upstream.requests();
+    assert!(requests[0].header("idempotency-key").is_some_and(|key| key.len() == 32));
+    assert_eq!(requests[0].header("idempotency-key"), requests[1].header("idempotency-key"));
+    assert_eq!(requests[0].body, requests[1].body);
+    receiver.expect_each_number(10);
+}
+
+#[test]
+fn ndjson_wire() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "a\nb\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&["a", "b"]);
+    let request = &receiver.upstream.requests()[0];
+    assert_eq!(request.start, "POST /logs HTTP/1.1");
+    assert_eq!(request.header("content-type"), Some("application/x-ndjson"));
+    assert!(request.header("user-agent").is_some_and(|agent| agent.starts_with("log-agent/")));
+    assert!(request.text().ends_with('\n'));
+    assert_eq!(request.text().lines().count(), 2);
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = Upstream::start(|_| Answer::new(200, ""));
+    let url = elsewhere.url("/");
+    let receiver = Receiver::that(move |_| Verdict::Refuse(Answer::new(307, "").with("Location", &url)));
+    let room = Room::new();
+    write(&room.log("a.log"), "line 0\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    wait_until("it is tried again", || receiver.upstream.requests().len() >= 2);
+    assert!(elsewhere.requests().is_empty());
+    receiver.change(|_| Verdict::Confirm);
+    receiver.expect_numbers(1);
+}
+
+#[test]
+fn sink_down_with_rotations() {
+    let room = Room::new();
+    // A port that nobody listens on, until somebody does.
+    let addr = Upstream::start(|_| Answer::new(200, "")).addr();
+    let agent = room.agent(&format!("ndjson+http://{addr}/"), &[]);
+    let filler = "x".repeat(100);
+    for round in 0..5 {
+        let text: String =
+            (round * 4000..(round + 1) * 4000).map(|number| format!("line {number} {filler}\n")).collect();
+        write(&room.log("a.log"), text);
+        if round < 4 {
+            std::fs::rename(room.log("a.log"), room.log(&format!("a.log.{}", 4 - round))).unwrap();
+        }
+    }
+    agent.event("it says so", |event| {
+        event["message"].as_str().is_some_and(|text| text.contains("does not confirm"))
+    });
+    let up = Upstream::start_on(addr, |_| Answer::new(200, ""));
+    wait_until("all arrive", || {
+        let lines = up.requests().iter().map(|request| request.text().lines().count()).sum::<usize>();
+        assert!(lines <= 20_000);
+        lines == 20_000
+    });
+    let bodies = up
+        .requests()
+        .iter()
+        .flat_map(|request| {
+            let records: Vec<serde_json::Value> =
+                request.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            records
+        })
+        .map(|record| record["body"].as_str().unwrap().split(' ').nth(1).unwrap().parse::<usize>().unwrap())
+        .collect::<Vec<_>>();
+    assert!(bodies.into_iter().eq(0..20_000), "in order");
+}
+
+#[test]
+fn sink_flapping() {
+    let count = AtomicUsize::new(0);
+    let receiver = Receiver::that(move |_| match count.fetch_add(1, Ordering::SeqCst) % 3 {
+        0 => Verdict::Refuse(Answer::new(500, "")),
+        1 => Verdict::Refuse(Answer::raw(|_| {})),
+        _ => Verdict::Confirm,
+    });
+    let room = Room::new();
+    let mut file = append(&room.log("a.log"));
+    let _agent = room.agent(&receiver.sink(), &["--chunk-size", "2KiB"]);
+    write_numbers(&mut file, 0..1000);
+    receiver.expect_numbers(1000);
+}
+
+#[test]
+fn two_sinks_one_down() {
+    let (room, good) = (Room::new(), Receiver::start());
+    let bad = Receiver::that(|_| Verdict::Refuse(Answer::new(503, "")));
+    let sinks = [good.sink(), bad.sink()];
+    let sinks = [sinks[0].as_str(), sinks[1].as_str()];
+    let more = ["--chunk-size", "1KiB", "--shutdown-timeout", "300ms"];
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..5000);
+    let mut agent = Process::start_command(room.command("logs/*.log", &sinks, &more));
+    good.expect_numbers(5000);
+    assert_eq!(agent.terminate().code(), Some(69));
+    write_numbers(&mut file, 5000..6000);
+    bad.change(|_| Verdict::Confirm);
+    let _agent = Process::start_command(room.command("logs/*.log", &sinks, &more));
+    // Each goes on from where it stood: nothing is missing at the one, and nothing comes twice to the other.
+    bad.expect_numbers(6000);
+    good.expect_numbers(6000);
+}
+
+#[test]
+fn stdout_sink() {
+    let room = Room::new();
+    write_numbers(&mut append(&room.log("a.log")), 0..2000);
+    let mut agent = room.agent("stdout:", &["--exit-at-eof"]);
+    assert!(agent.wait().success());
+    let lines = agent.stdout_lines();
+    let bodies =
+        lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["body"].clone());
+    assert!(bodies.eq((0..2000).map(|number| serde_json::Value::from(format!("line {number}")))));
+}
+
+#[test]
+fn stdout_that_nobody_reads() {
+    let room = Room::new();
+    let mut command = room.command("logs/*.log", &["stdout:"], &["--shutdown-timeout", "300ms"]);
+    command.args(["--admin-addr", "127.0.0.1:0", "--log-format", "json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // More than a pipe holds.
+    write_numbers(&mut append(&room.log("a.log")), 0..50_000);
+    let mut first = [0; 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let asked = Instant::now();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = testkit::eventually("it leaves though its write is stuck", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(69));
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn stdout_is_closed() {
+    let room = Room::new();
+    let mut command = room.command("logs/*.log", &["stdout:"], &["--shutdown-timeout", "300ms"]);
+    command.args(["--admin-addr", "127.0.0.1:0", "--log-format", "json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    write(&room.log("a.log"), "line 0\n");
+    let mut said = String::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    while !said.contains("does not confirm") {
+        let mut part = [0; 1024];
+        let read = stderr.read(&mut part).unwrap();
+        assert!(read > 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(69), "what was not taken is not confirmed");
+}
+
+#[test]
+fn append_to_delivery_latency() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("a.log"));
+    let _agent = room.agent(&receiver.sink(), &[]);
+    write_numbers(&mut file, 0..1);
+    receiver.expect_numbers(1);
+    let mut times: Vec<_> = (1..200)
+        .map(|number| {
+            let written = Instant::now();
+            write_numbers(&mut file, number..=number);
+            while receiver.records().len() <= number {
+                assert!(written.elapsed() < testkit::wait::DEADLINE);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            written.elapsed()
+        })
+        .collect();
+    times.sort();
+    let at = |percent: usize| times[times.len() * percent / 100];
+    println!(
+        "append to delivery: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
+        at(50),
+        at(90),
+        at(99),
+        times[198]
+    );
+    // The aim is 20 ms at p99 on a quiet machine; a machine that runs all tests at once is given more.
+    assert!(at(50) < Duration::from_millis(50), "p50 {:?}", at(50));
+}
