@@ -128,7 +128,7 @@ impl StateDir {
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read")
+                    tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read");
                 }
             }
         }

@@ -136,7 +136,8 @@ impl Chunk {
         for Part { origin, segment, .. } in &self.parts {
             hash.update(format!("{} {} {}\n", origin.id, segment.start.0, segment.end.0));
         }
-        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        let half = hash.finalize().iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte));
+        format!("{half:032x}")
     }
 }
 

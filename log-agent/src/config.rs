@@ -123,8 +123,8 @@ impl Flags {
         };
         let mut names: Vec<_> = self.sink.iter().map(SinkUrl::name).collect();
         names.sort();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("--sink {} is given twice; each sink needs an URL of its own", twice[0]));
+        if let Some([twice, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+            return Err(format!("--sink {twice} is given twice; each sink needs an URL of its own"));
         }
         if self.rescan_period < Duration::from_millis(10) {
             return Err("--rescan-period is too short: at least 10ms".to_owned());

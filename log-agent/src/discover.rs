@@ -53,7 +53,7 @@ impl Glob {
         }
     }
 
-    fn paths(&self, text: &str) -> Vec<PathBuf> {
+    fn paths(text: &str) -> Vec<PathBuf> {
         // The pattern was parsed before. A directory that cannot be read is said by whoever opens what is in it.
         glob::glob_with(text, MATCH).map(|paths| paths.filter_map(Result::ok).collect()).unwrap_or_default()
     }
@@ -67,7 +67,7 @@ impl Glob {
             None => Vec::new(),
         };
         if let Some(parent) = Path::new(&self.text).parent().and_then(Path::to_str) {
-            found.extend(self.paths(parent).into_iter().filter(|path| path.is_dir()));
+            found.extend(Self::paths(parent).into_iter().filter(|path| path.is_dir()));
         }
         found
     }
@@ -193,7 +193,7 @@ impl Discovery {
             }
         }
         self.watch(directories);
-        let found = self.include.iter().flat_map(|glob| glob.paths(&glob.text));
+        let found = self.include.iter().flat_map(|glob| Glob::paths(&glob.text));
         let mut paths: Vec<_> =
             found.filter(|path| !self.exclude.iter().any(|glob| glob.matches(path))).collect();
         paths.sort();
@@ -212,7 +212,7 @@ impl Discovery {
 
     fn watch(&mut self, directories: BTreeSet<PathBuf>) {
         self.watched.retain(|directory, inode| {
-            let same = std::fs::metadata(&*directory).is_ok_and(|metadata| metadata.ino() == *inode);
+            let same = std::fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *inode);
             if !same && let Some(watcher) = &mut self.watcher {
                 // Fails where the kernel has already ended it.
                 drop(watcher.unwatch(directory));
@@ -229,11 +229,11 @@ impl Discovery {
     fn add_watch(&mut self, directory: PathBuf) {
         let Some(watcher) = &mut self.watcher else { return };
         let inode = std::fs::metadata(&directory).map_err(notify::Error::io);
-        let watched = inode.and_then(|metadata| {
+        let outcome = inode.and_then(|metadata| {
             watcher.watch(&directory, RecursiveMode::NonRecursive)?;
             Ok(metadata.ino())
         });
-        match watched {
+        match outcome {
             Ok(inode) => {
                 self.watched.insert(directory, inode);
             }

@@ -77,12 +77,11 @@ impl<'a> Envelope<'a> {
 /// given exactly next to it.
 fn body(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"body\":");
-    match std::str::from_utf8(text) {
-        Ok(text) => string(text, out),
-        Err(_) => {
-            string(&String::from_utf8_lossy(text), out);
-            splice(out, b",\"body_base64\":\"", STANDARD.encode(text).as_bytes(), b"\"");
-        }
+    if let Ok(text) = std::str::from_utf8(text) {
+        string(text, out);
+    } else {
+        string(&String::from_utf8_lossy(text), out);
+        splice(out, b",\"body_base64\":\"", STANDARD.encode(text).as_bytes(), b"\"");
     }
 }
 
