@@ -8,6 +8,7 @@ use lifecycle::healthcheck::Healthcheck;
 use lifecycle::units;
 
 use crate::credentials::Login;
+use crate::gate::Gates;
 use crate::location::SourceUrl;
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
@@ -82,6 +83,14 @@ pub struct Options {
     /// Age of the last successful sync from which /readyz answers 503; without it, old content stays ready content
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub max_staleness: Option<Duration>,
+
+    /// Time from one re-reading of the published release to the next, which repairs what was damaged; 0s for never
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::duration)]
+    pub verify_period: Duration,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub gates: Gates,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -183,6 +192,10 @@ pub struct Limits {
     /// Largest release, all its files together
     #[arg(long = "max-size", value_name = "SIZE", default_value = "10GiB", value_parser = units::size)]
     pub size: u64,
+
+    /// Space that a new release has to leave free on the volume
+    #[arg(long = "min-free", value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
+    pub min_free: u64,
 }
 
 /// What the command line asks for.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lifecycle::exit::Exit;
 
 use crate::credentials::CredentialError;
+use crate::gate::GateError;
 use crate::location::OutsideBase;
 use crate::manifest::ManifestError;
 use crate::source::SourceError;
@@ -29,6 +30,9 @@ pub enum SyncError {
     /// Its manifest points at files that are not its own.
     #[error(transparent)]
     OutsideBase(#[from] OutsideBase),
+    /// What it has may not replace what is served.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// It served another file than its manifest promised.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -46,7 +50,7 @@ impl SyncError {
             }
             Self::Source(_) => Exit::Unavailable,
             Self::Credential(error) => error.exit(),
-            Self::Manifest(_) | Self::OutsideBase(_) | Self::Mismatch(_) => Exit::Refused,
+            Self::Manifest(_) | Self::OutsideBase(_) | Self::Gate(_) | Self::Mismatch(_) => Exit::Refused,
             Self::Volume(error) => error.exit(),
         }
     }
@@ -62,6 +66,7 @@ impl SyncError {
             Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
                 "manifest"
             }
+            Self::Gate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
             Self::Volume(_) => "volume",
         }

@@ -6,10 +6,12 @@
 //! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it
 //! - [`manifest`], [`path`], [`release`]: what it says, once it is checked; what a release is known by
 //! - [`plan`]: what the volume has already, and what is new
+//! - [`gate`]: whether it may replace what is served
 //! - [`stage`], [`fetch`]: a release is put together where nobody sees it
 //! - [`publish`]: it becomes visible, in one step and for good
 //! - [`retain`]: old releases go when nobody can need them any more
-//! - [`volume`]: the layout that the three before share, its lock, and what a crash leaves
+//! - [`verify`]: what was published is read again, and put right
+//! - [`volume`]: the layout that all of these share, its lock, and what a crash leaves
 //! - [`sync`]: one sync from beginning to end; [`failure`]: why it did not end well
 //! - [`run`] (here): when to sync, with [`backoff`] and [`demand`]
 //! - [`status`], [`metrics`]: what the outside is told
@@ -23,6 +25,7 @@ pub mod demand;
 pub mod failure;
 pub mod fault;
 pub mod fetch;
+pub mod gate;
 pub mod location;
 pub mod manifest;
 pub mod metrics;
@@ -36,10 +39,12 @@ pub mod source;
 pub mod stage;
 pub mod status;
 pub mod sync;
+pub mod verify;
 pub mod volume;
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use lifecycle::Container;
@@ -47,15 +52,17 @@ use lifecycle::admin::{self, Admin};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::signals::Signals;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::demand::{Asked, Reply};
+use crate::demand::{Asked, Demand, Reply};
 use crate::failure::SyncError;
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::status::Status;
-use crate::sync::{Outcome, Syncer};
+use crate::sync::{Outcome, Syncer, Verdict};
 use crate::volume::{Volume, on_disk};
 
 /// Who this container is.
@@ -69,8 +76,8 @@ pub const CONTAINER: Container =
 pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(), Failure> {
     let mut registry = admin::registry(&CONTAINER);
     let metrics = Metrics::new(&mut registry);
-    let (asker, mut demand) = demand::channel();
-    let (mut syncer, release) = prepare(&config, metrics.clone()).await?;
+    let (asker, demand) = demand::channel();
+    let (syncer, release) = prepare(&config, metrics.clone()).await?;
     let options = &config.options;
     let volume = config.volume.display().to_string();
     let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));
@@ -78,33 +85,97 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let _admin = Admin::new(CONTAINER, report, registry, signals.shutdown.clone())
         .action("/sync", move || asker.clone().ask())
         .serve(admin);
-    let mut backoff = Backoff::new(options.period, options.max_backoff);
-    let mut waiting = Asked::default();
-    loop {
-        demand.join(&mut waiting);
-        let started = Instant::now();
-        let outcome = tokio::select! {
-            outcome = syncer.sync() => outcome,
-            // What was staged so far is swept at the next start, as after a crash.
-            () = signals.shutdown.cancelled() => return Ok(()),
-        };
-        let took = started.elapsed();
-        metrics.ended(&outcome, took);
-        let body = status.ended(&outcome, took);
-        let wait = match &outcome {
-            Ok(_) => backoff.after_success(),
-            Err(error) => backoff.after_failure(error.retry_after()),
-        };
-        log(&outcome, took, &backoff, wait);
-        status.waiting(wait, backoff.failures());
-        let status_code = outcome.as_ref().map_or_else(status_for, |_| StatusCode::OK);
-        std::mem::take(&mut waiting).answer(&Reply { status: status_code, body });
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = signals.hangup.notified() => {}
-            first = demand.first() => waiting = first,
-            () = signals.shutdown.cancelled() => return Ok(()),
+    let backoff = Backoff::new(options.period, options.max_backoff);
+    let verify_period = Some(options.verify_period).filter(|period| !period.is_zero());
+    let puller = Puller { syncer, metrics, status, backoff, demand, verify_period, hangup: signals.hangup };
+    tokio::select! {
+        never = puller.turn() => match never {},
+        // What was staged so far is swept at the next start, as after a crash.
+        () = signals.shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// The loop: sync, tell, wait for a reason to sync again.
+struct Puller {
+    syncer: Syncer,
+    metrics: Metrics,
+    status: Arc<Status>,
+    backoff: Backoff,
+    demand: Demand,
+    verify_period: Option<Duration>,
+    hangup: Arc<Notify>,
+}
+
+impl Puller {
+    async fn turn(mut self) -> Infallible {
+        let mut next_verification = self.verify_period.map(|period| Instant::now() + period);
+        let mut waiting = Asked::default();
+        loop {
+            self.demand.join(&mut waiting);
+            let (outcome, wait) = self.sync().await;
+            waiting.answer(&self.reply(&outcome));
+            let next_sync = Instant::now() + wait;
+            waiting = loop {
+                tokio::select! {
+                    () = sleep_until(next_sync) => break Asked::default(),
+                    () = self.hangup.notified() => break Asked::default(),
+                    first = self.demand.first() => break first,
+                    () = due(next_verification) => {
+                        self.verify().await;
+                        next_verification = self.verify_period.map(|period| Instant::now() + period);
+                    }
+                }
+            };
         }
+    }
+
+    /// Syncs, says how it went, and returns when to sync again.
+    async fn sync(&mut self) -> (Result<Outcome, SyncError>, Duration) {
+        let started = Instant::now();
+        let outcome = self.syncer.sync().await;
+        let took = started.elapsed();
+        self.metrics.ended(&outcome, took);
+        self.status.ended(&outcome, took);
+        let wait = match &outcome {
+            Ok(_) => self.backoff.after_success(),
+            Err(error) => self.backoff.after_failure(error.retry_after()),
+        };
+        log(&outcome, took, &self.backoff, wait);
+        self.status.waiting(wait, self.backoff.failures());
+        (outcome, wait)
+    }
+
+    fn reply(&self, outcome: &Result<Outcome, SyncError>) -> Reply {
+        Reply {
+            status: outcome.as_ref().map_or_else(status_for, |_| StatusCode::OK),
+            body: self.status.describe(outcome),
+        }
+    }
+
+    /// Looks at what is published; a release that is gone altogether is put together again at once.
+    async fn verify(&mut self) {
+        match self.syncer.verify().await {
+            Ok(Verdict::Sound) => tracing::debug!("the published release is sound"),
+            Ok(Verdict::Repaired(files)) => {
+                self.metrics.repaired(files);
+                tracing::info!(files, "repaired");
+            }
+            Ok(Verdict::Lost) => {
+                tracing::warn!("the published release is gone from the volume, pulling it again");
+                if let Ok(Outcome::Published(publication)) = self.sync().await.0 {
+                    self.metrics.repaired(publication.files);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot repair; the next sync tries again"),
+        }
+    }
+}
+
+/// Never, where there is no such time.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

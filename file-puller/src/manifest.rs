@@ -189,7 +189,7 @@ fn check(wire: Wire<'_>, limits: &Limits) -> Result<Manifest, ManifestError> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 3, file_size: 100, size: 150 };
+    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 3, file_size: 100, size: 150, min_free: 0 };
     const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
     fn with(files: &str) -> String {

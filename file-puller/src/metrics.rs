@@ -26,6 +26,7 @@ pub struct Metrics {
     fetched_files: Counter,
     fetched_bytes: Counter,
     reused_files: Counter,
+    repaired_files: Counter,
     old_releases: Gauge,
     in_step_at: InStepAt,
 }
@@ -54,6 +55,7 @@ impl Metrics {
             fetched_files: Counter::default(),
             fetched_bytes: Counter::default(),
             reused_files: Counter::default(),
+            repaired_files: Counter::default(),
             old_releases: Gauge::default(),
             in_step_at: InStepAt(Arc::new(Mutex::new(Instant::now()))),
         };
@@ -70,6 +72,8 @@ impl Metrics {
         registry.register_with_unit("fetched", help, Unit::Bytes, metrics.fetched_bytes.clone());
         let help = "Files of new releases that were on the volume already";
         registry.register("reused_files", help, metrics.reused_files.clone());
+        let help = "Files of the published release that were found damaged and put right";
+        registry.register("repaired_files", help, metrics.repaired_files.clone());
         let help = "Releases on the volume besides the current one";
         registry.register("old_releases", help, metrics.old_releases.clone());
         registry.register_collector(Box::new(metrics.in_step_at.clone()));
@@ -102,6 +106,11 @@ impl Metrics {
     /// Counts files that did not have to be fetched.
     pub fn reused(&self, files: usize) {
         self.reused_files.inc_by(files as u64);
+    }
+
+    /// Counts files that were put right.
+    pub fn repaired(&self, files: usize) {
+        self.repaired_files.inc_by(files as u64);
     }
 
     /// Notes how many old releases there are.

@@ -95,7 +95,8 @@ fn sources(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Sourc
     Ok(sources)
 }
 
-fn plausible(tree: BorrowedFd<'_>, path: &ReleasePath, file: &ManifestFile) -> bool {
+/// Whether a file can be what its manifest says, as far as its size and mode tell.
+pub(crate) fn plausible(tree: BorrowedFd<'_>, path: &ReleasePath, file: &ManifestFile) -> bool {
     rustix::fs::statat(tree, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && u64::try_from(stat.st_size) == Ok(file.size)

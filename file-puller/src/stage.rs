@@ -95,6 +95,11 @@ impl Staging {
         &self.volume
     }
 
+    /// The staged tree.
+    pub(crate) fn tree(&self) -> BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.tree)
+    }
+
     /// Takes over a file of an earlier release: a hard link, so it costs neither transfer nor space.
     ///
     /// # Errors

@@ -56,8 +56,8 @@ impl Status {
         Self { source, volume, max_staleness, state: Mutex::new(state) }
     }
 
-    /// Notes how a sync ended, and returns what is said about it.
-    pub fn ended(&self, outcome: &Result<Outcome, SyncError>, took: Duration) -> Value {
+    /// Notes how a sync ended.
+    pub fn ended(&self, outcome: &Result<Outcome, SyncError>, took: Duration) {
         let mut state = self.state();
         match outcome {
             Ok(Outcome::Published(publication)) => {
@@ -71,8 +71,12 @@ impl Status {
             state.in_step = Instant::now();
         }
         let result = describe(outcome, state.release.as_ref());
-        state.last_sync = Some(LastSync { ended: SystemTime::now(), took, result: result.clone() });
-        result
+        state.last_sync = Some(LastSync { ended: SystemTime::now(), took, result });
+    }
+
+    /// What is said about a sync that ended.
+    pub fn describe(&self, outcome: &Result<Outcome, SyncError>) -> Value {
+        describe(outcome, self.state().release.as_ref())
     }
 
     /// Notes when the next sync will be, and how many before it have failed.

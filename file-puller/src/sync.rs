@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::config::{Config, Limits};
 use crate::failure::SyncError;
 use crate::fetch::Fetcher;
+use crate::gate::Gates;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Sources, plan};
@@ -19,6 +20,7 @@ use crate::release::ReleaseId;
 use crate::retain::Retained;
 use crate::source::{FetchedManifest, Freshness, Source, Validator};
 use crate::stage::Staging;
+use crate::verify::{damaged, restore};
 use crate::volume::{Volume, VolumeError, on_disk};
 
 /// How often a long sync says how far it is.
@@ -48,15 +50,29 @@ pub struct Publication {
     pub fetched_bytes: u64,
 }
 
+/// What a look at the published release found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every file is what was published, or nothing was published yet.
+    Sound,
+    /// So many files were not, and are again.
+    Repaired(usize),
+    /// `current` does not lead to it any more: a sync has to put it together again.
+    Lost,
+}
+
 /// Keeps one volume in step with one source.
 #[derive(Debug)]
 pub struct Syncer {
     source: Source,
     volume: Arc<Volume>,
     limits: Limits,
+    gates: Gates,
     concurrency: usize,
     retained: Retained,
     metrics: Metrics,
+    /// The release that is served as far as we know.
+    published: Option<ReleaseId>,
     /// The release that is in place because of the manifest with this validator.
     known: Option<(ReleaseId, Validator)>,
 }
@@ -79,7 +95,9 @@ impl Syncer {
         let retained = Retained::new(options.retention, old, Instant::now());
         let volume = Arc::new(volume);
         let (limits, concurrency) = (options.limits, options.transfer.concurrency);
-        Ok(Self { source, volume, limits, concurrency, retained, metrics, known: None })
+        let gates = options.gates.clone();
+        let published = current;
+        Ok(Self { published, source, volume, limits, gates, concurrency, retained, metrics, known: None })
     }
 
     /// Brings the volume in step.
@@ -108,6 +126,43 @@ impl Syncer {
         outcome
     }
 
+    /// Re-reads the published release and puts right what is damaged.
+    ///
+    /// # Errors
+    /// Why it could not be put right; the next sync then puts the whole release together again.
+    pub async fn verify(&mut self) -> Result<Verdict, SyncError> {
+        self.source.renew_credential().await?;
+        let verdict = self.repair().await;
+        if !matches!(verdict, Ok(Verdict::Sound | Verdict::Repaired(_))) {
+            // Makes the next sync compare the volume with the manifest, whether or not that has changed.
+            self.known = None;
+        }
+        let volume = Arc::clone(&self.volume);
+        on_disk(move || volume.sweep_staging()).await?;
+        verdict
+    }
+
+    async fn repair(&self) -> Result<Verdict, SyncError> {
+        let Some(id) = self.published.clone() else { return Ok(Verdict::Sound) };
+        let (volume, published) = (Arc::clone(&self.volume), id.clone());
+        let found = on_disk(move || {
+            if volume.current()?.as_ref() != Some(&published) {
+                return Ok(None);
+            }
+            let Some(manifest) = volume.manifest(&published) else { return Ok(None) };
+            damaged(&volume, &published, &manifest).map(Some)
+        });
+        let Some(damaged) = found.await.map_err(SyncError::Volume)? else { return Ok(Verdict::Lost) };
+        let (count, damaged) = (damaged.files.len(), Arc::new(damaged));
+        let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
+        tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
+        let (volume, manifest) = (Arc::clone(&self.volume), Arc::clone(&damaged));
+        let staging = on_disk(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
+        self.fetch_all(&staging, &damaged, (0..count).collect(), Freshness::Cached).await?;
+        on_disk(move || restore(&staging, &damaged)).await?;
+        Ok(Verdict::Repaired(count))
+    }
+
     async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
         let volume = Arc::clone(&self.volume);
         let current = on_disk(move || volume.current()).await?;
@@ -121,12 +176,16 @@ impl Syncer {
             },
         };
         let (volume, limits, base) = (Arc::clone(&self.volume), self.limits, self.source.url().clone());
+        let (gates, served) = (self.gates.clone(), current.clone());
         let (id, manifest, plan) = on_disk(move || {
             let manifest = Manifest::parse(&json, &limits)?;
             drop(json);
             base.covers(&manifest)?;
             let id = manifest.id();
             let plan = plan(&volume, &id, &manifest)?;
+            if !matches!(plan, Plan::InStep) {
+                gates.check(&manifest, served.and_then(|id| volume.manifest(&id)).as_ref())?;
+            }
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
         .await?;
@@ -142,6 +201,7 @@ impl Syncer {
         if let Outcome::Published(_) = outcome {
             self.retained.published(&id, current, Instant::now());
         }
+        self.published = Some(id.clone());
         self.known = validator.map(|validator| (id, validator));
         Ok(outcome)
     }
@@ -161,6 +221,9 @@ impl Syncer {
         })
         .await?;
         let publication = self.publication(id, manifest, &to_fetch);
+        let (volume, needed, min_free) =
+            (Arc::clone(&self.volume), publication.fetched_bytes, self.limits.min_free);
+        on_disk(move || volume.has_room_for(needed, min_free)).await?;
         self.fetch_all(&staging, manifest, to_fetch, freshness).await?;
         on_disk(move || publish(&staging)).await?;
         Ok(Outcome::Published(publication))

@@ -184,9 +184,30 @@ impl Volume {
     pub fn manifest(&self, id: &ReleaseId) -> Option<Manifest> {
         let json = fs::read(self.path.join(RELEASES).join(manifest_name(id))).ok()?;
         // It was within the limits of its day, which need not be today's.
-        let unlimited = Limits { manifest: u64::MAX, files: usize::MAX, file_size: u64::MAX, size: u64::MAX };
+        let unlimited = Limits {
+            manifest: u64::MAX,
+            files: usize::MAX,
+            file_size: u64::MAX,
+            size: u64::MAX,
+            min_free: 0,
+        };
         let manifest = Manifest::parse(&json, &unlimited).ok()?;
         (manifest.id() == *id).then_some(manifest)
+    }
+
+    /// Makes sure that so many more bytes fit and `min_free` stays free, before any of them is fetched.
+    ///
+    /// # Errors
+    /// Where they do not, with both numbers.
+    pub fn has_room_for(&self, bytes: u64, min_free: u64) -> Result<(), VolumeError> {
+        let stat = rustix::fs::fstatvfs(&self.root).doing(|| format!("ask how much space {self} has"))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if bytes.saturating_add(min_free) <= free {
+            return Ok(());
+        }
+        let [bytes, free, min_free] = [bytes, free, min_free].map(bytesize::ByteSize);
+        let cause = format!("it has {free} free, and --min-free {min_free} of that is to stay free");
+        Err(io::Error::new(io::ErrorKind::StorageFull, cause)).doing(|| format!("stage {bytes} on {self}"))
     }
 
     /// Empties the private directory.

@@ -9,9 +9,11 @@ mod content;
 mod puller;
 
 mod crashes;
+mod gates;
 mod lifecycle;
 mod refusals;
 mod releases;
+mod repairs;
 mod requests;
 mod secrets;
 mod transfers;

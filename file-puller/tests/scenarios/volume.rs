@@ -136,6 +136,42 @@ fn two_pullers_one_volume() {
     assert_eq!(code, 0, "{stderr}");
 }
 
+#[test]
+fn disk_full_while_staging() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    // A limit on the size of files is a disk that is full for whoever writes beyond it, and needs no disk of the test's own.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' XFSZ && ulimit -f 1000 && exec \"$@\"", "sh", BINARY, "--period", "1h"]);
+    command.args(["--source", &manager.url(), "--volume"]).arg(volume.path());
+    let process = testkit::Process::start_command(command);
+    assert_eq!(sync(&process)["result"], "unchanged");
+    let before = (volume.tree(), volume.current());
+    manager.put("large", vec![1; 3_000_000]);
+    let answer = crate::puller::try_sync(&process);
+    assert_eq!((answer.status(), answer.json()["reason"].as_str()), (500, Some("volume")));
+    let error = answer.json()["error"].as_str().expect("an error").to_owned();
+    assert!(
+        error.starts_with("cannot write large of release ") && error.contains("File too large"),
+        "{error}"
+    );
+    assert_eq!((volume.tree(), volume.current()), before);
+    assert_eq!(volume.staging(), [] as [&str; 0], "the space is given back");
+    manager.remove("large");
+    manager.put("small", "fits");
+    publishes(&process, &volume, &manager);
+}
+
+#[test]
+fn disk_too_small_for_the_release() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let (code, stderr) =
+        once(&manager.url(), &volume.path(), &["--min-free", "1000000TiB", "--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    assert!(stderr.contains("free") && stderr.contains("--min-free"), "{stderr}");
+    assert_eq!(manager.asked(), ["/site/manifest.json"], "nothing is fetched that does not fit");
+    volume.assert_nothing_written();
+}
+
 /// What the umask takes away, readers under another user would miss.
 #[test]
 fn umask_has_no_say() {

@@ -1,0 +1,87 @@
+//! A published release that is damaged on the volume.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+
+use testkit::{Process, wait_until};
+
+use crate::content::ContentManager;
+use crate::puller::{Volume, metric, start_in_step, try_sync};
+
+const SITE: &[(&str, &str)] =
+    &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("img/pod.svg", "<svg/>")];
+
+/// A puller that looks at its release all the time and does not sync by itself.
+fn verifying() -> (ContentManager, Volume, Process) {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let process = start_in_step(&manager, &volume, &["--verify-period", "50ms"]);
+    (manager, volume, process)
+}
+
+fn repaired(process: &Process) -> f64 {
+    metric(process, "file_puller_repaired_files_total")
+}
+
+#[track_caller]
+fn is_whole_again(manager: &ContentManager, volume: &Volume, process: &Process, files: f64) {
+    wait_until(&format!("repaired; stderr so far: {}", process.stderr()), || repaired(process) >= files);
+    assert_eq!(volume.tree(), manager.site().files);
+    assert!((repaired(process) - files).abs() < 0.5, "{}", repaired(process));
+    wait_until("staging is swept", || volume.staging().is_empty());
+}
+
+#[test]
+fn release_file_edited() {
+    let (manager, volume, process) = verifying();
+    let (path, inode) = (volume.join("current/index.html"), volume.inode("index.html"));
+    let mut reader = File::open(&path).expect("it is there");
+    // The same length: only the digest tells.
+    fs::write(&path, "<h1>h4ck3d</h1>".get(..14).expect("long enough")).expect("it can be written");
+    is_whole_again(&manager, &volume, &process, 1.0);
+    assert_ne!(volume.inode("index.html"), inode, "through a new inode");
+    let mut seen = String::new();
+    reader.read_to_string(&mut seen).expect("it can be read");
+    assert!(seen.contains("h4ck3d"), "who had it open keeps what he has");
+    assert_eq!(manager.asked(), ["/site/index.html"]);
+}
+
+#[test]
+fn release_file_deleted() {
+    let (manager, volume, process) = verifying();
+    fs::remove_dir_all(volume.join("current/css")).expect("it was there");
+    fs::remove_file(volume.join("current/img/pod.svg")).expect("it was there");
+    is_whole_again(&manager, &volume, &process, 2.0);
+}
+
+#[test]
+fn release_file_replaced_by_a_link() {
+    let (manager, volume, process) = verifying();
+    fs::write(volume.above().join("elsewhere"), "<h1>hello</h1>").expect("a file");
+    fs::remove_file(volume.join("current/index.html")).expect("it was there");
+    std::os::unix::fs::symlink(volume.above().join("elsewhere"), volume.join("current/index.html"))
+        .expect("a link");
+    is_whole_again(&manager, &volume, &process, 1.0);
+}
+
+#[test]
+fn link_target_deleted() {
+    let (manager, volume, process) = verifying();
+    fs::remove_dir_all(volume.join("releases").join(volume.current().expect("published")))
+        .expect("it was there");
+    is_whole_again(&manager, &volume, &process, 3.0);
+}
+
+/// A file whose place is a directory now cannot be renamed over: then the whole release is put together again.
+#[test]
+fn release_file_became_a_directory() {
+    let (manager, volume, process) = verifying();
+    fs::remove_file(volume.join("current/index.html")).expect("it was there");
+    fs::create_dir_all(volume.join("current/index.html/x")).expect("a directory");
+    process.event("it is said", |event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("cannot repair"))
+    });
+    wait_until("repaired", || {
+        try_sync(&process).status() == 200 && volume.join("current/index.html").is_file()
+    });
+    assert_eq!(volume.tree(), manager.site().files);
+}
