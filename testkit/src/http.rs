@@ -19,6 +19,18 @@ pub struct Message {
 }
 
 impl Message {
+    /// A response that another program has received, such as `curl --include`.
+    ///
+    /// # Errors
+    /// Where it is cut short or not HTTP.
+    pub fn parse(response: &[u8]) -> std::io::Result<Self> {
+        let mut reader = response;
+        let mut message = read_head(&mut reader)?;
+        // The program has undone the transfer coding, so that the rest is the body whatever the headers say of it.
+        message.body = reader.to_vec();
+        Ok(message)
+    }
+
     /// The status code of a response.
     pub fn status(&self) -> u16 {
         let code = self.start.split(' ').nth(1).and_then(|code| code.parse().ok());

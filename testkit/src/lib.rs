@@ -8,7 +8,7 @@
 //! Everything blocks: a test reads from top to bottom, and shares no runtime with what it tests.
 
 // A panic is how a test fails, so here everything may; saying it again at each function would say nothing.
-#![allow(clippy::missing_panics_doc, clippy::panic, clippy::format_push_string)]
+#![allow(clippy::missing_panics_doc, clippy::panic, clippy::print_stdout, clippy::format_push_string)]
 
 pub mod http;
 pub mod process;

@@ -141,6 +141,10 @@ impl Drop for Process {
         // Already ended is as good as killed.
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            // What the process said is half of why the test failed; the harness shows it with the failure.
+            println!("process {} said:\n{}", self.id(), self.stderr());
+        }
     }
 }
 

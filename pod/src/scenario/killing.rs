@@ -24,15 +24,21 @@ const UNWRITTEN: Duration = Duration::from_millis(50);
 /// What was seen instead.
 pub fn kill_any_container(pod: &dyn Engine) -> Result<()> {
     let load = Load { pod, tag: unique_tag(), answered: AtomicUsize::new(0), over: AtomicBool::new(false) };
-    let (answered, server_died) = std::thread::scope(|scope| {
+    let (traffic, kill_asked) = std::thread::scope(|scope| {
         let running = scope.spawn(|| load.run());
         let killed = kill_each(&load);
         load.over.store(true, Ordering::SeqCst);
-        let answered = running.join().map_err(|_| anyhow::anyhow!("the load generator panicked"))??;
-        anyhow::Ok((answered, killed?))
+        let traffic = running.join().map_err(|_| anyhow::anyhow!("the load generator panicked"))??;
+        anyhow::Ok((traffic, killed?))
     })?;
 
-    let last_moment = |at| server_died.checked_duration_since(at).is_some_and(|before| before < UNWRITTEN);
+    // An engine may take its time to carry out a kill and to report it; the first request that fails tells the moment.
+    let Traffic { answered, failed } = traffic;
+    let died = failed.into_iter().find(|at| *at >= kill_asked);
+    let last_moment = |at| {
+        let before = died.and_then(|died| died.checked_duration_since(at));
+        before.is_some_and(|before| before < UNWRITTEN)
+    };
     let missing = || {
         let seen = seen(pod, &load.tag);
         let unseen = answered.iter().filter(|(query, at)| !seen.contains_key(query) && !last_moment(*at));
@@ -45,20 +51,20 @@ pub fn kill_any_container(pod: &dyn Engine) -> Result<()> {
     })
 }
 
-/// Kills all three, and tells when the server died.
+/// Kills all three, and tells when the server's death was asked for.
 fn kill_each(load: &Load<'_>) -> Result<Instant> {
-    let mut server_died = Instant::now();
+    let mut server_killed = Instant::now();
     for name in Name::ALL {
         load.wait_for_more()?;
         pod_is_ready(load.pod, name)?;
-        load.pod.kill(name).with_context(|| format!("cannot kill {}", name.as_str()))?;
         if name == Name::WebServer {
-            server_died = Instant::now();
+            server_killed = Instant::now();
         }
+        load.pod.kill(name).with_context(|| format!("cannot kill {}", name.as_str()))?;
         load.wait_for_more().with_context(|| format!("after the death of {}", name.as_str()))?;
         pod_is_ready(load.pod, name)?;
     }
-    Ok(server_died)
+    Ok(server_killed)
 }
 
 fn pod_is_ready(pod: &dyn Engine, name: Name) -> Result<()> {
@@ -76,10 +82,19 @@ struct Load<'a> {
     over: AtomicBool,
 }
 
+/// What became of the requests.
+#[derive(Default)]
+struct Traffic {
+    /// The queries of those that got a whole answer, and when.
+    answered: Vec<(String, Instant)>,
+    /// When the others failed.
+    failed: Vec<Instant>,
+}
+
 impl Load<'_> {
-    /// The queries of all requests that got a whole answer, and when.
-    fn run(&self) -> Result<Vec<(String, Instant)>> {
-        let mut answered = Vec::new();
+    /// Asks until it is over.
+    fn run(&self) -> Result<Traffic> {
+        let mut traffic = Traffic::default();
         for number in 0.. {
             if self.over.load(Ordering::SeqCst) {
                 break;
@@ -89,13 +104,14 @@ impl Load<'_> {
             if let Ok(answer) = self.pod.get(&format!("/?{query}")) {
                 ensure!(answer.status() == 200, "/?{query} answers {}", answer.start);
                 ensure!(answer.text().contains("</html>"), "/?{query} answers half a page");
-                answered.push((query, Instant::now()));
+                traffic.answered.push((query, Instant::now()));
                 self.answered.fetch_add(1, Ordering::SeqCst);
             } else {
+                traffic.failed.push(Instant::now());
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        Ok(answered)
+        Ok(traffic)
     }
 
     fn wait_for_more(&self) -> Result<()> {

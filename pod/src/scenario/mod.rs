@@ -5,9 +5,11 @@
 //! - [`log`]: from a request to the log sink
 //! - [`network`]: one address, one port space
 //! - [`killing`]: any container may die at any time
+//! - [`containers`]: what only containers can show
 //!
 //! A scenario leaves the Pod as healthy as it found it, so that several can run one after the other on one Pod.
 
+pub mod containers;
 pub mod content;
 pub mod killing;
 pub mod log;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::engine::Engine;
+use crate::engine::{Containers, Engine};
 
 /// What every scenario is.
 pub type Scenario = fn(&dyn Engine) -> Result<()>;
@@ -31,6 +33,25 @@ pub const ALL: [(&str, Scenario); 6] = [
     ("info_from_a_neighbour", network::info_from_a_neighbour),
     ("kill_any_container", killing::kill_any_container),
 ];
+
+/// What a scenario for containers is.
+pub type ContainerScenario = fn(&dyn Containers) -> Result<()>;
+
+/// Those that only containers can show; the last one is the end of the Pod.
+pub const ON_CONTAINERS: [(&str, ContainerScenario); 3] = [
+    ("twocontainers", containers::twocontainers),
+    ("read_only_root_non_root", containers::read_only_root_non_root),
+    ("pod_shutdown_order", containers::pod_shutdown_order),
+];
+
+/// Waits until a Pod that was just started serves its content.
+///
+/// # Errors
+/// What it answers instead when `budget` is spent.
+pub fn until_it_serves(pod: &dyn Engine, budget: Duration) -> std::io::Result<()> {
+    let serves = || pod.get("/").ok().filter(|answer| answer.status() == 200).map(drop);
+    within(budget, "the Pod serves", serves).map_err(std::io::Error::other)
+}
 
 /// Waits until `probe` finds something, at most for `budget`.
 fn within<T>(budget: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> Result<T> {

@@ -50,9 +50,7 @@ impl Processes {
     }
 
     pub(crate) fn wait_until_it_serves(&self) {
-        wait_until(&format!("the Pod serves\n{}", self.stderr()), || {
-            self.get("/").is_ok_and(|answer| answer.status() == 200)
-        });
+        wait_until("the Pod serves", || self.get("/").is_ok_and(|answer| answer.status() == 200));
     }
 
     pub(crate) fn addr(&self, port: u16) -> SocketAddr {

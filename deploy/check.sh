@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Every check of deploy/ that needs no container to run: deploy/check.sh
+#
+# Installs its tools (requirements.txt) into the target folder. Fails, never skips.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '== %s\n' "$*"; }
+
+build=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+tools=$build/deploy-tools
+if ! cmp --silent deploy/requirements.txt "$tools/requirements.txt"; then
+    step "installing the tools"
+    rm -rf "$tools"
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
+    cp deploy/requirements.txt "$tools/requirements.txt"
+fi
+PATH=$tools/bin:$PATH
+
+step "shell scripts: shellcheck"
+shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify
+
+step "Dockerfile: hadolint"
+hadolint --failure-threshold style deploy/Dockerfile
+
+step "YAML: yamllint"
+yamllint --strict --config-file deploy/yamllint.yaml deploy .github
+
+step "Compose: config, by every Compose that is here"
+composes=0
+for compose in "docker compose" "docker-compose"; do
+    # The words of a command are meant to be split.
+    # shellcheck disable=SC2086
+    if $compose version >/dev/null 2>&1; then
+        $compose --file deploy/compose.yaml config --quiet
+        $compose --file deploy/compose.yaml --env-file deploy/collector.env config --quiet
+        composes=$((composes + 1))
+        echo "$compose: ok"
+    fi
+done
+[ "$composes" -gt 0 ] || { echo "check.sh: there is neither \`docker compose\` nor \`docker-compose\` here" >&2; exit 69; }
+
+step "Kubernetes: render, schemas from 1.29 to the newest, policy"
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
+cp deploy/kubernetes/twocontainers.yaml "$rendered/"
+for kustomization in deploy/kubernetes/*/kustomization.yaml deploy/kubernetes/overlays/*/kustomization.yaml; do
+    folder=$(dirname "$kustomization")
+    kubectl kustomize "$folder" >"$rendered/$(basename "$folder").yaml"
+done
+for version in 1.29 1.31 1.33 1.35 1.37; do
+    kubernetes-validate --strict --quiet --kubernetes-version "$version" "$rendered"/*.yaml
+    echo "Kubernetes $version: ok"
+done
+python deploy/policy.py --self-test "$rendered"/*.yaml

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Makes an image out of what this host has, in the part of one that cannot be pulled here. For tests, and never under the
+# name of the image that it stands in for.
+#
+#   deploy/stand-in.sh shell [podman]   shell:stand-in, with bash, curl and sleep: the lesson's `shell` container
+#   deploy/stand-in.sh rust             rust:stand-in, a Debian with a C compiler and this host's Rust: what deploy/Dockerfile
+#                                       builds on, with the crates that this host has fetched already
+set -euo pipefail
+
+what=${1-}
+engine=${2:-docker}
+command -v "$engine" >/dev/null || { echo "stand-in.sh: there is no $engine here" >&2; exit 69; }
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+
+# A program with the libraries that it is linked with, at the paths that they have here.
+take() {
+    local path
+    path=$(readlink -f "$(command -v "$1")")
+    { echo "$path"; ldd "$path" | grep -o '/[^ ]*'; } | xargs cp --parents --dereference --target-directory "$root"
+}
+
+import() {
+    tar --create --directory "$root" --owner=0 --group=0 . | "$engine" import "$@"
+}
+
+case $what in
+shell)
+    mkdir -p "$root"/usr/{bin,lib,lib64}
+    ln -s usr/bin usr/lib usr/lib64 "$root"
+    for program in bash curl sleep; do take "$program"; done
+    import --change 'ENV PATH=/usr/bin' - shell:stand-in
+    ;;
+rust)
+    command -v debootstrap >/dev/null || { echo "stand-in.sh: this needs debootstrap" >&2; exit 69; }
+    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null | grep -oE 'https?://[^ ]+/debian/?' | head -1)
+    debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$root" ${mirror:+"$mirror"} >/dev/null
+    cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    mkdir -p "$root/usr/local/cargo/bin"
+    cp -r "$(rustc --print sysroot)" "$root/usr/local/rust"
+    cp -r "$cargo_home/registry" "$root/usr/local/cargo/registry"
+    cp "$(command -v cargo-auditable)" "$root/usr/local/cargo/bin/"
+    import --change 'ENV PATH=/usr/local/cargo/bin:/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin' \
+        --change 'ENV CARGO_HOME=/usr/local/cargo' --change 'ENV CARGO_NET_OFFLINE=true' - rust:stand-in
+    ;;
+*)
+    echo "usage: $0 shell | rust [docker | podman]" >&2
+    exit 64
+    ;;
+esac
