@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
@@ -37,6 +37,25 @@ pub struct Accounts {
     pub access_log: Option<Arc<AccessLog>>,
     /// Cancelled when the drain begins: no connection is kept alive from then on.
     pub shutdown: CancellationToken,
+}
+
+impl Accounts {
+    /// Something came that was no request, and was answered with an empty `status`.
+    pub fn refused(&self, peer: SocketAddr, status: StatusCode) {
+        self.metrics.refused.inc();
+        if let Some(log) = &self.access_log {
+            log.write(&Record {
+                request: None,
+                request_id: &new_request_id(),
+                peer,
+                arrived: SystemTime::now(),
+                took: Duration::ZERO,
+                status,
+                sent: 0,
+                release: None,
+            });
+        }
+    }
 }
 
 /// A request that is being answered.
@@ -101,7 +120,7 @@ impl Drop for Exchange {
         metrics.answered(&self.request.method, *status, self.sent, took);
         if let Some(log) = &self.accounts.access_log {
             log.write(&Record {
-                request: &self.request,
+                request: Some(&self.request),
                 request_id: &self.id,
                 peer: self.peer,
                 arrived: self.arrived,
@@ -161,8 +180,10 @@ fn request_id(request: &Parts) -> HeaderValue {
             && id.len() <= REQUEST_ID_MAX
             && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
     });
-    given.cloned().unwrap_or_else(|| {
-        HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)))
-            .expect("hexadecimal digits are a header value")
-    })
+    given.cloned().unwrap_or_else(new_request_id)
+}
+
+fn new_request_id() -> HeaderValue {
+    HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)))
+        .expect("hexadecimal digits are a header value")
 }

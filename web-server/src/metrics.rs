@@ -21,6 +21,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
+    /// What came and was no HTTP request.
+    pub refused: Counter,
     /// Requests being answered.
     pub in_flight: Gauge,
     /// Times that something else began to be served.
@@ -75,6 +77,7 @@ impl Metrics {
         let metrics = Self {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
+            refused: Counter::default(),
             in_flight: Gauge::default(),
             swaps: Counter::default(),
             access_log_lines: Counter::default(),
@@ -92,6 +95,11 @@ impl Metrics {
             metrics.connections_accepted.clone(),
         );
         registry.register("http_requests", "Responses by method and status class", metrics.requests.clone());
+        registry.register(
+            "http_malformed_requests",
+            "What came and was no HTTP request",
+            metrics.refused.clone(),
+        );
         registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
         registry.register_with_unit(
             "http_request_duration",

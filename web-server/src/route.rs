@@ -23,6 +23,8 @@ use crate::site::{Root, Site};
 use crate::target::{ContentPath, Rejected};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+/// Longest path and query together that is looked at; no link comes near it.
+const TARGET_MAX: usize = 8 * 1024;
 /// The page for what is not there, from the same content.
 const NOT_FOUND_PAGE: &str = "/404.html";
 
@@ -57,7 +59,7 @@ impl Routes {
     pub async fn answer(&self, request: &Parts, peer: SocketAddr) -> Reply {
         let host = match host(request) {
             Ok(host) => host,
-            Err(reason) => return refused(reason).into(),
+            Err(reason) => return refused(StatusCode::BAD_REQUEST, reason).into(),
         };
         match request.method {
             Method::GET | Method::HEAD => {}
@@ -69,9 +71,16 @@ impl Routes {
         }
         // SECURITY: whoever frames a body for a request that has no use for one may be after how others frame it.
         if request.headers.contains_key(TRANSFER_ENCODING) {
-            return refused("a GET request with a Transfer-Encoding makes no sense\n").into();
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "a GET request with a Transfer-Encoding makes no sense\n",
+            )
+            .into();
         }
         let path = request.uri.path();
+        if path.len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
+            return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n").into();
+        }
         if let Some(endpoint) = Endpoint::at(path) {
             return self.lesson.answer(endpoint, host, peer).await.into();
         }
@@ -165,9 +174,9 @@ fn allowed(status: StatusCode, payload: Payload) -> Response<Payload> {
     response
 }
 
-/// 400, and the connection ends: what follows on it cannot be trusted to be what it seems.
-fn refused(reason: &str) -> Response<Payload> {
-    let mut response = plain(StatusCode::BAD_REQUEST, reason);
+/// Refused, and the connection ends: what follows on it cannot be trusted to be what it seems.
+fn refused(status: StatusCode, reason: &str) -> Response<Payload> {
+    let mut response = plain(status, reason);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }

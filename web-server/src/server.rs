@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -25,7 +26,7 @@ use crate::route::Routes;
 /// How long a client may take for a request's line and headers, counted from when the connection is ready for them: also
 /// how long a connection may idle between requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Request line and headers together; no browser comes near it.
+/// Request line and headers together, roughly: it is looked at when the read buffer is full. No browser comes near it.
 const HEAD_MAX: usize = 32 * 1024;
 /// How long after the signal a request may still arrive.
 const LINGER: Duration = Duration::from_millis(100);
@@ -149,5 +150,14 @@ async fn converse(
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended early");
+        if error.is_parse() {
+            // hyper has answered what was no request; that response is one like any other.
+            let status = if error.is_parse_too_large() {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            } else {
+                StatusCode::BAD_REQUEST
+            };
+            accounts.refused(peer, status);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, StatusCode, Uri, Version};
 use serde::Serialize;
 
 use crate::generation::ReleaseId;
@@ -13,8 +13,8 @@ use crate::generation::ReleaseId;
 /// One response, when it came to its end.
 #[derive(Debug)]
 pub struct Record<'a> {
-    /// What was asked.
-    pub request: &'a Parts,
+    /// What was asked; none where what came was no request.
+    pub request: Option<&'a Parts>,
     /// As the response's X-Request-Id has it.
     pub request_id: &'a HeaderValue,
     /// Who asked.
@@ -68,22 +68,22 @@ impl Record<'_> {
     /// # Panics
     /// Never: what is in a line is text and numbers.
     pub fn to_json_line(&self) -> Vec<u8> {
-        let uri = &self.request.uri;
-        let server = uri.authority().map_or_else(|| self.header(&HOST), ToString::to_string);
+        let uri = self.request.map(|request| &request.uri);
+        let server = uri.and_then(Uri::authority).map_or_else(|| self.header(&HOST), ToString::to_string);
         let line = Line {
             timestamp: humantime::format_rfc3339_micros(self.arrived).to_string(),
             client_address: self.peer.ip().to_canonical().to_string(),
-            method: self.request.method.as_str(),
-            path: uri.path(),
-            query: uri.query().unwrap_or_default(),
+            method: self.request.map_or("", |request| request.method.as_str()),
+            path: uri.map_or("", Uri::path),
+            query: uri.and_then(Uri::query).unwrap_or_default(),
             status: self.status.as_u16(),
             body_size: self.sent,
             duration: Duration::from_micros(u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX))
                 .as_secs_f64(),
-            version: match self.request.version {
-                Version::HTTP_10 => "1.0",
-                Version::HTTP_2 => "2",
-                _ => "1.1",
+            version: match self.request.map(|request| request.version) {
+                None => "",
+                Some(Version::HTTP_10) => "1.0",
+                Some(_) => "1.1",
             },
             server_address: server,
             user_agent: self.header(&USER_AGENT),
@@ -97,7 +97,7 @@ impl Record<'_> {
     }
 
     fn header(&self, name: &HeaderName) -> String {
-        self.request.headers.get(name).map(text).unwrap_or_default()
+        self.request.and_then(|request| request.headers.get(name)).map(text).unwrap_or_default()
     }
 }
 

@@ -135,23 +135,6 @@ fn content_types() {
 }
 
 #[test]
-fn host_missing() {
-    refused("GET / HTTP/1.1\r\n\r\n");
-}
-
-#[test]
-fn host_twice() {
-    refused("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n");
-}
-
-#[test]
-fn host_invalid() {
-    for host in ["", "a b", "a/b", "user@a", "a, b", "a:port", "\"a\""] {
-        refused(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-    }
-}
-
-#[test]
 fn request_id_is_echoed_if_it_is_sane() {
     let volume = Volume::with(&[("index.html", "top")]);
     let server = Server::start(&volume.root(), &[]);
@@ -185,15 +168,4 @@ fn probes_and_metrics() {
     assert_eq!(get(server.admin, "/readyz").status(), 200);
     let status = get(server.admin, "/status").json();
     assert_eq!(status["content"]["release"], "one", "{status}");
-}
-
-#[track_caller]
-fn refused(request: &str) {
-    let volume = Volume::with(&[("index.html", "top")]);
-    let server = Server::start(&volume.root(), &[]);
-    let mut connection = Connection::open(server.addr);
-    connection.send(request).unwrap();
-    assert_eq!(connection.receive("GET").unwrap().status(), 400, "{request:?}");
-    let after = connection.receive("GET").map(|message| message.start);
-    assert!(after.is_err(), "the connection is still open after {request:?}: {after:?}");
 }

@@ -11,6 +11,7 @@ mod flags;
 mod lesson;
 mod live;
 mod preconditions;
+mod protocol;
 mod ranges;
 mod releases;
 mod support;
