@@ -123,20 +123,29 @@ fn file_puller(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Contain
         .flag("--period", format!("{}ms", flags.period.as_millis()))
         .flag("--admin-addr", flags.addr(2).to_string())
         .container("file-puller", binaries.path("file-puller"), flags.addr(2));
-    if flags.sidecars == Sidecars::Native {
-        container.startup = Startup::Ready(STARTUP_BUDGET);
-    }
+    container.startup = startup(flags);
     container
+}
+
+/// Native sidecars are waited for, so that the server starts on a volume that has content; and then the server is, so that
+/// the Pod is up when we say so.
+fn startup(flags: &Flags) -> Startup {
+    match flags.sidecars {
+        Sidecars::Native => Startup::Ready(STARTUP_BUDGET),
+        Sidecars::Classic => Startup::Immediate,
+    }
 }
 
 /// Serves the content volume and writes the access log.
 fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
-    Args::default()
+    let mut container = Args::default()
         .flag("--root", volumes.content.join("current"))
         .flag("--listen", flags.addr(0).to_string())
         .flag("--access-log", volumes.logs.join("access.log"))
         .flag("--admin-addr", flags.addr(1).to_string())
-        .container("web-server", binaries.path("web-server"), flags.addr(1))
+        .container("web-server", binaries.path("web-server"), flags.addr(1));
+    container.startup = startup(flags);
+    container
 }
 
 /// Ships the access log.
