@@ -1,5 +1,6 @@
 //! The bytes of a response: none, some in memory, or a part of a file that is read while it is sent.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future as _;
 use std::io;
@@ -25,6 +26,8 @@ pub enum Payload {
     Held(Bytes),
     /// From a file.
     File(Reading),
+    /// One after the other.
+    Chain(VecDeque<Payload>),
 }
 
 /// A part of a file, read piece by piece on the blocking threads: a disk may stall, the event loop may not.
@@ -49,6 +52,7 @@ impl Payload {
             Self::Empty => 0,
             Self::Held(bytes) => bytes.len() as u64,
             Self::File(reading) => reading.left,
+            Self::Chain(payloads) => payloads.iter().map(Self::left).sum(),
         }
     }
 
@@ -58,6 +62,16 @@ impl Payload {
             *self = Self::Empty;
         }
         match self {
+            Self::Chain(payloads) => {
+                while payloads.front().is_some_and(|first| first.left() == 0) {
+                    payloads.pop_front();
+                }
+                let piece = payloads.front_mut().map_or(Poll::Ready(None), |first| first.poll_next(context));
+                if let Poll::Ready(Some(Err(_))) = piece {
+                    *self = Self::Empty;
+                }
+                piece
+            }
             Self::Empty => Poll::Ready(None),
             Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::File(reading) => {

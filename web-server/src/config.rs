@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lifecycle::units;
 
@@ -34,6 +35,22 @@ pub struct Config {
     /// Memory for the bodies of a release's smaller files; the rest is read from the volume at each request
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
     pub cache_size: u64,
+
+    /// Connections served at once; one more is answered 503 and closed
+    #[arg(long, value_name = "COUNT", default_value_t = 8192)]
+    pub max_connections: usize,
+
+    /// How long a client may take to send a request's head
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+    pub header_timeout: Duration,
+
+    /// How long a connection may idle between requests
+    #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = units::duration)]
+    pub idle_timeout: Duration,
+
+    /// How long a client may take nothing of what is being sent to it
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
+    pub send_timeout: Duration,
 
     /// Plays the content manager: serves a live manifest of the root at /manifest.json
     #[arg(long)]

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
 use crate::body::Payload;
+use crate::deadline::Turn;
 use crate::generation::ReleaseId;
 use crate::metrics::Metrics;
 use crate::route::Reply;
@@ -66,6 +67,7 @@ pub struct Exchange {
     /// Who asked.
     pub peer: SocketAddr,
     accounts: Accounts,
+    turn: Turn,
     arrived: SystemTime,
     began: Instant,
     id: HeaderValue,
@@ -75,13 +77,14 @@ pub struct Exchange {
 
 impl Exchange {
     /// A request has arrived.
-    pub fn begin(request: Parts, peer: SocketAddr, accounts: Accounts) -> Self {
+    pub fn begin(request: Parts, peer: SocketAddr, accounts: Accounts, turn: Turn) -> Self {
         accounts.metrics.in_flight.inc();
         let id = request_id(&request);
         Self {
             request,
             peer,
             accounts,
+            turn,
             arrived: SystemTime::now(),
             began: Instant::now(),
             id,
@@ -114,6 +117,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let metrics = &self.accounts.metrics;
         metrics.in_flight.dec();
+        self.turn.answered();
         // A client that left before there was an answer got none: there is nothing to account for.
         let Some((status, release)) = &self.answered else { return };
         let took = self.began.elapsed();

@@ -4,6 +4,7 @@
 //!
 //! - [`config`]: the flags
 //! - [`server`]: connections are accepted, served and drained
+//! - [`deadline`]: how long a client may take
 //! - [`exchange`]: one request and its response, accounted for when its last byte is sent
 //! - [`route`]: who answers what
 //! - [`lesson`]: the lesson's endpoints, byte for byte
@@ -25,6 +26,7 @@ pub mod conditional;
 pub mod config;
 pub mod confine;
 pub mod content_type;
+pub mod deadline;
 pub mod digest;
 pub mod exchange;
 pub mod generation;
@@ -57,12 +59,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::access_log::{AccessLog, Destination, Rotation};
 use crate::config::Config;
 use crate::confine::Directory;
+use crate::deadline::Deadlines;
 use crate::exchange::Accounts;
 use crate::lesson::Lesson;
 use crate::manifest::LiveManifest;
 use crate::metrics::Metrics;
 use crate::route::Routes;
-use crate::server::Server;
+use crate::server::{Limits, Server};
 use crate::site::Root;
 use crate::status::Status;
 
@@ -139,7 +142,15 @@ pub async fn run(
     let manifest = config.manifest.then(LiveManifest::default);
     let routes = Arc::new(Routes { root, lesson, manifest });
     let accounts = Accounts { metrics, access_log: access_log.clone(), shutdown: signals.shutdown.clone() };
-    let server = Server::new(routes, accounts);
+    let limits = Limits {
+        connections: config.max_connections,
+        deadlines: Deadlines {
+            header: config.header_timeout,
+            idle: config.idle_timeout,
+            send: config.send_timeout,
+        },
+    };
+    let server = Server::new(routes, accounts, limits);
     server.serve(listeners.content).await;
 
     let deadline = Instant::now() + shutdown_timeout;

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections accepted since the start.
     pub connections_accepted: Counter,
+    /// Connections refused because there were too many.
+    pub connections_refused: Counter,
     /// What came and was no HTTP request.
     pub refused: Counter,
     /// Requests being answered.
@@ -31,6 +33,7 @@ pub struct Metrics {
     pub access_log_lines: Counter,
     /// Access-log lines that could not be written.
     pub access_log_dropped: Counter,
+    overdue: Family<OverdueLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     durations: Histogram,
     body_bytes: Counter,
@@ -66,6 +69,36 @@ impl EncodeLabelValue for StatusClass {
     }
 }
 
+/// What a client took too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Overdue {
+    /// To send a request's head.
+    Header,
+    /// To send another request.
+    Idle,
+    /// To take what was sent.
+    Send,
+}
+
+impl EncodeLabelValue for Overdue {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Header => "header",
+            Self::Idle => "idle",
+            Self::Send => "send",
+        };
+        name.encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OverdueLabels {
+    waited_for: Overdue,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReleaseLabels {
     release: String,
@@ -77,6 +110,8 @@ impl Metrics {
         let metrics = Self {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
+            connections_refused: Counter::default(),
+            overdue: Family::default(),
             refused: Counter::default(),
             in_flight: Gauge::default(),
             swaps: Counter::default(),
@@ -93,6 +128,16 @@ impl Metrics {
             "connections_accepted",
             "Connections accepted since the start",
             metrics.connections_accepted.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections answered 503 because there were too many",
+            metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "connections_overdue",
+            "Connections closed because the client took too long",
+            metrics.overdue.clone(),
         );
         registry.register("http_requests", "Responses by method and status class", metrics.requests.clone());
         registry.register(
@@ -143,6 +188,11 @@ impl Metrics {
             .inc();
         self.durations.observe(took.as_secs_f64());
         self.body_bytes.inc_by(body_bytes);
+    }
+
+    /// A connection was closed because its client took too long.
+    pub fn overdue(&self, waited_for: Overdue) {
+        self.overdue.get_or_create(&OverdueLabels { waited_for }).inc();
     }
 
     /// Something else is served from here on.

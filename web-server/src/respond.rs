@@ -1,9 +1,12 @@
 //! From a representation and a request to a response: preconditions first, then ranges, then the bytes.
 
+use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED, LOCATION,
     RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
@@ -14,7 +17,8 @@ use tokio::task::spawn_blocking;
 
 use crate::body::Payload;
 use crate::conditional::{Verdict, evaluate};
-use crate::range::{Part, requested};
+use crate::confine::Stamp;
+use crate::range::{Part, Range, requested};
 use crate::representation::{Content, Representation, open_stored};
 
 /// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
@@ -56,24 +60,50 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
     } else {
         Part::Whole
     };
-    let (status, range, first, length) = match part {
-        Part::Whole => (StatusCode::OK, None, 0, size),
-        Part::Bytes { first, last } => {
-            let range = format!("bytes {first}-{last}/{size}");
-            (StatusCode::PARTIAL_CONTENT, Some(range), first, last - first + 1)
+    match part {
+        Part::Whole => *response.body_mut() = Source::open(content).await?.part(0, size)?,
+        Part::One(range) => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            insert_text(response.headers_mut(), CONTENT_RANGE, &range.content_range(size));
+            *response.body_mut() = Source::open(content).await?.part(range.first, range.length())?;
+        }
+        Part::Several(ranges) => {
+            let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            let multipart = format!("multipart/byteranges; boundary={boundary}");
+            insert_text(response.headers_mut(), CONTENT_TYPE, &multipart);
+            let source = Source::open(content).await?;
+            *response.body_mut() = byteranges(&source, &ranges, size, content_type, &boundary)?;
         }
         Part::Unsatisfiable => {
             let mut refusal = plain(StatusCode::RANGE_NOT_SATISFIABLE, format!("there are {size} bytes\n"));
             insert_text(refusal.headers_mut(), CONTENT_RANGE, &format!("bytes */{size}"));
             return Ok(refusal);
         }
-    };
-    *response.status_mut() = status;
-    if let Some(range) = range {
-        insert_text(response.headers_mut(), CONTENT_RANGE, &range);
     }
-    *response.body_mut() = payload(content, first, length).await?;
     Ok(response)
+}
+
+/// A body of several ranges (RFC 9110 section 14.6): each with its own header, between boundaries.
+fn byteranges(
+    source: &Source,
+    ranges: &[Range],
+    size: u64,
+    content_type: &HeaderValue,
+    boundary: &str,
+) -> io::Result<Payload> {
+    let mut chain = VecDeque::with_capacity(2 * ranges.len() + 1);
+    for range in ranges {
+        let mut head = format!("\r\n--{boundary}\r\nContent-Type: ").into_bytes();
+        head.extend_from_slice(content_type.as_bytes());
+        head.extend_from_slice(
+            format!("\r\nContent-Range: {}\r\n\r\n", range.content_range(size)).as_bytes(),
+        );
+        chain.push_back(Payload::Held(head.into()));
+        chain.push_back(source.part(range.first, range.length())?);
+    }
+    chain.push_back(Payload::Held(format!("\r\n--{boundary}--\r\n").into()));
+    Ok(Payload::Chain(chain))
 }
 
 /// Answers with a representation under another status than 200, as a page that explains it: no validators, no ranges.
@@ -81,7 +111,8 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
 /// # Errors
 /// Where its file cannot be opened.
 pub async fn explain(status: StatusCode, page: &Representation) -> io::Result<Response<Payload>> {
-    let mut response = Response::new(payload(&page.content, 0, page.content.size()).await?);
+    let source = Source::open(&page.content).await?;
+    let mut response = Response::new(source.part(0, page.content.size())?);
     *response.status_mut() = status;
     describe(response.headers_mut(), &page.content_type);
     response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
@@ -125,18 +156,34 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
     }
 }
 
-async fn payload(content: &Content, first: u64, length: u64) -> io::Result<Payload> {
-    match content {
-        Content::Held(bytes) => {
-            let first = usize::try_from(first).map_err(io::Error::other)?;
-            let length = usize::try_from(length).map_err(io::Error::other)?;
-            Ok(Payload::Held(bytes.slice(first..first + length)))
+/// Content that is ready to be read.
+enum Source {
+    Held(Bytes),
+    File(Arc<File>, Stamp),
+}
+
+impl Source {
+    async fn open(content: &Content) -> io::Result<Self> {
+        match content {
+            Content::Held(bytes) => Ok(Self::Held(bytes.clone())),
+            Content::Open { file, stamp } => Ok(Self::File(Arc::clone(file), *stamp)),
+            Content::Stored { release, path, stamp } => {
+                let (release, path, stamp) = (Arc::clone(release), Arc::clone(path), *stamp);
+                let file = spawn_blocking(move || open_stored(&release, &path, stamp)).await??;
+                Ok(Self::File(Arc::new(file), stamp))
+            }
         }
-        Content::Open { file, stamp } => Ok(Payload::from_file(Arc::clone(file), *stamp, first, length)),
-        Content::Stored { release, path, stamp } => {
-            let (release, path, stamp) = (Arc::clone(release), Arc::clone(path), *stamp);
-            let file = spawn_blocking(move || open_stored(&release, &path, stamp)).await??;
-            Ok(Payload::from_file(Arc::new(file), stamp, first, length))
+    }
+
+    /// `length` bytes from `first` on, all of which exist.
+    fn part(&self, first: u64, length: u64) -> io::Result<Payload> {
+        match self {
+            Self::Held(bytes) => {
+                let first = usize::try_from(first).map_err(io::Error::other)?;
+                let length = usize::try_from(length).map_err(io::Error::other)?;
+                Ok(Payload::Held(bytes.slice(first..first + length)))
+            }
+            Self::File(file, stamp) => Ok(Payload::from_file(Arc::clone(file), *stamp, first, length)),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! came; then idle connections are closed. What is not done by the deadline is cut.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,17 +16,15 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::deadline::{Deadlines, Paced};
 use crate::exchange::{Accounts, Exchange};
 use crate::route::Routes;
 
-/// How long a client may take for a request's line and headers, counted from when the connection is ready for them: also
-/// how long a connection may idle between requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Request line and headers together, roughly: it is looked at when the read buffer is full. No browser comes near it.
 const HEAD_MAX: usize = 32 * 1024;
 /// How long after the signal a request may still arrive.
@@ -33,11 +32,25 @@ const LINGER: Duration = Duration::from_millis(100);
 /// Between attempts to accept where the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection gets that is one too many.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// What clients may ask of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// At once.
+    pub connections: usize,
+    /// For each of them.
+    pub deadlines: Deadlines,
+}
+
 /// What serves connections.
 #[derive(Debug)]
 pub struct Server {
     routes: Arc<Routes>,
     accounts: Accounts,
+    limits: Limits,
     connections: TaskTracker,
     /// Cancelled when idle connections have to go.
     closing: CancellationToken,
@@ -47,10 +60,11 @@ pub struct Server {
 
 impl Server {
     /// Has no connections yet.
-    pub fn new(routes: Arc<Routes>, accounts: Accounts) -> Self {
+    pub fn new(routes: Arc<Routes>, accounts: Accounts, limits: Limits) -> Self {
         Self {
             routes,
             accounts,
+            limits,
             connections: TaskTracker::new(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -69,6 +83,10 @@ impl Server {
                 () = &mut over => return,
             };
             match accepted {
+                Ok((stream, peer)) if self.connections.len() >= self.limits.connections => {
+                    self.accounts.metrics.connections_refused.inc();
+                    refuse(stream, peer);
+                }
                 Ok((stream, peer)) => {
                     self.connections.spawn(self.connection(stream, peer));
                 }
@@ -98,12 +116,13 @@ impl Server {
     fn connection(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + use<> {
         let (routes, accounts) = (Arc::clone(&self.routes), self.accounts.clone());
         let (closing, cut) = (self.closing.clone(), self.cut.clone());
+        let deadlines = self.limits.deadlines;
         async move {
             let metrics = Arc::clone(&accounts.metrics);
             metrics.connections.inc();
             metrics.connections_accepted.inc();
             tokio::select! {
-                () = converse(stream, peer, routes, accounts, closing) => {}
+                () = converse(stream, peer, deadlines, routes, accounts, closing) => {}
                 () = cut.cancelled() => {}
             }
             metrics.connections.dec();
@@ -111,9 +130,16 @@ impl Server {
     }
 }
 
+/// Says why, as far as that is possible without waiting for anybody.
+fn refuse(stream: TcpStream, peer: SocketAddr) {
+    let said = stream.into_std().and_then(|mut stream| stream.write_all(TOO_MANY));
+    tracing::debug!(%peer, ?said, "refused a connection: there are too many");
+}
+
 async fn converse(
     stream: TcpStream,
     peer: SocketAddr,
+    deadlines: Deadlines,
     routes: Arc<Routes>,
     accounts: Accounts,
     closing: CancellationToken,
@@ -123,20 +149,22 @@ async fn converse(
         tracing::debug!(%peer, %error, "the connection is gone already");
         return;
     }
+    let (stream, turn) = Paced::new(stream, deadlines, Arc::clone(&accounts.metrics));
     let service = service_fn(|request: Request<Incoming>| {
-        let (routes, accounts) = (Arc::clone(&routes), accounts.clone());
+        let (routes, accounts, turn) = (Arc::clone(&routes), accounts.clone(), turn.clone());
+        turn.requested();
         async move {
             // No resource here has a use for a request body.
             let (request, _body) = request.into_parts();
-            let exchange = Exchange::begin(request, peer, accounts);
+            let exchange = Exchange::begin(request, peer, accounts, turn);
             let reply = routes.answer(&exchange.request, peer).await;
             Ok::<_, Infallible>(exchange.answer(reply))
         }
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            // The deadlines are kept beneath HTTP, where an idle connection can be told from a slow request.
+            .header_read_timeout(None)
             .max_buf_size(HEAD_MAX)
             .half_close(true)
             .serve_connection(TokioIo::new(stream), service)

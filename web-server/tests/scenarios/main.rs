@@ -6,6 +6,7 @@
 mod access_log;
 mod confinement;
 mod content;
+mod deadlines;
 mod drain;
 mod flags;
 mod lesson;

@@ -23,7 +23,7 @@ fn ask(server: &Server, path: &str, range: &str) -> Message {
 }
 
 #[track_caller]
-fn part(server: &Server, range: &str, content_range: &str, body: &str) {
+fn part_of(server: &Server, range: &str, content_range: &str, body: &str) {
     let answer = ask(server, "/small", range);
     assert_eq!((answer.status(), answer.text()), (206, body), "{range}");
     assert_eq!(answer.header("content-range"), Some(content_range), "{range}");
@@ -40,27 +40,74 @@ fn whole(server: &Server, range: &str) {
 #[test]
 fn range_first() {
     let (_volume, server) = serve();
-    part(&server, "bytes=0-4", "bytes 0-4/10", "01234");
-    part(&server, "bytes=3-3", "bytes 3-3/10", "3");
-    part(&server, "bytes=5-1000", "bytes 5-9/10", "56789");
+    part_of(&server, "bytes=0-4", "bytes 0-4/10", "01234");
+    part_of(&server, "bytes=3-3", "bytes 3-3/10", "3");
+    part_of(&server, "bytes=5-1000", "bytes 5-9/10", "56789");
 }
 
 #[test]
 fn range_suffix() {
     let (_volume, server) = serve();
-    part(&server, "bytes=-4", "bytes 6-9/10", "6789");
+    part_of(&server, "bytes=-4", "bytes 6-9/10", "6789");
 }
 
 #[test]
 fn range_suffix_too_long() {
     let (_volume, server) = serve();
-    part(&server, "bytes=-11", "bytes 0-9/10", "0123456789");
+    part_of(&server, "bytes=-11", "bytes 0-9/10", "0123456789");
 }
 
 #[test]
 fn range_open() {
     let (_volume, server) = serve();
-    part(&server, "bytes=7-", "bytes 7-9/10", "789");
+    part_of(&server, "bytes=7-", "bytes 7-9/10", "789");
+}
+
+#[test]
+fn range_multi() {
+    let (_volume, server) = serve();
+    let answer = ask(&server, "/small", "bytes=0-1, 4-5, -2, 100-200");
+    assert_eq!(answer.status(), 206);
+    let content_type = answer.header("content-type").unwrap();
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
+    let part = |range: &str, body: &str| {
+        format!(
+            "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {range}/10\r\n\r\n{body}"
+        )
+    };
+    let expected =
+        part("0-1", "01") + &part("4-5", "45") + &part("8-9", "89") + &format!("\r\n--{boundary}--\r\n");
+    assert_eq!(answer.text(), expected);
+    assert_eq!(answer.header("content-length"), Some(expected.len().to_string().as_str()));
+    assert_eq!(answer.header("content-range"), None);
+
+    let answer = ask(&server, "/large", "bytes=2000000-2000007, 0-7");
+    assert!(
+        answer.text().contains("bytes 2000000-2000007/3145728\r\n\r\n00250000\r\n--"),
+        "{}",
+        answer.text()
+    );
+    assert!(answer.text().contains("bytes 0-7/3145728\r\n\r\n00000000\r\n--"), "{}", answer.text());
+    // Of several, one that exists is one.
+    part_of(&server, "bytes=3-4,50-60", "bytes 3-4/10", "34");
+}
+
+#[test]
+fn range_overlap() {
+    let (_volume, server) = serve();
+    whole(&server, "bytes=0-4,4-8");
+    whole(&server, "bytes=0-,0-");
+    whole(&server, "bytes=-5,-1");
+}
+
+#[test]
+fn range_many() {
+    let (_volume, server) = serve();
+    whole(
+        &server,
+        &format!("bytes={}", (0..17).map(|at| format!("{}-{}", at, at)).collect::<Vec<_>>().join(",")),
+    );
+    whole(&server, &format!("bytes={}", "0-,".repeat(2000)));
 }
 
 #[test]
@@ -77,7 +124,9 @@ fn range_unsatisfiable() {
 #[test]
 fn range_malformed() {
     let (_volume, server) = serve();
-    for range in ["bytes=5-4", "bytes=a-b", "bytes", "bytes=", "bytes=--1", "items=0-4"] {
+    for range in
+        ["bytes=5-4", "bytes=a-b", "bytes", "bytes=", "bytes=--1", "items=0-4", "bytes=0-1,x", "bytes=,"]
+    {
         whole(&server, range);
     }
 }

@@ -1,0 +1,100 @@
+//! Slow clients and too many of them.
+
+use std::time::{Duration, Instant};
+
+use testkit::http::{Connection, get};
+use testkit::wait_until;
+
+use crate::support::{Server, Volume};
+
+const REQUEST: &str = "GET /index.html HTTP/1.1\r\nHost: h\r\n\r\n";
+
+fn overdue(server: &Server, what: &str) -> bool {
+    let line = format!("web_server_connections_overdue_total{{waited_for=\"{what}\"}} 1\n");
+    get(server.admin, "/metrics").text().contains(&line)
+}
+
+#[test]
+fn slow_header() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--header-timeout", "400ms"]);
+    let begin = Instant::now();
+    let mut connection = Connection::open(server.addr);
+    // A byte now and then does not help.
+    while begin.elapsed() < Duration::from_secs(10) && connection.send("G").is_ok() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
+    wait_until("it is counted", || overdue(&server, "header"));
+}
+
+#[test]
+fn slow_header_of_a_second_request() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--header-timeout", "400ms"]);
+    let mut connection = Connection::open(server.addr);
+    connection.send(REQUEST).unwrap();
+    connection.receive("GET").unwrap();
+    connection.send("GET /").unwrap();
+    connection.receive("GET").unwrap_err();
+    wait_until("it is counted", || overdue(&server, "header"));
+}
+
+#[test]
+fn slow_body() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &[]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nx").unwrap();
+    // No answer here depends on a body, so none waits for it.
+    assert_eq!(connection.receive("POST").unwrap().status(), 405);
+    connection.receive("POST").unwrap_err();
+}
+
+#[test]
+fn slow_reader() {
+    let volume = Volume::with(&[("large.bin", &"x".repeat(32 * 1024 * 1024))]);
+    let server = Server::start(&volume.root(), &["--send-timeout", "400ms", "--access-log", "-"]);
+    let mut connection = Connection::open(server.addr);
+    connection.send("GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_until("the response has come to its end", || server.process.stdout_lines().len() == 1);
+    assert!(overdue(&server, "send"));
+    connection.receive("GET").unwrap_err();
+}
+
+#[test]
+fn idle_keepalive() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let args = ["--idle-timeout", "600ms", "--header-timeout", "200ms"];
+    let server = Server::start_with(&volume.root(), &args, &[("HEALTH_MIN", "1200")]);
+    let mut connection = Connection::open(server.addr);
+    // Waiting for us is not idling.
+    connection.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    let begin = Instant::now();
+    connection.receive("GET").unwrap_err();
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    wait_until("it is counted", || overdue(&server, "idle"));
+}
+
+#[test]
+fn connection_cap() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--max-connections", "3"]);
+    let mut connections: Vec<_> = (0..3).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut connections {
+        connection.send(REQUEST).unwrap();
+        assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    }
+    let mut refused = Connection::open(server.addr);
+    let answer = refused.receive("GET").unwrap();
+    assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
+    assert!(get(server.admin, "/metrics").text().contains("web_server_connections_refused_total 1\n"));
+    // Those that were there first are served on, and one that leaves makes room.
+    connections[0].send(REQUEST).unwrap();
+    assert_eq!(connections[0].receive("GET").unwrap().status(), 200);
+    drop(connections);
+    wait_until("there is room", || server.get("/index.html").status() == 200);
+}
