@@ -20,6 +20,7 @@ use crate::CONTAINER;
 use crate::catalog::Catalog;
 use crate::checkpoint::StateDir;
 use crate::config::{Config, Until};
+use crate::dead_letter::DeadLetters;
 use crate::discover::Discovery;
 use crate::drain;
 use crate::ledger::Ledger;
@@ -49,9 +50,11 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let ledger = Ledger::new(names.clone(), metrics.clone());
     let catalog = Catalog::new(names.clone(), state.load(), config.rotate_wait, ledger.clone());
     let resource = Arc::new(config.resource.clone());
+    let dead_letters = DeadLetters::new(&config.state_dir);
     let (mut pipelines, mut healths) = (Vec::new(), Vec::new());
     for (index, url) in config.sinks.iter().enumerate() {
-        let sink = Sink::new(url, Arc::clone(&resource), metrics.clone())?;
+        let resource = Arc::clone(&resource);
+        let sink = Sink::new(index, url, resource, dead_letters.clone(), ledger.clone(), metrics.clone())?;
         healths.push((sink.name().to_owned(), sink.health()));
         pipelines.push(Pipeline::new(index, sink, config.chunk_size));
     }

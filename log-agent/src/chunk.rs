@@ -110,9 +110,17 @@ impl Chunk {
         &self.parts
     }
 
-    /// A part's lines with their text.
-    pub fn lines(&self, part: &Part) -> impl Iterator<Item = (&Line, &[u8])> {
-        self.lines[part.lines.clone()].iter().map(|line| (line, &self.text[line.text.clone()]))
+    /// The lines with these numbers that belong to a part, with their text.
+    pub fn lines(&self, part: &Part, numbers: &Range<usize>) -> impl Iterator<Item = (&Line, &[u8])> {
+        let (start, end) = (part.lines.start.max(numbers.start), part.lines.end.min(numbers.end));
+        self.lines[start.min(end)..end].iter().map(|line| (line, &self.text[line.text.clone()]))
+    }
+
+    /// The file and the bytes of a line.
+    pub fn place(&self, number: usize) -> Option<(&Origin, Range<u64>)> {
+        let part = self.parts.iter().find(|part| part.lines.contains(&number))?;
+        let line = self.lines.get(number)?;
+        Some((&part.origin, line.offset..line.offset + line.text.len() as u64 + line.cut))
     }
 
     /// How many lines.
@@ -130,11 +138,14 @@ impl Chunk {
         self.observed
     }
 
-    /// The same for the same ranges of the same files, so that a receiver can tell a chunk that it already has.
-    pub fn key(&self) -> String {
+    /// The same for the same lines of the same ranges of the same files, so that a receiver can tell what it already has.
+    pub fn key(&self, numbers: &Range<usize>) -> String {
         let mut hash = Sha256::new();
         for Part { origin, segment, .. } in &self.parts {
             hash.update(format!("{} {} {}\n", origin.id, segment.start.0, segment.end.0));
+        }
+        if *numbers != (0..self.len()) {
+            hash.update(format!("{} {}\n", numbers.start, numbers.end));
         }
         let half = hash.finalize().iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte));
         format!("{half:032x}")
@@ -170,7 +181,7 @@ mod tests {
         chunk.push(2, b"b", 0, Parsed::Text);
         chunk.close(&origin, segment(2, 4));
         assert_eq!(chunk.parts().len(), 1);
-        let texts: Vec<_> = chunk.lines(&chunk.parts()[0]).map(|(_, text)| text).collect();
+        let texts: Vec<_> = chunk.lines(&chunk.parts()[0], &(0..2)).map(|(_, text)| text).collect();
         assert_eq!(texts, [b"a", b"b"]);
         chunk.push(9, b"c", 0, Parsed::Text);
         chunk.close(&origin, segment(9, 11));
@@ -183,7 +194,7 @@ mod tests {
             let mut chunk = Chunk::new(100);
             chunk.push(0, b"a", 0, Parsed::Text);
             chunk.close(&origin(), segment(0, end));
-            chunk.key()
+            chunk.key(&(0..1))
         };
         assert_eq!(key(2), key(2));
         assert_ne!(key(2), key(3));

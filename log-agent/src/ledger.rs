@@ -13,6 +13,8 @@ pub enum Reason {
     OverLong,
     /// The file was truncated or written anew while these bytes had been seen but not read for the sink.
     Truncated,
+    /// The sink refused the record itself; it is in the dead-letter file.
+    Refused,
 }
 
 impl Reason {
@@ -20,6 +22,7 @@ impl Reason {
         match self {
             Self::OverLong => "over_long_line",
             Self::Truncated => "truncated_before_read",
+            Self::Refused => "refused_by_sink",
         }
     }
 }

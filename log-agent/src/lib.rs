@@ -16,6 +16,7 @@
 //! - [`enrich`] and [`record`]: what a receiver gets
 //! - [`pipeline`]: one sink's side: a chunk that fills while the one before is delivered
 //! - [`sink`] and [`backoff`]: where records go, again and again until they are confirmed
+//! - [`dead_letter`]: records that a sink will not have
 //! - [`position`]: what was read and what was confirmed, which are not the same
 //! - [`checkpoint`] and [`saver`]: what survives a restart, and when it is written
 //! - [`ledger`]: what is lost, by reason, file and byte range
@@ -28,6 +29,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod chunk;
 pub mod config;
+pub mod dead_letter;
 pub mod discover;
 pub mod drain;
 pub mod enrich;

@@ -9,6 +9,7 @@
 //! parsed and printed again, so numbers, order and spelling stay as the writer had them.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,13 +18,13 @@ use crate::chunk::{Chunk, Line, Origin};
 use crate::enrich::Resource;
 use crate::parse::{BadLine, Fields, Parsed};
 
-/// Appends all of a chunk's records to `out`.
-pub fn encode(chunk: &Chunk, resource: &Resource, out: &mut Vec<u8>) {
+/// Appends the records of a chunk's lines with these numbers to `out`.
+pub fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
     let observed = humantime::format_rfc3339_micros(chunk.observed()).to_string();
     let resource = resource.json();
     for part in chunk.parts() {
         let envelope = Envelope::new(&part.origin, &observed, &resource);
-        for (line, text) in chunk.lines(part) {
+        for (line, text) in chunk.lines(part, numbers) {
             envelope.wrap(line, text, out);
         }
     }
@@ -125,7 +126,7 @@ mod tests {
         );
         let resource = Resource::new(|_| None, &["service.name=web".parse().unwrap()]);
         let mut out = Vec::new();
-        encode(&chunk, &resource, &mut out);
+        encode(&chunk, &(0..1), &resource, &mut out);
         let text = String::from_utf8(out).unwrap();
         let value = serde_json::from_str(&text).unwrap();
         (text, value)

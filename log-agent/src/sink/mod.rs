@@ -1,10 +1,14 @@
 //! Where records go. A sink makes one attempt at a time and says how it went; that an attempt is repeated until it is
 //! confirmed, in order and without a gap, is decided here, once for all of them.
+//!
+//! A receiver that will not have the content itself (400, 413, 422) is given it in halves, until the records that it will
+//! not have stand alone. Those go to the dead-letter file and into the ledger, and everything else is delivered.
 
 mod ndjson;
 mod stdout;
 mod url;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +18,9 @@ use serde_json::{Value, json};
 
 use crate::backoff::Backoff;
 use crate::chunk::Chunk;
+use crate::dead_letter::DeadLetters;
 use crate::enrich::Resource;
+use crate::ledger::{Ledger, Reason};
 use crate::metrics::{BySink, Metrics};
 use crate::record;
 pub use url::SinkUrl;
@@ -22,13 +28,27 @@ pub use url::SinkUrl;
 /// While a sink fails, it is said again this often.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// An attempt that was not confirmed, and may be made again.
+/// An attempt that was not confirmed.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     /// Why, in a sentence.
     reason: String,
-    /// How long the receiver asked to be left alone.
-    retry_after: Option<Duration>,
+    remedy: Remedy,
+}
+
+/// What may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// The same again, after the backoff and after what the receiver asked for.
+    Wait(Option<Duration>),
+    /// Other content: nothing is wrong with the receiver.
+    OtherContent,
+}
+
+impl Refusal {
+    pub(crate) fn wait(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: Remedy::Wait(None) }
+    }
 }
 
 /// What one attempt carries: the same bytes and the same key at every repetition.
@@ -41,11 +61,16 @@ pub(crate) struct Payload {
 /// A sink, ready to deliver.
 #[derive(Debug)]
 pub struct Sink {
+    index: usize,
     name: String,
     kind: Kind,
     resource: Arc<Resource>,
+    dead_letters: DeadLetters,
+    ledger: Ledger,
     health: Arc<Health>,
     metrics: Metrics,
+    /// Whether it has ever confirmed anything.
+    proven: bool,
     /// Memory for the next payload.
     spare: Vec<u8>,
 }
@@ -61,14 +86,22 @@ impl Sink {
     ///
     /// # Errors
     /// 70 or 74 where its client or its thread cannot be made.
-    pub fn new(url: &SinkUrl, resource: Arc<Resource>, metrics: Metrics) -> Result<Self, Failure> {
+    pub fn new(
+        index: usize,
+        url: &SinkUrl,
+        resource: Arc<Resource>,
+        dead_letters: DeadLetters,
+        ledger: Ledger,
+        metrics: Metrics,
+    ) -> Result<Self, Failure> {
         let name = url.name();
         let kind = match url {
             SinkUrl::Stdout => Kind::Stdout(stdout::Stdout::start()?),
             SinkUrl::Ndjson(url) => Kind::Ndjson(ndjson::Ndjson::new(url.clone())?),
         };
         metrics.sink_up.get_or_create(&BySink { sink: name.clone() }).set(1);
-        Ok(Self { name, kind, resource, health: Arc::default(), metrics, spare: Vec::new() })
+        let (health, proven, spare) = (Arc::default(), false, Vec::new());
+        Ok(Self { index, name, kind, resource, dead_letters, ledger, health, metrics, proven, spare })
     }
 
     /// As it is written in logs, metrics and the checkpoint: its URL without credentials.
@@ -81,21 +114,76 @@ impl Sink {
         Arc::clone(&self.health)
     }
 
-    /// Delivers a chunk: returns when the sink has confirmed it, however long that takes.
+    /// Delivers a chunk: returns when the sink has confirmed all of it but for what it will never have, however long that
+    /// takes.
     pub async fn deliver(&mut self, chunk: &Chunk) {
+        let all = 0..chunk.len();
+        let mut todo = vec![all];
+        while let Some(numbers) = todo.pop() {
+            let Err(reason) = self.deliver_lines(chunk, &numbers).await else {
+                self.proven = true;
+                continue;
+            };
+            if numbers.len() > 1 {
+                let middle = numbers.start + numbers.len() / 2;
+                // A stack: the first half is the next, so that the order stays.
+                todo.extend([middle..numbers.end, numbers.start..middle]);
+            } else {
+                self.bury(chunk, numbers.start, &reason).await;
+            }
+        }
+        self.note_success(chunk);
+    }
+
+    /// Delivers some lines, again and again.
+    ///
+    /// # Errors
+    /// Why the receiver will not have this content.
+    async fn deliver_lines(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Result<(), String> {
         let mut body = std::mem::take(&mut self.spare);
         body.clear();
-        record::encode(chunk, &self.resource, &mut body);
-        let payload = Payload { key: chunk.key(), body: body.into() };
+        record::encode(chunk, numbers, &self.resource, &mut body);
+        let payload = Payload { key: chunk.key(numbers), body: body.into() };
         let mut backoff = Backoff::default();
-        while let Err(refusal) = self.attempt(&payload).await {
-            let wait = backoff.next(refusal.retry_after);
+        let outcome = loop {
+            let Err(refusal) = self.attempt(&payload).await else { break Ok(()) };
+            let asked = match refusal.remedy {
+                Remedy::Wait(asked) => asked,
+                // A receiver that never took anything is more likely to be the wrong one than every record is to be bad.
+                Remedy::OtherContent if self.proven || numbers.len() > 1 => break Err(refusal.reason),
+                Remedy::OtherContent => None,
+            };
+            let wait = backoff.next(asked);
+            self.note_failure(&refusal, wait);
+            tokio::time::sleep(wait).await;
+        };
+        if payload.body.is_unique() {
+            self.spare = payload.body.into();
+        }
+        outcome
+    }
+
+    /// Gives up on one record, once it is safe in the dead-letter file.
+    async fn bury(&mut self, chunk: &Chunk, number: usize, reason: &str) {
+        let mut record = Vec::new();
+        record::encode(chunk, &(number..number + 1), &self.resource, &mut record);
+        let mut backoff = Backoff::default();
+        loop {
+            let (letters, sink) = (self.dead_letters.clone(), self.name.clone());
+            let (why, copy) = (reason.to_owned(), record.clone());
+            let kept = tokio::task::spawn_blocking(move || letters.keep(&sink, &why, &copy)).await;
+            let failure = match kept {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let refusal = Refusal::wait(format!("cannot write the dead-letter file: {failure}"));
+            let wait = backoff.next(None);
             self.note_failure(&refusal, wait);
             tokio::time::sleep(wait).await;
         }
-        self.note_success(chunk);
-        if payload.body.is_unique() {
-            self.spare = payload.body.into();
+        if let Some((origin, range)) = chunk.place(number) {
+            self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), range);
         }
     }
 

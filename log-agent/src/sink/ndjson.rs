@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, Url, redirect};
+use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
 
-use super::{Payload, Refusal};
+use super::{Payload, Refusal, Remedy};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first byte sent to the last byte of the answer.
@@ -53,12 +53,20 @@ impl Ndjson {
             .header("idempotency-key", &payload.key)
             .body(payload.body.clone());
         let mut answer =
-            request.send().await.map_err(|error| Refusal { reason: describe(error), retry_after: None })?;
+            request.send().await.map_err(|error| Refusal::wait(describe(error)))?;
         if answer.status().is_success() {
             drain(&mut answer).await;
             return Ok(());
         }
-        Err(Refusal { reason: format!("it answers {}", answer.status()), retry_after: retry_after(&answer) })
+        let remedy = match answer.status() {
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Remedy::OtherContent
+            }
+            // Whatever else: a receiver that is overloaded, being mended, or not yet given the right path or
+            // credentials. Lines wait for that in their files.
+            _ => Remedy::Wait(retry_after(&answer)),
+        };
+        Err(Refusal { reason: format!("it answers {}", answer.status()), remedy })
     }
 }
 

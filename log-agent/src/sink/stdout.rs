@@ -48,11 +48,11 @@ impl Stdout {
     pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<(), Refusal> {
         let (done, answer) = oneshot::channel();
         let rest = payload.body.slice(self.written..);
-        let thread_ended = || Refusal { reason: "its thread has ended".to_owned(), retry_after: None };
+        let thread_ended = || Refusal::wait("its thread has ended");
         self.jobs.send(Job { rest, done }).map_err(|_| thread_ended())?;
         let (written, outcome) = answer.await.map_err(|_| thread_ended())?;
         self.written += written;
-        outcome.map_err(|error| Refusal { reason: format!("cannot write: {error}"), retry_after: None })?;
+        outcome.map_err(|error| Refusal::wait(format!("cannot write: {error}")))?;
         self.written = 0;
         Ok(())
     }

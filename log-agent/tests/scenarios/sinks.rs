@@ -68,6 +68,46 @@ fn ndjson_wire() {
 }
 
 #[test]
+fn sink_400() {
+    let room = Room::new();
+    // A receiver that refuses a whole request for one bad record, as many do.
+    let judge = |request: &testkit::http::Message| {
+        let poison = ["line 137\"", "line 138\"", "line 400\""].iter().any(|bad| request.text().contains(bad));
+        if poison { Verdict::Refuse(Answer::new(400, "")) } else { Verdict::Confirm }
+    };
+    let receiver = Receiver::that(judge);
+    write_numbers(&mut append(&room.log("a.log")), 0..500);
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    wait_until("all others arrive", || receiver.records().len() == 497);
+    wait_until("the refused are counted", || metric(&agent, "log_agent_lost_bytes_total") > 23.5);
+    let numbers: Vec<_> = receiver.bodies().iter().filter_map(|body| crate::support::number(body)).collect();
+    assert!(numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))), "in order");
+    let letters = std::fs::read_to_string(room.state().join("dead-letter.ndjson")).unwrap();
+    let letters: Vec<serde_json::Value> = letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let bodies: Vec<_> = letters.iter().map(|letter| letter["record"]["body"].as_str().unwrap()).collect();
+    assert_eq!(bodies, ["line 137", "line 138", "line 400"]);
+    assert!(letters[0]["reason"].as_str().unwrap().contains("400"));
+    let lost = agent.event("the loss", |event| event["reason"] == "refused_by_sink");
+    assert_eq!(lost["bytes"], 8);
+    assert!(agent.terminate().success(), "the position moved over them");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    write(&room.log("a.log"), "line 500\n");
+    wait_until("the next line arrives", || receiver.records().len() == 498);
+}
+
+#[test]
+fn a_receiver_that_never_took_anything_is_not_believed() {
+    let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(400, ""))));
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let agent = room.agent(&receiver.sink(), &[]);
+    agent.event("it says so", |event| event["reason"].as_str().is_some_and(|reason| reason.contains("400")));
+    wait_until("it is tried again", || receiver.upstream.requests().len() >= 10);
+    receiver.change(|_| Verdict::Confirm);
+    receiver.expect_numbers(10);
+    assert!(!room.state().join("dead-letter.ndjson").exists());
+}
+
+#[test]
 fn a_redirect_is_not_followed() {
     let elsewhere = Upstream::start(|_| Answer::new(200, ""));
     let url = elsewhere.url("/");

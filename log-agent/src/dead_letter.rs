@@ -1,0 +1,67 @@
+//! Records that a sink will not have, kept for a person to look at: one JSON object a line, in the state directory.
+//!
+//! A record is on the disk here before its sink's position moves over it. The file is bounded: a full one becomes the
+//! `.1` of the next, and the one before that goes.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+const NAME: &str = "dead-letter.ndjson";
+const OLDER: &str = "dead-letter.ndjson.1";
+const LIMIT: u64 = 16 * 1024 * 1024;
+
+/// The file, by its directory.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    dir: PathBuf,
+}
+
+impl DeadLetters {
+    /// In the state directory.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { dir: state_dir.to_owned() }
+    }
+
+    /// Keeps a record, as it was sent, and returns when it is on the disk.
+    ///
+    /// # Errors
+    /// As the disk gives them; the record is then to be sent again.
+    pub fn keep(&self, sink: &str, reason: &str, record: &[u8]) -> io::Result<()> {
+        let path = self.dir.join(NAME);
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT) {
+            fs::rename(&path, self.dir.join(OLDER))?;
+        }
+        // What is written to a receiver is JSON; should it ever not be, it is kept as text.
+        let record = serde_json::from_slice(record)
+            .unwrap_or_else(|_| serde_json::Value::from(String::from_utf8_lossy(record)));
+        let line = format!("{}\n", json!({"sink": sink, "reason": reason, "record": record}));
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        file.write_all(line.as_bytes())?;
+        file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        letters.keep("s", "400", br#"{"id":"a:1"}"#).unwrap();
+        letters.keep("s", "400", b"no json").unwrap();
+        let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["record"]["id"], "a:1");
+        assert_eq!(lines[1]["record"], "no json");
+        OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap().set_len(LIMIT + 1).unwrap();
+        letters.keep("s", "400", b"{}").unwrap();
+        assert!(fs::metadata(dir.path().join(NAME)).unwrap().len() < 100);
+        assert!(dir.path().join(OLDER).exists());
+    }
+}
