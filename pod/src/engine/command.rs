@@ -63,6 +63,14 @@ pub fn clean_up(command: &mut Command) -> io::Result<Vec<u8>> {
     carry_out(command, &[], Purpose::CleanUp)
 }
 
+/// What a command writes to stderr, or why it cannot: for `logs` commands, which pass a container's diagnostics on there.
+pub fn diagnostics(command: &mut Command) -> String {
+    match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => format!("{}: {error}\n", describe(command)),
+    }
+}
+
 /// What a command printed, as a line of text.
 pub fn text(printed: &[u8]) -> String {
     String::from_utf8_lossy(printed).trim().to_owned()

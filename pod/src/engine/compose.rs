@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 
-use super::command::{clean_up, run, run_prepared, text};
+use super::command::{clean_up, diagnostics, run, run_prepared, text};
 use super::{Confinement, Containers, Engine, Name};
 use crate::scenario::until_it_serves;
 
@@ -174,7 +174,14 @@ impl Containers for Compose {
     }
 
     fn logs(&self) -> String {
-        self.compose(&["logs", "--no-color", "--tail=30"]).unwrap_or_else(|error| error.to_string())
+        let services = Name::ALL.map(Name::as_str).into_iter().chain(["content-manager"]);
+        let logs = services.map(|service| {
+            let said = self
+                .id(service)
+                .map(|id| diagnostics(Command::new("docker").args(["logs", "--tail=30", &id])));
+            format!("--- {service}\n{}", said.unwrap_or_else(|error| error.to_string()))
+        });
+        logs.collect()
     }
 
     fn remove(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 
-use super::command::{clean_up, feed, run, text};
+use super::command::{clean_up, diagnostics, feed, run, text};
 use super::kustomize::{Images, Kustomization};
 use super::{Confinement, Containers, Engine, Name};
 use crate::scenario::until_it_serves;
@@ -158,14 +158,13 @@ impl Containers for Podman {
     }
 
     fn logs(&self) -> String {
-        let logs = Name::ALL.map(|name| {
-            let printed = Command::new("podman").args(["logs", "--tail=30", &container(name)]).output();
-            let printed = printed.map(|output| [output.stdout, output.stderr].concat());
-            let printed = printed
-                .map_or_else(|error| error.to_string(), |all| String::from_utf8_lossy(&all).into_owned());
-            format!("--- {}\n{printed}", name.as_str())
+        let containers =
+            Name::ALL.map(container).into_iter().chain([format!("{CONTENT_MANAGER}-content-manager")]);
+        let logs = containers.map(|container| {
+            let said = diagnostics(Command::new("podman").args(["logs", "--tail=30", &container]));
+            format!("--- {container}\n{said}")
         });
-        logs.join("\n")
+        logs.collect()
     }
 
     fn remove(&self) -> io::Result<()> {

@@ -11,6 +11,8 @@ use crate::engine::{Engine, Name};
 
 const BACK: Duration = Duration::from_secs(15);
 const DELIVERY: Duration = Duration::from_secs(30);
+/// Between two requests. Engines keep only so many megabytes of what a container prints, and their kills take seconds.
+const PACE: Duration = Duration::from_millis(5);
 /// Requests between two deaths, so that each falls into traffic.
 const SPACING: usize = 50;
 /// The server hands a line to the kernel right after the answer, off the request's path. What it answered in its very
@@ -108,8 +110,8 @@ impl Load<'_> {
                 self.answered.fetch_add(1, Ordering::SeqCst);
             } else {
                 traffic.failed.push(Instant::now());
-                std::thread::sleep(Duration::from_millis(5));
             }
+            std::thread::sleep(PACE);
         }
         Ok(traffic)
     }
