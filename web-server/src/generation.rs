@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::confine::{Directory, Inspected, Named, Stamp};
 use crate::content_type;
 use crate::digest::Digest;
+use crate::encoding::Coding;
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
 use crate::target::ContentPath;
 use crate::walk::walk;
@@ -119,6 +120,7 @@ impl Generation {
             let entry = loader.entry(&path, inspected)?;
             table.insert(path, entry);
         }
+        offer_compressed(&mut table);
         let directories = tree.directories.into_iter().collect();
         Ok(Self { release, held: loader.held, identity, files: table, directories })
     }
@@ -211,6 +213,8 @@ impl Loader<'_> {
             modified,
             content_type: content_type::of(path),
             content,
+            coding: Coding::Identity,
+            alternatives: Vec::new(),
         };
         Ok(Entry { digest, executable, representation: Arc::new(representation) })
     }
@@ -236,6 +240,30 @@ impl Loader<'_> {
             Named::Directory | Named::Nothing => {
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("cannot open {path} in the release")))
             }
+        }
+    }
+}
+
+/// Finds precompressed siblings, and makes each an alternative of the file that it was made from.
+fn offer_compressed(table: &mut HashMap<Arc<str>, Entry>) {
+    let mut offers: HashMap<Arc<str>, Vec<Arc<Representation>>> = HashMap::new();
+    for (path, entry) in &*table {
+        for coding in Coding::COMPRESSED {
+            let original = path.strip_suffix(coding.suffix()).and_then(|path| table.get_key_value(path));
+            if let Some((original, of)) = original {
+                let compressed = Representation {
+                    content_type: of.representation.content_type.clone(),
+                    coding,
+                    ..(*entry.representation).clone()
+                };
+                offers.entry(Arc::clone(original)).or_default().push(Arc::new(compressed));
+            }
+        }
+    }
+    for (path, alternatives) in offers {
+        if let Some(entry) = table.get_mut(&path) {
+            let representation = Representation { alternatives, ..(*entry.representation).clone() };
+            entry.representation = Arc::new(representation);
         }
     }
 }

@@ -15,7 +15,7 @@
 //! - [`confine`]: a directory that nothing leads out of
 //! - [`representation`]: bytes and what is said of them; [`digest`] and [`content_type`] say it
 //! - [`manifest`]: the server as content manager
-//! - [`respond`]: from a representation to a response, by way of [`conditional`] and [`range`]
+//! - [`respond`]: from a representation to a response, by way of [`encoding`], [`conditional`] and [`range`]
 //! - [`body`]: the bytes on their way
 //! - [`access_log`]: one line per response
 //! - [`metrics`], [`status`]: what operators see
@@ -28,6 +28,7 @@ pub mod confine;
 pub mod content_type;
 pub mod deadline;
 pub mod digest;
+pub mod encoding;
 pub mod exchange;
 pub mod generation;
 pub mod lesson;

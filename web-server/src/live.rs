@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::confine::{Directory, Named, Stamp};
 use crate::content_type;
 use crate::digest::Digest;
+use crate::encoding::Coding;
 use crate::generation::Found;
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
 use crate::target::ContentPath;
@@ -123,6 +124,8 @@ impl LiveDirectory {
             modified: Modified::at(stamp.last_change()),
             content_type: content_type::of(path),
             content,
+            coding: Coding::Identity,
+            alternatives: Vec::new(),
         }))
     }
 

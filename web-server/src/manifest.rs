@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::digest::Digest;
+use crate::encoding::Coding;
 use crate::generation::Listed;
 use crate::live::LiveDirectory;
 use crate::representation::{Content, ETag, Modified, Representation};
@@ -107,6 +108,8 @@ fn make(site: &Site) -> io::Result<Representation> {
         modified,
         content_type: HeaderValue::from_static("application/json"),
         content: Content::Held(json.into()),
+        coding: Coding::Identity,
+        alternatives: Vec::new(),
     })
 }
 

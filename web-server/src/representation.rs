@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 
 use crate::confine::{Directory, Named, Stamp};
 use crate::digest::Digest;
+use crate::encoding::{Coding, preferred};
 
 /// Files up to this size are held in memory; larger ones are read from the volume while they are sent.
 pub const HELD_MAX: u64 = 1024 * 1024;
@@ -85,6 +87,22 @@ pub struct Representation {
     pub content_type: HeaderValue,
     /// The bytes.
     pub content: Content,
+    /// How the bytes are coded.
+    pub coding: Coding,
+    /// The same, coded otherwise.
+    pub alternatives: Vec<Arc<Representation>>,
+}
+
+impl Representation {
+    /// The one among this and its alternatives that suits a client best.
+    pub fn preferred(&self, headers: &HeaderMap) -> Option<&Self> {
+        if self.alternatives.is_empty() && !headers.contains_key(ACCEPT_ENCODING) {
+            return Some(self);
+        }
+        let all = || std::iter::once(self).chain(self.alternatives.iter().map(AsRef::as_ref));
+        let coding = preferred(headers, all().map(|one| one.coding))?;
+        all().find(|one| one.coding == coding)
+    }
 }
 
 /// Where the bytes are.

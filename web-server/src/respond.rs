@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, LAST_MODIFIED, LOCATION,
-    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
+    LAST_MODIFIED, LOCATION, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -18,12 +18,15 @@ use tokio::task::spawn_blocking;
 use crate::body::Payload;
 use crate::conditional::{Verdict, evaluate};
 use crate::confine::Stamp;
+use crate::encoding::Coding;
 use crate::range::{Part, Range, requested};
 use crate::representation::{Content, Representation, open_stored};
 
 /// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
 /// and a new release is seen at once.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+/// A cache has to keep the codings apart.
+const VARIES: HeaderValue = HeaderValue::from_static("accept-encoding");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Answers a GET or HEAD request with a representation, or with the part of it that is wanted.
@@ -31,9 +34,18 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// # Errors
 /// Where its file cannot be opened.
 pub async fn represent(request: &Parts, representation: &Representation) -> io::Result<Response<Payload>> {
-    let Representation { etag, modified, content_type, content } = representation;
+    let negotiated = !representation.alternatives.is_empty();
+    let Some(representation) = representation.preferred(&request.headers) else {
+        let mut refusal = plain(StatusCode::NOT_ACCEPTABLE, "there is no coding that you accept\n");
+        refusal.headers_mut().insert(VARY, VARIES);
+        return Ok(refusal);
+    };
+    let Representation { etag, modified, content_type, content, coding, .. } = representation;
     let mut response = Response::new(Payload::Empty);
     let headers = response.headers_mut();
+    if negotiated {
+        headers.insert(VARY, VARIES);
+    }
     headers.insert(ETAG, etag.header());
     headers.insert(CACHE_CONTROL, REVALIDATE);
     if let Some(modified) = modified.header(SystemTime::now()) {
@@ -51,6 +63,9 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
         Verdict::Proceed => {}
     }
     describe(headers, content_type);
+    if *coding != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.token()));
+    }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
     let size = content.size();

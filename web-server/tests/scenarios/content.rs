@@ -1,5 +1,7 @@
 //! What is answered to an ordinary request for content.
 
+use std::io::{Read as _, Write as _};
+
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
@@ -168,4 +170,93 @@ fn probes_and_metrics() {
     assert_eq!(get(server.admin, "/readyz").status(), 200);
     let status = get(server.admin, "/status").json();
     assert_eq!(status["content"]["release"], "one", "{status}");
+}
+
+#[test]
+fn precompressed() {
+    let volume = Volume::with(&[
+        ("site.css", "body {}"),
+        ("site.css.br", "BR"),
+        ("site.css.zst", "ZST+"),
+        ("site.css.gz", "GZ"),
+        ("only.html", "plain"),
+    ]);
+    let server = Server::start(&volume.root(), &[]);
+    let ask = |accept: &str| server.request("GET", "/site.css", &[("Accept-Encoding", accept)]);
+    let cases = [
+        ("gzip, deflate, br, zstd", Some("br"), "BR"),
+        ("gzip, br;q=0.5", Some("gzip"), "GZ"),
+        ("zstd", Some("zstd"), "ZST+"),
+        ("identity;q=0, gzip", Some("gzip"), "GZ"),
+        ("deflate", None, "body {}"),
+        ("br;q=0, gzip;q=0, zstd;q=0", None, "body {}"),
+    ];
+    let plain = server.get("/site.css");
+    assert_eq!((plain.text(), plain.header("content-encoding")), ("body {}", None));
+    for (accept, encoding, body) in cases {
+        let answer = ask(accept);
+        assert_eq!((answer.header("content-encoding"), answer.text()), (encoding, body), "{accept}");
+        assert_eq!(answer.header("content-length"), Some(body.len().to_string().as_str()), "{accept}");
+        assert_eq!(answer.header("content-type"), Some("text/css; charset=utf-8"), "{accept}");
+        assert_eq!(answer.header("vary"), Some("accept-encoding"), "{accept}");
+        // Other bytes, another tag; and each is revalidated by its own.
+        assert_eq!(answer.header("etag") == plain.header("etag"), encoding.is_none(), "{accept}");
+        let etag = answer.header("etag").unwrap();
+        let headers = [("Accept-Encoding", accept), ("If-None-Match", etag)];
+        let again = server.request("GET", "/site.css", &headers);
+        assert_eq!((again.status(), again.header("vary")), (304, Some("accept-encoding")), "{accept}");
+    }
+    assert_eq!(plain.header("vary"), Some("accept-encoding"));
+    assert_eq!(ask("*;q=0").status(), 406);
+    let part = server.request("GET", "/site.css", &[("Accept-Encoding", "zstd"), ("Range", "bytes=1-2")]);
+    assert_eq!((part.status(), part.text(), part.header("content-range")), (206, "ST", Some("bytes 1-2/4")));
+
+    let only = server.request("GET", "/only.html", &[("Accept-Encoding", "br")]);
+    assert_eq!((only.text(), only.header("vary"), only.header("content-encoding")), ("plain", None, None));
+    // Asked for by name, it is a file like any other.
+    let direct = server.request("GET", "/site.css.gz", &[("Accept-Encoding", "gzip")]);
+    assert_eq!((direct.text(), direct.header("content-encoding")), ("GZ", None));
+    assert_eq!(direct.header("content-type"), Some("application/gzip"));
+}
+
+#[test]
+fn a_stale_sibling_of_an_edited_file_is_not_served() {
+    let volume = Volume::with(&[("site.css", "old"), ("site.css.gz", "OLD")]);
+    let server = Server::start(&volume.release("one"), &[]);
+    std::fs::write(volume.release("one").join("site.css"), "new").unwrap();
+    let answer = server.request("GET", "/site.css", &[("Accept-Encoding", "gzip")]);
+    assert_eq!((answer.text(), answer.header("content-encoding")), ("new", None));
+}
+
+#[test]
+fn big_file() {
+    let volume = Volume::new();
+    volume.stage("one", &[("index.html", "top")]);
+    let file = std::fs::File::create(volume.release("one").join("big.bin")).unwrap();
+    // Sparse: a gibibyte of zeros costs the disk nothing. Its digest is stated, as file-puller's manifest does.
+    let size: u64 = 1024 * 1024 * 1024;
+    file.set_len(size).unwrap();
+    let manifest = format!(
+        r#"{{"format": "sidecar-manifest/1", "created": "2026-11-23T18:00:00Z", "files": [{{"path": "big.bin",
+            "size": {size}, "mode": "0644", "sha256": "{}"}}]}}"#,
+        "ab".repeat(32)
+    );
+    std::fs::write(volume.release("one.json"), manifest).unwrap();
+    volume.swap("one");
+    let server = Server::start(&volume.root(), &[]);
+    let mut stream = std::net::TcpStream::connect(server.addr).unwrap();
+    stream.write_all(b"GET /big.bin HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut received, mut most, mut buffer) = (0, 0, vec![0; 1024 * 1024]);
+    loop {
+        let read = stream.read(&mut buffer).unwrap() as u64;
+        if read == 0 {
+            break;
+        }
+        if received / (64 << 20) != (received + read) / (64 << 20) {
+            most = most.max(server.process.resident_bytes());
+        }
+        received += read;
+    }
+    assert!(received > size && received < size + 1024, "{received}");
+    assert!(most < 32 * 1024 * 1024, "{most} bytes resident");
 }

@@ -105,7 +105,7 @@ fn range_many() {
     let (_volume, server) = serve();
     whole(
         &server,
-        &format!("bytes={}", (0..17).map(|at| format!("{}-{}", at, at)).collect::<Vec<_>>().join(",")),
+        &format!("bytes={}", (0..17).map(|at| format!("{at}-{at}")).collect::<Vec<_>>().join(",")),
     );
     whole(&server, &format!("bytes={}", "0-,".repeat(2000)));
 }
