@@ -192,6 +192,7 @@ impl Agent {
 
     /// Looks at files without a name, which no event speaks of, and at rotated ones with an unfinished last line.
     fn look_at_the_ending(&mut self) {
+        self.catalog.settle_copies();
         let ending: Vec<SourceSeq> = self
             .catalog
             .sources()

@@ -11,8 +11,8 @@ use crate::checkpoint::{FileEntry, Remembered};
 use crate::identity::FileKey;
 use crate::ledger::Ledger;
 use crate::position::{Segment, SourceSeq};
-use crate::source::{LastLine, Life, Source};
-use crate::turns::{Family, lineage};
+use crate::source::{LastLine, Life, Reading, Source};
+use crate::turns::{Age, Family, lineage};
 
 /// The files and their order.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ impl Catalog {
     /// Takes in what a scan found. New files are put in order by age, after those that are known; returns the targets of
     /// symbolic links, which have to be watched too.
     pub fn update(&mut self, paths: &[PathBuf]) -> Vec<PathBuf> {
+        // Before the next copy of the same file comes up.
+        self.settle_copies();
         let (mut new, mut targets, mut attached) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.by_path.clear();
         self.said.retain(|path| paths.contains(path));
@@ -130,11 +132,13 @@ impl Catalog {
             return Ok(Some(seq));
         }
         let seq = SourceSeq(self.next);
-        let (family, _) = lineage(path);
+        let (family, age) = lineage(path);
         let mut source = Source::begin(seq, family.clone(), path, file, self.sinks.len())?;
         if let Some(entry) = self.remembered.claim(&key) {
-            source.resume(&entry, &entry.confirmed_by(&self.sinks), &self.ledger)?;
+            source.resume(&entry, &self.sinks, &self.ledger)?;
             tracing::info!(file = %path.display(), from = source.least_confirmed(), "following");
+        } else if age != Age::Current && self.is_copy(&mut source)? {
+            tracing::info!(file = %path.display(), from = source.least_confirmed(), "following: a copy made before a truncation");
         } else {
             tracing::info!(file = %path.display(), from = 0, "following");
         }
@@ -144,6 +148,58 @@ impl Catalog {
         self.newest.insert(family, seq);
         self.sources.insert(seq, source);
         Ok(Some(seq))
+    }
+
+    /// Whether a new file with a rotated name is a copy of one that is, or was, read under the current name. A copy of one
+    /// that is still there is not read before that one is truncated, which tells how far it was read.
+    fn is_copy(&mut self, copy: &mut Source) -> io::Result<bool> {
+        for original in self.sources.values_mut() {
+            if original.family == copy.family
+                && original.life == Life::Attached
+                && lineage(&original.path).1 == Age::Current
+                && original.id().is_some()
+                && copy.begins_like(original)?
+            {
+                original.expect_truncation(&self.sinks);
+                copy.reading = Reading::PerhapsCopyOf(original.seq);
+                return Ok(true);
+            }
+        }
+        // The same while the agent was away: there the truncation is over, and the checkpoint says how far.
+        for entry in self.remembered.unclaimed() {
+            let (family, age) = lineage(&entry.path);
+            if family == copy.family && age == Age::Current && copy.adopt(entry, &self.sinks)? {
+                // What was not read is here, and not lost.
+                entry.size = 0;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Settles which files are copies: those whose original was truncated meanwhile, or is not going to be.
+    pub fn settle_copies(&mut self) {
+        let waiting = self.sources.values().filter_map(|copy| match copy.reading {
+            Reading::PerhapsCopyOf(original) => Some((copy.seq, original)),
+            Reading::Lines | Reading::Compressed => None,
+        });
+        for (copy, original) in waiting.collect::<Vec<_>>() {
+            let past = self.sources.get(&original).and_then(|original| original.past().cloned());
+            let alike = match (self.sources.get(&copy), self.sources.get(&original)) {
+                (Some(copy), Some(original)) => past.is_some() || copy.begins_like(original).unwrap_or(false),
+                _ => false,
+            };
+            let Some(source) = self.sources.get_mut(&copy) else { continue };
+            if past.is_none() && alike && source.quiet() < self.rotate_wait {
+                continue;
+            }
+            let adopted = past.is_some_and(|past| source.adopt(&past, &self.sinks).unwrap_or(false));
+            source.reading = Reading::Lines;
+            tracing::debug!(file = %source.path.display(), adopted, "settled whether it is a copy");
+            if let Some(original) = self.sources.get_mut(&original) {
+                original.forget_past();
+            }
+        }
     }
 
     /// A followed file.
@@ -192,6 +248,9 @@ impl Catalog {
     /// Files whose end is not known yet though their time is over: rotated away with an unfinished line, or without a
     /// name. They are looked at more often, for the little while until they are quiet.
     pub fn is_ending(&self, source: &Source) -> bool {
+        if matches!(source.reading, Reading::PerhapsCopyOf(_)) {
+            return true;
+        }
         match source.life {
             Life::Detached => true,
             Life::Attached => {

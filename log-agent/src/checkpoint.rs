@@ -225,6 +225,11 @@ impl Remembered {
         Some(self.entries.swap_remove(at))
     }
 
+    /// Those that nobody has claimed yet.
+    pub fn unclaimed(&mut self) -> impl Iterator<Item = &mut FileEntry> {
+        self.entries.iter_mut()
+    }
+
     /// Keeps the entry of a file that is followed no more but may come back.
     pub fn keep(&mut self, entry: FileEntry) {
         self.entries.push(entry);

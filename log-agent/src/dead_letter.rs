@@ -56,7 +56,8 @@ mod tests {
         letters.keep("s", "400", br#"{"id":"a:1"}"#).unwrap();
         letters.keep("s", "400", b"no json").unwrap();
         let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["record"]["id"], "a:1");
         assert_eq!(lines[1]["record"], "no json");
         OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap().set_len(LIMIT + 1).unwrap();

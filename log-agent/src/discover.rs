@@ -183,7 +183,16 @@ impl Discovery {
     /// The files that match now, sorted, each once. Watches are set before looking, so that nothing that appears in
     /// between is missed.
     pub fn scan(&mut self) -> Vec<PathBuf> {
-        let directories: BTreeSet<PathBuf> = self.include.iter().flat_map(Glob::directories).collect();
+        // A directory may appear in one that is not watched yet; so look again until there is no new one.
+        let mut known = BTreeSet::new();
+        loop {
+            let directories: BTreeSet<PathBuf> = self.include.iter().flat_map(Glob::directories).collect();
+            if directories.is_subset(&known) {
+                break;
+            }
+            self.watch(&directories);
+            known.extend(directories);
+        }
         for include in &self.include {
             let base = include.base();
             if base.is_dir() {
@@ -192,7 +201,6 @@ impl Discovery {
                 tracing::info!(directory = %base.display(), "waiting for a directory that does not exist yet");
             }
         }
-        self.watch(directories);
         let found = self.include.iter().flat_map(|glob| Glob::paths(&glob.text));
         let mut paths: Vec<_> =
             found.filter(|path| !self.exclude.iter().any(|glob| glob.matches(path))).collect();
@@ -210,7 +218,7 @@ impl Discovery {
         }
     }
 
-    fn watch(&mut self, directories: BTreeSet<PathBuf>) {
+    fn watch(&mut self, directories: &BTreeSet<PathBuf>) {
         self.watched.retain(|directory, inode| {
             let same = std::fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *inode);
             if !same && let Some(watcher) = &mut self.watcher {
@@ -220,8 +228,8 @@ impl Discovery {
             same
         });
         for directory in directories {
-            if !self.watched.contains_key(&directory) {
-                self.add_watch(directory);
+            if !self.watched.contains_key(directory) {
+                self.add_watch(directory.clone());
             }
         }
     }

@@ -70,6 +70,21 @@ pub enum Life {
     Detached,
 }
 
+/// Whether a file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// It is.
+    Lines,
+    /// Not yet: it may be the copy that `copytruncate` makes of this file before truncating it. What was read of the one
+    /// is then not read again from the other.
+    PerhapsCopyOf(SourceSeq),
+    /// Never: rotation has compressed what had been lines.
+    Compressed,
+}
+
+/// How compressed files begin: gzip, zstd, bzip2, xz.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh91AY&SY", b"\xfd7zXZ\0"];
+
 /// One file, in all that matters about it.
 #[derive(Debug)]
 pub struct Source {
@@ -83,6 +98,12 @@ pub struct Source {
     pub path: PathBuf,
     /// Whether that name still leads to it.
     pub life: Life,
+    /// Whether it is read.
+    pub reading: Reading,
+    /// What was known of its content before it was truncated while a copy of it was waiting to be told.
+    past: Option<FileEntry>,
+    /// Whether a copy is waiting.
+    copied: Copied,
     file: File,
     epoch: Epoch,
     /// Known as soon as the first line is.
@@ -93,6 +114,13 @@ pub struct Source {
     size: u64,
     grown: Instant,
     cursors: Vec<Cursor>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Copied {
+    No,
+    /// With the names of the sinks, for the entry that the copy will go on from.
+    Perhaps(Vec<String>),
 }
 
 /// Where one sink stands.
@@ -125,6 +153,9 @@ impl Source {
             key: FileKey::of(&metadata),
             path: path.to_owned(),
             life: Life::Attached,
+            reading: Reading::Lines,
+            past: None,
+            copied: Copied::No,
             file,
             epoch: Epoch::default(),
             id: None,
@@ -141,40 +172,71 @@ impl Source {
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub fn resume(&mut self, entry: &FileEntry, confirmed: &[Confirmed], ledger: &Ledger) -> io::Result<()> {
+    pub fn resume(&mut self, entry: &FileEntry, sinks: &[String], ledger: &Ledger) -> io::Result<()> {
         self.epoch = entry.epoch;
-        let mut head = vec![0; entry.head.len.min(WINDOW)];
-        let same_head = self.fill(&mut head, 0)? == head.len() && entry.head.matches(&head);
-        let mut cursors = Vec::with_capacity(confirmed.len());
-        let mut same = same_head;
-        for confirmed in confirmed {
-            let offset = confirmed.offset.get();
-            let mut before = vec![0; confirmed.before.len.min(WINDOW)];
-            let from = offset.checked_sub(before.len() as u64);
-            same = same
-                && match from {
-                    Some(from) => {
-                        self.fill(&mut before, from)? == before.len() && confirmed.before.matches(&before)
-                    }
-                    None => false,
-                };
-            let (read, confirmed) = (confirmed.offset.resume(), *confirmed);
-            cursors.push(Cursor { read, searched: offset, before, confirmed });
-        }
-        if same {
-            self.id = Some(entry.id);
-            self.head = head;
-            self.cursors = cursors;
+        if self.adopt(entry, sinks)? {
             return Ok(());
         }
         // The bytes that were confirmed to nobody and had been there when the checkpoint was written.
-        for (sink, confirmed) in confirmed.iter().enumerate() {
+        for (sink, confirmed) in entry.confirmed_by(sinks).iter().enumerate() {
             if entry.size > confirmed.offset.get() {
                 ledger.lose(Reason::Truncated, sink, &self.path, confirmed.offset.get()..entry.size);
             }
         }
         self.start_over("while the agent was away");
         Ok(())
+    }
+
+    /// Goes on where an entry says, if the content before is what it says; true where it is.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn adopt(&mut self, entry: &FileEntry, sinks: &[String]) -> io::Result<bool> {
+        let mut head = vec![0; entry.head.len.min(WINDOW)];
+        if self.fill(&mut head, 0)? != head.len() || !entry.head.matches(&head) {
+            return Ok(false);
+        }
+        let mut cursors = Vec::with_capacity(sinks.len());
+        for confirmed in entry.confirmed_by(sinks) {
+            let offset = confirmed.offset.get();
+            let mut before = vec![0; confirmed.before.len.min(WINDOW)];
+            let Some(from) = offset.checked_sub(before.len() as u64) else { return Ok(false) };
+            if self.fill(&mut before, from)? != before.len() || !confirmed.before.matches(&before) {
+                return Ok(false);
+            }
+            cursors.push(Cursor { read: confirmed.offset.resume(), searched: offset, before, confirmed });
+        }
+        self.id = Some(entry.id);
+        self.epoch = entry.epoch;
+        self.head = head;
+        self.cursors = cursors;
+        Ok(true)
+    }
+
+    /// Another file may be a copy of this one, made in order to truncate it.
+    pub fn expect_truncation(&mut self, sinks: &[String]) {
+        self.copied = Copied::Perhaps(sinks.to_vec());
+    }
+
+    /// What was known of the content that a waiting copy has, once this file was truncated.
+    pub fn past(&self) -> Option<&FileEntry> {
+        self.past.as_ref()
+    }
+
+    /// No copy waits any more.
+    pub fn forget_past(&mut self) {
+        self.past = None;
+        self.copied = Copied::No;
+    }
+
+    /// Whether its content begins as that of `other` does, as far as it goes.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn begins_like(&self, other: &Self) -> io::Result<bool> {
+        let mut head = vec![0; other.head.len()];
+        let filled = self.fill(&mut head, 0)?;
+        Ok(head[..filled] == other.head[..filled])
     }
 
     /// Reads on for one sink into its chunk, up to a portion.
@@ -189,6 +251,9 @@ impl Source {
         chunk: &mut Chunk,
         ledger: &Ledger,
     ) -> io::Result<Progress> {
+        if self.reading != Reading::Lines {
+            return Ok(Progress::AtEnd);
+        }
         let Some(cursor) = self.cursors.get(sink) else { return Ok(Progress::AtEnd) };
         let (overlap, start) = (cursor.before.len(), cursor.read.0);
         let mut buffer = std::mem::take(&mut reader.buffer);
@@ -203,6 +268,9 @@ impl Source {
                 let at_end = filled < overlap + PORTION;
                 if at_end {
                     self.note_shrinking(start + (filled - overlap) as u64, ledger);
+                }
+                if start == 0 && self.is_compressed(&buffer[..filled]) {
+                    return Ok(Progress::AtEnd);
                 }
                 let taken = self.take_lines(sink, &buffer[overlap..filled], reader, chunk, ledger);
                 if taken > 0 {
@@ -221,6 +289,15 @@ impl Source {
             });
         reader.buffer = buffer;
         outcome
+    }
+
+    fn is_compressed(&mut self, head: &[u8]) -> bool {
+        let compressed = COMPRESSED.iter().any(|magic| head.starts_with(magic));
+        if compressed {
+            self.reading = Reading::Compressed;
+            tracing::info!(file = %self.path.display(), "compressed, so not read: exclude it, or let rotation compress later");
+        }
+        compressed
     }
 
     /// Takes the complete lines at the start of `data`, and says how many bytes they were.
@@ -377,9 +454,14 @@ impl Source {
 
     /// The file holds other content than what was read: what was seen and not read is gone, and reading begins anew.
     fn truncated(&mut self, ledger: &Ledger) -> io::Result<()> {
-        for (sink, cursor) in self.cursors.iter().enumerate() {
-            if self.size > cursor.read.0 {
-                ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
+        if let Copied::Perhaps(sinks) = &self.copied {
+            // The copy has it all, and is read on from where this file was.
+            self.past = self.entry(sinks);
+        } else {
+            for (sink, cursor) in self.cursors.iter().enumerate() {
+                if self.size > cursor.read.0 {
+                    ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
+                }
             }
         }
         self.start_over("truncated or written anew");
@@ -457,6 +539,9 @@ impl Source {
 
     /// Bytes that a sink has not confirmed, as far as the size is known.
     pub fn unconfirmed(&self, sink: usize) -> u64 {
+        if self.reading == Reading::Compressed {
+            return 0;
+        }
         let confirmed = self.cursors.get(sink).map_or(0, |cursor| cursor.confirmed.offset.get());
         self.size.saturating_sub(confirmed)
     }
@@ -471,7 +556,8 @@ impl Source {
 
     /// Whether a sink has been given all there is.
     pub fn is_read(&self, sink: usize) -> bool {
-        self.cursors.get(sink).is_none_or(|cursor| cursor.read.0 >= self.size)
+        self.reading == Reading::Compressed
+            || self.cursors.get(sink).is_none_or(|cursor| cursor.read.0 >= self.size)
     }
 
     /// Whether every sink has everything.

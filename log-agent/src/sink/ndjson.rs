@@ -52,8 +52,7 @@ impl Ndjson {
             .header(CONTENT_TYPE, "application/x-ndjson")
             .header("idempotency-key", &payload.key)
             .body(payload.body.clone());
-        let mut answer =
-            request.send().await.map_err(|error| Refusal::wait(describe(error)))?;
+        let mut answer = request.send().await.map_err(|error| Refusal::wait(describe(error)))?;
         if answer.status().is_success() {
             drain(&mut answer).await;
             return Ok(());

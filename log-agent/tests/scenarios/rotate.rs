@@ -252,3 +252,82 @@ fn truncation_enters_what_was_never_read_into_the_ledger() {
     assert_eq!((from, to), (shipped, 550_000));
     assert!((metric(&agent, "log_agent_lost_bytes_total") - (to - from) as f64).abs() < 0.5);
 }
+
+/// As logrotate does it with `copytruncate`; an agent that runs sees the copy before the truncation.
+fn copytruncate(room: &Room, number: usize, agent: Option<&Process>) {
+    let copy = room.log(&format!("access.log.{number}"));
+    fs::copy(room.log("access.log"), &copy).unwrap();
+    if let Some(agent) = agent {
+        wait_until("the copy is seen", || {
+            status(agent)["files"].to_string().contains(copy.to_str().unwrap())
+        });
+    }
+    append(&room.log("access.log")).set_len(0).unwrap();
+}
+
+#[test]
+fn copytruncate_live() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("access.log"));
+    let agent = room.agent(&receiver.sink(), &["--rescan-period", "200ms"]);
+    for round in 0..3 {
+        write_numbers(&mut file, round * 1000..(round + 1) * 1000);
+        receiver.expect_numbers((round + 1) * 1000);
+        copytruncate(&room, 3 - round, Some(&agent));
+    }
+    write_numbers(&mut file, 3000..3010);
+    receiver.expect_numbers(3010);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
+
+#[test]
+fn copytruncate_of_what_was_not_read_yet() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("access.log"));
+    let agent = room.agent(&receiver.sink(), &["--chunk-size", "1KiB", "--rescan-period", "200ms"]);
+    write_numbers(&mut file, 0..10);
+    receiver.expect_numbers(10);
+    down(&receiver);
+    write_numbers(&mut file, 10..5000);
+    wait_until("it was tried", || receiver.upstream.requests().len() > 1);
+    copytruncate(&room, 1, Some(&agent));
+    write_numbers(&mut file, 5000..5010);
+    up(&receiver);
+    receiver.expect_each_number(5010);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "the copy had it");
+}
+
+#[test]
+fn copytruncate_while_down() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("access.log"));
+    write_numbers(&mut file, 0..10);
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(10);
+    assert!(agent.terminate().success());
+    write_numbers(&mut file, 10..20);
+    copytruncate(&room, 1, None);
+    write_numbers(&mut file, 20..30);
+    let agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(30);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
+
+#[test]
+fn rotated_to_gz() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("access.log"), "line 0\n");
+    let agent = room.agent(&receiver.sink(), &["--rotate-wait", "300ms"]);
+    receiver.expect_numbers(1);
+    rotate(&room);
+    write(&room.log("access.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    // What gzip writes, with a line break in it for good measure.
+    write(&room.log("access.log.1.gz"), b"\x1f\x8b\x08\0\0\0\0\0\0\x03\ncompressed\n");
+    fs::remove_file(room.log("access.log.1")).unwrap();
+    agent.event("it says so", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with("compressed"))
+    });
+    write(&room.log("access.log"), "line 2\n");
+    receiver.expect_numbers(3);
+}

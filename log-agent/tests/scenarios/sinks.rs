@@ -72,7 +72,8 @@ fn sink_400() {
     let room = Room::new();
     // A receiver that refuses a whole request for one bad record, as many do.
     let judge = |request: &testkit::http::Message| {
-        let poison = ["line 137\"", "line 138\"", "line 400\""].iter().any(|bad| request.text().contains(bad));
+        let poison =
+            ["line 137\"", "line 138\"", "line 400\""].iter().any(|bad| request.text().contains(bad));
         if poison { Verdict::Refuse(Answer::new(400, "")) } else { Verdict::Confirm }
     };
     let receiver = Receiver::that(judge);
@@ -81,9 +82,13 @@ fn sink_400() {
     wait_until("all others arrive", || receiver.records().len() == 497);
     wait_until("the refused are counted", || metric(&agent, "log_agent_lost_bytes_total") > 23.5);
     let numbers: Vec<_> = receiver.bodies().iter().filter_map(|body| crate::support::number(body)).collect();
-    assert!(numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))), "in order");
+    assert!(
+        numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))),
+        "in order"
+    );
     let letters = std::fs::read_to_string(room.state().join("dead-letter.ndjson")).unwrap();
-    let letters: Vec<serde_json::Value> = letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let letters: Vec<serde_json::Value> =
+        letters.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let bodies: Vec<_> = letters.iter().map(|letter| letter["record"]["body"].as_str().unwrap()).collect();
     assert_eq!(bodies, ["line 137", "line 138", "line 400"]);
     assert!(letters[0]["reason"].as_str().unwrap().contains("400"));
@@ -101,7 +106,7 @@ fn a_receiver_that_never_took_anything_is_not_believed() {
     write_numbers(&mut append(&room.log("a.log")), 0..10);
     let agent = room.agent(&receiver.sink(), &[]);
     agent.event("it says so", |event| event["reason"].as_str().is_some_and(|reason| reason.contains("400")));
-    wait_until("it is tried again", || receiver.upstream.requests().len() >= 10);
+    wait_until("it is tried again", || receiver.upstream.requests().len() >= 6);
     receiver.change(|_| Verdict::Confirm);
     receiver.expect_numbers(10);
     assert!(!room.state().join("dead-letter.ndjson").exists());
@@ -273,4 +278,33 @@ fn append_to_delivery_latency() {
     );
     // The aim is 20 ms at p99 on a quiet machine; a machine that runs all tests at once is given more.
     assert!(at(50) < Duration::from_millis(50), "p50 {:?}", at(50));
+}
+
+#[test]
+fn rss_bounded() {
+    const LIMIT: u64 = 24 * 1024 * 1024;
+    let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
+    let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(200));
+    let many = line.repeat(100_000);
+    write(&room.log("a.log"), &many);
+    // The shortest lines there are: what they weigh is their envelope.
+    write(&room.log("b.log"), "\n".repeat(500_000));
+    let agent = room.agent(&receiver.sink(), &[]);
+    wait_until("it is tried again", || receiver.upstream.requests().len() >= 4);
+    let down = agent.resident_bytes();
+    // Counted, not kept: only the agent's memory is in question here.
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&count);
+    receiver.upstream.answer(move |request| {
+        counted.fetch_add(request.text().lines().count(), Ordering::SeqCst);
+        Answer::new(204, "")
+    });
+    let mut peak = down;
+    wait_until("all arrive", || {
+        receiver.upstream.forget();
+        peak = peak.max(agent.resident_bytes());
+        count.load(Ordering::SeqCst) == 600_000
+    });
+    println!("resident: {} KiB while the sink is down, {} KiB at most", down / 1024, peak / 1024);
+    assert!(peak < LIMIT, "{peak}");
 }
