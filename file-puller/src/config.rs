@@ -45,7 +45,7 @@ pub struct ManifestOf {
 /// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
 #[derive(Debug, clap::Args)]
 struct Ends {
-    /// Manifest to follow, http:// or https://, with a path that ends in .json
+    /// What to follow, http:// or https://: a manifest (.json) or an archive (.tar, .tar.gz, .tgz, .tar.zst)
     #[arg(long, value_name = "URL", required = true)]
     source: Option<SourceUrl>,
 
@@ -102,6 +102,10 @@ pub struct Options {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub unpacking: Unpacking,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub credentials: Credentials,
 
     #[command(flatten)]
@@ -147,6 +151,23 @@ pub struct Transfer {
     /// Least bytes a second that a transfer brings on average, once it has taken longer than --read-timeout
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size)]
     pub min_throughput: u64,
+}
+
+/// How an archive becomes a release.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Archives")]
+pub struct Unpacking {
+    /// Leading directories to take off each path: 1 for what git forges make of a repository
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub strip_components: usize,
+
+    /// Largest archive as it comes over the wire
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = units::size)]
+    pub max_archive_size: u64,
+
+    /// Most bytes that one byte of an archive may unpack to, beyond the first 16 MiB
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_expansion: u64,
 }
 
 /// Files with secrets; each is read again at each sync.

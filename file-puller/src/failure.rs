@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lifecycle::exit::Exit;
 
+use crate::archive::ArchiveError;
 use crate::credentials::CredentialError;
 use crate::gate::GateError;
 use crate::location::OutsideBase;
@@ -30,6 +31,9 @@ pub enum SyncError {
     /// Its manifest points at files that are not its own.
     #[error(transparent)]
     OutsideBase(#[from] OutsideBase),
+    /// It answered with an archive that breaks a rule.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// What it has may not replace what is served.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -50,8 +54,12 @@ impl SyncError {
             }
             Self::Source(_) => Exit::Unavailable,
             Self::Credential(error) => error.exit(),
-            Self::Manifest(_) | Self::OutsideBase(_) | Self::Gate(_) | Self::Mismatch(_) => Exit::Refused,
-            Self::Volume(error) => error.exit(),
+            Self::Manifest(_)
+            | Self::OutsideBase(_)
+            | Self::Gate(_)
+            | Self::Mismatch(_)
+            | Self::Archive(ArchiveError::Refused(_)) => Exit::Refused,
+            Self::Volume(error) | Self::Archive(ArchiveError::Volume(error)) => error.exit(),
         }
     }
 
@@ -68,7 +76,8 @@ impl SyncError {
             }
             Self::Gate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
-            Self::Volume(_) => "volume",
+            Self::Archive(ArchiveError::Refused(_)) => "archive",
+            Self::Volume(_) | Self::Archive(ArchiveError::Volume(_)) => "volume",
         }
     }
 

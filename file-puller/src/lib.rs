@@ -8,6 +8,7 @@
 //! - [`plan`]: what the volume has already, and what is new
 //! - [`gate`]: whether it may replace what is served
 //! - [`stage`], [`fetch`]: a release is put together where nobody sees it
+//! - [`archive`], [`inflate`], [`feed`]: or it arrives in one piece, and is unpacked there
 //! - [`publish`]: it becomes visible, in one step and for good
 //! - [`retain`]: old releases go when nobody can need them any more
 //! - [`verify`]: what was published is read again, and put right
@@ -18,14 +19,17 @@
 //! - [`fault`]: for tests, every place where a crash could hurt
 //! - [`scan`]: the content manager's side, `file-puller manifest DIR`
 
+pub mod archive;
 pub mod backoff;
 pub mod config;
 pub mod credentials;
 pub mod demand;
 pub mod failure;
 pub mod fault;
+pub mod feed;
 pub mod fetch;
 pub mod gate;
+pub mod inflate;
 pub mod location;
 pub mod manifest;
 pub mod metrics;

@@ -4,16 +4,40 @@
 //! what is logged, reported or written into an error can be read by anyone.
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 
 use reqwest::Url;
 
+use crate::inflate::Compression;
 use crate::manifest::{Manifest, ManifestFile};
 
-/// The manifest's URL, from which every file's is made.
+/// What is followed: a manifest, from whose URL every file's is made, or an archive.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SourceUrl(Url);
+pub struct SourceUrl {
+    url: Url,
+    kind: Kind,
+}
+
+/// What lies at a source's URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The list of a release's files.
+    Manifest,
+    /// All of them in one.
+    Archive(Compression),
+}
+
+fn kind_of(path: &str) -> Option<Kind> {
+    let path = path.to_ascii_lowercase();
+    let kinds = [
+        (".json", Kind::Manifest),
+        (".tar", Kind::Archive(Compression::None)),
+        (".tar.gz", Kind::Archive(Compression::Gzip)),
+        (".tgz", Kind::Archive(Compression::Gzip)),
+        (".tar.zst", Kind::Archive(Compression::Zstd)),
+    ];
+    kinds.into_iter().find(|(ending, _)| path.ends_with(ending)).map(|(_, kind)| kind)
+}
 
 /// A file's `url` that does not lie where the manifest's base is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,20 +63,23 @@ impl FromStr for SourceUrl {
             return Err("a URL shows up in logs and process lists, so it must not carry a user or password"
                 .to_owned());
         }
-        if !Path::new(url.path()).extension().is_some_and(|kind| kind.eq_ignore_ascii_case("json")) {
-            return Err(
-                "its path does not end in .json; name the manifest, such as …/manifest.json".to_owned()
-            );
-        }
+        let Some(kind) = kind_of(url.path()) else {
+            return Err("its path ends neither in .json (a manifest, such as …/manifest.json) nor in .tar, .tar.gz, .tgz or .tar.zst (an archive)".to_owned());
+        };
         url.set_fragment(None);
-        Ok(Self(url))
+        Ok(Self { url, kind })
     }
 }
 
 impl SourceUrl {
-    /// The manifest itself.
-    pub fn manifest(&self) -> &Url {
-        &self.0
+    /// The manifest's or the archive's own URL.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// What lies there.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Where a file of the manifest is fetched from: its `url` if it has one, else its path, percent-encoded.
@@ -77,7 +104,7 @@ impl SourceUrl {
     }
 
     fn at_path<'s>(&self, segments: impl Iterator<Item = &'s str>) -> Url {
-        let mut url = self.0.clone();
+        let mut url = self.url.clone();
         url.set_query(None);
         // http and https URLs always have path segments; `Err` is for the likes of mailto:.
         if let Ok(mut path) = url.path_segments_mut() {
@@ -108,7 +135,7 @@ pub fn display(url: &Url) -> String {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&display(&self.0))
+        out.write_str(&display(&self.url))
     }
 }
 
@@ -177,6 +204,7 @@ mod tests {
             ("content", "https://content.example"),
             ("ftp://x/manifest.json", "ftp"),
             ("http://x/", "manifest.json"),
+            ("http://x/site.zip", ".tar.zst"),
             ("http://user:pw@x/manifest.json", "password"),
         ] {
             let error = url.parse::<SourceUrl>().unwrap_err();
@@ -187,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_query_is_sent_and_never_shown() {
-        assert!(source().manifest().as_str().contains("token=secret"));
+        assert!(source().url().as_str().contains("token=secret"));
         assert_eq!(format!("{} {:?}", source(), source()).matches("secret").count(), 0);
     }
 }

@@ -69,11 +69,11 @@ pub enum Freshness {
     Revalidated,
 }
 
-/// A manifest as it came over the wire.
+/// A manifest or an archive that is about to arrive.
 #[derive(Debug)]
-pub struct FetchedManifest {
+pub struct Opened {
     /// Its bytes, unchecked.
-    pub json: Vec<u8>,
+    pub body: Body,
     /// What to ask with next time, if it came with one.
     pub validator: Option<Validator>,
 }
@@ -151,7 +151,7 @@ impl Source {
             .connect_timeout(transfer.connect_timeout)
             .read_timeout(transfer.read_timeout)
             .pool_max_idle_per_host(transfer.concurrency);
-        if url.manifest().scheme() == "https" {
+        if url.url().scheme() == "https" {
             client = client.tls_certs_only(public_roots()?);
         } else {
             // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
@@ -160,7 +160,7 @@ impl Source {
         // Refused only when a provider is installed already, and then there is one, which is all that is needed.
         drop(rustls::crypto::ring::default_provider().install_default());
         let login = config.options.credentials.login();
-        if url.manifest().scheme() == "http" && !matches!(login, Login::Anonymous) {
+        if url.url().scheme() == "http" && !matches!(login, Login::Anonymous) {
             tracing::warn!(source = %url, "credentials go over http:// in the clear; use https:// outside of a trusted network");
         }
         Ok(Self {
@@ -173,7 +173,7 @@ impl Source {
         })
     }
 
-    /// The manifest's URL.
+    /// What is followed.
     pub fn url(&self) -> &SourceUrl {
         &self.url
     }
@@ -188,47 +188,54 @@ impl Source {
         Ok(())
     }
 
-    /// Asks for the manifest.
+    /// Asks for what is followed, manifest or archive.
     ///
     /// # Errors
-    /// Where there is no manifest in the answer, or it is too large.
-    pub async fn manifest(&self, freshness: Freshness) -> Result<FetchedManifest, SourceError> {
-        let url = self.url.manifest();
+    /// Where it is not in the answer.
+    pub async fn open(&self, freshness: Freshness) -> Result<Opened, SourceError> {
+        let url = self.url.url();
         let response = send(self.get(url), url, freshness).await?;
-        self.read_manifest(response).await
+        self.opened(response)
     }
 
-    /// Asks for the manifest if it is another than the one with this validator, and returns `None` if it is not.
+    /// Asks for it if it is another than the one with this validator, and returns `None` if it is not.
     ///
     /// Only an `ETag` is used as a validator: `Last-Modified` counts whole seconds, so a second change within one second
     /// would be missed for good.
     ///
     /// # Errors
-    /// Where there is no manifest in the answer, or it is too large.
-    pub async fn changed_manifest(&self, known: &Validator) -> Result<Option<FetchedManifest>, SourceError> {
-        let url = self.url.manifest();
+    /// Where it is not in the answer.
+    pub async fn open_if_changed(&self, known: &Validator) -> Result<Option<Opened>, SourceError> {
+        let url = self.url.url();
         let request = self.get(url).header(IF_NONE_MATCH, &known.0);
         let response = send(request, url, Freshness::Cached).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
         }
-        self.read_manifest(response).await.map(Some)
+        self.opened(response).map(Some)
     }
 
-    async fn read_manifest(&self, response: Response) -> Result<FetchedManifest, SourceError> {
-        let url = self.url.manifest();
+    fn opened(&self, response: Response) -> Result<Opened, SourceError> {
+        let url = self.url.url();
         ok(&response, url)?;
         let validator = response.headers().get(ETAG).cloned().map(Validator);
-        let mut body = self.body(response, url.clone());
+        Ok(Opened { body: self.body(response, url.clone()), validator })
+    }
+
+    /// Reads a manifest to its end.
+    ///
+    /// # Errors
+    /// Where it breaks off, or is larger than a manifest may be.
+    pub async fn read_manifest(&self, mut body: Body) -> Result<Vec<u8>, SourceError> {
         let mut json = Vec::new();
         while let Some(chunk) = body.chunk().await? {
             if (json.len() + chunk.len()) as u64 > self.largest_manifest {
                 let limit = bytesize::ByteSize(self.largest_manifest);
-                return Err(SourceError::ManifestTooLarge { url: location::display(url), limit });
+                return Err(SourceError::ManifestTooLarge { url: location::display(body.url()), limit });
             }
             json.extend_from_slice(&chunk);
         }
-        Ok(FetchedManifest { json, validator })
+        Ok(json)
     }
 
     /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
-use crate::release::{Digest, ReleaseId};
+use crate::release::{Digest, FileMode, ReleaseId};
 use crate::volume::{DIRECTORY, Doing as _, STAGING, Volume, VolumeError, manifest_name};
 
 /// A release that nobody sees yet.
@@ -26,6 +26,18 @@ pub struct Staging {
     id: ReleaseId,
     tree: OwnedFd,
 }
+
+/// A release whose files arrive before anybody knows which release it is.
+#[derive(Debug)]
+pub struct Incoming {
+    volume: Arc<Volume>,
+    tree: OwnedFd,
+}
+
+/// The tree of [`Incoming`], which no release id can be.
+const INCOMING: &str = "incoming";
+/// A link on its way to replace a file of its own content.
+const LINK: &str = "link";
 
 /// One file that is being written.
 #[derive(Debug)]
@@ -73,15 +85,7 @@ impl Staging {
             make_directory(&tree, directory).doing(|| doing(directory))?;
             fault::point();
         }
-        let name = manifest_name(&id);
-        let file = create(volume.staging(), &name).doing(|| format!("make {volume}/{STAGING}/{name}"))?;
-        let mut out = io::BufWriter::new(File::from(file));
-        manifest
-            .write(&mut out)
-            .and_then(|()| out.flush())
-            .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
-            .doing(|| format!("write {volume}/{STAGING}/{name}"))?;
-        fault::point();
+        write_manifest(&volume, &id, manifest)?;
         Ok(Self { volume, id, tree })
     }
 
@@ -110,19 +114,81 @@ impl Staging {
         Ok(())
     }
 
+    /// The same for a file that has been written already: gives its space back.
+    ///
+    /// # Errors
+    /// Where the file system will not have it; the file then stays as it was written.
+    pub fn replace(&self, release: BorrowedFd<'_>, from: &ReleasePath, to: &ReleasePath) -> io::Result<()> {
+        let private = self.volume.staging();
+        rustix::fs::linkat(release, from.as_str(), private, LINK, AtFlags::empty())?;
+        fault::point();
+        rustix::fs::renameat(private, LINK, &self.tree, to.as_str())?;
+        fault::point();
+        Ok(())
+    }
+
     /// Begins a file.
     ///
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
-        let name = format!("{path} of release {} on {}", self.id, self.volume);
-        let file = create(&self.tree, path.as_str()).doing(|| format!("make {name}"))?;
+        Draft::create(&self.tree, path, format!("{path} of release {} on {}", self.id, self.volume))
+    }
+}
+
+impl Incoming {
+    /// Clears the private directory, and makes an empty tree in it.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
+        volume.sweep_staging()?;
+        let doing = || format!("make {volume}/{STAGING}/{INCOMING}");
+        make_directory(volume.staging(), INCOMING).doing(doing)?;
         fault::point();
-        Ok(Draft { name, file: file.into(), hasher: Sha256::new(), written: 0 })
+        let tree = rustix::fs::openat(volume.staging(), INCOMING, DIRECTORY, Mode::empty()).doing(doing)?;
+        Ok(Self { volume, tree })
+    }
+
+    /// Makes a directory; those above it are there.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn make_directory(&self, path: &str) -> Result<(), VolumeError> {
+        make_directory(&self.tree, path).doing(|| format!("make {path} on {}", self.volume))?;
+        fault::point();
+        Ok(())
+    }
+
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
+        Draft::create(&self.tree, path, format!("{path} on {}", self.volume))
+    }
+
+    /// Now that all files are there, they are a release.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn named(self, id: ReleaseId, manifest: &Manifest) -> Result<Staging, VolumeError> {
+        let Self { volume, tree } = self;
+        write_manifest(&volume, &id, manifest)?;
+        rustix::fs::renameat(volume.staging(), INCOMING, volume.staging(), id.as_str())
+            .doing(|| format!("name {volume}/{STAGING}/{INCOMING} {id}"))?;
+        fault::point();
+        Ok(Staging { volume, id, tree })
     }
 }
 
 impl Draft {
+    fn create(tree: &OwnedFd, path: &ReleasePath, name: String) -> Result<Self, VolumeError> {
+        let file = create(tree, path.as_str()).doing(|| format!("make {name}"))?;
+        fault::point();
+        Ok(Self { name, file: file.into(), hasher: Sha256::new(), written: 0 })
+    }
+
     /// Adds bytes, and hashes them.
     ///
     /// # Errors
@@ -147,6 +213,16 @@ impl Draft {
         Ok(Self { hasher: Sha256::new(), written: 0, ..self })
     }
 
+    /// Makes it a file of the release, whatever it is, and says what it is.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub fn keep(self, mode: FileMode) -> Result<(u64, Digest), VolumeError> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.bits()))
+            .doing(|| format!("set the mode of {}", self.name))?;
+        Ok((self.written, Digest::of(self.hasher)))
+    }
+
     /// Makes it a file of the release, if it is the one that the manifest promises.
     ///
     /// # Errors
@@ -157,14 +233,25 @@ impl Draft {
             let difference = format!("{} bytes instead of {}", self.written, promised.size);
             return Err(mismatch(difference).into());
         }
-        let digest = Digest::of(self.hasher);
+        let (_, digest) = self.keep(promised.mode)?;
         if digest != promised.digest {
             return Err(mismatch(format!("SHA-256 {digest} instead of {}", promised.digest)).into());
         }
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(promised.mode.bits()))
-            .doing(|| format!("set the mode of {}", self.name))?;
         Ok(())
     }
+}
+
+fn write_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<(), VolumeError> {
+    let name = manifest_name(id);
+    let file = create(volume.staging(), &name).doing(|| format!("make {volume}/{STAGING}/{name}"))?;
+    let mut out = io::BufWriter::new(File::from(file));
+    manifest
+        .write(&mut out)
+        .and_then(|()| out.flush())
+        .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
+        .doing(|| format!("write {volume}/{STAGING}/{name}"))?;
+    fault::point();
+    Ok(())
 }
 
 fn make_directory(beneath: impl rustix::fd::AsFd + Copy, name: &str) -> io::Result<()> {

@@ -3,24 +3,30 @@
 //! [`Syncer::sync`] either leaves the volume in step with the content manager and says how, or leaves what was published as it
 //! was and says why. Dropping it half-way is as good as a crash: whatever was staged is swept by the next one.
 
+mod repair;
+mod unpacked;
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Unpacking};
 use crate::failure::SyncError;
 use crate::fetch::Fetcher;
 use crate::gate::Gates;
+use crate::location::Kind;
 use crate::manifest::Manifest;
 use crate::metrics::Metrics;
+use crate::path::ReleasePath;
 use crate::plan::{Plan, Sources, plan};
 use crate::publish::{point_at, publish};
 use crate::release::ReleaseId;
 use crate::retain::Retained;
-use crate::source::{FetchedManifest, Freshness, Source, Validator};
+use crate::source::{Body, Freshness, Source, Validator};
 use crate::stage::Staging;
-use crate::verify::{damaged, restore};
 use crate::volume::{Volume, VolumeError, on_disk};
 
 /// How often a long sync says how far it is.
@@ -67,6 +73,7 @@ pub struct Syncer {
     source: Source,
     volume: Arc<Volume>,
     limits: Limits,
+    unpacking: Unpacking,
     gates: Gates,
     concurrency: usize,
     retained: Retained,
@@ -97,7 +104,19 @@ impl Syncer {
         let (limits, concurrency) = (options.limits, options.transfer.concurrency);
         let gates = options.gates.clone();
         let published = current;
-        Ok(Self { published, source, volume, limits, gates, concurrency, retained, metrics, known: None })
+        let unpacking = options.unpacking;
+        Ok(Self {
+            published,
+            source,
+            volume,
+            limits,
+            unpacking,
+            gates,
+            concurrency,
+            retained,
+            metrics,
+            known: None,
+        })
     }
 
     /// Brings the volume in step.
@@ -126,57 +145,41 @@ impl Syncer {
         outcome
     }
 
-    /// Re-reads the published release and puts right what is damaged.
-    ///
-    /// # Errors
-    /// Why it could not be put right; the next sync then puts the whole release together again.
-    pub async fn verify(&mut self) -> Result<Verdict, SyncError> {
-        self.source.renew_credential().await?;
-        let verdict = self.repair().await;
-        if !matches!(verdict, Ok(Verdict::Sound | Verdict::Repaired(_))) {
-            // Makes the next sync compare the volume with the manifest, whether or not that has changed.
-            self.known = None;
-        }
-        let volume = Arc::clone(&self.volume);
-        on_disk(move || volume.sweep_staging()).await?;
-        verdict
-    }
-
-    async fn repair(&self) -> Result<Verdict, SyncError> {
-        let Some(id) = self.published.clone() else { return Ok(Verdict::Sound) };
-        let (volume, published) = (Arc::clone(&self.volume), id.clone());
-        let found = on_disk(move || {
-            if volume.current()?.as_ref() != Some(&published) {
-                return Ok(None);
-            }
-            let Some(manifest) = volume.manifest(&published) else { return Ok(None) };
-            damaged(&volume, &published, &manifest).map(Some)
-        });
-        let Some(damaged) = found.await.map_err(SyncError::Volume)? else { return Ok(Verdict::Lost) };
-        let (count, damaged) = (damaged.files.len(), Arc::new(damaged));
-        let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
-        tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
-        let (volume, manifest) = (Arc::clone(&self.volume), Arc::clone(&damaged));
-        let staging = on_disk(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
-        self.fetch_all(&staging, &damaged, (0..count).collect(), Freshness::Cached).await?;
-        on_disk(move || restore(&staging, &damaged)).await?;
-        Ok(Verdict::Repaired(count))
-    }
-
     async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
         let volume = Arc::clone(&self.volume);
         let current = on_disk(move || volume.current()).await?;
         // "Not modified" is an answer only while what it speaks of is still in place.
         let known = self.known.as_ref().filter(|(id, _)| current.as_ref() == Some(id));
-        let FetchedManifest { json, validator } = match known.filter(|_| freshness == Freshness::Cached) {
-            None => self.source.manifest(freshness).await?,
-            Some((id, validator)) => match self.source.changed_manifest(validator).await? {
+        let opened = match known.filter(|_| freshness == Freshness::Cached) {
+            None => self.source.open(freshness).await?,
+            Some((id, validator)) => match self.source.open_if_changed(validator).await? {
                 None => return Ok(Outcome::Unchanged(id.clone())),
-                Some(fetched) => fetched,
+                Some(opened) => opened,
             },
         };
+        let (id, outcome) = match self.source.url().kind() {
+            Kind::Manifest => self.follow_manifest(opened.body, current.clone(), freshness).await?,
+            Kind::Archive(compression) => {
+                self.follow_archive(opened.body, compression, current.clone()).await?
+            }
+        };
+        if let Outcome::Published(_) = outcome {
+            self.retained.published(&id, current, Instant::now());
+        }
+        self.published = Some(id.clone());
+        self.known = opened.validator.map(|validator| (id, validator));
+        Ok(outcome)
+    }
+
+    async fn follow_manifest(
+        &self,
+        body: Body,
+        current: Option<ReleaseId>,
+        freshness: Freshness,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let json = self.source.read_manifest(body).await?;
         let (volume, limits, base) = (Arc::clone(&self.volume), self.limits, self.source.url().clone());
-        let (gates, served) = (self.gates.clone(), current.clone());
+        let gates = self.gates.clone();
         let (id, manifest, plan) = on_disk(move || {
             let manifest = Manifest::parse(&json, &limits)?;
             drop(json);
@@ -184,26 +187,23 @@ impl Syncer {
             let id = manifest.id();
             let plan = plan(&volume, &id, &manifest)?;
             if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, served.and_then(|id| volume.manifest(&id)).as_ref())?;
+                gates.check(&manifest, current.and_then(|id| volume.manifest(&id)).as_ref())?;
             }
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
         .await?;
         let outcome = match plan {
             Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::PointBack => {
-                let (volume, target) = (Arc::clone(&self.volume), id.clone());
-                on_disk(move || point_at(&volume, &target)).await?;
-                Outcome::Published(self.publication(&id, &manifest, &[]))
-            }
+            Plan::PointBack => self.point_back(&id, &manifest).await?,
             Plan::Stage(sources) => self.stage_and_publish(&id, &manifest, sources, freshness).await?,
         };
-        if let Outcome::Published(_) = outcome {
-            self.retained.published(&id, current, Instant::now());
-        }
-        self.published = Some(id.clone());
-        self.known = validator.map(|validator| (id, validator));
-        Ok(outcome)
+        Ok((id, outcome))
+    }
+
+    async fn point_back(&self, id: &ReleaseId, manifest: &Manifest) -> Result<Outcome, SyncError> {
+        let (volume, target) = (Arc::clone(&self.volume), id.clone());
+        on_disk(move || point_at(&volume, &target)).await?;
+        Ok(Outcome::Published(self.publication(id, manifest, &[])))
     }
 
     async fn stage_and_publish(
@@ -216,7 +216,7 @@ impl Syncer {
         let (volume, release, files) = (Arc::clone(&self.volume), id.clone(), Arc::clone(manifest));
         let (staging, to_fetch) = on_disk(move || {
             let staging = Staging::begin(volume, release, &files)?;
-            let to_fetch = reuse(&staging, sources, &files)?;
+            let to_fetch = link(&staging, sources, &files, Staging::reuse)?;
             Ok::<_, VolumeError>((Arc::new(staging), to_fetch))
         })
         .await?;
@@ -285,16 +285,24 @@ impl Syncer {
     }
 }
 
-/// Links what is on the volume into the staging tree, and returns what has to be fetched.
-fn reuse(staging: &Staging, sources: Sources, manifest: &Manifest) -> Result<Vec<usize>, VolumeError> {
+/// How a file that is on the volume becomes one of the staged release: [`Staging::reuse`] or [`Staging::replace`].
+type Link = fn(&Staging, BorrowedFd<'_>, &ReleasePath, &ReleasePath) -> io::Result<()>;
+
+/// Links what is on the volume into the staging tree, and returns the files for which that did not do.
+fn link(
+    staging: &Staging,
+    sources: Sources,
+    manifest: &Manifest,
+    link: Link,
+) -> Result<Vec<usize>, VolumeError> {
     let Sources { reuse, mut fetch } = sources;
     for (release, files) in reuse {
         let tree = staging.volume().open_release(&release)?;
         for file in files {
             let to = &manifest.files[file.file].path;
-            if let Err(error) = staging.reuse(std::os::fd::AsFd::as_fd(&tree), &file.from, to) {
+            if let Err(error) = link(staging, tree.as_fd(), &file.from, to) {
                 // Too many links on one file, or a file of another owner: the content manager has it too.
-                tracing::debug!(path = %to, %release, %error, "cannot be linked, so it is fetched");
+                tracing::debug!(path = %to, %release, %error, "cannot be linked, so it is a copy");
                 fetch.push(file.file);
             }
         }

@@ -8,6 +8,7 @@
 mod content;
 mod puller;
 
+mod archives;
 mod crashes;
 mod gates;
 mod lifecycle;

@@ -1,0 +1,60 @@
+//! Bytes from the event loop to a thread that reads them as a file: how an archive gets from the network to its unpacker.
+
+use std::io::{self, Read};
+
+use bytes::{Buf as _, Bytes};
+use tokio::sync::mpsc;
+
+use crate::archive::ArchiveError;
+use crate::failure::SyncError;
+use crate::source::Body;
+
+/// Chunks on their way; the network waits when the disk is slower.
+const CHUNKS: usize = 8;
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Feed {
+    receiver: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+}
+
+/// Both ends; the writing one is [`pump`]'s.
+pub fn feed() -> (mpsc::Sender<Bytes>, Feed) {
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    (sender, Feed { receiver, chunk: Bytes::new() })
+}
+
+/// Moves a body into the feed until either end is done, and returns how many bytes there were.
+///
+/// # Errors
+/// Where the source fails or sends more than `limit`; the reader then sees an end, and this error says why.
+pub async fn pump(mut body: Body, into: mpsc::Sender<Bytes>, limit: u64) -> Result<u64, SyncError> {
+    let mut moved = 0;
+    while let Some(chunk) = body.chunk().await? {
+        moved += chunk.len() as u64;
+        if moved > limit {
+            let why = format!("it is larger than --max-archive-size {}", bytesize::ByteSize(limit));
+            return Err(ArchiveError::Refused(why).into());
+        }
+        if into.send(chunk).await.is_err() {
+            // The reader has seen enough, and says itself of what.
+            break;
+        }
+    }
+    Ok(moved)
+}
+
+impl Read for Feed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let read = buffer.len().min(self.chunk.len());
+        self.chunk.copy_to_slice(&mut buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,80 @@
+//! Looking after what is published, between the syncs.
+
+use std::sync::Arc;
+
+use super::{Syncer, Verdict};
+use crate::failure::SyncError;
+use crate::inflate::Compression;
+use crate::location::Kind;
+use crate::manifest::Manifest;
+use crate::release::ReleaseId;
+use crate::source::Freshness;
+use crate::stage::Staging;
+use crate::verify::{damaged, restore};
+use crate::volume::{VolumeError, on_disk};
+
+impl Syncer {
+    /// Re-reads the published release and puts right what is damaged.
+    ///
+    /// # Errors
+    /// Why it could not be put right; the next sync then puts the whole release together again.
+    pub async fn verify(&mut self) -> Result<Verdict, SyncError> {
+        self.source.renew_credential().await?;
+        let verdict = self.repair().await;
+        if !matches!(verdict, Ok(Verdict::Sound | Verdict::Repaired(_))) {
+            // Makes the next sync compare the volume with the source, whether or not that has changed.
+            self.known = None;
+        }
+        let volume = Arc::clone(&self.volume);
+        on_disk(move || volume.sweep_staging()).await?;
+        verdict
+    }
+
+    async fn repair(&self) -> Result<Verdict, SyncError> {
+        let Some(id) = self.published.clone() else { return Ok(Verdict::Sound) };
+        let (volume, published) = (Arc::clone(&self.volume), id.clone());
+        let found = on_disk(move || {
+            if volume.current()?.as_ref() != Some(&published) {
+                return Ok(None);
+            }
+            let Some(manifest) = volume.manifest(&published) else { return Ok(None) };
+            damaged(&volume, &published, &manifest).map(Some)
+        });
+        let Some(damaged) = found.await.map_err(SyncError::Volume)? else { return Ok(Verdict::Lost) };
+        let (count, damaged) = (damaged.files.len(), Arc::new(damaged));
+        let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
+        tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
+        let staging = match self.source.url().kind() {
+            Kind::Manifest => self.fetch_again(id, &damaged).await?,
+            Kind::Archive(compression) => match self.unpack_again(id, compression).await? {
+                Some(staging) => staging,
+                // The source has moved on, so the next sync replaces the damaged release.
+                None => return Ok(Verdict::Lost),
+            },
+        };
+        on_disk(move || restore(&staging, &damaged)).await?;
+        Ok(Verdict::Repaired(count))
+    }
+
+    async fn fetch_again(&self, id: ReleaseId, damaged: &Arc<Manifest>) -> Result<Arc<Staging>, SyncError> {
+        let (volume, manifest) = (Arc::clone(&self.volume), Arc::clone(damaged));
+        let staging = on_disk(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
+        let files = (0..damaged.files.len()).collect();
+        self.fetch_all(&staging, damaged, files, Freshness::Cached).await?;
+        Ok(staging)
+    }
+
+    async fn unpack_again(
+        &self,
+        id: ReleaseId,
+        compression: Compression,
+    ) -> Result<Option<Arc<Staging>>, SyncError> {
+        let opened = self.source.open(Freshness::Cached).await?;
+        let (incoming, manifest, _) = self.unpack(opened.body, compression).await?;
+        if manifest.id() != id {
+            return Ok(None);
+        }
+        let named = on_disk(move || incoming.named(id, &manifest).map(Arc::new));
+        Ok(Some(named.await.map_err(|error: VolumeError| SyncError::Volume(error))?))
+    }
+}

@@ -1,0 +1,77 @@
+//! Following an archive. It says what it is only once it is unpacked: what the volume has already is linked then.
+
+use std::sync::Arc;
+
+use super::{Outcome, Publication, Syncer, link};
+use crate::archive::unpack;
+use crate::failure::SyncError;
+use crate::feed::{feed, pump};
+use crate::inflate::Compression;
+use crate::manifest::Manifest;
+use crate::plan::{Plan, plan};
+use crate::publish::publish;
+use crate::release::ReleaseId;
+use crate::source::Body;
+use crate::stage::{Incoming, Staging};
+use crate::volume::{VolumeError, on_disk};
+
+impl Syncer {
+    pub(super) async fn follow_archive(
+        &self,
+        body: Body,
+        compression: Compression,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let (incoming, manifest, wire_bytes) = self.unpack(body, compression).await?;
+        let (volume, gates) = (Arc::clone(&self.volume), self.gates.clone());
+        let (id, manifest, plan) = on_disk(move || {
+            let id = manifest.id();
+            let plan = plan(&volume, &id, &manifest)?;
+            if !matches!(plan, Plan::InStep) {
+                gates.check(&manifest, current.and_then(|id| volume.manifest(&id)).as_ref())?;
+            }
+            Ok::<_, SyncError>((id, Arc::new(manifest), plan))
+        })
+        .await?;
+        let outcome = match plan {
+            Plan::InStep => Outcome::Unchanged(id.clone()),
+            Plan::PointBack => self.point_back(&id, &manifest).await?,
+            Plan::Stage(sources) => {
+                let (release, files) = (id.clone(), Arc::clone(&manifest));
+                let new = on_disk(move || {
+                    let staging = incoming.named(release, &files)?;
+                    let new = link(&staging, sources, &files, Staging::replace)?;
+                    publish(&staging)?;
+                    Ok::<_, VolumeError>(new)
+                });
+                let publication = self.publication(&id, &manifest, &new.await?);
+                Outcome::Published(Publication { fetched_bytes: wire_bytes, ..publication })
+            }
+        };
+        let volume = Arc::clone(&self.volume);
+        on_disk(move || volume.sweep_staging()).await?;
+        Ok((id, outcome))
+    }
+
+    /// Unpacks what arrives while it arrives, and returns how many bytes that were.
+    pub(super) async fn unpack(
+        &self,
+        body: Body,
+        compression: Compression,
+    ) -> Result<(Incoming, Manifest, u64), SyncError> {
+        let (volume, min_free) = (Arc::clone(&self.volume), self.limits.min_free);
+        // What it unpacks to is not known yet; it is no less than this, most of the time.
+        let announced = body.announced().unwrap_or(0);
+        on_disk(move || volume.has_room_for(announced, min_free)).await?;
+        let (sender, receiver) = feed();
+        let (volume, limits, unpacking) = (Arc::clone(&self.volume), self.limits, self.unpacking);
+        let unpacking_thread = on_disk(move || unpack(volume, receiver, compression, &limits, &unpacking));
+        let arriving = pump(body, sender, self.unpacking.max_archive_size);
+        let (arrived, unpacked) = tokio::join!(arriving, unpacking_thread);
+        // Where the connection broke, that the archive is incomplete is only its consequence.
+        let wire_bytes = arrived?;
+        let (incoming, manifest) = unpacked?;
+        self.metrics.fetched(wire_bytes);
+        Ok((incoming, manifest, wire_bytes))
+    }
+}

@@ -1,0 +1,311 @@
+//! Archives as a source: what becomes a release, and what is refused whole.
+
+use std::io::Write as _;
+
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use tar::{Builder, EntryType, Header};
+use testkit::{Answer, Upstream, wait_until};
+
+use crate::content::{ContentManager, Tree, sha256};
+use crate::puller::{BINARY, Volume, metric, once, sync};
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("empty", "")];
+
+fn site(files: &[(&str, &str)]) -> Tree {
+    ContentManager::start(files).site().files.clone()
+}
+
+fn header(kind: EntryType, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0o664);
+    header
+}
+
+/// An archive with these files, and with what `more` adds.
+fn tar_with(files: &Tree, more: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (path, (_, content)) in files {
+        let mut header = header(EntryType::Regular, content.len() as u64);
+        builder.append_data(&mut header, path, content.as_slice()).expect("in memory");
+    }
+    more(&mut builder);
+    builder.into_inner().expect("in memory")
+}
+
+fn tar(files: &Tree) -> Vec<u8> {
+    tar_with(files, |_| {})
+}
+
+/// One entry whose name no builder would write.
+fn raw_entry(path: &str, kind: EntryType, content: &[u8]) -> Vec<u8> {
+    let mut header = header(kind, content.len() as u64);
+    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+    header.set_cksum();
+    let mut entry = header.as_bytes().to_vec();
+    entry.extend(content);
+    entry.resize(entry.len().next_multiple_of(512), 0);
+    entry
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).and_then(|()| encoder.finish()).expect("in memory")
+}
+
+fn zstd(data: &[u8]) -> Vec<u8> {
+    compress_to_vec(data, CompressionLevel::Fastest)
+}
+
+fn serve(name: &str, archive: Vec<u8>) -> (Upstream, String) {
+    let tag = format!("\"{}\"", sha256(&archive));
+    let upstream = Upstream::start(move |request| {
+        if request.header("if-none-match") == Some(&tag) {
+            return Answer::new(304, "");
+        }
+        Answer::new(200, archive.clone()).with("ETag", &tag)
+    });
+    let url = upstream.url(&format!("/{name}"));
+    (upstream, url)
+}
+
+/// Exit code 78, one line with this in it, and nothing on the volume or beside it.
+#[track_caller]
+fn refused(name: &str, archive: Vec<u8>, reason: &str) {
+    let (volume, (_upstream, url)) = (Volume::new(), serve(name, archive));
+    let (code, stderr) = once(&url, &volume.path(), &["--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert!(
+        stderr.contains("archive refused: ") && stderr.contains(reason),
+        "{stderr:?} should say {reason:?}"
+    );
+    volume.assert_nothing_written();
+}
+
+#[test]
+fn tar_plain_gzip_and_zstd() {
+    let files = site(SITE);
+    let archive = tar(&files);
+    let all = [
+        ("site.tar", archive.clone()),
+        ("site.tar.gz", gzip(&archive)),
+        ("site.TGZ", [gzip(&archive[..1000]), gzip(&archive[1000..])].concat()),
+        ("site.tar.zst", zstd(&archive)),
+    ];
+    let mut ids = Vec::new();
+    for (name, archive) in all {
+        let (volume, (_upstream, url)) = (Volume::new(), serve(name, archive));
+        let (code, stderr) = once(&url, &volume.path(), &[]);
+        assert_eq!(code, 0, "{name}: {stderr}");
+        assert_eq!(volume.tree(), files, "{name}");
+        assert_eq!(volume.staging(), [] as [&str; 0]);
+        ids.push(volume.current());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "the same content is the same release however it came");
+}
+
+/// As a running puller: 304 costs one request, unchanged files are shared, damage is repaired.
+#[test]
+fn archive_is_followed() {
+    let mut files = site(SITE);
+    let (volume, (upstream, url)) = (Volume::new(), serve("site.tar", tar(&files)));
+    let path = volume.path();
+    let flags = [
+        "--source",
+        &url,
+        "--volume",
+        path.to_str().expect("UTF-8"),
+        "--period",
+        "1h",
+        "--verify-period",
+        "50ms",
+    ];
+    let process = testkit::Process::start(BINARY, flags);
+    assert_eq!(sync(&process)["result"], "unchanged");
+    upstream.forget();
+    let before = volume.snapshot();
+    assert_eq!(sync(&process)["result"], "unchanged");
+    assert_eq!((upstream.requests().len(), volume.snapshot()), (1, before));
+    let inode = volume.inode("css/site.css");
+    files.insert("index.html".to_owned(), (0o644, b"new".to_vec()));
+    let archive = tar(&files);
+    upstream.answer(move |_| Answer::new(200, archive.clone()));
+    let outcome = sync(&process);
+    assert_eq!((&outcome["result"], &outcome["fetched_files"]), (&"published".into(), &1.into()));
+    assert_eq!((volume.tree(), volume.inode("css/site.css")), (files.clone(), inode));
+    // Without an entity tag it is fetched each time, and recognised by its content.
+    assert_eq!(sync(&process)["result"], "unchanged");
+    std::fs::write(volume.join("current/index.html"), "bad").expect("it can be written");
+    wait_until("repaired", || metric(&process, "file_puller_repaired_files_total") >= 1.0);
+    assert_eq!(volume.tree(), files);
+}
+
+#[test]
+fn tar_gz_of_a_git_forge() {
+    let long = format!("repo-1a2b3c/{}/{}.html", "d".repeat(120), "f".repeat(120));
+    let archive = tar_with(&site(&[("repo-1a2b3c/index.html", "hello"), (&long, "long")]), |builder| {
+        builder
+            .append_pax_extensions([("path", "repo-1a2b3c/pax \u{fc}.html".as_bytes())])
+            .expect("in memory");
+        let mut program = header(EntryType::Regular, 2);
+        program.set_mode(0o775);
+        builder.append_data(&mut program, "repo-1a2b3c/ascii", &b"hi"[..]).expect("in memory");
+        builder
+            .append_data(&mut header(EntryType::Directory, 0), "repo-1a2b3c/empty/", &b""[..])
+            .expect("in memory");
+    });
+    // Forges begin with a global header that holds the commit.
+    let commit = b"52 comment=1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b\n";
+    let archive = [raw_entry("pax_global_header", EntryType::XGlobalHeader, commit), archive].concat();
+    let (volume, (_upstream, url)) = (Volume::new(), serve("v1.tar.gz", gzip(&archive)));
+    let (code, stderr) = once(&url, &volume.path(), &["--strip-components", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let mut expected = site(&[("index.html", "hello"), (&long["repo-1a2b3c/".len()..], "long")]);
+    expected.insert("pax \u{fc}.html".to_owned(), (0o755, b"hi".to_vec()));
+    assert_eq!(volume.tree(), expected);
+}
+
+/// `tar -C site .` is how people make them.
+#[test]
+fn tar_of_the_current_directory() {
+    let mut archive = raw_entry("./", EntryType::Directory, b"");
+    archive.extend(raw_entry("./css/", EntryType::Directory, b""));
+    archive.extend(raw_entry("./css/site.css", EntryType::Regular, b"a{}"));
+    archive.extend([0; 1024]);
+    let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", archive));
+    let (code, stderr) = once(&url, &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(volume.tree(), site(&[("css/site.css", "a{}")]));
+}
+
+fn with_link(kind: EntryType) -> Vec<u8> {
+    tar_with(&site(SITE), |builder| {
+        builder.append_link(&mut header(kind, 0), "link", "/etc/passwd").expect("in memory");
+    })
+}
+
+#[test]
+fn tar_symlink() {
+    refused("site.tar", with_link(EntryType::Symlink), "\"link\" is a link");
+}
+
+#[test]
+fn tar_hardlink() {
+    refused("site.tar", with_link(EntryType::Link), "\"link\" is a link");
+}
+
+#[test]
+fn tar_device() {
+    for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
+        let archive = [raw_entry("dev", kind, b""), tar(&site(SITE))].concat();
+        refused("site.tar", archive, "\"dev\" is neither a file nor a directory");
+    }
+}
+
+#[test]
+fn tar_dotdot() {
+    for path in ["../outside", "a/../../outside", "a/./b", ".././outside"] {
+        let archive =
+            [raw_entry("first", EntryType::Regular, b"x"), raw_entry(path, EntryType::Regular, b"x")]
+                .concat();
+        refused("site.tar", [archive, vec![0; 1024]].concat(), "it has a '.' or '..' segment");
+    }
+}
+
+#[test]
+fn tar_absolute() {
+    let archive = [raw_entry("/tmp/outside", EntryType::Regular, b"x"), vec![0; 1024]].concat();
+    refused("site.tar", archive, "\"/tmp/outside\" is refused as a path: it is absolute");
+}
+
+#[test]
+fn tar_duplicate() {
+    let twice = |first: &str, second: &str| {
+        let entries =
+            [raw_entry(first, EntryType::Regular, b"1"), raw_entry(second, EntryType::Regular, b"2")];
+        [entries.concat(), vec![0; 1024]].concat()
+    };
+    refused("site.tar", twice("a", "a"), "\"a\" is listed twice");
+    refused("site.tar", twice("a", "./a"), "\"./a\" is listed twice");
+    refused("site.tar", twice("a", "a/b"), "\"a/b\" lies beneath a path that is a file");
+    refused("site.tar", twice("a/b", "a"), "\"a\" lies beneath a path that is a file");
+}
+
+/// 64 MiB of zeros in some kilobytes.
+fn bomb() -> Vec<u8> {
+    let mut files = Tree::new();
+    files.insert("zeros".to_owned(), (0o644, vec![0; 64 << 20]));
+    tar(&files)
+}
+
+#[test]
+fn tar_bomb_gzip() {
+    refused("site.tar.gz", gzip(&bomb()), "it expands more than --max-expansion 100 times");
+}
+
+#[test]
+fn tar_bomb_zstd() {
+    refused("site.tar.zst", zstd(&bomb()), "it expands more than --max-expansion 100 times");
+}
+
+/// A name that is larger than the memory of whoever reads it.
+#[test]
+fn tar_bomb_in_a_name() {
+    let name = raw_entry("././@LongLink", EntryType::GNULongName, &vec![b'a'; 8 << 20]);
+    refused(
+        "site.tar",
+        [name, tar(&site(SITE))].concat(),
+        "an entry's name or extension is larger than any path",
+    );
+}
+
+#[test]
+fn tar_beyond_a_limit() {
+    for (flag, limit, what) in [
+        ("--max-files", "2", "more than --max-files 2"),
+        ("--max-file-size", "10", "more than --max-file-size 10"),
+        ("--max-size", "16", "more than --max-size 16"),
+        ("--max-archive-size", "1KiB", "larger than --max-archive-size"),
+    ] {
+        let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", tar(&site(SITE))));
+        let (code, stderr) = once(&url, &volume.path(), &[flag, limit]);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains(what), "{stderr}");
+        volume.assert_nothing_written();
+    }
+}
+
+#[test]
+fn tar_truncated() {
+    let archive = tar(&site(SITE));
+    // Within a file, within a header, and exactly between two entries, where nothing but the missing end tells.
+    for length in [700, 1100, 1536] {
+        refused("site.tar", archive[..length].to_vec(), "");
+    }
+    refused("site.tar", archive[..1024].to_vec(), "its end marker is missing");
+    let packed = gzip(&archive);
+    refused("site.tar.gz", packed[..packed.len() - 4].to_vec(), "");
+    let packed = zstd(&archive);
+    refused("site.tar.zst", packed[..packed.len() - 4].to_vec(), "");
+}
+
+#[test]
+fn tar_trailing_garbage() {
+    let archive = tar(&site(SITE));
+    refused("site.tar", [archive.clone(), b"garbage".to_vec()].concat(), "there is something after its end");
+    refused("site.tar.gz", [gzip(&archive), b"garbage".to_vec()].concat(), "");
+    refused("site.tar.zst", [zstd(&archive), b"garbage".to_vec()].concat(), "");
+    // Padding to a full record is what every tar writes.
+    let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", [archive, vec![0; 10_240]].concat()));
+    assert_eq!(once(&url, &volume.path(), &[]).0, 0);
+}
+
+#[test]
+fn tar_that_is_none() {
+    refused("site.tar", b"<html>Welcome to nginx!</html>".repeat(30), "");
+    refused("site.tar.gz", b"<html>Welcome to nginx!</html>".to_vec(), "");
+    refused("site.tar", vec![0; 1024], "it holds no file");
+}
