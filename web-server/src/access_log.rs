@@ -4,6 +4,7 @@
 //! writes them with one system call, so that on a quiet server a line is in the file at once, and on a busy one a write is
 //! shared by many. What cannot be written, because the disk is full or stalls for too long, is counted and said.
 
+mod common;
 mod file;
 mod record;
 
@@ -26,6 +27,17 @@ const QUEUE_MAX: usize = 4 * 1024 * 1024;
 /// Written at once.
 const BATCH: usize = 64 * 1024;
 
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A JSON object with OpenTelemetry's names
+    Json,
+    /// As Apache writes it by default
+    Common,
+    /// As nginx writes it by default
+    Combined,
+}
+
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -45,6 +57,7 @@ impl Destination {
 /// The hand that gives lines to the writer.
 #[derive(Debug)]
 pub struct AccessLog {
+    format: Format,
     writer: mpsc::Sender<Order>,
     queued: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -64,6 +77,7 @@ impl AccessLog {
     /// Exit code 74 where the file cannot be opened: better said at the start than found out when the lines are missed.
     pub fn open(
         destination: &Destination,
+        format: Format,
         rotation: Rotation,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
@@ -86,12 +100,16 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || thread.run())
             .map_err(|error| cannot("its thread", &error))?;
-        Ok(Self { writer, queued, metrics })
+        Ok(Self { format, writer, queued, metrics })
     }
 
     /// Hands over the line of one response.
     pub fn write(&self, record: &Record<'_>) {
-        let line = record.to_json_line();
+        let line = match self.format {
+            Format::Json => record.to_json_line(),
+            Format::Common => record.to_common_line(),
+            Format::Combined => record.to_combined_line(),
+        };
         let length = line.len();
         if self.queued.fetch_add(length, Ordering::Relaxed) + length > QUEUE_MAX
             || self.writer.send(Order::Line(line)).is_err()

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use lifecycle::units;
 
+use crate::access_log::Format;
+
 /// The flags that are this container's own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -23,6 +25,10 @@ pub struct Config {
     /// File for one line per response, or - for stdout; without this flag no access log is written
     #[arg(long, value_name = "PATH|-")]
     pub access_log: Option<PathBuf>,
+
+    /// How a line of the access log is written
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub access_log_format: Format,
 
     /// Size at which the access log is rotated: access.log becomes access.log.1, and so on
     #[arg(long, value_name = "SIZE", default_value = "10MiB", value_parser = units::size)]

@@ -111,7 +111,12 @@ pub async fn run(
     let access_log = match &config.access_log {
         Some(path) => {
             let rotation = Rotation { max_size: config.access_log_max_size, keep: config.access_log_keep };
-            let log = AccessLog::open(&Destination::from_flag(path), rotation, Arc::clone(&metrics))?;
+            let log = AccessLog::open(
+                &Destination::from_flag(path),
+                config.access_log_format,
+                rotation,
+                Arc::clone(&metrics),
+            )?;
             Some(Arc::new(log))
         }
         None => None,

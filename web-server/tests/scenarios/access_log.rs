@@ -135,6 +135,42 @@ fn access_log_json() {
 }
 
 #[test]
+fn access_log_combined() {
+    let logged = Logged::start(&["--access-log-format", "combined"]);
+    let headers = [("User-Agent", "a \"b\" \\"), ("Referer", "http://from/")];
+    logged.server.request("GET", "/page.html?a=b", &headers);
+    logged.server.request("HEAD", "/absent", &[]);
+    wait_until("two lines", || {
+        std::fs::read_to_string(logged.path()).is_ok_and(|text| text.matches('\n').count() == 2)
+    });
+    let text = std::fs::read_to_string(logged.path()).unwrap();
+    let lines: Vec<(&str, &str)> = text
+        .lines()
+        .map(|line| {
+            let (before, rest) = line.split_once('[').unwrap();
+            let (time, after) = rest.split_once(']').unwrap();
+            assert_eq!(
+                (before, time.len()),
+                ("127.0.0.1 - - ", "23/Nov/2026:18:02:03 +0000".len()),
+                "{line}"
+            );
+            (time, after)
+        })
+        .collect();
+    assert_eq!(lines[0].1, r#" "GET /page.html?a=b HTTP/1.1" 200 1000 "http://from/" "a \x22b\x22 \x5C""#);
+    assert_eq!(lines[1].1, r#" "HEAD /absent HTTP/1.1" 404 0 "-" "-""#);
+}
+
+#[test]
+fn access_log_common() {
+    let logged = Logged::start(&["--access-log-format", "common"]);
+    logged.server.get("/page.html");
+    wait_until("a line", || std::fs::read_to_string(logged.path()).is_ok_and(|text| text.ends_with('\n')));
+    let text = std::fs::read_to_string(logged.path()).unwrap();
+    assert!(text.ends_with("] \"GET /page.html HTTP/1.1\" 200 1000\n"), "{text}");
+}
+
+#[test]
 fn access_log_escaping() {
     let logged = Logged::start(&[]);
     let mut connection = Connection::open(logged.server.addr);
