@@ -63,10 +63,17 @@ impl Routes {
         };
         match request.method {
             Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return allowed(StatusCode::NO_CONTENT, Payload::Empty).into(),
+            Method::OPTIONS => {
+                let mut response = Response::new(Payload::Empty);
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response.headers_mut().insert(ALLOW, ALLOWED);
+                return response.into();
+            }
             _ => {
-                let text = Payload::Held("this server only gives: GET, HEAD, OPTIONS\n".into());
-                return allowed(StatusCode::METHOD_NOT_ALLOWED, text).into();
+                let text = "this server only gives: GET, HEAD, OPTIONS\n";
+                let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+                response.headers_mut().insert(ALLOW, ALLOWED);
+                return response.into();
             }
         }
         // SECURITY: whoever frames a body for a request that has no use for one may be after how others frame it.
@@ -165,13 +172,6 @@ async fn not_found(site: &Arc<Site>) -> Reply {
 fn failed(path: &str, error: &io::Error) -> Response<Payload> {
     tracing::error!(path, %error, "cannot read content");
     unavailable("the content cannot be read right now")
-}
-
-fn allowed(status: StatusCode, payload: Payload) -> Response<Payload> {
-    let mut response = plain(status, "");
-    *response.body_mut() = payload;
-    response.headers_mut().insert(ALLOW, ALLOWED);
-    response
 }
 
 /// Refused, and the connection ends: what follows on it cannot be trusted to be what it seems.

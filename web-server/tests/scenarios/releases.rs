@@ -145,6 +145,28 @@ fn a_swap_is_seen_by_its_event() {
 }
 
 #[test]
+fn loading_a_release_holds_up_no_request() {
+    let volume = Volume::with(&[("index.html", "one")]);
+    let server = Server::start(&volume.root(), &[]);
+    volume.stage("two", &[("index.html", "two")]);
+    // Sparse, and without a stated digest: it takes a while to hash, and nothing to store.
+    let large = std::fs::File::create(volume.release("two").join("large.bin")).unwrap();
+    large.set_len(512 * 1024 * 1024).unwrap();
+    volume.swap("two");
+    let mut connection = Connection::open(server.addr);
+    let mut meanwhile = 0;
+    loop {
+        connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        match connection.receive("GET").unwrap().text() {
+            "one" => meanwhile += 1,
+            "two" => break,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(meanwhile >= 20, "{meanwhile} requests were answered while the release was loaded");
+}
+
+#[test]
 fn release_removed_while_reading() {
     let body = "0123456789abcdef".repeat(1024 * 1024);
     let volume = Volume::with(&[("large.bin", &body)]);
