@@ -10,6 +10,7 @@ use lifecycle::units;
 use crate::credentials::Login;
 use crate::gate::Gates;
 use crate::location::SourceUrl;
+use crate::webhook::WebhookUrl;
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
 #[derive(Debug, clap::Parser)]
@@ -83,6 +84,10 @@ pub struct Options {
     /// Age of the last successful sync from which /readyz answers 503; without it, old content stays ready content
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub max_staleness: Option<Duration>,
+
+    /// URL that gets a POST with the id of each newly published release
+    #[arg(long, value_name = "URL", conflicts_with = "once")]
+    pub webhook: Option<WebhookUrl>,
 
     /// Time from one re-reading of the published release to the next, which repairs what was damaged; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::duration)]

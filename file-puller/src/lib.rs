@@ -15,7 +15,7 @@
 //! - [`volume`]: the layout that all of these share, its lock, and what a crash leaves
 //! - [`sync`]: one sync from beginning to end; [`failure`]: why it did not end well
 //! - [`run`] (here): when to sync, with [`backoff`] and [`demand`]
-//! - [`status`], [`metrics`]: what the outside is told
+//! - [`status`], [`metrics`], [`webhook`]: what the outside is told
 //! - [`fault`]: for tests, every place where a crash could hurt
 //! - [`scan`]: the content manager's side, `file-puller manifest DIR`
 
@@ -45,6 +45,7 @@ pub mod status;
 pub mod sync;
 pub mod verify;
 pub mod volume;
+pub mod webhook;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -68,6 +69,7 @@ use crate::source::Source;
 use crate::status::Status;
 use crate::sync::{Outcome, Syncer, Verdict};
 use crate::volume::{Volume, on_disk};
+use crate::webhook::Announcer;
 
 /// Who this container is.
 pub const CONTAINER: Container =
@@ -89,9 +91,15 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let _admin = Admin::new(CONTAINER, report, registry, signals.shutdown.clone())
         .action("/sync", move || asker.clone().ask())
         .serve(admin);
-    let backoff = Backoff::new(options.period, options.max_backoff);
+    let new_backoff = || Backoff::new(options.period, options.max_backoff);
+    let announcer = options.webhook.clone().map(|url| {
+        Announcer::start(url, config.source.clone(), &options.transfer, new_backoff(), metrics.clone())
+    });
+    let announcer = announcer.transpose().or_exit(Exit::Internal)?;
+    let backoff = new_backoff();
     let verify_period = Some(options.verify_period).filter(|period| !period.is_zero());
-    let puller = Puller { syncer, metrics, status, backoff, demand, verify_period, hangup: signals.hangup };
+    let puller =
+        Puller { announcer, syncer, metrics, status, backoff, demand, verify_period, hangup: signals.hangup };
     tokio::select! {
         never = puller.turn() => match never {},
         // What was staged so far is swept at the next start, as after a crash.
@@ -101,6 +109,7 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
 
 /// The loop: sync, tell, wait for a reason to sync again.
 struct Puller {
+    announcer: Option<Announcer>,
     syncer: Syncer,
     metrics: Metrics,
     status: Arc<Status>,
@@ -145,6 +154,9 @@ impl Puller {
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
         log(&outcome, took, &self.backoff, wait);
+        if let (Some(announcer), Ok(outcome)) = (&self.announcer, &outcome) {
+            announcer.announce(outcome.release());
+        }
         self.status.waiting(wait, self.backoff.failures());
         (outcome, wait)
     }

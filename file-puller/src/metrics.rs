@@ -27,6 +27,7 @@ pub struct Metrics {
     fetched_bytes: Counter,
     reused_files: Counter,
     repaired_files: Counter,
+    announcements: Family<Ended, Counter>,
     old_releases: Gauge,
     in_step_at: InStepAt,
 }
@@ -56,6 +57,7 @@ impl Metrics {
             fetched_bytes: Counter::default(),
             reused_files: Counter::default(),
             repaired_files: Counter::default(),
+            announcements: Family::default(),
             old_releases: Gauge::default(),
             in_step_at: InStepAt(Arc::new(Mutex::new(Instant::now()))),
         };
@@ -74,6 +76,8 @@ impl Metrics {
         registry.register("reused_files", help, metrics.reused_files.clone());
         let help = "Files of the published release that were found damaged and put right";
         registry.register("repaired_files", help, metrics.repaired_files.clone());
+        let help = "Posts to the webhook by how they ended";
+        registry.register("webhook_posts", help, metrics.announcements.clone());
         let help = "Releases on the volume besides the current one";
         registry.register("old_releases", help, metrics.old_releases.clone());
         registry.register_collector(Box::new(metrics.in_step_at.clone()));
@@ -106,6 +110,12 @@ impl Metrics {
     /// Counts files that did not have to be fetched.
     pub fn reused(&self, files: usize) {
         self.reused_files.inc_by(files as u64);
+    }
+
+    /// Counts a post to the webhook.
+    pub fn announced(&self, outcome: Result<(), ()>) {
+        let result = if outcome.is_ok() { "delivered" } else { "failed" };
+        self.announcements.get_or_create(&Ended { result }).inc();
     }
 
     /// Counts files that were put right.

@@ -13,9 +13,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, Url};
 
-use crate::config::Config;
+use crate::config::{Config, Transfer};
 use crate::credentials::{Credential, CredentialError, Login};
 use crate::location::{self, SourceUrl};
 use crate::volume::on_disk;
@@ -144,21 +144,10 @@ impl Source {
         let mut headers = HeaderMap::new();
         // Sizes and digests are of the files themselves, not of a compressed form of them.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let mut client = Client::builder()
-            .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
+        let client = client_for(url.url(), transfer)?
             .default_headers(headers)
             .redirect(Policy::custom(within_origin))
-            .connect_timeout(transfer.connect_timeout)
-            .read_timeout(transfer.read_timeout)
             .pool_max_idle_per_host(transfer.concurrency);
-        if url.url().scheme() == "https" {
-            client = client.tls_certs_only(public_roots()?);
-        } else {
-            // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
-            client = client.tls_certs_only([]);
-        }
-        // Refused only when a provider is installed already, and then there is one, which is all that is needed.
-        drop(rustls::crypto::ring::default_provider().install_default());
         let login = config.options.credentials.login();
         if url.url().scheme() == "http" && !matches!(login, Login::Anonymous) {
             tracing::warn!(source = %url, "credentials go over http:// in the clear; use https:// outside of a trusted network");
@@ -357,33 +346,49 @@ fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
 }
 
 fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
-    let url = location::display(url);
-    // The first message of a chain repeats the URL, query and all; the causes below it say what happened.
-    let mut causes = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
-        if text.starts_with("client error") {
-            next = cause.source();
-            continue;
-        }
-        if causes.last().is_none_or(|last: &String| !last.contains(&text)) {
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    if error.is_timeout() {
-        causes = vec!["timed out; see --connect-timeout and --read-timeout".to_owned()];
-    } else if causes.is_empty() {
-        causes.push("the connection failed".to_owned());
-    }
-    let cause = causes.join(": ");
+    let (url, cause) = (location::display(url), causes(error));
     if error.is_redirect() {
         SourceError::Redirect { url, cause }
     } else {
         SourceError::Unreachable { url, cause }
     }
+}
+
+/// Why a request failed, without the URL: the first message of the chain repeats it, query and all.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "timed out; see --connect-timeout and --read-timeout".to_owned();
+    }
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
+        let is_news = causes.last().is_none_or(|last| !last.contains(&text));
+        if is_news && !text.starts_with("client error") {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    if causes.is_empty() { "the connection failed".to_owned() } else { causes.join(": ") }
+}
+
+/// A client that needs no file of the image that it runs in.
+///
+/// # Errors
+/// Where the TLS configuration cannot be built.
+pub(crate) fn client_for(url: &Url, transfer: &Transfer) -> Result<ClientBuilder, reqwest::Error> {
+    // Refused only when a provider is installed already, and then there is one, which is all that is needed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let client = Client::builder()
+        .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(transfer.connect_timeout)
+        .read_timeout(transfer.read_timeout);
+    if url.scheme() == "https" {
+        return Ok(client.tls_certs_only(public_roots()?));
+    }
+    // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
+    Ok(client.tls_certs_only([]))
 }
 
 /// SECURITY: content is trusted because of where it comes from. A redirect to another origin would let whoever can write one

@@ -41,6 +41,16 @@ pub enum Outcome {
     Unchanged(ReleaseId),
 }
 
+impl Outcome {
+    /// The release that `current` names now.
+    pub fn release(&self) -> &ReleaseId {
+        match self {
+            Self::Published(publication) => &publication.release,
+            Self::Unchanged(release) => release,
+        }
+    }
+}
+
 /// What was published, and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {

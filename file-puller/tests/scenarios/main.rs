@@ -8,6 +8,7 @@
 mod content;
 mod puller;
 
+mod announcements;
 mod archives;
 mod crashes;
 mod gates;
