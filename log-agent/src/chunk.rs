@@ -25,8 +25,8 @@ pub struct Origin {
 /// One line, not yet a record.
 #[derive(Debug)]
 pub struct Line {
-    /// Where it begins in its file; with the file's id this is the record's id.
-    pub offset: u64,
+    /// Where it lies in its file, without its line break; the beginning, with the file's id, is the record's id.
+    pub place: Range<u64>,
     /// Bytes of the line that were left out because it is longer than `--max-line`.
     pub cut: u64,
     /// What it says.
@@ -78,13 +78,13 @@ impl Chunk {
     }
 
     /// Adds a line; [`Chunk::close`] says which segment it belongs to.
-    pub fn push(&mut self, offset: u64, text: &[u8], cut: u64, parsed: Parsed) {
+    pub fn push(&mut self, place: Range<u64>, text: &[u8], cut: u64, parsed: Parsed) {
         if self.lines.is_empty() {
             self.observed = SystemTime::now();
         }
         let start = self.text.len();
         self.text.extend_from_slice(text);
-        self.lines.push(Line { offset, cut, parsed, text: start..self.text.len() });
+        self.lines.push(Line { place, cut, parsed, text: start..self.text.len() });
     }
 
     /// Ends a segment: the lines since the last one belong to it.
@@ -120,7 +120,7 @@ impl Chunk {
     pub fn place(&self, number: usize) -> Option<(&Origin, Range<u64>)> {
         let part = self.parts.iter().find(|part| part.lines.contains(&number))?;
         let line = self.lines.get(number)?;
-        Some((&part.origin, line.offset..line.offset + line.text.len() as u64 + line.cut))
+        Some((&part.origin, line.place.clone()))
     }
 
     /// How many lines.
@@ -176,14 +176,14 @@ mod tests {
     #[test]
     fn neighbouring_segments_become_one() {
         let (mut chunk, origin) = (Chunk::new(100), origin());
-        chunk.push(0, b"a", 0, Parsed::Text);
+        chunk.push(0..1, b"a", 0, Parsed::Text);
         chunk.close(&origin, segment(0, 2));
-        chunk.push(2, b"b", 0, Parsed::Text);
+        chunk.push(2..3, b"b", 0, Parsed::Text);
         chunk.close(&origin, segment(2, 4));
         assert_eq!(chunk.parts().len(), 1);
         let texts: Vec<_> = chunk.lines(&chunk.parts()[0], &(0..2)).map(|(_, text)| text).collect();
         assert_eq!(texts, [b"a", b"b"]);
-        chunk.push(9, b"c", 0, Parsed::Text);
+        chunk.push(9..10, b"c", 0, Parsed::Text);
         chunk.close(&origin, segment(9, 11));
         assert_eq!(chunk.parts().len(), 2, "what is not contiguous is confirmed by itself");
     }
@@ -192,7 +192,7 @@ mod tests {
     fn the_key_is_that_of_the_ranges() {
         let key = |end| {
             let mut chunk = Chunk::new(100);
-            chunk.push(0, b"a", 0, Parsed::Text);
+            chunk.push(0..1, b"a", 0, Parsed::Text);
             chunk.close(&origin(), segment(0, end));
             chunk.key(&(0..1))
         };
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn full_by_bytes_or_by_lines() {
         let mut chunk = Chunk::new(10);
-        chunk.push(0, b"0123456789", 0, Parsed::Text);
+        chunk.push(0..1, b"0123456789", 0, Parsed::Text);
         assert!(chunk.is_full());
         let mut chunk = Chunk::new(10);
-        (0..MAX_LINES as u64).for_each(|at| chunk.push(at, b"", 0, Parsed::Text));
+        (0..MAX_LINES as u64).for_each(|at| chunk.push(at..at, b"", 0, Parsed::Text));
         assert!(chunk.is_full());
         chunk.clear();
         assert!(!chunk.is_full() && chunk.is_empty());

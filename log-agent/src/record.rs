@@ -49,7 +49,7 @@ impl<'a> Envelope<'a> {
 
     fn wrap(&self, line: &Line, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.before_offset);
-        print(out, format_args!("{}\"", line.offset));
+        print(out, format_args!("{}\"", line.place.start));
         if let Parsed::Object(Fields { timestamp: Some(at), .. }) = &line.parsed {
             splice(out, b",\"timestamp\":\"", &text[at.start as usize..at.end as usize], b"\"");
         }
@@ -117,7 +117,7 @@ mod tests {
         let id = serde_json::from_str("\"0123456789abcdef\"").unwrap();
         let origin = Arc::new(Origin { id, path: "/logs/a \"b\"".into() });
         let mut chunk = Chunk::new(1000);
-        chunk.push(42, line, cut, Format::Auto.parse(line));
+        chunk.push(42..43, line, cut, Format::Auto.parse(line).0);
         let before_end = Fingerprint::of(b"");
         let (start, end) = (ReadOffset(42), ReadOffset(42 + line.len() as u64));
         chunk.close(

@@ -398,11 +398,11 @@ impl Source {
         if cut > 0 {
             ledger.lose(Reason::OverLong, sink, &self.path, offset + text.len() as u64..offset + length);
         }
-        let parsed = reader.format.parse(text);
+        let (parsed, text) = reader.format.parse(text);
         if let Parsed::Bad(reason) = parsed {
             ledger.bad_line(reason);
         }
-        chunk.push(offset, text, cut, parsed);
+        chunk.push(offset..offset + length, &text, cut, parsed);
     }
 
     /// Moves a sink's position over what was taken; `seen` is the overlap and what was taken, contiguous.

@@ -148,6 +148,36 @@ fn parse_bad_line() {
 }
 
 #[test]
+fn parse_combined() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let line =
+        r#"127.0.0.1 - - [23/Nov/2026:18:02:03 +0000] "GET /index.html HTTP/1.1" 200 1024 "-" "curl/8""#;
+    write(&room.log("a.log"), format!("{line}\nno access log\n"));
+    let agent = room.agent(&receiver.sink(), &["--parse", "combined"]);
+    wait_until("all arrive", || receiver.records().len() == 2);
+    let records = receiver.records();
+    assert_eq!(records[0]["timestamp"], "2026-11-23T18:02:03Z");
+    assert_eq!(records[0]["attributes"]["http.response.status_code"], 200);
+    assert_eq!(records[0]["attributes"]["url.path"], "/index.html");
+    assert_eq!(records[1]["body"], "no access log");
+    assert_eq!(records[1]["parse_error"], "not_combined");
+    assert!((metric(&agent, "log_agent_bad_lines_total") - 1.0).abs() < 0.1);
+}
+
+#[test]
+fn parse_logfmt() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "level=warn msg=\"disk full\" free=0.5 retry=true\nno pairs\n");
+    let _agent = room.agent(&receiver.sink(), &["--parse", "logfmt"]);
+    wait_until("all arrive", || receiver.records().len() == 2);
+    let records = receiver.records();
+    assert_eq!(records[0]["severity_text"], "warn");
+    let expected = serde_json::json!({"level": "warn", "msg": "disk full", "free": 0.5, "retry": true});
+    assert_eq!(records[0]["attributes"], expected);
+    assert_eq!(records[1]["parse_error"], "not_logfmt");
+}
+
+#[test]
 fn downward_api_labels() {
     let (room, receiver) = (Room::new(), Receiver::start());
     write(&room.log("a.log"), "a\n");

@@ -1,12 +1,18 @@
-//! What a line says: a JSON object whose fields keep their types, or text.
+//! What a line says: an object whose fields keep their types, or text.
 //!
 //! A JSON line is checked, not taken apart: the record that is shipped carries the writer's own bytes, and only the
-//! places of the few fields that the log data model has a name for are noted on the way.
+//! places of the few fields that the log data model has a name for are noted on the way. Lines of the other formats are
+//! written as the JSON object that they stand for, and go the same way from there.
 
+mod combined;
+mod logfmt;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// How lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -15,6 +21,10 @@ pub enum Format {
     Auto,
     /// Every line as a JSON object; one that is not ships as text, marked and counted
     Json,
+    /// Every line as an access log of Apache's or nginx's, combined or common
+    Combined,
+    /// Every line as name=value pairs
+    Logfmt,
     /// Every line as text
     Raw,
 }
@@ -46,6 +56,10 @@ pub enum BadLine {
     NotUtf8,
     /// Not one JSON object.
     NotJsonObject,
+    /// Not an access log's line.
+    NotCombined,
+    /// Not pairs.
+    NotLogfmt,
 }
 
 impl BadLine {
@@ -54,26 +68,46 @@ impl BadLine {
         match self {
             Self::NotUtf8 => "not_utf8",
             Self::NotJsonObject => "not_json_object",
+            Self::NotCombined => "not_combined",
+            Self::NotLogfmt => "not_logfmt",
         }
     }
 }
 
 impl Format {
-    /// Reads one line, which has lost its line break.
-    pub fn parse(self, line: &[u8]) -> Parsed {
+    /// Reads one line, which has lost its line break: what was found, and the text that it was found in.
+    pub fn parse(self, line: &[u8]) -> (Parsed, Cow<'_, [u8]>) {
         let looks_like_an_object = line.trim_ascii_start().starts_with(b"{");
-        match self {
-            Self::Raw => return Parsed::Text,
-            Self::Auto if !looks_like_an_object => return Parsed::Text,
-            Self::Json if !looks_like_an_object => return Parsed::Bad(BadLine::NotJsonObject),
-            Self::Auto | Self::Json => {}
-        }
-        // The JSON reader does not look at the bytes of strings that it skips.
-        let Ok(text) = std::str::from_utf8(line) else { return Parsed::Bad(BadLine::NotUtf8) };
-        match object(text) {
-            Ok(fields) => Parsed::Object(fields),
-            Err(_) => Parsed::Bad(BadLine::NotJsonObject),
-        }
+        let outcome = match self {
+            Self::Raw => Ok(Parsed::Text),
+            Self::Auto if !looks_like_an_object => Ok(Parsed::Text),
+            Self::Json if !looks_like_an_object => Err(BadLine::NotJsonObject),
+            // The JSON reader does not look at the bytes of strings that it skips.
+            Self::Auto | Self::Json => std::str::from_utf8(line)
+                .map_err(|_| BadLine::NotUtf8)
+                .and_then(|text| object(text).map(Parsed::Object).map_err(|_| BadLine::NotJsonObject)),
+            Self::Combined => return rewritten(line, combined::parse, BadLine::NotCombined),
+            Self::Logfmt => return rewritten(line, logfmt::parse, BadLine::NotLogfmt),
+        };
+        (outcome.unwrap_or_else(Parsed::Bad), Cow::Borrowed(line))
+    }
+}
+
+/// Reads a line of another format and writes it as JSON.
+fn rewritten(
+    line: &[u8],
+    parse: impl Fn(&str) -> Option<Map<String, Value>>,
+    bad: BadLine,
+) -> (Parsed, Cow<'_, [u8]>) {
+    let Ok(text) = std::str::from_utf8(line) else {
+        return (Parsed::Bad(BadLine::NotUtf8), Cow::Borrowed(line));
+    };
+    let Some(json) = parse(text).map(|object| Value::Object(object).to_string()) else {
+        return (Parsed::Bad(bad), Cow::Borrowed(line));
+    };
+    match object(&json) {
+        Ok(fields) => (Parsed::Object(fields), Cow::Owned(json.into_bytes())),
+        Err(_) => (Parsed::Bad(bad), Cow::Borrowed(line)),
     }
 }
 
@@ -217,7 +251,7 @@ mod tests {
     use super::*;
 
     fn fields(line: &str) -> (Option<&str>, Option<&str>) {
-        let Parsed::Object(fields) = Format::Json.parse(line.as_bytes()) else { panic!("{line}") };
+        let Parsed::Object(fields) = Format::Json.parse(line.as_bytes()).0 else { panic!("{line}") };
         let at = |range: Range<u32>| &line[range.start as usize..range.end as usize];
         (fields.timestamp.map(at), fields.severity.map(at))
     }
@@ -246,13 +280,13 @@ mod tests {
     fn a_bad_line_is_text_with_a_reason() {
         let bad = Parsed::Bad(BadLine::NotJsonObject);
         for line in [r#"{"a":1"#, r#"{"a":1} x"#, r#"{"a":01}"#, "{'a':1}", "{\"a\":\"\u{1}\"}"] {
-            assert_eq!(Format::Json.parse(line.as_bytes()), bad, "{line}");
-            assert_eq!(Format::Auto.parse(line.as_bytes()), bad, "{line}");
+            assert_eq!(Format::Json.parse(line.as_bytes()).0, bad, "{line}");
+            assert_eq!(Format::Auto.parse(line.as_bytes()).0, bad, "{line}");
         }
-        assert_eq!(Format::Json.parse(b"hello"), bad);
-        assert_eq!(Format::Auto.parse(b"hello"), Parsed::Text);
-        assert_eq!(Format::Auto.parse(b""), Parsed::Text);
-        assert_eq!(Format::Auto.parse(b"{\"a\":\"\xff\"}"), Parsed::Bad(BadLine::NotUtf8));
-        assert_eq!(Format::Raw.parse(br#"{"a":1}"#), Parsed::Text);
+        assert_eq!(Format::Json.parse(b"hello").0, bad);
+        assert_eq!(Format::Auto.parse(b"hello").0, Parsed::Text);
+        assert_eq!(Format::Auto.parse(b"").0, Parsed::Text);
+        assert_eq!(Format::Auto.parse(b"{\"a\":\"\xff\"}").0, Parsed::Bad(BadLine::NotUtf8));
+        assert_eq!(Format::Raw.parse(br#"{"a":1}"#).0, Parsed::Text);
     }
 }
