@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{AccessLog, Record};
 use crate::body::Payload;
 use crate::deadline::Turn;
-use crate::generation::ReleaseId;
 use crate::metrics::Metrics;
+use crate::published::ReleaseId;
 use crate::route::Reply;
 
 /// Names a request across all that handle it.

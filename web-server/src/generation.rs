@@ -7,37 +7,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read as _};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::confine::{Directory, Inspected, Named, Stamp};
 use crate::content_type;
 use crate::digest::Digest;
 use crate::encoding::Coding;
+use crate::published::{Published, ReleaseId};
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
 use crate::target::ContentPath;
 use crate::walk::walk;
-
-/// What a release is called: the last segment of what the link points to. For a file-puller's volume that is the content's identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReleaseId(Arc<str>);
-
-impl ReleaseId {
-    /// The id of the release at this path.
-    pub fn of(target: &Path) -> Self {
-        let name = target.file_name().unwrap_or(target.as_os_str());
-        Self(name.to_string_lossy().into())
-    }
-
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// One release's table.
 #[derive(Debug)]
@@ -83,19 +64,6 @@ pub enum Found {
     Directory,
     /// Nothing.
     Nothing,
-}
-
-/// A published release, found and not yet loaded.
-#[derive(Debug)]
-pub struct Published {
-    /// What the link says.
-    pub release: ReleaseId,
-    /// The directory that the link named.
-    pub directory: Directory,
-    /// When the link was made, which is when the release was published.
-    pub published: SystemTime,
-    /// The publisher's manifest of it, where there is one: digests that need not be worked out again.
-    pub digests: HashMap<String, (u64, Digest)>,
 }
 
 impl Generation {
@@ -270,40 +238,4 @@ fn offer_compressed(table: &mut HashMap<Arc<str>, Entry>) {
 
 fn changing(path: &str) -> io::Error {
     io::Error::other(format!("{path} is being changed inside a published release"))
-}
-
-/// What we need of the manifest that file-puller leaves beside a release (docs/contract.md, `sidecar-manifest/1`).
-#[derive(Deserialize)]
-struct Manifest {
-    format: String,
-    files: Vec<File>,
-}
-
-#[derive(Deserialize)]
-struct File {
-    path: String,
-    size: u64,
-    sha256: String,
-}
-
-/// Reads the manifest beside a release. None is no error: not every publisher writes one, and digests can be worked out.
-pub fn digests_beside(release: &Path) -> HashMap<String, (u64, Digest)> {
-    let mut beside = release.as_os_str().to_owned();
-    beside.push(".json");
-    let Ok(text) = std::fs::read(&beside) else { return HashMap::new() };
-    match serde_json::from_slice::<Manifest>(&text) {
-        Ok(manifest) if manifest.format == "sidecar-manifest/1" => manifest
-            .files
-            .into_iter()
-            .filter_map(|file| Some((file.path, (file.size, Digest::from_hex(&file.sha256)?))))
-            .collect(),
-        Ok(manifest) => {
-            tracing::debug!(manifest = %beside.display(), format = manifest.format, "not our format, so files are hashed");
-            HashMap::new()
-        }
-        Err(error) => {
-            tracing::warn!(manifest = %beside.display(), %error, "unreadable, so files are hashed");
-            HashMap::new()
-        }
-    }
 }

@@ -10,7 +10,8 @@
 //! - [`lesson`]: the lesson's endpoints, byte for byte
 //! - [`target`]: from a request target to a path that was checked
 //! - [`site`]: what is served right now; [`watch`] notices that it has become something else
-//! - [`generation`]: a published release, ready to be served; [`walk`] finds its files
+//! - [`published`]: a release as its publisher left it
+//! - [`generation`]: that release, ready to be served; [`walk`] finds its files
 //! - [`live`]: a plain directory, looked at with each request
 //! - [`confine`]: a directory that nothing leads out of
 //! - [`representation`]: bytes and what is said of them; [`digest`] and [`content_type`] say it
@@ -35,6 +36,7 @@ pub mod lesson;
 pub mod live;
 pub mod manifest;
 pub mod metrics;
+pub mod published;
 pub mod range;
 pub mod representation;
 pub mod respond;

@@ -14,9 +14,10 @@ use http::{HeaderValue, Method, Response, StatusCode, Version};
 use tokio::task::spawn_blocking;
 
 use crate::body::Payload;
-use crate::generation::{Found, ReleaseId};
+use crate::generation::Found;
 use crate::lesson::{Endpoint, Lesson};
 use crate::manifest::LiveManifest;
+use crate::published::ReleaseId;
 use crate::representation::Representation;
 use crate::respond::{explain, plain, redirect, represent, unavailable};
 use crate::site::{Root, Site};

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::confine::Directory;
-use crate::generation::{Generation, Published, ReleaseId, digests_beside};
+use crate::generation::Generation;
 use crate::live::LiveDirectory;
 use crate::metrics::Metrics;
+use crate::published::{Published, ReleaseId, digests_beside};
 
 /// How often a link is read again whose target was gone by the time it was opened.
 const SWAP_RACES: usize = 16;

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, Version};
 use serde::Serialize;
 
-use crate::generation::ReleaseId;
+use crate::published::ReleaseId;
 
 /// One response, when it came to its end.
 #[derive(Debug)]
