@@ -99,7 +99,8 @@ fn usage_error(container: &Container, error: &clap::Error) -> String {
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_start_matches("error: ").trim_start_matches("tip: "))
         .collect();
-    one_line(&format!("{}: {}; see {} --help", container.name, what.join("; "), container.name))
+    let what = what.join("; ").replace(":; ", ": ");
+    one_line(&format!("{}: {what}; see --help", container.name))
 }
 
 #[cfg(test)]
