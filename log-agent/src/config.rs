@@ -26,7 +26,7 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", required = true)]
     pub state_dir: Option<PathBuf>,
 
-    /// Where records go: stdout:, ndjson+http://HOST/PATH, ndjson+https://HOST/PATH. Repeatable; each has its own position
+    /// Where records go: stdout:, file:/PATH, ndjson+http://HOST/PATH, ndjson+https://HOST/PATH. Repeatable; each has its own position
     /// in every file
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub sink: Vec<SinkUrl>,
@@ -125,6 +125,17 @@ impl Flags {
         names.sort();
         if let Some([twice, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
             return Err(format!("--sink {twice} is given twice; each sink needs an URL of its own"));
+        }
+        for sink in &self.sink {
+            if let SinkUrl::File(path) = sink
+                && self.include.iter().any(|glob| glob.matches(path))
+                && !self.exclude.iter().any(|glob| glob.matches(path))
+            {
+                let path = path.display();
+                return Err(format!(
+                    "--sink file:{path} is itself included and would feed on itself; --exclude it"
+                ));
+            }
         }
         if self.rescan_period < Duration::from_millis(10) {
             return Err("--rescan-period is too short: at least 10ms".to_owned());

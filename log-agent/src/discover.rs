@@ -40,7 +40,8 @@ impl Glob {
         Ok(Self { text, pattern })
     }
 
-    fn matches(&self, path: &Path) -> bool {
+    /// Whether it matches this path.
+    pub fn matches(&self, path: &Path) -> bool {
         self.pattern.matches_path_with(path, MATCH)
     }
 

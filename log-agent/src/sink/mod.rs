@@ -4,6 +4,7 @@
 //! A receiver that will not have the content itself (400, 413, 422) is given it in halves, until the records that it will
 //! not have stand alone. Those go to the dead-letter file and into the ledger, and everything else is delivered.
 
+mod file;
 mod ndjson;
 mod stdout;
 mod url;
@@ -78,6 +79,7 @@ pub struct Sink {
 #[derive(Debug)]
 enum Kind {
     Stdout(stdout::Stdout),
+    File(file::FileSink),
     Ndjson(ndjson::Ndjson),
 }
 
@@ -97,6 +99,7 @@ impl Sink {
         let name = url.name();
         let kind = match url {
             SinkUrl::Stdout => Kind::Stdout(stdout::Stdout::start()?),
+            SinkUrl::File(path) => Kind::File(file::FileSink::new(path)),
             SinkUrl::Ndjson(url) => Kind::Ndjson(ndjson::Ndjson::new(url.clone())?),
         };
         metrics.sink_up.get_or_create(&BySink { sink: name.clone() }).set(1);
@@ -190,6 +193,7 @@ impl Sink {
     async fn attempt(&mut self, payload: &Payload) -> Result<(), Refusal> {
         match &mut self.kind {
             Kind::Stdout(stdout) => stdout.attempt(payload).await,
+            Kind::File(file) => file.attempt(payload).await,
             Kind::Ndjson(ndjson) => ndjson.attempt(payload).await,
         }
     }

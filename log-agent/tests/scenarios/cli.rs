@@ -12,11 +12,12 @@ fn wrong_flags_are_one_line() {
     let room = Room::new();
     let state = room.state();
     let state = state.to_str().unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&[], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "ndjson+https://"),
         (&["--include", "[", "--state-dir", state, "--sink", "stdout:"], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:,stdout:"], "twice"),
+        (&["--include", "/logs/*", "--state-dir", state, "--sink", "file:/logs/out"], "--exclude"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--label", "x"], "name=value"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--max-line", "1"], "--max-line"),
     ];

@@ -211,6 +211,40 @@ fn stdout_sink() {
 }
 
 #[test]
+fn file_sink() {
+    let room = Room::new();
+    let out = room.path("out.ndjson");
+    let mut file = append(&room.log("a.log"));
+    let mut agent = room.agent(&format!("file:{}", out.display()), &[]);
+    let numbers = |path: &std::path::Path| -> Vec<usize> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        records.filter_map(|record| crate::support::number(record["body"].as_str().unwrap())).collect()
+    };
+    write_numbers(&mut file, 0..100);
+    wait_until("they are in the file", || numbers(&out).len() == 100);
+    std::fs::rename(&out, room.path("out.1")).unwrap();
+    write_numbers(&mut file, 100..200);
+    assert!(agent.terminate().success());
+    assert!(numbers(&room.path("out.1")).into_iter().chain(numbers(&out)).eq(0..200));
+}
+
+#[test]
+fn file_sink_that_cannot_be_written() {
+    let room = Room::new();
+    let out = room.path("later/out.ndjson");
+    write(&room.log("a.log"), "line 0\n");
+    let agent = room.agent(&format!("file:{}", out.display()), &[]);
+    agent.event("it says so", |event| {
+        event["reason"].as_str().is_some_and(|reason| reason.contains("later/out"))
+    });
+    std::fs::create_dir(room.path("later")).unwrap();
+    wait_until("it is in the file", || {
+        std::fs::read_to_string(&out).is_ok_and(|text| text.contains("line 0"))
+    });
+}
+
+#[test]
 fn stdout_that_nobody_reads() {
     let room = Room::new();
     let mut command = room.command("logs/*.log", &["stdout:"], &["--shutdown-timeout", "300ms"]);
