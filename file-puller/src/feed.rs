@@ -6,8 +6,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::sync::mpsc;
 
 use crate::archive::ArchiveError;
+use crate::body::Body;
 use crate::failure::SyncError;
-use crate::source::Body;
 
 /// Chunks on their way; the network waits when the disk is slower.
 const CHUNKS: usize = 8;

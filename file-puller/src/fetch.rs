@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::body::{Body, EntityTag};
 use crate::failure::SyncError;
 use crate::manifest::{Manifest, ManifestFile};
-use crate::source::{Body, Continuation, EntityTag, Freshness, Source, SourceError};
+use crate::source::{Continuation, Freshness, Source, SourceError};
 use crate::stage::{Draft, Mismatch, SealError, Staging};
 use crate::volume::on_disk;
 

@@ -3,7 +3,7 @@
 //! The contract is in `docs/contract.md`; this is how it is kept, in the order in which content flows:
 //!
 //! - [`config`], [`location`]: what to follow, where to put it, within which limits
-//! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it
+//! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it; [`client`] and [`body`] below them
 //! - [`manifest`], [`path`], [`release`]: what it says, once it is checked; what a release is known by
 //! - [`plan`]: what the volume has already, and what is new
 //! - [`gate`]: whether it may replace what is served
@@ -21,6 +21,8 @@
 
 pub mod archive;
 pub mod backoff;
+pub mod body;
+pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod demand;

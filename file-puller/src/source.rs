@@ -4,24 +4,21 @@
 //! no redirect leaves the origin that was configured; no error shows a query string. Leaves to `fetch` what a file's
 //! bytes must be, and to `backoff` when to ask again.
 
-use std::error::Error as _;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE,
-    RETRY_AFTER,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, ClientBuilder, RequestBuilder, Response, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response, Url};
 
-use crate::config::{Config, Transfer};
+use crate::body::{Body, EntityTag, Pace};
+use crate::client::{causes, client_for, within_origin};
+use crate::config::Config;
 use crate::credentials::{Credential, CredentialError, Login};
 use crate::location::{self, SourceUrl};
 use crate::volume::on_disk;
-
-/// Redirects in a row before it is a loop.
-const REDIRECTS: usize = 5;
 
 /// A content manager.
 #[derive(Debug)]
@@ -33,19 +30,6 @@ pub struct Source {
     login: Login,
     credential: Option<Credential>,
 }
-
-/// How slow a body may be.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    /// Bytes a second, on average.
-    least: u64,
-    /// Waiting for this long is not held against a body: a short one may come slowly.
-    grace: Duration,
-}
-
-/// A strong entity tag: it stands for the same bytes, not merely for the same meaning.
-#[derive(Debug, Clone)]
-pub struct EntityTag(HeaderValue);
 
 /// The answer to a request for the rest of a file.
 #[derive(Debug)]
@@ -123,15 +107,6 @@ pub enum SourceError {
         /// The limit.
         limit: bytesize::ByteSize,
     },
-}
-
-/// Why a redirect is not followed.
-#[derive(Debug, thiserror::Error)]
-enum RedirectError {
-    #[error("it redirects to {0}, another origin; if content moved there, name that in --source")]
-    OtherOrigin(String),
-    #[error("it redirects more than {REDIRECTS} times")]
-    Loop,
 }
 
 impl Source {
@@ -275,53 +250,7 @@ impl Source {
     }
 
     fn body(&self, response: Response, url: Url) -> Body {
-        Body { response, url, pace: self.pace, received: 0, waited: Duration::ZERO }
-    }
-}
-
-/// A file's bytes as they arrive.
-#[derive(Debug)]
-pub struct Body {
-    response: Response,
-    url: Url,
-    pace: Pace,
-    received: u64,
-    /// For the source alone: the time that our own disk takes is not its fault.
-    waited: Duration,
-}
-
-impl Body {
-    /// Where it comes from, before any redirect.
-    pub fn url(&self) -> &Url {
-        &self.url
-    }
-
-    /// The length that was announced.
-    pub fn announced(&self) -> Option<u64> {
-        self.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-    }
-
-    /// The tag with which the rest can be asked for.
-    pub fn entity_tag(&self) -> Option<EntityTag> {
-        let tag = self.response.headers().get(ETAG)?;
-        tag.as_bytes().starts_with(b"\"").then(|| EntityTag(tag.clone()))
-    }
-
-    /// The next bytes, or `None` at the end.
-    ///
-    /// # Errors
-    /// Where the connection breaks, or is silent or slow for too long.
-    pub async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, SourceError> {
-        let asked = Instant::now();
-        let chunk = self.response.chunk().await.map_err(|error| failed(&self.url, &error))?;
-        self.waited += asked.elapsed();
-        self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        let least = u128::from(self.pace.least) * self.waited.as_millis() / 1000;
-        if self.waited > self.pace.grace && u128::from(self.received) < least {
-            let limit = bytesize::ByteSize(self.pace.least);
-            return Err(SourceError::TooSlow { url: location::display(&self.url), limit });
-        }
-        Ok(chunk)
+        Body::new(response, url, self.pace)
     }
 }
 
@@ -345,69 +274,13 @@ fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
     })
 }
 
-fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
     let (url, cause) = (location::display(url), causes(error));
     if error.is_redirect() {
         SourceError::Redirect { url, cause }
     } else {
         SourceError::Unreachable { url, cause }
     }
-}
-
-/// Why a request failed, without the URL: the first message of the chain repeats it, query and all.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "timed out; see --connect-timeout and --read-timeout".to_owned();
-    }
-    let mut causes: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let text = cause.to_string();
-        // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
-        let is_news = causes.last().is_none_or(|last| !last.contains(&text));
-        if is_news && !text.starts_with("client error") {
-            causes.push(text);
-        }
-        next = cause.source();
-    }
-    if causes.is_empty() { "the connection failed".to_owned() } else { causes.join(": ") }
-}
-
-/// A client that needs no file of the image that it runs in.
-///
-/// # Errors
-/// Where the TLS configuration cannot be built.
-pub(crate) fn client_for(url: &Url, transfer: &Transfer) -> Result<ClientBuilder, reqwest::Error> {
-    // Refused only when a provider is installed already, and then there is one, which is all that is needed.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let client = Client::builder()
-        .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(transfer.connect_timeout)
-        .read_timeout(transfer.read_timeout);
-    if url.scheme() == "https" {
-        return Ok(client.tls_certs_only(public_roots()?));
-    }
-    // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
-    Ok(client.tls_certs_only([]))
-}
-
-/// SECURITY: content is trusted because of where it comes from. A redirect to another origin would let whoever can write one
-/// response header choose that.
-fn within_origin(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let Some(first) = attempt.previous().first() else { return attempt.follow() };
-    if first.origin() != attempt.url().origin() {
-        let to = location::display(attempt.url());
-        return attempt.error(RedirectError::OtherOrigin(to));
-    }
-    if attempt.previous().len() > REDIRECTS {
-        return attempt.error(RedirectError::Loop);
-    }
-    attempt.follow()
-}
-
-/// The certificate authorities that browsers trust, compiled in: a scratch image has no files of its own.
-fn public_roots() -> Result<Vec<reqwest::Certificate>, reqwest::Error> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| reqwest::Certificate::from_der(root)).collect()
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use crate::body::Body;
 use crate::config::{Config, Limits, Unpacking};
 use crate::failure::SyncError;
 use crate::fetch::Fetcher;
@@ -25,7 +26,7 @@ use crate::plan::{Plan, Sources, plan};
 use crate::publish::{point_at, publish};
 use crate::release::ReleaseId;
 use crate::retain::Retained;
-use crate::source::{Body, Freshness, Source, Validator};
+use crate::source::{Freshness, Source, Validator};
 use crate::stage::Staging;
 use crate::volume::{Volume, VolumeError, on_disk};
 

@@ -4,6 +4,8 @@
 //! directory for as long as it runs, and the lock that keeps a second puller out. At start it clears away what a crash left,
 //! and nothing that is not file-puller's own. How a release is filled is `stage`'s affair, how it becomes visible `publish`'s.
 
+mod sweep;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -15,7 +17,6 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::config::Limits;
-use crate::fault;
 use crate::manifest::Manifest;
 use crate::release::ReleaseId;
 
@@ -210,64 +211,6 @@ impl Volume {
         Err(io::Error::new(io::ErrorKind::StorageFull, cause)).doing(|| format!("stage {bytes} on {self}"))
     }
 
-    /// Empties the private directory.
-    ///
-    /// # Errors
-    /// Where something in it cannot be removed.
-    pub fn sweep_staging(&self) -> Result<(), VolumeError> {
-        let staging = self.path.join(STAGING);
-        for entry in fs::read_dir(&staging).doing(|| format!("read {self}/{STAGING}"))? {
-            let entry = entry.doing(|| format!("read {self}/{STAGING}"))?;
-            let path = entry.path();
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
-            removed.doing(|| format!("remove {}", path.display()))?;
-            fault::point();
-            tracing::debug!(path = %path.display(), "swept");
-        }
-        Ok(())
-    }
-
-    /// Takes a release off the volume: out of sight in one step, then gone.
-    ///
-    /// # Errors
-    /// Where it cannot be moved or removed.
-    pub fn remove(&self, id: &ReleaseId) -> Result<(), VolumeError> {
-        let doing = || format!("remove {self}/{RELEASES}/{id}");
-        let aside = format!("{id}.removed");
-        match rustix::fs::renameat(&self.releases, id.as_str(), &self.staging, &aside) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).doing(doing),
-        }
-        fault::point();
-        match rustix::fs::unlinkat(&self.releases, manifest_name(id), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).doing(doing),
-        }
-        fault::point();
-        match remove_tree(&self.path.join(STAGING).join(aside)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing(doing),
-            _ => Ok(()),
-        }
-    }
-
-    /// A crash can leave a manifest without a tree (publishing puts the manifest first, removing takes it last), and
-    /// somebody's broom a tree without a manifest.
-    fn sweep_releases(&self) -> Result<(), VolumeError> {
-        let current = self.current()?;
-        let manifests = self.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))?;
-        let trees = self.names(ReleaseId::parse)?;
-        let halves = manifests.iter().filter(|id| !trees.contains(id));
-        // What `current` names is being read: a missing manifest is written again by the next sync.
-        let halves =
-            halves.chain(trees.iter().filter(|id| !manifests.contains(id) && current.as_ref() != Some(*id)));
-        for id in halves {
-            tracing::info!(release = %id, "swept half a release that a crash left behind");
-            self.remove(id)?;
-        }
-        Ok(())
-    }
-
     fn names(&self, ours: impl Fn(&str) -> Option<ReleaseId>) -> Result<Vec<ReleaseId>, VolumeError> {
         let doing = || format!("read {self}/{RELEASES}");
         let mut ids = Vec::new();
@@ -334,16 +277,4 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Volu
     }
     rustix::fs::openat(root, name, DIRECTORY, Mode::empty())
         .doing(|| format!("open {shown}/{name} as a directory"))
-}
-
-/// A download that was given up may still be writing its last file, so that a directory fills while it is emptied.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 5;
-    for _ in 1..ATTEMPTS {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::yield_now(),
-            done => return done,
-        }
-    }
-    fs::remove_dir_all(path)
 }

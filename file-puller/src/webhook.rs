@@ -15,11 +15,11 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
+use crate::client::{causes, client_for};
 use crate::config::Transfer;
 use crate::location::SourceUrl;
 use crate::metrics::Metrics;
 use crate::release::ReleaseId;
-use crate::source::client_for;
 
 /// Where to tell it.
 #[derive(Clone)]
@@ -137,7 +137,7 @@ impl Delivery {
             .body(body.to_string())
             .send()
             .await
-            .map_err(|error| DeliveryError::Unreachable(crate::source::causes(&error)))?;
+            .map_err(|error| DeliveryError::Unreachable(causes(&error)))?;
         if answer.status().is_success() { Ok(()) } else { Err(DeliveryError::Status(answer.status())) }
     }
 }

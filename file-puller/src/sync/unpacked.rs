@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Outcome, Publication, Syncer, link};
 use crate::archive::unpack;
+use crate::body::Body;
 use crate::failure::SyncError;
 use crate::feed::{feed, pump};
 use crate::inflate::Compression;
@@ -11,7 +12,6 @@ use crate::manifest::Manifest;
 use crate::plan::{Plan, plan};
 use crate::publish::publish;
 use crate::release::ReleaseId;
-use crate::source::Body;
 use crate::stage::{Incoming, Staging};
 use crate::volume::{VolumeError, on_disk};
 

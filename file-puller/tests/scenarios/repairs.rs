@@ -57,9 +57,10 @@ fn release_file_deleted() {
 fn release_file_replaced_by_a_link() {
     let (manager, volume, process) = verifying();
     fs::write(volume.above().join("elsewhere"), "<h1>hello</h1>").expect("a file");
-    fs::remove_file(volume.join("current/index.html")).expect("it was there");
-    std::os::unix::fs::symlink(volume.above().join("elsewhere"), volume.join("current/index.html"))
-        .expect("a link");
+    let link = volume.above().join("link");
+    std::os::unix::fs::symlink(volume.above().join("elsewhere"), &link).expect("a link");
+    // In one step: the puller looks all the time.
+    fs::rename(&link, volume.join("current/index.html")).expect("it can be renamed over");
     is_whole_again(&manager, &volume, &process, 1.0);
 }
 
@@ -75,8 +76,11 @@ fn link_target_deleted() {
 #[test]
 fn release_file_became_a_directory() {
     let (manager, volume, process) = verifying();
-    fs::remove_file(volume.join("current/index.html")).expect("it was there");
-    fs::create_dir_all(volume.join("current/index.html/x")).expect("a directory");
+    let directory = volume.above().join("directory");
+    fs::create_dir_all(directory.join("x")).expect("a directory");
+    let (here, there) = (rustix::fs::CWD, volume.join("current/index.html"));
+    rustix::fs::renameat_with(here, &directory, here, &there, rustix::fs::RenameFlags::EXCHANGE)
+        .expect("on one disk");
     process.event("it is said", |event| {
         event["message"].as_str().is_some_and(|message| message.starts_with("cannot repair"))
     });

@@ -1,0 +1,77 @@
+//! How this process speaks HTTP at all: TLS without a file of the image, timeouts, and no redirect to another origin.
+
+use std::error::Error as _;
+
+use reqwest::redirect::{Action, Attempt};
+use reqwest::{Certificate, Client, ClientBuilder, Url};
+
+use crate::config::Transfer;
+use crate::location;
+
+/// Redirects in a row before it is a loop.
+const REDIRECTS: usize = 5;
+
+/// Why a redirect is not followed.
+#[derive(Debug, thiserror::Error)]
+enum RedirectError {
+    #[error("it redirects to {0}, another origin; if content moved there, name that in --source")]
+    OtherOrigin(String),
+    #[error("it redirects more than {REDIRECTS} times")]
+    Loop,
+}
+
+/// Why a request failed, without the URL: the first message of the chain repeats it, query and all.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "timed out; see --connect-timeout and --read-timeout".to_owned();
+    }
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
+        let is_news = causes.last().is_none_or(|last| !last.contains(&text));
+        if is_news && !text.starts_with("client error") {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    if causes.is_empty() { "the connection failed".to_owned() } else { causes.join(": ") }
+}
+
+/// A client that needs no file of the image that it runs in.
+///
+/// # Errors
+/// Where the TLS configuration cannot be built.
+pub(crate) fn client_for(url: &Url, transfer: &Transfer) -> Result<ClientBuilder, reqwest::Error> {
+    // Refused only when a provider is installed already, and then there is one, which is all that is needed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let client = Client::builder()
+        .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(transfer.connect_timeout)
+        .read_timeout(transfer.read_timeout);
+    if url.scheme() == "https" {
+        return Ok(client.tls_certs_only(public_roots()?));
+    }
+    // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
+    Ok(client.tls_certs_only([]))
+}
+
+/// SECURITY: content is trusted because of where it comes from. A redirect to another origin would let whoever can write one
+/// response header choose that.
+pub(crate) fn within_origin(attempt: Attempt<'_>) -> Action {
+    let Some(first) = attempt.previous().first() else { return attempt.follow() };
+    if first.origin() != attempt.url().origin() {
+        let to = location::display(attempt.url());
+        return attempt.error(RedirectError::OtherOrigin(to));
+    }
+    if attempt.previous().len() > REDIRECTS {
+        return attempt.error(RedirectError::Loop);
+    }
+    attempt.follow()
+}
+
+/// The certificate authorities that browsers trust, compiled in: a scratch image has no files of its own.
+fn public_roots() -> Result<Vec<Certificate>, reqwest::Error> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect()
+}
