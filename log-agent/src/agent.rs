@@ -41,6 +41,7 @@ const ENDING: Duration = Duration::from_millis(500);
 /// 69 where the state directory is held by another, or where a sink did not take everything in time; 74 where the state
 /// directory cannot be used; 70 for a defect of our own.
 pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(), Failure> {
+    allow_many_files();
     let mut state = StateDir::open(&config.state_dir)?;
     let metrics = Metrics::default();
     let mut registry = admin::registry(&CONTAINER);
@@ -79,6 +80,18 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
         termination_log: config.termination_log,
     };
     agent.work(&signals).await
+}
+
+/// Every followed file is held open. The limit that a process starts with is meant for programs that use select(2); up to
+/// the hard one it may be had for the asking.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, the files beyond the old limit are named when they cannot be opened.
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 struct Agent {

@@ -1,0 +1,316 @@
+//! One open file: read for each sink from where that sink stands, and watched for everything that can happen to a log.
+//!
+//! Nothing is kept of what was read: a line that is not finished stays in the file, and so does what a slow sink cannot
+//! take yet. The file is the buffer, so memory does not grow with either.
+//!
+//! Every read begins a little before the position and compares that overlap with what was there when it was read. So a
+//! file that is truncated or written anew shows in the very read that would have gone wrong, without a race between
+//! looking and reading.
+//!
+//! Reading on is in `read`, going on after a restart or from a copy in `resume`; here is what they share, and what
+//! befalls a file in between.
+//!
+//! The handle is kept until every sink has everything, whatever became of the name: renamed, out of the globs, removed.
+
+mod read;
+mod resume;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::FileEntry;
+use crate::chunk::Origin;
+use crate::identity::{Epoch, FileId, FileKey};
+use crate::ledger::{Ledger, Reason};
+use crate::parse::Format;
+use crate::position::{Confirmed, ReadOffset, Segment, SourceSeq};
+use crate::turns::Family;
+
+/// How lines are cut from files.
+#[derive(Debug)]
+pub struct Reader {
+    /// How a line is read.
+    pub format: Format,
+    /// The longest line that is shipped whole.
+    pub max_line: usize,
+    /// Read into here, whatever the file: one buffer for all of them.
+    pub buffer: Vec<u8>,
+}
+
+/// What to do with a last line that has no line break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastLine {
+    /// Its writer will finish it: wait.
+    Wait,
+    /// Nobody will: it is a line.
+    Take,
+}
+
+/// How a read went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// There may be more.
+    More,
+    /// Nothing more for now.
+    AtEnd,
+}
+
+/// Whether a name that is followed still leads to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It does.
+    Attached,
+    /// It was renamed out of the globs or removed: read to its end, then closed.
+    Detached,
+}
+
+/// Whether a file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// It is.
+    Lines,
+    /// Not yet: it may be the copy that `copytruncate` makes of this file before truncating it. What was read of the one
+    /// is then not read again from the other.
+    PerhapsCopyOf(SourceSeq),
+    /// Never: rotation has compressed what had been lines.
+    Compressed,
+}
+
+/// One file, in all that matters about it.
+#[derive(Debug)]
+pub struct Source {
+    /// Its place in the order of reading.
+    pub seq: SourceSeq,
+    /// The log that it belongs to, by the name under which it was first seen.
+    pub family: Family,
+    /// What the file system says it is.
+    pub key: FileKey,
+    /// Its name now, or its last one.
+    pub path: PathBuf,
+    /// Whether that name still leads to it.
+    pub life: Life,
+    /// Whether it is read.
+    pub reading: Reading,
+    /// What was known of its content before it was truncated while a copy of it was waiting to be told.
+    past: Option<FileEntry>,
+    /// Whether a copy is waiting.
+    copied: Copied,
+    file: File,
+    epoch: Epoch,
+    /// Known as soon as the first line is.
+    id: Option<FileId>,
+    origin: Option<Arc<Origin>>,
+    /// The first bytes as they were read, at most [`WINDOW`]: for the fingerprint.
+    head: Vec<u8>,
+    size: u64,
+    grown: Instant,
+    cursors: Vec<Cursor>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Copied {
+    No,
+    /// With the names of the sinks, for the entry that the copy will go on from.
+    Perhaps(Vec<String>),
+}
+
+/// Where one sink stands.
+#[derive(Debug)]
+struct Cursor {
+    read: ReadOffset,
+    /// For a line too long for one portion: how far it has been searched for its end.
+    searched: u64,
+    /// The bytes right before `read`, as they were when they were read.
+    before: Vec<u8>,
+    confirmed: Confirmed,
+}
+
+impl Cursor {
+    fn at_start() -> Self {
+        Self { read: ReadOffset(0), searched: 0, before: Vec::new(), confirmed: Confirmed::nothing() }
+    }
+}
+
+impl Source {
+    /// Takes up a file that was never seen, at its beginning.
+    ///
+    /// # Errors
+    /// Where its metadata cannot be read.
+    pub fn begin(seq: SourceSeq, family: Family, path: &Path, file: File, sinks: usize) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            seq,
+            family,
+            key: FileKey::of(&metadata),
+            path: path.to_owned(),
+            life: Life::Attached,
+            reading: Reading::Lines,
+            past: None,
+            copied: Copied::No,
+            file,
+            epoch: Epoch::default(),
+            id: None,
+            origin: None,
+            head: Vec::new(),
+            size: metadata.len(),
+            grown: Instant::now(),
+            cursors: (0..sinks).map(|_| Cursor::at_start()).collect(),
+        })
+    }
+
+    fn origin(&mut self) -> Option<Arc<Origin>> {
+        let path = self.path.to_string_lossy();
+        if self.origin.as_ref().is_none_or(|origin| *origin.path != *path) {
+            let id = self.id?;
+            self.origin = Some(Arc::new(Origin { id, path: path.as_ref().into() }));
+        }
+        self.origin.clone()
+    }
+
+    /// The file holds other content than what was read: what was seen and not read is gone, and reading begins anew.
+    fn truncated(&mut self, ledger: &Ledger) -> io::Result<()> {
+        if let Copied::Perhaps(sinks) = &self.copied {
+            // The copy has it all, and is read on from where this file was.
+            self.past = self.entry(sinks);
+        } else {
+            for (sink, cursor) in self.cursors.iter().enumerate() {
+                if self.size > cursor.read.0 {
+                    ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
+                }
+            }
+        }
+        self.start_over("truncated or written anew");
+        self.size = self.file.metadata()?.len();
+        Ok(())
+    }
+
+    /// What is before the position is still there, but what had been seen behind it is not: an unfinished line was
+    /// taken back, or what a slow sink had not been given yet.
+    fn note_shrinking(&mut self, end: u64, ledger: &Ledger) {
+        if end >= self.size {
+            return;
+        }
+        for (sink, cursor) in self.cursors.iter().enumerate() {
+            ledger.lose(Reason::Truncated, sink, &self.path, end.max(cursor.read.0)..self.size);
+        }
+        self.size = end;
+    }
+
+    fn start_over(&mut self, how: &str) {
+        tracing::warn!(file = %self.path.display(), how, "the file's content was replaced: reading it from its beginning");
+        self.epoch = self.epoch.next();
+        self.id = None;
+        self.origin = None;
+        self.head.clear();
+        self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::at_start());
+    }
+
+    /// Reads until the buffer is full or the file ends.
+    fn fill(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], from + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn note_size(&mut self, at_least: u64) {
+        if at_least > self.size {
+            self.size = at_least;
+            self.grown = Instant::now();
+        }
+    }
+
+    /// Asks the file system for the size now; true where there may be something to read or to notice.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    pub fn look(&mut self) -> io::Result<bool> {
+        let size = self.file.metadata()?.len();
+        let changed = size != self.size;
+        self.note_size(size);
+        Ok(changed || self.cursors.iter().any(|cursor| cursor.read.0 != size))
+    }
+
+    /// Notes what a sink has confirmed. A segment of a content that is gone is ignored.
+    pub fn confirm(&mut self, sink: usize, segment: &Segment) {
+        if segment.epoch != self.epoch {
+            return;
+        }
+        if let Some(cursor) = self.cursors.get_mut(sink)
+            && !cursor.confirmed.advance(segment)
+        {
+            // Cannot happen while one chunk is under way per sink. Should it, the lines are sent again rather than lost.
+            tracing::error!(file = %self.path.display(), ?segment, "confirmed out of order: reading again");
+            cursor.read = cursor.confirmed.offset.resume();
+            cursor.before.clear();
+        }
+    }
+
+    /// Bytes that a sink has not confirmed, as far as the size is known.
+    pub fn unconfirmed(&self, sink: usize) -> u64 {
+        if self.reading == Reading::Compressed {
+            return 0;
+        }
+        let confirmed = self.cursors.get(sink).map_or(0, |cursor| cursor.confirmed.offset.get());
+        self.size.saturating_sub(confirmed)
+    }
+
+    /// Of those, the bytes of a last line without an end: all that is left where everything before is confirmed.
+    pub fn unfinished(&self, sink: usize) -> u64 {
+        self.cursors.get(sink).map_or(0, |cursor| {
+            let searched_to_the_end = cursor.searched >= self.size;
+            if searched_to_the_end { self.size.saturating_sub(cursor.read.0) } else { 0 }
+        })
+    }
+
+    /// Whether a sink has been given all there is.
+    pub fn is_read(&self, sink: usize) -> bool {
+        self.reading == Reading::Compressed
+            || self.cursors.get(sink).is_none_or(|cursor| cursor.read.0 >= self.size)
+    }
+
+    /// Whether every sink has everything.
+    pub fn is_drained(&self) -> bool {
+        (0..self.cursors.len()).all(|sink| self.unconfirmed(sink) == 0)
+    }
+
+    /// How long it has not grown.
+    pub fn quiet(&self) -> Duration {
+        self.grown.elapsed()
+    }
+
+    /// Its size when it was last looked at.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The id that its records carry, once there is one.
+    pub fn id(&self) -> Option<FileId> {
+        self.id
+    }
+
+    /// Whether it has no name left at all.
+    pub fn is_unlinked(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Up to where every sink has confirmed it.
+    pub fn least_confirmed(&self) -> u64 {
+        self.cursors.iter().map(|cursor| cursor.confirmed.offset.get()).min().unwrap_or_default()
+    }
+
+    /// What a sink has confirmed.
+    pub fn confirmed(&self, sink: usize) -> Option<Confirmed> {
+        self.cursors.get(sink).map(|cursor| cursor.confirmed)
+    }
+}
