@@ -131,6 +131,8 @@ impl AsyncRead for Paced {
         }
         if self.turn.0.load(Ordering::Relaxed) == IDLE {
             self.turn.0.store(HEAD, Ordering::Relaxed);
+            // This head has a deadline of its own, not what was left of an earlier one's.
+            self.reading.stop();
         }
         read
     }

@@ -42,6 +42,22 @@ fn slow_header_of_a_second_request() {
 }
 
 #[test]
+fn each_request_has_a_header_deadline_of_its_own() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start_with(&volume.root(), &["--header-timeout", "400ms"], &[("HEALTH_MIN", "600")]);
+    let status = |name: &str| get(server.admin, "/status").json()[name].as_u64().unwrap();
+    let mut connection = Connection::open(server.addr);
+    wait_until("the first request is waited for", || status("connections") == 1);
+    connection.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_until("it is being answered", || status("requests_in_flight") == 1);
+    // Half of the next one is there when that answer ends, which is after the first one's deadline.
+    connection.send(&REQUEST[..20]).unwrap();
+    assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    connection.send(&REQUEST[20..]).unwrap();
+    assert_eq!(connection.receive("GET").unwrap().text(), "hello");
+}
+
+#[test]
 fn slow_body() {
     let volume = Volume::with(&[("index.html", "hello")]);
     let server = Server::start(&volume.root(), &[]);
