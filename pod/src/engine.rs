@@ -151,6 +151,14 @@ fn copy_of_content(deploy: &Path) -> io::Result<TempDir> {
     Ok(copy)
 }
 
+/// Takes the copy away: whoever holds the engine when the process ends, nobody drops it.
+fn remove_copy(content: &TempDir) -> io::Result<()> {
+    match std::fs::remove_dir_all(content.path()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

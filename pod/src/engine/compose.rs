@@ -190,7 +190,8 @@ impl Containers for Compose {
         for helper in text(&clean_up(Command::new("docker").args(helpers))?).lines() {
             clean_up(Command::new("docker").args(["rm", "--force", helper]))?;
         }
-        clean_up(&mut self.command(&["down", "--volumes", "--remove-orphans", "--timeout", "2"])).map(drop)
+        clean_up(&mut self.command(&["down", "--volumes", "--remove-orphans", "--timeout", "2"]))?;
+        super::remove_copy(&self.content)
     }
 }
 

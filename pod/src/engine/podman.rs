@@ -191,7 +191,7 @@ impl Containers for Podman {
                 clean_up(Command::new("podman").args(["pod", "rm", "--force", "--time=2", &pod]))?;
             }
         }
-        Ok(())
+        super::remove_copy(&self.content)
     }
 }
 
