@@ -26,10 +26,13 @@ deploy/build.sh binaries "$context/out"
 mkdir "$context/deploy"
 cp -r deploy/content "$context/deploy/content"
 sed -e '1,/^# === Images/d' -e 's/--from=build //' deploy/Dockerfile >"$context/Dockerfile"
+# podman keeps every step as an image of its own unless told not to.
+options=()
+if [ "$engine" = podman ]; then options+=(--layers=false); fi
 revision=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 for image in "${images[@]}"; do
     echo "images.sh: $image:$tag"
-    "$engine" build --quiet --file "$context/Dockerfile" --target "$image" --tag "$image:$tag" \
+    "$engine" build --quiet "${options[@]}" --file "$context/Dockerfile" --target "$image" --tag "$image:$tag" \
         --build-arg "VERSION=$tag" --build-arg "REVISION=$revision" "$context"
 done
 "$engine" images --format '{{.Repository}}:{{.Tag}}	{{.Size}}' | grep -E "(^|/)(file-puller|web-server|log-agent|content-manager|pause):$tag	"

@@ -175,12 +175,17 @@ def namespaces_enforce(manifest):
         yield "the namespace does not enforce Pod Security `restricted`"
 
 
-def faults(manifest):
+# podman publishes every port that is declared, so its overlay declares only those that are meant to be.
+EXEMPT = {"podman": {ports_are_the_contracts}}
+
+
+def faults(manifest, rendering=""):
     yield from namespaces_enforce(manifest)
     pod = pod_of(manifest)
     if pod:
         for rule in RULES:
-            yield from rule(pod)
+            if rule not in EXEMPT.get(rendering, set()):
+                yield from rule(pod)
 
 
 def find(pod, name):
@@ -232,9 +237,10 @@ def main(arguments):
     failed = 0
     passed = 0
     for path in (argument for argument in arguments if argument != "--self-test"):
+        rendering = pathlib.Path(path).stem
         for manifest in yaml.safe_load_all(pathlib.Path(path).read_text()):
-            name = f"{pathlib.Path(path).stem}: {manifest['kind']}/{manifest['metadata']['name']}"
-            found = list(faults(manifest))
+            name = f"{rendering}: {manifest['kind']}/{manifest['metadata']['name']}"
+            found = list(faults(manifest, rendering))
             for fault in found:
                 print(f"{name}: {fault}", file=sys.stderr)
             failed += bool(found)

@@ -76,6 +76,7 @@ fn verify(flags: &Flags) -> Result<(), Failure> {
         say(format_args!("verify: it serves after {:.1} s", begun.elapsed().as_secs_f32()));
         rows.drive(removal.pod.as_ref())
     });
+    leave_the_rest_to_an_interrupt();
     if outcome.is_err() {
         say(format_args!("{}", removal.pod.logs()));
     }
@@ -149,6 +150,7 @@ impl Tally {
         }
         let begun = Instant::now();
         let outcome = row();
+        leave_the_rest_to_an_interrupt();
         let seconds = begun.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
@@ -212,6 +214,13 @@ fn remove_when_interrupted(removal: Arc<Removal>) -> io::Result<()> {
         std::process::exit(128 + number);
     });
     Ok(())
+}
+
+/// Goes no further once somebody has interrupted: what fails then says nothing about the Pod, and the process is about to end.
+fn leave_the_rest_to_an_interrupt() {
+    while command::interrupted() {
+        std::thread::park();
+    }
 }
 
 /// The rows are this program's product, and go to stdout. Where nobody reads them there is nobody to tell.

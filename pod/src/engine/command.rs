@@ -27,6 +27,11 @@ pub fn interrupt() {
     drop(RUNNING.write().unwrap_or_else(PoisonError::into_inner));
 }
 
+/// Whether somebody has interrupted; what fails from then on has not failed by itself.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Errors
@@ -78,8 +83,8 @@ pub fn text(printed: &[u8]) -> String {
 
 fn carry_out(command: &mut Command, input: &[u8], purpose: Purpose) -> io::Result<Vec<u8>> {
     let _running = (purpose == Purpose::Work).then(|| RUNNING.read().unwrap_or_else(PoisonError::into_inner));
-    let interrupted = || purpose == Purpose::Work && INTERRUPTED.load(Ordering::SeqCst);
-    if interrupted() {
+    let unwanted = || purpose == Purpose::Work && interrupted();
+    if unwanted() {
         return Err(io::ErrorKind::Interrupted.into());
     }
     let named = describe(command);
@@ -96,7 +101,7 @@ fn carry_out(command: &mut Command, input: &[u8], purpose: Purpose) -> io::Resul
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if interrupted() {
+        if unwanted() {
             end(&mut child);
             return Err(io::ErrorKind::Interrupted.into());
         }
