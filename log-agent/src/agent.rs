@@ -175,8 +175,8 @@ impl Agent {
 
     /// Looks at all names and all sizes.
     fn rescan(&mut self) {
-        let paths = self.discovery.scan();
-        for target in self.catalog.update(&paths) {
+        let discovery = &mut self.discovery;
+        for target in self.catalog.update(|| discovery.scan()) {
             self.discovery.watch_target(&target);
             self.catalog.alias(target);
         }

@@ -14,6 +14,9 @@ use crate::position::{Segment, SourceSeq};
 use crate::source::{LastLine, Life, Reading, Source};
 use crate::turns::{Age, Family, lineage};
 
+/// How often names that change are looked at again before they are taken as they are.
+const STILL: usize = 16;
+
 /// The files and their order.
 #[derive(Debug)]
 pub struct Catalog {
@@ -53,27 +56,38 @@ impl Catalog {
         }
     }
 
-    /// Takes in what a scan found. New files are put in order by age, after those that are known; returns the targets of
+    /// Takes in what `scan` finds. New files are put in order by age, after those that are known; returns the targets of
     /// symbolic links, which have to be watched too.
-    pub fn update(&mut self, paths: &[PathBuf]) -> Vec<PathBuf> {
+    ///
+    /// A rotation in the middle of a scan would give files the age of others. So where there are new ones, names are
+    /// looked at until they hold still.
+    pub fn update(&mut self, mut scan: impl FnMut() -> Vec<PathBuf>) -> Vec<PathBuf> {
         // Before the next copy of the same file comes up.
         self.settle_copies();
+        let mut names = self.names(&scan());
+        let mut opened = HashMap::new();
+        for _ in 0..STILL {
+            opened = self.open_new(&names);
+            if opened.is_empty() {
+                break;
+            }
+            let again = self.names(&scan());
+            if again == names
+                && names.iter().all(|(_, key)| self.by_key.contains_key(key) || opened.contains_key(key))
+            {
+                break;
+            }
+            names = again;
+        }
         let (mut new, mut targets, mut attached) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.by_path.clear();
-        self.said.retain(|path| paths.contains(path));
-        for path in paths {
-            let key = match fs::metadata(path) {
-                Ok(metadata) if metadata.is_file() => FileKey::of(&metadata),
-                Ok(_) => continue,
-                Err(error) => {
-                    self.cannot_open(path, &error);
-                    continue;
-                }
-            };
-            if let Some(seq) = self.by_key.get(&key).copied() {
+        // One that can be read again may be said again.
+        self.said.retain(|said| names.iter().all(|(path, _)| path != said));
+        for (path, key) in &names {
+            if let Some(seq) = self.by_key.get(key).copied() {
                 self.found_again(seq, path, attached.insert(seq));
             } else {
-                new.push(path.clone());
+                new.push((path.clone(), *key));
             }
             if let Ok(target) = fs::canonicalize(path)
                 && target != *path
@@ -81,11 +95,17 @@ impl Catalog {
                 targets.push(target);
             }
         }
-        new.sort_by_key(|path| lineage(path));
-        for path in new {
-            match self.take_up(&path) {
-                Ok(Some(seq)) => drop(attached.insert(seq)),
-                Ok(None) => {}
+        new.sort_by_key(|(path, _)| lineage(path));
+        for (path, key) in new {
+            let Some(file) = opened.remove(&key) else {
+                // Opened already under another name, or gone in between: then the next scan knows.
+                if let Some(seq) = self.by_key.get(&key).copied() {
+                    self.found_again(seq, &path, attached.insert(seq));
+                }
+                continue;
+            };
+            match self.take_up(&path, key, file) {
+                Ok(seq) => drop(attached.insert(seq)),
                 Err(error) => self.cannot_open(&path, &error),
             }
         }
@@ -96,6 +116,19 @@ impl Catalog {
             }
         }
         targets
+    }
+
+    /// Which files the paths lead to now.
+    fn names(&mut self, paths: &[PathBuf]) -> Vec<(PathBuf, FileKey)> {
+        let mut names = Vec::with_capacity(paths.len());
+        for path in paths {
+            match fs::metadata(path) {
+                Ok(metadata) if metadata.is_file() => names.push((path.clone(), FileKey::of(&metadata))),
+                Ok(_) => {}
+                Err(error) => self.cannot_open(path, &error),
+            }
+        }
+        names
     }
 
     fn cannot_open(&mut self, path: &Path, error: &io::Error) {
@@ -119,18 +152,26 @@ impl Catalog {
         }
     }
 
-    /// Opens a file that is not followed yet; `None` where it turns out to be one that is.
-    fn take_up(&mut self, path: &Path) -> io::Result<Option<SourceSeq>> {
-        let file = open(path)?;
-        let metadata = file.metadata()?;
-        let key = FileKey::of(&metadata);
-        if !metadata.is_file() {
-            return Ok(None);
+    /// Opens the files that are not followed yet, by what they turn out to be.
+    fn open_new(&mut self, names: &[(PathBuf, FileKey)]) -> HashMap<FileKey, File> {
+        let mut opened = HashMap::new();
+        for (path, key) in names {
+            if self.by_key.contains_key(key) {
+                continue;
+            }
+            match open(path).and_then(|file| Ok((file.metadata()?, file))) {
+                Ok((metadata, file)) if metadata.is_file() => {
+                    drop(opened.insert(FileKey::of(&metadata), file));
+                }
+                Ok(_) => {}
+                Err(error) => self.cannot_open(path, &error),
+            }
         }
-        if let Some(seq) = self.by_key.get(&key).copied() {
-            self.found_again(seq, path, true);
-            return Ok(Some(seq));
-        }
+        opened
+    }
+
+    /// Begins to follow a file.
+    fn take_up(&mut self, path: &Path, key: FileKey, file: File) -> io::Result<SourceSeq> {
         let seq = SourceSeq(self.next);
         let (family, age) = lineage(path);
         let mut source = Source::begin(seq, family.clone(), path, file, self.sinks.len())?;
@@ -147,7 +188,7 @@ impl Catalog {
         self.by_path.insert(path.to_owned(), seq);
         self.newest.insert(family, seq);
         self.sources.insert(seq, source);
-        Ok(Some(seq))
+        Ok(seq)
     }
 
     /// Whether a new file with a rotated name is a copy of one that is, or was, read under the current name. A copy of one
