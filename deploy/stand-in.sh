@@ -33,7 +33,8 @@ shell)
     ;;
 rust)
     command -v debootstrap >/dev/null || { echo "stand-in.sh: this needs debootstrap" >&2; exit 69; }
-    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null | grep -oE 'https?://[^ ]+/debian/?' | head -1)
+    # The mirror that apt uses here, if any.
+    mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 '/debian/*$' || true)
     debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$root" ${mirror:+"$mirror"} >/dev/null
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     mkdir -p "$root/usr/local/cargo/bin"

@@ -13,9 +13,9 @@ use crate::engine::command::end;
 /// Between two attempts, when a container is not there at the moment.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long after its Pod's end a stream may still bring lines.
-const LAST_LINES: Duration = Duration::from_secs(10);
+const LAST_LINES: Duration = Duration::from_secs(120);
 /// Attempts without a line after which there is nothing to come: the Pod is gone.
-const IN_VAIN: u32 = 10;
+const IN_VAIN: u32 = 50;
 
 /// A line, and when the container wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
