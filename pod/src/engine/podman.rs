@@ -21,6 +21,7 @@ const STARTUP: Duration = Duration::from_secs(60);
 /// version, and the containers after their Pod.
 const POD: &str = "sidecar-pod";
 const CONTENT_MANAGER: &str = "content-manager";
+const NETWORK: &str = "podman-default-kube-network";
 const LESSON: &str = "twocontainers";
 
 /// A played manifest.
@@ -31,6 +32,8 @@ pub struct Podman {
     content: TempDir,
     port: u16,
     content_port: u16,
+    /// The network that podman makes at the first `kube play`, where it was not there before us.
+    network: Option<&'static str>,
 }
 
 impl Podman {
@@ -55,6 +58,7 @@ impl Podman {
             content: super::copy_of_content(deploy)?,
             port: super::free_port()?,
             content_port: super::free_port()?,
+            network: run("podman", ["network", "exists", NETWORK]).is_err().then_some(NETWORK),
         })
     }
 
@@ -190,6 +194,9 @@ impl Containers for Podman {
             for pod in pods_of(&clean_up(Command::new("podman").args(LIST))?, deployment) {
                 clean_up(Command::new("podman").args(["pod", "rm", "--force", "--time=2", &pod]))?;
             }
+        }
+        if let Some(network) = self.network {
+            clean_up(Command::new("podman").args(["network", "rm", "--force", network]))?;
         }
         super::remove_copy(&self.content)
     }
