@@ -35,4 +35,4 @@ for image in "${images[@]}"; do
     "$engine" build --quiet "${options[@]}" --file "$context/Dockerfile" --target "$image" --tag "$image:$tag" \
         --build-arg "VERSION=$tag" --build-arg "REVISION=$revision" "$context"
 done
-"$engine" images --format '{{.Repository}}:{{.Tag}}	{{.Size}}' | grep -E "(^|/)(file-puller|web-server|log-agent|content-manager|pause):$tag	"
+TAG=$tag deploy/check-images.sh "$engine"

@@ -34,11 +34,12 @@ shell)
 rust)
     command -v debootstrap >/dev/null || { echo "stand-in.sh: this needs debootstrap" >&2; exit 69; }
     # The mirror that apt uses here, if any.
+    # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 '/debian/*$' || true)
     debootstrap --variant=minbase --include=gcc,libc6-dev bookworm "$root" ${mirror:+"$mirror"} >/dev/null
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    mkdir -p "$root/usr/local/cargo/bin"
-    cp -r "$(rustc --print sysroot)" "$root/usr/local/rust"
+    mkdir -p "$root/usr/local/cargo/bin" "$root/usr/local/rust"
+    cp -r "$(rustc --print sysroot)"/{bin,lib} "$root/usr/local/rust/"
     cp -r "$cargo_home/registry" "$root/usr/local/cargo/registry"
     cp "$(command -v cargo-auditable)" "$root/usr/local/cargo/bin/"
     import --change 'ENV PATH=/usr/local/cargo/bin:/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin' \

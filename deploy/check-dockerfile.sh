@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the real Dockerfile, on a stand-in for the `rust` image that is made of this host's toolchain: for machines that cannot
+# pull. Takes minutes. Leaves nothing behind.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tag=check-dockerfile
+command -v docker >/dev/null || { echo "check-dockerfile.sh: there is no docker here" >&2; exit 69; }
+remove() {
+    docker images --quiet --filter "label=check-dockerfile" | sort -u | xargs --no-run-if-empty docker rmi --force >/dev/null
+    # What the build stage has left: it has no name of its own.
+    docker images --quiet --filter dangling=true --filter since=rust:stand-in 2>/dev/null | xargs --no-run-if-empty docker rmi >/dev/null || true
+    docker rmi --force rust:stand-in >/dev/null 2>&1 || true
+}
+trap remove EXIT
+
+deploy/build.sh tools
+PATH=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/tools/bin:$PATH
+# The build has no network: what it needs is fetched here.
+cargo fetch --locked
+deploy/stand-in.sh rust
+for name in file-puller web-server log-agent content-manager pause; do
+    docker build --quiet --file deploy/Dockerfile --build-arg RUST_IMAGE=rust:stand-in --label check-dockerfile \
+        --target "$name" --tag "$name:$tag" .
+done
+TAG=$tag deploy/check-images.sh
