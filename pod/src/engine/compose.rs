@@ -69,10 +69,7 @@ impl Compose {
     }
 
     fn id(&self, service: &str) -> io::Result<String> {
-        let id = self.compose(&["ps", "--all", "--quiet", service]).or_else(|_| {
-            // docker-compose 1.29 knows no --all, and needs none.
-            self.compose(&["ps", "--quiet", service])
-        })?;
+        let id = self.compose(&["ps", "--all", "--quiet", service])?;
         if id.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
