@@ -7,32 +7,26 @@
 //! - `GET /status`: JSON for people.
 //! - `POST` to an action: only from loopback, that is, from inside the Pod.
 
+mod guests;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::Container;
-
-/// Connections served at once. Probes, a scraper and a person need few; more than this is no friend.
-const CONNECTIONS: usize = 64;
-/// How long a client may take to send its request line and headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub use guests::Serving;
 
 /// A response of the admin server: small, and complete in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -101,9 +95,8 @@ impl Admin {
     }
 
     /// Serves until the handle is dropped: it answers through the whole drain, as the contract says.
-    #[must_use = "the server stops when its handle is dropped"]
-    pub fn serve(self, listener: TcpListener) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(accept(Arc::new(self), listener)))
+    pub fn serve(self, listener: TcpListener) -> Serving {
+        Serving::start(Arc::new(self), listener)
     }
 
     async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Answer {
@@ -166,37 +159,6 @@ impl Admin {
             all.extend(own);
         }
         status
-    }
-}
-
-async fn accept(admin: Arc<Admin>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let (stream, peer) = match listener.accept().await {
-            Ok(connection) => connection,
-            Err(error) => {
-                // Out of descriptors, most likely: they come back when connections end, and a tight loop helps nobody.
-                tracing::warn!(%error, "admin server cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, std::convert::Infallible>(admin.answer(peer, request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%peer, %error, "admin connection ended early");
-            }
-            drop(slot);
-        });
     }
 }
 

@@ -48,11 +48,12 @@ pub struct Flags {
     pub termination_log: PathBuf,
 }
 
-/// Reads the command line and the environment.
+/// Reads the command line and the environment. From here on a panic ends the process as [`crate::exit::on_panic`] says.
 ///
 /// # Errors
 /// The exit code to end with: 0 after `--help` and `--version`, 64 after one line about what is wrong.
 pub fn parse<C: clap::CommandFactory + clap::FromArgMatches>(container: &Container) -> Result<C, ExitCode> {
+    crate::exit::on_panic(container, TERMINATION_LOG);
     let command = with_environment(C::command(), container).version(container.version);
     let parsed = command.try_get_matches().and_then(|matches| C::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {

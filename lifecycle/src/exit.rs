@@ -90,6 +90,21 @@ pub fn terminate_with(termination_log: &Path, line: &str) {
     }
 }
 
+/// Makes a panic, which is a defect of ours, end the process as the contract says: one line, and exit code 70.
+pub fn on_panic(container: &Container, termination_log: &'static str) {
+    let name = container.name;
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or_else(|| "somewhere".to_owned(), ToString::to_string);
+        let payload = panic.payload();
+        let what =
+            payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let what = what.unwrap_or("no reason given");
+        let line = format!("{name}: a defect at {place}: {}; please report it", one_line(what));
+        last_word(termination_log.as_ref(), &line);
+        std::process::exit(Exit::Internal as i32);
+    }));
+}
+
 /// Folds line breaks, so that a message from a library cannot break the promise of one line.
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,14 +1,16 @@
 //! `healthcheck`: a container asks itself `/readyz`, for engines whose probe runs inside an image that has no shell
 //! and no curl. The answer is the exit code: 0 ready, 69 not.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::exit::{Exit, Failure};
 
 /// The longest that the question may take, from connecting to the last byte.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest answer that is read: a status line, headers, and a sentence.
+const ANSWER_MAX: usize = 16 * 1024;
 
 /// The arguments of the `healthcheck` subcommand.
 #[derive(Debug, Clone, clap::Args)]
@@ -44,13 +46,27 @@ fn on_loopback(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-/// The status code and the body's first bytes.
-fn readyz(addr: SocketAddr) -> std::io::Result<(String, String)> {
+/// The status code and the body.
+fn readyz(addr: SocketAddr) -> io::Result<(String, String)> {
+    let deadline = Instant::now() + PATIENCE;
     let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(64 * 1024).read_to_string(&mut answer)?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while answer.len() < ANSWER_MAX {
+        // One deadline for all reads: an answer that comes in drips is no answer.
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => answer.extend_from_slice(&buffer[..read]),
+        }
+    }
+    let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).unwrap_or("nothing that is HTTP");
     Ok((status.to_owned(), crate::exit::one_line(body)))

@@ -11,6 +11,7 @@
 //! - [`units`]: durations and sizes as people write them
 //! - [`logging`]: diagnostics to stderr, as text or JSON
 //! - [`signals`]: SIGTERM and SIGINT begin the drain, a second one aborts, SIGHUP asks for a refresh
+//! - [`descriptors`]: as many open files and connections as may be had
 //! - [`listen`]: a port, or one line that names it and the flag that moves it
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`, `/status`, and actions for neighbours on localhost
 //! - [`healthcheck`]: the same question asked from inside, for images without a shell
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod descriptors;
 pub mod exit;
 pub mod healthcheck;
 pub mod listen;
