@@ -1,5 +1,6 @@
 //! What `cargo demo` can be told.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub struct Flags {
     pub ip: IpAddr,
 
     /// First of five ports: web-server, its admin, file-puller's, log-agent's, and the content manager
-    #[arg(long, value_name = "PORT", default_value_t = 9876, value_parser = clap::value_parser!(u16).range(1..=65530))]
+    #[arg(long, value_name = "PORT", default_value_t = 9876, value_parser = clap::value_parser!(u16).range(1..=65531))]
     pub port: u16,
 
     /// What the content manager serves: edit it while the Pod runs
@@ -47,7 +48,7 @@ pub struct Flags {
     #[arg(long, value_name = "KIND", default_value = "native")]
     pub sidecars: Sidecars,
 
-    /// How long each container may take to stop before it is killed
+    /// How long the containers may take to stop, all together, before they are killed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub grace: Duration,
 
@@ -74,7 +75,8 @@ impl Flags {
     /// Sees that every port is free before anything is started.
     ///
     /// # Errors
-    /// Exit code 69, naming the port, who wanted it and the flags that move it.
+    /// Exit code 69 where a port is taken, 74 where the address is not ours to bind; both name who wanted it and the flags that
+    /// move it.
     pub fn check_ports(&self) -> Result<(), Failure> {
         let users = [
             "web-server",
@@ -88,14 +90,16 @@ impl Flags {
         for (offset, user) in (0..).zip(users).take(needed) {
             let addr = self.addr(offset);
             if let Err(error) = std::net::TcpListener::bind(addr) {
-                return Err(Failure::new(
-                    Exit::Unavailable,
-                    format!(
-                        "cannot listen on {addr} for the {user}: {error}; move all five ports with --port {}, \
-                         or the whole Pod with --ip 127.0.0.2",
-                        (self.port % 50_000) + 100
-                    ),
-                ));
+                let what = format!("cannot listen on {addr} for the {user}");
+                return Err(if error.kind() == ErrorKind::AddrInUse {
+                    let other = (self.port % 50_000) + 100;
+                    let reason = format!(
+                        "{what}: the port is taken; move all five ports with --port {other}, or the whole Pod with --ip 127.0.0.2"
+                    );
+                    Failure::new(Exit::Unavailable, reason)
+                } else {
+                    Failure::new(Exit::Io, format!("{what}: {error}; choose others with --ip and --port"))
+                });
             }
         }
         Ok(())

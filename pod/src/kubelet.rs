@@ -1,32 +1,66 @@
-//! What a kubelet does for a Pod, on plain child processes: start the containers in order, start a dead one again after
-//! the back-off, stop them in order, and kill what does not stop within its grace.
+//! What a kubelet does for a Pod, on plain child processes: start the containers in order, probe them, start a dead one
+//! again after the back-off, stop them in order within one grace period, and kill what does not stop.
 //!
 //! Every container runs in a process group of its own. Otherwise Ctrl-C, which the terminal sends to the whole
 //! foreground group, would stop all of them at once, and the order would be lost.
 
 use std::io;
-use std::process::{ExitStatus, Stdio};
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use lifecycle::exit::{Exit, Failure};
 use lifecycle::healthcheck::Healthcheck;
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use rustix::process::{Signal, kill_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::console::{Stream, Voice};
+use crate::life::Life;
 use crate::spec::{ContainerSpec, PodSpec, Startup, StopOrder};
 
 /// How often a startup probe asks.
 const PROBE_PERIOD: Duration = Duration::from_millis(50);
+/// What is left of the grace period for a container whose turn to stop comes last: at least this, as the kubelet has it.
+const LEAST_GRACE: Duration = Duration::from_secs(2);
+
+/// What has been asked of the Pod so far, by the person at the terminal or by a container that cannot run at all.
+#[derive(Debug, Clone, Default)]
+pub struct Orders {
+    /// Stop, in order.
+    pub stop: CancellationToken,
+    /// Stop, at once.
+    pub kill: CancellationToken,
+    refused: Arc<OnceLock<(&'static str, Exit)>>,
+}
+
+impl Orders {
+    /// The container that refused its configuration when it was first started, if one did.
+    ///
+    /// # Errors
+    /// With the exit code that the container gave.
+    pub fn refusal(&self) -> Result<(), Failure> {
+        match self.refused.get() {
+            None => Ok(()),
+            Some((name, exit)) => {
+                let reason = format!("{name} refuses its configuration: its last line above says why");
+                Err(Failure::new(*exit, reason))
+            }
+        }
+    }
+}
 
 /// A Pod whose containers run and are started again when they die.
 #[derive(Debug)]
 pub struct Kubelet {
     containers: Vec<Supervised>,
     stop_order: StopOrder,
-    kill: CancellationToken,
+    grace: Duration,
+    orders: Orders,
+    /// Set when the Pod begins to stop: the one deadline that all its containers share.
+    deadline: Arc<OnceLock<Instant>>,
 }
 
 /// One container under supervision.
@@ -37,55 +71,55 @@ struct Supervised {
 }
 
 impl Kubelet {
-    /// A kubelet without containers; cancelling `kill` ends whatever runs at once.
-    pub fn new(stop_order: StopOrder, kill: CancellationToken) -> Self {
-        Self { containers: Vec::new(), stop_order, kill }
+    /// A kubelet without containers.
+    pub fn new(orders: Orders) -> Self {
+        Self {
+            containers: Vec::new(),
+            stop_order: StopOrder::Together,
+            grace: Duration::ZERO,
+            orders,
+            deadline: Arc::default(),
+        }
     }
 
     /// Starts the Pod's containers one after the other, each as soon as the one before it lets it. Ends early, with
-    /// what runs by then, when `shutdown` is cancelled.
+    /// what runs by then, when the Pod is to stop.
     ///
     /// # Errors
     /// Where a binary cannot be started at all.
-    pub async fn start(
-        &mut self,
-        spec: PodSpec,
-        voices: Vec<Voice>,
-        shutdown: &CancellationToken,
-    ) -> io::Result<()> {
+    pub async fn start(&mut self, spec: PodSpec, voices: Vec<Voice>) -> io::Result<()> {
+        (self.stop_order, self.grace) = (spec.stop_order, spec.grace);
         for (container, voice) in spec.containers.into_iter().zip(voices) {
-            let gate = (container.startup, container.admin);
-            let stop = CancellationToken::new();
-            let first = spawn(&container, &voice)?;
+            let first = Life::begin(&container, &voice)?;
+            let (stop, started) = (CancellationToken::new(), CancellationToken::new());
             let supervisor = Supervisor {
                 container,
-                voice: voice.clone(),
-                grace: spec.grace,
+                voice,
+                grace: self.grace,
                 stop: stop.clone(),
-                kill: self.kill.clone(),
+                started: started.clone(),
+                orders: self.orders.clone(),
+                deadline: Arc::clone(&self.deadline),
             };
             self.containers.push(Supervised { stop, task: tokio::spawn(supervisor.run(first)) });
-            if let (Startup::Ready(budget), admin) = gate {
-                let probe = tokio::time::timeout(budget, ready(admin));
-                tokio::select! {
-                    outcome = probe => if outcome.is_err() {
-                        voice.say(Stream::Stderr, &format!("startup probe: not ready after {budget:?}; going on without it"));
-                    },
-                    () = shutdown.cancelled() => return Ok(()),
-                }
+            tokio::select! {
+                () = started.cancelled() => {}
+                () = self.orders.stop.cancelled() => return Ok(()),
             }
         }
         Ok(())
     }
 
-    /// Stops the containers in the Pod's order, and waits for each.
+    /// Stops the containers in the Pod's order, all within one grace period, and waits for each.
     pub async fn stop(self) {
+        // Set once: a Pod does not begin to stop twice.
+        let _already = self.deadline.set(Instant::now() + self.grace);
         if self.stop_order == StopOrder::Together {
             self.containers.iter().for_each(|container| container.stop.cancel());
         }
         for container in self.containers.into_iter().rev() {
             container.stop.cancel();
-            // A supervisor that panicked has nothing left to stop: its child is killed when it is dropped.
+            // A supervisor does not end before its container has.
             drop(container.task.await);
         }
     }
@@ -97,58 +131,146 @@ struct Supervisor {
     voice: Voice,
     grace: Duration,
     stop: CancellationToken,
-    kill: CancellationToken,
+    /// Cancelled when the next container may start.
+    started: CancellationToken,
+    orders: Orders,
+    deadline: Arc<OnceLock<Instant>>,
+}
+
+/// Why a container's life has to end, or has ended.
+enum End {
+    Asked,
+    Died(io::Result<ExitStatus>),
+    /// Its startup probe failed.
+    NeverReady(Duration),
 }
 
 impl Supervisor {
-    async fn run(self, mut child: Child) {
+    async fn run(self, mut life: Life) {
         let mut backoff = Backoff::default();
+        let mut first = true;
         loop {
-            let started = Instant::now();
-            tokio::select! {
-                status = child.wait() => self.tell(&format!("ended: {}", describe(status))),
-                () = self.stop.cancelled() => return self.end(child).await,
-                () = self.kill.cancelled() => return self.end(child).await,
+            let began = Instant::now();
+            match self.watch(&mut life).await {
+                End::Asked => return self.end(life).await,
+                End::Died(status) => {
+                    self.tell(&format!("ended: {}", describe(&status)));
+                    life.finish().await;
+                    if first && self.refused(&status) {
+                        return;
+                    }
+                }
+                End::NeverReady(budget) => {
+                    self.tell(&format!("startup probe failed: not ready within {budget:?}"));
+                    self.end(life).await;
+                }
             }
-            match self.next(backoff.after_death(started.elapsed())).await {
-                Some(next) => child = next,
+            first = false;
+            match self.next(&mut backoff, began.elapsed()).await {
+                Some(next) => life = next,
                 None => return,
             }
         }
     }
 
-    /// The container's next life, after the back-off; none if the Pod stops first.
-    async fn next(&self, wait: Duration) -> Option<Child> {
-        if wait.is_zero() {
-            self.tell("starting again at once");
-        } else {
-            self.tell(&format!("back-off: starting again in {} s", wait.as_secs()));
-        }
+    /// Probes the container until it has started, and then waits for whatever ends it.
+    async fn watch(&self, life: &mut Life) -> End {
+        let probe = self.startup_probe();
+        tokio::pin!(probe);
+        let mut probing = true;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(wait) => {},
-                () = self.stop.cancelled() => return None,
-                () = self.kill.cancelled() => return None,
-            }
-            match spawn(&self.container, &self.voice) {
-                Ok(child) => return Some(child),
-                Err(error) => {
-                    self.tell(&format!("cannot start {}: {error}", self.container.binary.display()));
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+                biased;
+                () = self.asked() => return End::Asked,
+                status = life.wait() => return End::Died(status),
+                passed = &mut probe, if probing => match passed {
+                    Ok(()) => {
+                        probing = false;
+                        self.started.cancel();
+                    }
+                    Err(budget) => return End::NeverReady(budget),
+                },
             }
         }
     }
 
-    /// SIGTERM, the grace period, SIGKILL.
-    async fn end(&self, mut child: Child) {
-        signal(&child, Signal::TERM);
-        tokio::select! {
-            status = child.wait() => return self.tell(&format!("stopped: {}", describe(status))),
-            () = tokio::time::sleep(self.grace) => self.tell("did not stop within its grace period: killed"),
-            () = self.kill.cancelled() => self.tell("killed"),
+    /// Until the container may be called started, or its budget is spent.
+    async fn startup_probe(&self) -> Result<(), Duration> {
+        match self.container.startup {
+            Startup::Immediate => Ok(()),
+            Startup::Ready(budget) => {
+                tokio::time::timeout(budget, ready(self.container.admin)).await.map_err(|_| budget)
+            }
         }
-        if let Err(error) = child.kill().await {
+    }
+
+    async fn asked(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.orders.kill.cancelled() => {}
+        }
+    }
+
+    /// The container's next life, after the back-off; none if the Pod stops first.
+    async fn next(&self, backoff: &mut Backoff, ran: Duration) -> Option<Life> {
+        let mut wait = backoff.after_death(ran);
+        loop {
+            if wait.is_zero() {
+                self.tell("starting again at once");
+            } else {
+                self.tell(&format!("back-off: starting again in {} s", wait.as_secs()));
+            }
+            tokio::select! {
+                biased;
+                () = self.asked() => return None,
+                () = tokio::time::sleep(wait) => {}
+            }
+            match Life::begin(&self.container, &self.voice) {
+                Ok(life) => return Some(life),
+                Err(error) => {
+                    self.tell(&format!("cannot start {}: {error}", self.container.binary.display()));
+                }
+            }
+            wait = backoff.after_death(Duration::ZERO);
+        }
+    }
+
+    /// A container that refuses its flags will refuse them every time: that is for the person at the terminal to mend, and
+    /// hidden in a crash loop nobody would see it.
+    fn refused(&self, status: &io::Result<ExitStatus>) -> bool {
+        let exit = match status.as_ref().ok().and_then(ExitStatus::code) {
+            Some(code) if code == Exit::Usage as i32 => Exit::Usage,
+            Some(code) if code == Exit::Refused as i32 => Exit::Refused,
+            _ => return false,
+        };
+        // The first to refuse is the one that is told of.
+        let _later = self.orders.refused.set((self.container.name, exit));
+        self.orders.stop.cancel();
+        true
+    }
+
+    /// SIGTERM, what is left of the grace period, SIGKILL.
+    async fn end(&self, mut life: Life) {
+        let now = Instant::now();
+        let deadline = self.deadline.get().copied().unwrap_or(now + self.grace).max(now + LEAST_GRACE);
+        if let Some(pid) = life.pid() {
+            // An error means that it has ended by itself in this very moment, which is what was wanted.
+            let _gone = kill_process(pid, Signal::TERM);
+        }
+        tokio::select! {
+            biased;
+            status = life.wait() => self.tell(&format!("stopped: {}", describe(&status))),
+            () = self.orders.kill.cancelled() => self.kill(&mut life, "killed").await,
+            () = tokio::time::sleep_until(deadline.into()) => {
+                self.kill(&mut life, "did not stop within the grace period: killed").await;
+            }
+        }
+        life.finish().await;
+    }
+
+    async fn kill(&self, life: &mut Life, why: &str) {
+        self.tell(why);
+        if let Err(error) = life.kill().await {
             self.tell(&format!("cannot be killed: {error}"));
         }
     }
@@ -158,36 +280,8 @@ impl Supervisor {
     }
 }
 
-fn spawn(container: &ContainerSpec, voice: &Voice) -> io::Result<Child> {
-    let mut child = Command::new(&container.binary)
-        .args(&container.args)
-        .envs(container.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    if let Some(stdout) = child.stdout.take() {
-        tokio::spawn(voice.clone().repeat(stdout, Stream::Stdout));
-    }
-    if let Some(stderr) = child.stderr.take() {
-        tokio::spawn(voice.clone().repeat(stderr, Stream::Stderr));
-    }
-    voice.say(Stream::Stderr, &format!("[kubelet] started, pid {}", child.id().unwrap_or_default()));
-    Ok(child)
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // An error means that it has ended by itself in this very moment, which is what was wanted.
-        let _gone = kill_process(pid, signal);
-    }
-}
-
 /// Waits until the container that answers probes at `admin` is ready.
-async fn ready(admin: std::net::SocketAddr) {
+async fn ready(admin: SocketAddr) {
     let probe = Healthcheck { admin_addr: admin };
     loop {
         let asked = probe.clone();
@@ -198,7 +292,7 @@ async fn ready(admin: std::net::SocketAddr) {
     }
 }
 
-fn describe(status: io::Result<ExitStatus>) -> String {
+fn describe(status: &io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => status.to_string(),
         Err(error) => format!("its status is unknown: {error}"),

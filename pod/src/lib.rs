@@ -7,7 +7,8 @@
 //! - [`flags`]: what `cargo demo` can be told
 //! - [`binaries`]: builds or finds the three binaries
 //! - [`spec`]: this Pod, declared as data: containers, volumes, order
-//! - [`kubelet`]: runs a declared Pod: start order, restarts, stop order
+//! - [`kubelet`]: runs a declared Pod: start order, probes, restarts, stop order
+//! - [`life`]: one life of one container, and everything that it says
 //! - [`backoff`]: how long a kubelet waits before it starts a dead container again
 //! - [`console`]: every line of every container, behind its name
 //! - [`engine`]: what a scenario may ask of a running Pod, whatever runs it
@@ -19,5 +20,6 @@ pub mod console;
 pub mod engine;
 pub mod flags;
 pub mod kubelet;
+pub mod life;
 pub mod scenario;
 pub mod spec;

@@ -2,17 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use pod::binaries::Binaries;
 use pod::console::{Stream, Voice};
 use pod::flags::{DEMO, Flags, Sidecars};
-use pod::kubelet::Kubelet;
-use pod::spec::{self, PodSpec, StopOrder, Volumes};
+use pod::kubelet::{Kubelet, Orders};
+use pod::spec::{self, PodSpec, Volumes};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let flags: Flags = match lifecycle::cli::parse(&DEMO) {
@@ -29,7 +27,7 @@ fn main() -> ExitCode {
 
 /// Everything that can go wrong before a process is started, in the order in which it is cheapest to find out.
 fn prepare(flags: &Flags) -> Result<(Binaries, VolumesDir), Failure> {
-    if !flags.content.is_dir() {
+    if flags.source.is_none() && !flags.content.is_dir() {
         let problem = format!("--content {}: there is no such folder", flags.content.display());
         return Err(Failure::new(Exit::Refused, problem));
     }
@@ -42,9 +40,8 @@ fn prepare(flags: &Flags) -> Result<(Binaries, VolumesDir), Failure> {
 }
 
 async fn run(flags: &Flags, binaries: &Binaries, dir: VolumesDir) -> Result<(), Failure> {
-    let stop = CancellationToken::new();
-    let kill = CancellationToken::new();
-    listen_for_signals(&stop, &kill).or_exit(Exit::Internal)?;
+    let orders = Orders::default();
+    listen_for_signals(&orders).or_exit(Exit::Internal)?;
 
     let volumes = Volumes::create_in(dir.path()).or_exit(Exit::Io)?;
     let outside = spec::content_manager(flags, binaries);
@@ -53,15 +50,15 @@ async fn run(flags: &Flags, binaries: &Binaries, dir: VolumesDir) -> Result<(), 
     let width = names.map(str::len).max().unwrap_or_default();
     let teller = Voice::new("pod", 4, width);
 
-    let mut content_manager = Kubelet::new(StopOrder::Together, kill.clone());
-    let mut pod = Kubelet::new(inside.stop_order, kill);
-    let mut started = start(&mut content_manager, outside, 3, width, &stop).await;
+    let mut content_manager = Kubelet::new(orders.clone());
+    let mut pod = Kubelet::new(orders.clone());
+    let mut started = start(&mut content_manager, outside, 3, width).await;
     if started.is_ok() {
-        started = start(&mut pod, inside, 0, width, &stop).await;
+        started = start(&mut pod, inside, 0, width).await;
     }
-    if started.is_ok() && !stop.is_cancelled() {
+    if started.is_ok() && !orders.stop.is_cancelled() {
         greet(&teller, flags);
-        stop.cancelled().await;
+        orders.stop.cancelled().await;
     }
     teller.say(
         Stream::Stderr,
@@ -73,7 +70,7 @@ async fn run(flags: &Flags, binaries: &Binaries, dir: VolumesDir) -> Result<(), 
     pod.stop().await;
     content_manager.stop().await;
     dir.leave(&teller);
-    started
+    started.and_then(|()| orders.refusal())
 }
 
 async fn start(
@@ -81,13 +78,12 @@ async fn start(
     spec: PodSpec,
     first_colour: usize,
     width: usize,
-    stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let voices = spec.containers.iter().enumerate();
     let voices = voices
         .map(|(position, container)| Voice::new(container.name, first_colour + position, width))
         .collect();
-    kubelet.start(spec, voices, stop).await.or_exit(Exit::Internal)
+    kubelet.start(spec, voices).await.or_exit(Exit::Internal)
 }
 
 fn greet(teller: &Voice, flags: &Flags) {
@@ -96,14 +92,15 @@ fn greet(teller: &Voice, flags: &Flags) {
     } else {
         flags.ip.to_string()
     };
-    let content = flags.content.canonicalize().unwrap_or_else(|_| flags.content.clone());
+    let content = if let Some(source) = &flags.source {
+        format!("try: change what {source} lists")
+    } else {
+        let content = flags.content.canonicalize().unwrap_or_else(|_| flags.content.clone());
+        format!("try: edit {}/index.html", content.display())
+    };
     let lines = [
         format!("the Pod is up: http://{host}:{}/", flags.port),
-        format!(
-            "try: edit {}/index.html and reload the page: a new release within {:?}",
-            content.display(),
-            flags.period
-        ),
+        format!("{content} and reload the page: a new release within {:?}", flags.period),
         "try: kill -9 the pid of a container above, and see it come back with nothing lost".to_owned(),
         "Ctrl-C stops the Pod; a second one does not wait".to_owned(),
     ];
@@ -113,14 +110,12 @@ fn greet(teller: &Voice, flags: &Flags) {
 }
 
 /// The first signal stops the Pod in order, a second one kills it: no child may outlive us, whoever is impatient.
-fn listen_for_signals(stop: &CancellationToken, kill: &CancellationToken) -> std::io::Result<()> {
-    let wanted = Arc::new((stop.clone(), kill.clone()));
+fn listen_for_signals(orders: &Orders) -> std::io::Result<()> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         let mut signals = signal(kind)?;
-        let wanted = Arc::clone(&wanted);
+        let Orders { stop, kill, .. } = orders.clone();
         tokio::spawn(async move {
             while signals.recv().await.is_some() {
-                let (stop, kill) = &*wanted;
                 if stop.is_cancelled() { kill.cancel() } else { stop.cancel() }
             }
         });

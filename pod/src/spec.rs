@@ -77,7 +77,7 @@ pub struct PodSpec {
     pub containers: Vec<ContainerSpec>,
     /// How they are stopped.
     pub stop_order: StopOrder,
-    /// How long each may take to stop.
+    /// How long they may take to stop, all together.
     pub grace: Duration,
 }
 

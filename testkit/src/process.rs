@@ -69,9 +69,7 @@ impl Process {
     /// The first diagnostic for which `matches` holds, as soon as it is there.
     #[track_caller]
     pub fn event(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
-        eventually(&format!("{what}; stderr so far:\n{}", self.stderr()), || {
-            self.events().into_iter().find(|event| matches(event))
-        })
+        eventually(what, || self.events().into_iter().find(|event| matches(event)))
     }
 
     /// All diagnostics so far.

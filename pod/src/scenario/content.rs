@@ -20,11 +20,19 @@ const RECOVERY: Duration = Duration::from_secs(20);
 /// # Errors
 /// What was seen instead.
 pub fn edit_reaches_the_browser(pod: &dyn Engine) -> Result<()> {
+    let before = pod.get("/edited.html")?;
     let edit = unique("edit");
     pod.put_content("edited.html", &edit).context("cannot edit the content")?;
+    let mut odd = None;
     within(PROMISE, "the edited page is served", || {
-        pod.get("/edited.html").ok().filter(|page| page.body == edit.as_bytes())
+        let page = pod.get("/edited.html").ok()?;
+        let edited = page.body == edit.as_bytes();
+        if !edited && page.body != before.body {
+            odd = Some(page.start);
+        }
+        edited.then_some(())
     })?;
+    ensure!(odd.is_none(), "neither the old page nor the new one was served: {odd:?}");
     Ok(())
 }
 

@@ -19,8 +19,8 @@ const SPACING: usize = 50;
 /// last moment may therefore have no line; what has a line is never lost.
 const UNWRITTEN: Duration = Duration::from_millis(50);
 
-/// SIGKILL each container in turn under load: it comes back, every answered request reaches the sink, and no answer is
-/// ever wrong.
+/// SIGKILL each container in turn under load: it comes back, every answered request reaches the sink (but for those of
+/// the server's last moment, see `UNWRITTEN`), and no answer is ever wrong.
 ///
 /// # Errors
 /// What was seen instead.

@@ -22,6 +22,10 @@ pub fn every_request_is_in_the_log_once(pod: &dyn Engine) -> Result<()> {
         pod.get(&format!("/?{tag}={number}"))?;
     }
     within(DELIVERY, "every request is at the sink", || (seen(pod, &tag).len() >= REQUESTS).then_some(()))?;
+    // Records arrive in order. Once a later one is there, no second copy of an earlier one can be on its way.
+    let last = unique_tag();
+    pod.get(&format!("/?{last}"))?;
+    within(DELIVERY, "the last request is at the sink", || seen(pod, &last).into_keys().next())?;
     for (query, records) in seen(pod, &tag) {
         ensure!(records.len() == 1, "{query} is at the sink {} times", records.len());
     }

@@ -1,6 +1,7 @@
 //! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use pod::engine::{Engine, Name};
 use rustix::process::Signal;
@@ -42,6 +43,26 @@ fn a_wrong_flag_is_one_line_and_exit_code_64() {
 }
 
 #[test]
+fn an_address_of_somebody_else_is_named() {
+    let (code, _, stderr) = testkit::process::run(env!("CARGO_BIN_EXE_pod"), ["--ip", "192.0.2.1"]);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    assert!(stderr.contains("192.0.2.1:9876") && stderr.contains("--ip"), "{stderr}");
+}
+
+/// A container that refuses its flags would refuse them for ever: that ends the Pod, with the container's own reason and code.
+#[test]
+fn a_refused_configuration_is_no_crash_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = demo(fresh_address(), dir.path());
+    command.args(["--sink", "carrier-pigeon:"]);
+    let mut process = Process::start_as_is(command);
+    assert_eq!(process.wait().code(), Some(64), "{}", process.stderr());
+    let stderr = process.stderr();
+    assert!(stderr.contains("carrier-pigeon"), "{stderr}");
+    assert!(stderr.lines().last().is_some_and(|line| line.contains("log-agent refuses")), "{stderr}");
+}
+
+#[test]
 fn missing_content_is_named() {
     let (code, _, stderr) =
         testkit::process::run(env!("CARGO_BIN_EXE_pod"), ["--content", "/no/such/folder"]);
@@ -77,11 +98,24 @@ fn an_impatient_ctrl_c_leaves_nothing_behind() {
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "log-agent outlived the Pod");
 }
 
+/// The bar for release builds is 30 MiB and nothing measurable; debug builds are larger and slower, and a leak or a busy
+/// loop is larger and slower than both.
 #[test]
 fn idle_it_is_small() {
     let pod = Processes::start(&[]);
-    let total: u64 =
-        Name::ALL.into_iter().map(|name| resident_bytes(pid_of(&pod, name).unsigned_abs())).sum();
-    // The bar is 30 MiB for release builds; debug builds are larger, and a leak is larger than both.
-    assert!(total < 60 << 20, "the three take {total} bytes");
+    let pids = Name::ALL.map(|name| pid_of(&pod, name).unsigned_abs());
+    let resident: u64 = pids.into_iter().map(resident_bytes).sum();
+    assert!(resident < 60 << 20, "the three take {resident} bytes");
+    let before: u64 = pids.into_iter().map(cpu_ticks).sum();
+    // Not a wait for something to happen: this is how long the measurement takes.
+    std::thread::sleep(Duration::from_secs(3));
+    let used = pids.into_iter().map(cpu_ticks).sum::<u64>() - before;
+    assert!(used <= 15, "idle for 3 s, the three used {used} hundredths of a second");
+}
+
+/// Time on a processor, user and system, in hundredths of a second (`utime` and `stime` in proc_pid_stat(5)).
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }

@@ -5,6 +5,7 @@
 
 mod demo;
 mod documents;
+mod kubelet;
 mod order;
 mod processes;
 mod swap;

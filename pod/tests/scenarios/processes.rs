@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use pod::console::SEPARATOR;
 use pod::engine::{Engine, Name};
@@ -18,6 +18,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 use testkit::{Process, eventually, wait_until};
+
+/// How long a demo that is asked twice may take.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// A running `cargo demo` with a content manager that the test can take away.
 pub(crate) struct Processes {
@@ -81,11 +84,18 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // A failed test must not leave containers behind: the demo stops its children when it is asked, not when killed.
-        let mut demo = self.demo.lock().expect("no holder panics");
-        if !demo.has_ended() {
-            demo.signal(Signal::INT);
-            demo.wait();
+        // A failed test must not leave containers behind, and the demo ends them when it is asked, not when it is killed. Asked
+        // twice it does not wait for anybody. This may be a panic's way out, so nothing here may panic.
+        let Ok(mut demo) = self.demo.lock() else { return };
+        for _ in 0..2 {
+            if !demo.has_ended() {
+                demo.signal(Signal::INT);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let asked = Instant::now();
+        while !demo.has_ended() && asked.elapsed() < LAST_WAIT {
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }
