@@ -23,12 +23,13 @@ use crate::config::{Config, Until};
 use crate::dead_letter::DeadLetters;
 use crate::discover::Discovery;
 use crate::drain;
+use crate::enrich::SharedResource;
 use crate::ledger::Ledger;
 use crate::metrics::{BySink, Metrics};
 use crate::pipeline::{Delivered, Pipeline};
 use crate::position::SourceSeq;
 use crate::saver::{Saver, Wish};
-use crate::sink::{Sink, SinkUrl};
+use crate::sink::{Records, Roots, Settings, SharedKey, Sink, SinkUrl};
 use crate::source::{Life, Reader};
 use crate::status::Status;
 
@@ -50,12 +51,21 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let names: Vec<String> = config.sinks.iter().map(SinkUrl::name).collect();
     let ledger = Ledger::new(names.clone(), metrics.clone());
     let catalog = Catalog::new(names.clone(), state.load(), config.rotate_wait, ledger.clone());
-    let resource = Arc::new(config.resource.clone());
+    let resource = SharedResource::new(config.resource.clone(), config.pod_files.clone());
+    let settings = Settings {
+        compression: config.compression,
+        roots: Roots::read(config.ca_file.as_deref())?,
+        shared_key: config.forward_shared_key_file.as_deref().map(SharedKey::read).transpose()?,
+    };
     let dead_letters = DeadLetters::new(&config.state_dir);
     let (mut pipelines, mut healths) = (Vec::new(), Vec::new());
     for (index, url) in config.sinks.iter().enumerate() {
-        let resource = Arc::clone(&resource);
-        let sink = Sink::new(index, url, resource, dead_letters.clone(), ledger.clone(), metrics.clone())?;
+        let records = Records {
+            resource: resource.clone(),
+            dead_letters: dead_letters.clone(),
+            ledger: ledger.clone(),
+        };
+        let sink = Sink::new(index, url, &settings, records, metrics.clone())?;
         healths.push((sink.name().to_owned(), sink.health()));
         pipelines.push(Pipeline::new(index, sink, config.chunk_size));
     }
@@ -66,6 +76,7 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let agent = Agent {
         discovery: Discovery::start(config.include, config.exclude, config.watch),
         catalog,
+        resource,
         pipelines,
         deliveries: JoinSet::new(),
         reader: Reader { format: config.format, max_line: config.max_line, buffer: Vec::new() },
@@ -97,6 +108,7 @@ fn allow_many_files() {
 struct Agent {
     discovery: Discovery,
     catalog: Catalog,
+    resource: SharedResource,
     pipelines: Vec<Pipeline>,
     deliveries: JoinSet<Delivered>,
     reader: Reader,
@@ -175,6 +187,7 @@ impl Agent {
 
     /// Looks at all names and all sizes.
     fn rescan(&mut self) {
+        self.resource.refresh();
         let discovery = &mut self.discovery;
         for target in self.catalog.update(|| discovery.scan()) {
             self.discovery.watch_target(&target);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use lifecycle::units;
 
 use crate::discover::{Glob, Watch};
-use crate::enrich::{Label, Resource};
+use crate::enrich::{Label, PodFiles, Resource};
 use crate::parse::Format;
-use crate::sink::SinkUrl;
+use crate::sink::{Compression, SinkUrl};
 
 /// What the agent's own flags say.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,14 +26,34 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", required = true)]
     pub state_dir: Option<PathBuf>,
 
-    /// Where records go: stdout:, file:/PATH, ndjson+http://HOST/PATH, ndjson+https://HOST/PATH. Repeatable; each has its own position
-    /// in every file
+    /// Where records go: stdout:, file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST, forward(+tls)://HOST:PORT/TAG.
+    /// Repeatable; each has its own position in every file
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub sink: Vec<SinkUrl>,
 
     /// Resource attribute of every record, besides those from POD_NAME, POD_NAMESPACE, POD_UID and NODE_NAME
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     pub label: Vec<Label>,
+
+    /// How what is sent over the network is compressed; Forward knows none and gzip
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub compression: Compression,
+
+    /// Whom to trust behind https and forward+tls, in PEM, in the place of the world's certificate authorities
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    /// The shared_key of Forward receivers that ask for one
+    #[arg(long, value_name = "FILE")]
+    pub forward_shared_key_file: Option<PathBuf>,
+
+    /// The Pod's labels as the downward API writes them into a volume; they become k8s.pod.label.NAME
+    #[arg(long, value_name = "FILE")]
+    pub pod_labels_file: Option<PathBuf>,
+
+    /// The Pod's annotations, likewise; they become k8s.pod.annotation.NAME
+    #[arg(long, value_name = "FILE")]
+    pub pod_annotations_file: Option<PathBuf>,
 
     /// How lines are read
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
@@ -84,8 +104,16 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where records go.
     pub sinks: Vec<SinkUrl>,
+    /// How what is sent is compressed.
+    pub compression: Compression,
+    /// Whom to trust, if not the world's authorities.
+    pub ca_file: Option<PathBuf>,
+    /// For the handshake of Forward.
+    pub forward_shared_key_file: Option<PathBuf>,
     /// What every record carries.
     pub resource: Resource,
+    /// And what the Pod's own files add.
+    pub pod_files: PodFiles,
     /// How lines are read.
     pub format: Format,
     /// In bytes.
@@ -137,6 +165,14 @@ impl Flags {
                 ));
             }
         }
+        if self.compression == Compression::Zstd
+            && let Some(sink) = self.sink.iter().find(|sink| matches!(sink, SinkUrl::Forward(_)))
+        {
+            return Err(format!(
+                "--compression zstd is not in the protocol of --sink {}; gzip is",
+                sink.name()
+            ));
+        }
         if self.rescan_period < Duration::from_millis(10) {
             return Err("--rescan-period is too short: at least 10ms".to_owned());
         }
@@ -145,7 +181,11 @@ impl Flags {
             exclude: self.exclude,
             state_dir,
             sinks: self.sink,
+            compression: self.compression,
+            ca_file: self.ca_file,
+            forward_shared_key_file: self.forward_shared_key_file,
             resource: Resource::new(environment, &self.label),
+            pod_files: PodFiles { labels: self.pod_labels_file, annotations: self.pod_annotations_file },
             format: self.parse,
             max_line: bytes("--max-line", self.max_line, 16)?,
             chunk_size: bytes("--chunk-size", self.chunk_size, 1)?,

@@ -26,21 +26,24 @@ impl DeadLetters {
         Self { dir: state_dir.to_owned() }
     }
 
-    /// Keeps a record, as it was sent, and returns when it is on the disk.
+    /// Keeps records, one a line, and returns when they are on the disk.
     ///
     /// # Errors
-    /// As the disk gives them; the record is then to be sent again.
-    pub fn keep(&self, sink: &str, reason: &str, record: &[u8]) -> io::Result<()> {
+    /// As the disk gives them; the records are then not kept.
+    pub fn keep(&self, sink: &str, reason: &str, records: &[u8]) -> io::Result<()> {
         let path = self.dir.join(NAME);
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT) {
             fs::rename(&path, self.dir.join(OLDER))?;
         }
-        // What is written to a receiver is JSON; should it ever not be, it is kept as text.
-        let record = serde_json::from_slice(record)
-            .unwrap_or_else(|_| serde_json::Value::from(String::from_utf8_lossy(record)));
-        let line = format!("{}\n", json!({"sink": sink, "reason": reason, "record": record}));
+        let mut lines = Vec::with_capacity(records.len());
+        for record in records.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
+            // A record is JSON; should it ever not be, it is kept as text.
+            let record = serde_json::from_slice(record)
+                .unwrap_or_else(|_| serde_json::Value::from(String::from_utf8_lossy(record)));
+            writeln!(lines, "{}", json!({"sink": sink, "reason": reason, "record": record}))?;
+        }
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        file.write_all(line.as_bytes())?;
+        file.write_all(&lines)?;
         file.sync_data()
     }
 }

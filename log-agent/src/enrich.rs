@@ -1,7 +1,13 @@
-//! Who speaks: the resource attributes that every record carries, from the downward API's variables and from `--label`.
+//! Who speaks: the resource attributes that every record carries, from the downward API's variables and files and from
+//! `--label`.
+//!
+//! The kubelet writes the files anew when somebody labels the Pod; they are read again at every scan.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The downward API's variables, as Pods name them by custom, and OpenTelemetry's names for what they hold.
 const DOWNWARD_API: [(&str, &str); 4] = [
@@ -31,6 +37,101 @@ impl FromStr for Label {
     }
 }
 
+/// Files of the downward API's volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodFiles {
+    /// With `metadata.labels`.
+    pub labels: Option<PathBuf>,
+    /// With `metadata.annotations`.
+    pub annotations: Option<PathBuf>,
+}
+
+impl PodFiles {
+    /// What is in them now, by OpenTelemetry's names; a file that cannot be read is an error with its path.
+    fn read(&self) -> Result<BTreeMap<String, String>, String> {
+        let mut attributes = BTreeMap::new();
+        for (file, prefix) in [(&self.labels, "k8s.pod.label."), (&self.annotations, "k8s.pod.annotation.")] {
+            let Some(file) = file else { continue };
+            let pairs = read_pairs(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            attributes.extend(pairs.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+        }
+        Ok(attributes)
+    }
+}
+
+/// One `name="value"` a line, the value quoted as Go does it.
+fn read_pairs(file: &Path) -> io::Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(file)?;
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.to_owned(), unquoted(value)))
+    };
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+/// Go's escapes are those of JSON, and a few more that a label or a readable annotation does not need; a value with one of
+/// those stays as it is written.
+fn unquoted(value: &str) -> String {
+    serde_json::from_str(value).unwrap_or_else(|_| value.trim_matches('"').to_owned())
+}
+
+/// The resource as it is now: written by the loop, read by the sinks.
+#[derive(Debug, Clone)]
+pub struct SharedResource {
+    /// From the environment and from labels.
+    fixed: Arc<Resource>,
+    files: Arc<PodFiles>,
+    now: Arc<Mutex<Now>>,
+}
+
+#[derive(Debug)]
+struct Now {
+    resource: Arc<Resource>,
+    failure: Option<String>,
+}
+
+impl SharedResource {
+    /// What is fixed, and what is in the files now.
+    pub fn new(fixed: Resource, files: PodFiles) -> Self {
+        let fixed = Arc::new(fixed);
+        let now = Now { resource: Arc::clone(&fixed), failure: None };
+        let shared = Self { fixed, files: Arc::new(files), now: Arc::new(Mutex::new(now)) };
+        shared.refresh();
+        shared
+    }
+
+    /// As it is now.
+    pub fn now(&self) -> Arc<Resource> {
+        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner).resource)
+    }
+
+    /// Reads the files again. Where they cannot be read, what was known stays.
+    pub fn refresh(&self) {
+        if *self.files == PodFiles::default() {
+            return;
+        }
+        let found = self.files.read();
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(mut attributes) => {
+                attributes.extend(self.fixed.attributes.clone());
+                if now.resource.attributes != attributes {
+                    now.resource = Arc::new(Resource { attributes });
+                }
+                now.failure = None;
+            }
+            Err(error) if now.failure.as_ref() != Some(&error) => {
+                tracing::warn!(
+                    error,
+                    "cannot read the Pod's labels or annotations: those that were known stay"
+                );
+                now.failure = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// The attributes of everything that this agent ships.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
@@ -51,6 +152,11 @@ impl Resource {
         Self { attributes }
     }
 
+    /// Names and values, sorted by name.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// As a JSON object.
     pub fn json(&self) -> String {
         serde_json::json!(self.attributes).to_string()
@@ -60,6 +166,22 @@ impl Resource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_read_again_and_labels_win() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = PodFiles { labels: Some(dir.path().join("labels")), annotations: None };
+        let fixed = Resource::new(|_| None, &["k8s.pod.label.app=fixed".parse().unwrap()]);
+        let shared = SharedResource::new(fixed, files);
+        assert_eq!(shared.now().json(), r#"{"k8s.pod.label.app":"fixed"}"#);
+        std::fs::write(dir.path().join("labels"), "app=\"web\"\ntier=\"a\\\"b\\n\"\n").unwrap();
+        shared.refresh();
+        let expected = r#"{"k8s.pod.label.app":"fixed","k8s.pod.label.tier":"a\"b\n"}"#;
+        assert_eq!(shared.now().json(), expected);
+        std::fs::remove_file(dir.path().join("labels")).unwrap();
+        shared.refresh();
+        assert_eq!(shared.now().json(), expected);
+    }
 
     #[test]
     fn the_environment_then_the_labels() {

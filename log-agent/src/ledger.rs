@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::metrics::{ByLoss, ByReason, Metrics};
+use crate::metrics::{ByLoss, ByReason, BySink, Metrics};
 use crate::parse::BadLine;
 
 /// Why bytes are lost.
@@ -54,6 +54,19 @@ impl Ledger {
             "bytes are lost to the sink"
         );
         self.metrics.lost_bytes.get_or_create(&ByLoss { sink, reason }).inc_by(bytes);
+    }
+
+    /// Enters records that a receiver refused without saying which of those that it was given they are.
+    pub fn refuse_some(&self, sink: usize, refused: u64, among: usize, reason: &str) {
+        let sink = self.sinks.get(sink).cloned().unwrap_or_default();
+        tracing::warn!(
+            sink,
+            refused,
+            among,
+            reason,
+            "records are lost to the sink; all that may be among them are in the dead-letter file"
+        );
+        self.metrics.refused_records.get_or_create(&BySink { sink }).inc_by(refused);
     }
 
     /// Counts a line that ships as text though it should have been more. It is not lost, so it is not logged.

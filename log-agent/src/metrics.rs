@@ -46,6 +46,8 @@ pub struct Metrics {
     pub unconfirmed_bytes: Family<BySink, Gauge<i64>>,
     /// Bytes that a sink will never get.
     pub lost_bytes: Family<ByLoss, Counter>,
+    /// Records that a receiver refused as part of a request that it took otherwise.
+    pub refused_records: Family<BySink, Counter>,
     /// Lines that shipped as text because they were not what they should be.
     pub bad_lines: Family<ByReason, Counter>,
     /// Files that are followed now.
@@ -90,6 +92,11 @@ impl Metrics {
             "Bytes that the sink will never get, by reason",
             bytes(),
             self.lost_bytes.clone(),
+        );
+        registry.register(
+            "partly_refused_records",
+            "Records that the sink refused out of requests that it took otherwise",
+            self.refused_records.clone(),
         );
         registry.register(
             "bad_lines",

@@ -5,14 +5,15 @@
 //! written as the JSON object that they stand for, and go the same way from there.
 
 mod combined;
+mod fields;
 mod logfmt;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use fields::object;
 
 /// How lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +48,8 @@ pub struct Fields {
     pub timestamp: Option<Range<u32>>,
     /// `severity` or `level`, where it is a string.
     pub severity: Option<Range<u32>>,
+    /// `http.response.status_code`, where it is a number that can be one.
+    pub status: Option<u16>,
 }
 
 /// Why a line is not what it should be.
@@ -108,141 +111,6 @@ fn rewritten(
     match object(&json) {
         Ok(fields) => (Parsed::Object(fields), Cow::Owned(json.into_bytes())),
         Err(_) => (Parsed::Bad(bad), Cow::Borrowed(line)),
-    }
-}
-
-fn object(text: &str) -> Result<Fields, serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let fields = json.deserialize_map(Object { text })?;
-    json.end()?;
-    Ok(fields)
-}
-
-/// Walks over an object's fields without building anything.
-struct Object<'a> {
-    text: &'a str,
-}
-
-impl<'a> Visitor<'a> for Object<'a> {
-    type Value = Fields;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key_seed(Name)? {
-            match name {
-                Field::Timestamp => {
-                    let value = map.next_value_seed(PlainString)?;
-                    fields.timestamp = value.filter(|at| is_rfc3339(at)).and_then(|at| place(self.text, at));
-                }
-                Field::Severity => {
-                    let value = map.next_value_seed(PlainString)?;
-                    fields.severity = value.and_then(|level| place(self.text, level));
-                }
-                Field::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// Where `part` lies in `whole`, of which it is a slice.
-fn place(whole: &str, part: &str) -> Option<Range<u32>> {
-    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
-    Some(u32::try_from(start).ok()?..u32::try_from(start + part.len()).ok()?)
-}
-
-/// By shape: four-digit year, `T`, and a zone. Enough not to promote a number or a word to a timestamp.
-fn is_rfc3339(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let mark = |at: usize, mark: u8| bytes.get(at) == Some(&mark);
-    (20..=40).contains(&bytes.len())
-        && bytes[..4].iter().all(u8::is_ascii_digit)
-        && mark(4, b'-')
-        && mark(7, b'-')
-        && (mark(10, b'T') || mark(10, b't'))
-        && mark(13, b':')
-        && mark(16, b':')
-        && (text.ends_with(['Z', 'z']) || mark(bytes.len() - 3, b':'))
-}
-
-enum Field {
-    Timestamp,
-    Severity,
-    Other,
-}
-
-struct Name;
-
-impl<'a> DeserializeSeed<'a> for Name {
-    type Value = Field;
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Field, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name {
-    type Value = Field;
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a field name")
-    }
-    fn visit_str<E: Error>(self, name: &str) -> Result<Field, E> {
-        Ok(match name {
-            "timestamp" => Field::Timestamp,
-            "severity" | "level" => Field::Severity,
-            _ => Field::Other,
-        })
-    }
-}
-
-/// A string that stands in the text as it is, without escapes; any other value is passed over.
-struct PlainString;
-
-impl<'a> DeserializeSeed<'a> for PlainString {
-    type Value = Option<&'a str>;
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for PlainString {
-    type Value = Option<&'a str>;
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("any value")
-    }
-    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<Self::Value, E> {
-        Ok(Some(text))
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
     }
 }
 

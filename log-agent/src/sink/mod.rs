@@ -4,30 +4,37 @@
 //! A receiver that will not have the content itself (400, 413, 422) is given it in halves, until the records that it will
 //! not have stand alone. Those go to the dead-letter file and into the ledger, and everything else is delivered.
 
+mod compress;
 mod file;
+mod forward;
+mod health;
+mod http;
 mod ndjson;
+mod otlp;
 mod stdout;
+mod tls;
 mod url;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use lifecycle::exit::Failure;
-use serde_json::{Value, json};
+use lifecycle::exit::{Exit, Failure, OrExit as _};
 
 use crate::backoff::Backoff;
 use crate::chunk::Chunk;
 use crate::dead_letter::DeadLetters;
-use crate::enrich::Resource;
+use crate::enrich::SharedResource;
 use crate::ledger::{Ledger, Reason};
 use crate::metrics::{BySink, Metrics};
-use crate::record;
-pub use url::SinkUrl;
-
-/// While a sink fails, it is said again this often.
-const REMIND: Duration = Duration::from_secs(60);
+use crate::record::Encoding;
+pub use compress::Compression;
+use compress::Compressor;
+pub use forward::SharedKey;
+pub use health::Health;
+pub use tls::Roots;
+pub use url::{ForwardUrl, SinkUrl};
 
 /// An attempt that was not confirmed.
 #[derive(Debug)]
@@ -44,6 +51,21 @@ pub(crate) enum Remedy {
     Wait(Option<Duration>),
     /// Other content: nothing is wrong with the receiver.
     OtherContent,
+    /// Perhaps other content. A receiver that breaks says the same as one that breaks at a record, so the last record of
+    /// a bisection is tried for a while before it is given up.
+    PerhapsOtherContent,
+}
+
+/// How often a record is tried that a receiver perhaps breaks at.
+const PERHAPS: u32 = 8;
+
+/// What was confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    /// All of it.
+    All,
+    /// All but so many records; which ones, the receiver does not say.
+    AllBut(u64, String),
 }
 
 impl Refusal {
@@ -57,6 +79,31 @@ impl Refusal {
 pub(crate) struct Payload {
     key: String,
     body: Bytes,
+    /// What was done to the body.
+    compression: Compression,
+    records: usize,
+}
+
+/// What sinks are set up with, besides where they are.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For what goes over the network.
+    pub compression: Compression,
+    /// Whom to trust.
+    pub roots: Roots,
+    /// For Forward receivers that ask for it.
+    pub shared_key: Option<forward::SharedKey>,
+}
+
+/// What every sink has to do with, besides its receiver.
+#[derive(Debug)]
+pub struct Records {
+    /// What they carry.
+    pub resource: SharedResource,
+    /// Where those go that a receiver will not have.
+    pub dead_letters: DeadLetters,
+    /// And where that is said.
+    pub ledger: Ledger,
 }
 
 /// A sink, ready to deliver.
@@ -65,13 +112,14 @@ pub struct Sink {
     index: usize,
     name: String,
     kind: Kind,
-    resource: Arc<Resource>,
+    resource: SharedResource,
     dead_letters: DeadLetters,
     ledger: Ledger,
     health: Arc<Health>,
     metrics: Metrics,
     /// Whether it has ever confirmed anything.
     proven: bool,
+    compressor: Compressor,
     /// Memory for the next payload.
     spare: Vec<u8>,
 }
@@ -81,6 +129,18 @@ enum Kind {
     Stdout(stdout::Stdout),
     File(file::FileSink),
     Ndjson(ndjson::Ndjson),
+    Otlp(otlp::Otlp),
+    Forward(forward::Forward),
+}
+
+impl Kind {
+    fn encoding(&self) -> Encoding {
+        match self {
+            Self::Stdout(_) | Self::File(_) | Self::Ndjson(_) => Encoding::Ndjson,
+            Self::Otlp(_) => Encoding::Otlp,
+            Self::Forward(_) => Encoding::Forward,
+        }
+    }
 }
 
 impl Sink {
@@ -91,20 +151,40 @@ impl Sink {
     pub fn new(
         index: usize,
         url: &SinkUrl,
-        resource: Arc<Resource>,
-        dead_letters: DeadLetters,
-        ledger: Ledger,
+        settings: &Settings,
+        records: Records,
         metrics: Metrics,
     ) -> Result<Self, Failure> {
+        let Records { resource, dead_letters, ledger } = records;
         let name = url.name();
         let kind = match url {
             SinkUrl::Stdout => Kind::Stdout(stdout::Stdout::start()?),
             SinkUrl::File(path) => Kind::File(file::FileSink::new(path)),
-            SinkUrl::Ndjson(url) => Kind::Ndjson(ndjson::Ndjson::new(url.clone())?),
+            SinkUrl::Ndjson(url) => Kind::Ndjson(ndjson::Ndjson::new(url.clone(), &settings.roots)?),
+            SinkUrl::Otlp(url) => Kind::Otlp(otlp::Otlp::new(url.clone(), &settings.roots)?),
+            SinkUrl::Forward(url) => Kind::Forward(forward::Forward::new(url.clone(), settings)?),
         };
+        let compression = match kind {
+            // What stays on this machine is written as it is.
+            Kind::Stdout(_) | Kind::File(_) => Compression::None,
+            Kind::Ndjson(_) | Kind::Otlp(_) | Kind::Forward(_) => settings.compression,
+        };
+        let compressor = Compressor::new(compression).or_exit(Exit::Internal)?;
         metrics.sink_up.get_or_create(&BySink { sink: name.clone() }).set(1);
         let (health, proven, spare) = (Arc::default(), false, Vec::new());
-        Ok(Self { index, name, kind, resource, dead_letters, ledger, health, metrics, proven, spare })
+        Ok(Self {
+            index,
+            name,
+            kind,
+            resource,
+            dead_letters,
+            ledger,
+            health,
+            metrics,
+            proven,
+            compressor,
+            spare,
+        })
     }
 
     /// As it is written in logs, metrics and the checkpoint: its URL without credentials.
@@ -143,18 +223,22 @@ impl Sink {
     /// # Errors
     /// Why the receiver will not have this content.
     async fn deliver_lines(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Result<(), String> {
-        let mut body = std::mem::take(&mut self.spare);
-        body.clear();
-        record::encode(chunk, numbers, &self.resource, &mut body);
-        let payload = Payload { key: chunk.key(numbers), body: body.into() };
-        let mut backoff = Backoff::default();
+        let payload = self.payload(chunk, numbers);
+        let (mut backoff, mut attempts) = (Backoff::default(), 0);
         let outcome = loop {
-            let Err(refusal) = self.attempt(&payload).await else { break Ok(()) };
+            let refusal = match self.attempt(&payload).await {
+                Ok(accepted) => break Ok(accepted),
+                Err(refusal) => refusal,
+            };
+            attempts += 1;
+            let (alone, proven) = (numbers.len() == 1, self.proven);
             let asked = match refusal.remedy {
                 Remedy::Wait(asked) => asked,
+                Remedy::OtherContent | Remedy::PerhapsOtherContent if !alone => break Err(refusal.reason),
                 // A receiver that never took anything is more likely to be the wrong one than every record is to be bad.
-                Remedy::OtherContent if self.proven || numbers.len() > 1 => break Err(refusal.reason),
-                Remedy::OtherContent => None,
+                Remedy::OtherContent if proven => break Err(refusal.reason),
+                Remedy::PerhapsOtherContent if proven && attempts >= PERHAPS => break Err(refusal.reason),
+                Remedy::OtherContent | Remedy::PerhapsOtherContent => None,
             };
             let wait = backoff.next(asked);
             self.note_failure(&refusal, wait);
@@ -163,17 +247,45 @@ impl Sink {
         if payload.body.is_unique() {
             self.spare = payload.body.into();
         }
-        outcome
+        if let Accepted::AllBut(refused, reason) = outcome? {
+            self.set_aside(chunk, numbers, refused, &reason).await;
+        }
+        Ok(())
+    }
+
+    fn payload(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Payload {
+        let mut body = std::mem::take(&mut self.spare);
+        body.clear();
+        self.kind.encoding().encode(chunk, numbers, &self.resource.now(), &mut body);
+        let compression = self.compressor.compress(&mut body);
+        Payload { key: chunk.key(numbers), body: body.into(), compression, records: numbers.len() }
+    }
+
+    /// A receiver that takes a request in part does not say which records it will not have, and must not be sent them again
+    /// (OTLP, "Partial Success"). So all that may be among them are kept for a person to look at.
+    async fn set_aside(&self, chunk: &Chunk, numbers: &Range<usize>, refused: u64, reason: &str) {
+        let reason = format!("{refused} of these {} records were refused: {reason}", numbers.len());
+        self.keep(chunk, numbers, &reason).await;
+        self.ledger.refuse_some(self.index, refused, numbers.len(), &reason);
     }
 
     /// Gives up on one record, once it is safe in the dead-letter file.
-    async fn bury(&mut self, chunk: &Chunk, number: usize, reason: &str) {
-        let mut record = Vec::new();
-        record::encode(chunk, &(number..number + 1), &self.resource, &mut record);
+    async fn bury(&self, chunk: &Chunk, number: usize, reason: &str) {
+        self.keep(chunk, &(number..number + 1), reason).await;
+        if let Some((origin, range)) = chunk.place(number) {
+            self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), range);
+        }
+    }
+
+    /// Writes records to the dead-letter file, and returns when they are on the disk.
+    async fn keep(&self, chunk: &Chunk, numbers: &Range<usize>, reason: &str) {
+        let mut records = Vec::new();
+        Encoding::Ndjson.encode(chunk, numbers, &self.resource.now(), &mut records);
+        let records = Bytes::from(records);
         let mut backoff = Backoff::default();
         loop {
             let (letters, sink) = (self.dead_letters.clone(), self.name.clone());
-            let (why, copy) = (reason.to_owned(), record.clone());
+            let (why, copy) = (reason.to_owned(), records.clone());
             let kept = tokio::task::spawn_blocking(move || letters.keep(&sink, &why, &copy)).await;
             let failure = match kept {
                 Ok(Ok(())) => break,
@@ -185,17 +297,17 @@ impl Sink {
             self.note_failure(&refusal, wait);
             tokio::time::sleep(wait).await;
         }
-        if let Some((origin, range)) = chunk.place(number) {
-            self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), range);
-        }
     }
 
-    async fn attempt(&mut self, payload: &Payload) -> Result<(), Refusal> {
-        match &mut self.kind {
+    async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, Refusal> {
+        let confirmed = match &mut self.kind {
             Kind::Stdout(stdout) => stdout.attempt(payload).await,
             Kind::File(file) => file.attempt(payload).await,
             Kind::Ndjson(ndjson) => ndjson.attempt(payload).await,
-        }
+            Kind::Otlp(otlp) => return otlp.attempt(payload).await,
+            Kind::Forward(forward) => forward.attempt(payload).await,
+        };
+        confirmed.map(|()| Accepted::All)
     }
 
     fn note_failure(&self, refusal: &Refusal, wait: Duration) {
@@ -222,71 +334,5 @@ impl Sink {
             self.metrics.sink_up.get_or_create(&label).set(1);
             tracing::info!(sink = self.name, attempts, ?outage, "sink confirms again");
         }
-    }
-}
-
-/// How a sink is doing; shared with the admin server.
-#[derive(Debug, Default)]
-pub struct Health {
-    state: Mutex<HealthState>,
-}
-
-#[derive(Debug, Default)]
-struct HealthState {
-    failing: Option<Failing>,
-    confirmed_chunks: u64,
-}
-
-#[derive(Debug)]
-struct Failing {
-    since: Instant,
-    said: Instant,
-    attempts: u64,
-    reason: String,
-}
-
-impl Health {
-    /// How long it has been failing, and why.
-    pub fn failing(&self) -> Option<(Duration, String)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.failing.as_ref().map(|failing| (failing.since.elapsed(), failing.reason.clone()))
-    }
-
-    /// For `/status`.
-    pub fn status(&self) -> Value {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let failing = state.failing.as_ref().map(|failing| {
-            json!({
-                "for_seconds": failing.since.elapsed().as_secs_f64(),
-                "attempts": failing.attempts,
-                "reason": failing.reason,
-            })
-        });
-        json!({"confirmed_chunks": state.confirmed_chunks, "failing": failing})
-    }
-
-    /// The attempts since it began to fail, and whether it is time to say so.
-    fn fail(&self, reason: &str) -> (u64, bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let Some(failing) = &mut state.failing else {
-            state.failing = Some(Failing { since: now, said: now, attempts: 1, reason: reason.to_owned() });
-            return (1, true);
-        };
-        failing.attempts += 1;
-        // Another reason is news; the same one only now and then.
-        let say = failing.reason != reason || failing.said.elapsed() >= REMIND;
-        reason.clone_into(&mut failing.reason);
-        if say {
-            failing.said = now;
-        }
-        (failing.attempts, say)
-    }
-
-    /// What has just ended, where it had been failing.
-    fn succeed(&self) -> Option<(u64, Duration)> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.confirmed_chunks += 1;
-        state.failing.take().map(|failing| (failing.attempts, failing.since.elapsed()))
     }
 }

@@ -14,7 +14,7 @@ fn wrong_flags_are_one_line() {
     let state = state.to_str().unwrap();
     let cases: [(&[&str], &str); 7] = [
         (&[], "--include"),
-        (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "ndjson+https://"),
+        (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "otlp+http(s)://"),
         (&["--include", "[", "--state-dir", state, "--sink", "stdout:"], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:,stdout:"], "twice"),
         (&["--include", "/logs/*", "--state-dir", state, "--sink", "file:/logs/out"], "--exclude"),

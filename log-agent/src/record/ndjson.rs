@@ -1,25 +1,25 @@
-//! The record that a receiver gets, one JSON object a line, after OpenTelemetry's log data model:
+//! One JSON object a line:
 //!
 //! ```json
-//! {"id":"<file id>:<offset>","timestamp":"…","observed_timestamp":"…","severity_text":"…",
+//! {"id":"<file id>:<offset>","timestamp":"…","observed_timestamp":"…","severity_number":9,"severity_text":"…",
 //!  "attributes":{…the line's object, byte for byte…},"log.file.path":"…","resource":{"k8s.pod.name":"…"}}
 //! ```
 //!
 //! A line that is no object has `"body":"…"` in the place of `attributes`. The line's own bytes are spliced in: nothing is
 //! parsed and printed again, so numbers, order and spelling stay as the writer had them.
 
-use std::io::Write as _;
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::{digits, severity_number};
 use crate::chunk::{Chunk, Line, Origin};
 use crate::enrich::Resource;
 use crate::parse::{BadLine, Fields, Parsed};
 
 /// Appends the records of a chunk's lines with these numbers to `out`.
-pub fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
+pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
     let observed = humantime::format_rfc3339_micros(chunk.observed()).to_string();
     let resource = resource.json();
     for part in chunk.parts() {
@@ -49,11 +49,16 @@ impl<'a> Envelope<'a> {
 
     fn wrap(&self, line: &Line, text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.before_offset);
-        print(out, format_args!("{}\"", line.place.start));
+        digits(line.place.start, out);
+        out.push(b'"');
         if let Parsed::Object(Fields { timestamp: Some(at), .. }) = &line.parsed {
             splice(out, b",\"timestamp\":\"", &text[at.start as usize..at.end as usize], b"\"");
         }
         splice(out, b",\"observed_timestamp\":\"", self.observed.as_bytes(), b"\"");
+        if let Some(severity) = severity_number(&line.parsed, text) {
+            out.extend_from_slice(b",\"severity_number\":");
+            digits(u64::from(severity.0), out);
+        }
         match &line.parsed {
             Parsed::Object(fields) => {
                 if let Some(at) = &fields.severity {
@@ -68,7 +73,8 @@ impl<'a> Envelope<'a> {
             }
         }
         if line.cut > 0 {
-            print(out, format_args!(",\"truncated_bytes\":{}", line.cut));
+            out.extend_from_slice(b",\"truncated_bytes\":");
+            digits(line.cut, out);
         }
         out.extend_from_slice(&self.after);
     }
@@ -98,10 +104,6 @@ fn splice(out: &mut Vec<u8>, before: &[u8], text: &[u8], after: &[u8]) {
 
 fn string(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a string is always JSON and a vector always takes it");
-}
-
-fn print(out: &mut Vec<u8>, what: std::fmt::Arguments<'_>) {
-    out.write_fmt(what).expect("a vector always takes what is written to it");
 }
 
 #[cfg(test)]
@@ -141,6 +143,7 @@ mod tests {
         assert_eq!(value["id"], "0123456789abcdef:42");
         assert_eq!(value["timestamp"], "2026-11-23T18:02:03.123456Z");
         assert_eq!(value["severity_text"], "warn");
+        assert_eq!(value["severity_number"], 13);
         assert_eq!(value["log.file.path"], "/logs/a \"b\"");
         assert_eq!(value["resource"]["service.name"], "web");
     }

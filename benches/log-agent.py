@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Measures log-agent, on this machine, next to rsyslog's imfile.
+
+    benches/log-agent.py [--megabytes 300] [--rounds 3] [--only NAME,…]
+
+Needs a release build: `cargo build --release -p log-agent --bin log-agent --example counting_receiver`; rsyslogd (Debian's package) is left out
+where it is missing. A run ships one file of JSON access-log lines of about 300 bytes, from an empty state directory to the last
+confirmation. CPU is user and system time of the whole process, from its start to its end, as the kernel counts it (wait4); RSS is the
+peak. Records are counted by the receiver, and every run has to have them all. What is printed is the median of the rounds.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
+AGENT = TARGET / "release/log-agent"
+RECEIVER = TARGET / "release/examples/counting_receiver"
+TICK = os.sysconf("SC_CLK_TCK")
+
+# name: sink, flags
+SHIPPING = {
+    "ndjson": ("ndjson+http://{addr}/", ["--parse", "json"]),
+    "otlp": ("otlp+http://{addr}", ["--parse", "json"]),
+    "forward": ("forward://{addr}", ["--parse", "json"]),
+    "raw to file": ("file:{dir}/out", ["--parse", "raw"]),
+    "ndjson gzip": ("ndjson+http://{addr}/", ["--parse", "json", "--compression", "gzip"]),
+    "ndjson zstd": ("ndjson+http://{addr}/", ["--parse", "json", "--compression", "zstd"]),
+    "otlp gzip": ("otlp+http://{addr}", ["--parse", "json", "--compression", "gzip"]),
+    "forward gzip": ("forward://{addr}", ["--parse", "json", "--compression", "gzip"]),
+}
+EXTRAS = ["rsyslog", "latency", "idle", "growth"]
+
+RSYSLOG = """
+global(workDirectory="{dir}/work")
+module(load="imfile" mode="inotify")
+main_queue(queue.type="LinkedList")
+template(name="raw" type="string" string="%msg%\\n")
+input(type="imfile" File="{log}" Tag="a" readMode="0" ruleset="out")
+ruleset(name="out") {{ action(type="omfile" file="{dir}/out" template="raw" ioBufferSize="64k" flushOnTXEnd="off") }}
+"""
+
+
+class Receiver:
+    """counting_receiver, and the last thing it said."""
+
+    def __init__(self, *args):
+        self.process = subprocess.Popen([RECEIVER, *args], stdout=subprocess.PIPE, text=True)
+        self.addr = self.process.stdout.readline().strip()
+        self.lines = []
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            self.lines.append(line.split())
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def access_log(path, megabytes):
+    """Lines as web-server writes them, each with values of its own."""
+    begin = datetime.datetime(2026, 11, 23, 18, 0, 0)
+    size, number = 0, 0
+    with open(path, "w", encoding="ascii") as out:
+        while size < megabytes * 1_000_000:
+            lines = []
+            for _ in range(10_000):
+                at = begin + datetime.timedelta(microseconds=number * 997)
+                lines.append(
+                    f'{{"timestamp":"{at.isoformat(timespec="microseconds")}Z","client.address":"10.0.{number % 200}.{number % 251}",'
+                    f'"http.request.method":"GET","url.path":"/docs/page-{number * 7919 % 10007}.html","url.query":"",'
+                    f'"http.response.status_code":{(200, 200, 200, 304, 404)[number % 5]},"http.response.body.size":{number * 31 % 65536},'
+                    f'"http.server.request.duration":0.{number * 17 % 10000:06d},"user_agent.original":"Mozilla/5.0","request.id":"{number * 2654435761 % 2**64:016x}"}}\n'
+                )
+                number += 1
+            text = "".join(lines)
+            out.write(text)
+            size += len(text)
+    return number, size
+
+
+def finished(process):
+    """Waits for a process of ours: CPU seconds, peak RSS in MiB, exit code."""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode
+
+
+def agent(directory, include, sink, *flags):
+    shutil.rmtree(directory / "state", ignore_errors=True)
+    command = [AGENT, "--include", include, "--state-dir", directory / "state", "--sink", sink, "--admin-addr", "127.0.0.1:0", *flags]
+    return subprocess.Popen(command, stderr=open(directory / "agent.err", "wb"))
+
+
+def ship(name, directory, log, records):
+    sink, flags = SHIPPING[name]
+    receiver = Receiver("forward" if sink.startswith("forward") else "http")
+    out = directory / "out"
+    out.unlink(missing_ok=True)
+    try:
+        began = time.time()
+        process = agent(directory, log, sink.format(addr=receiver.addr, dir=directory), "--exit-at-eof", *flags)
+        cpu, rss, code = finished(process)
+        if code != 0:
+            sys.exit((directory / "agent.err").read_text())
+        if out.exists():
+            with open(out, "rb") as file:
+                got = sum(1 for _ in file)
+            wire, wall = out.stat().st_size, time.time() - began
+        else:
+            time.sleep(0.1)
+            got, wire, last = receiver.lines[-1]
+            wire, wall = int(wire), float(last) - began
+        if int(got) != records:
+            sys.exit(f"{name}: {got} of {records} records")
+        return cpu, wall, rss, wire / 1e6
+    finally:
+        receiver.close()
+
+
+def rsyslog(directory, log, size):
+    shutil.rmtree(directory / "work", ignore_errors=True)
+    (directory / "work").mkdir()
+    out, config = directory / "out", directory / "rsyslog.conf"
+    out.unlink(missing_ok=True)
+    config.write_text(RSYSLOG.format(dir=directory, log=log))
+    began = time.time()
+    process = subprocess.Popen(["rsyslogd", "-n", "-f", config, "-i", directory / "rsyslog.pid"], stderr=subprocess.DEVNULL)
+    while not out.exists() or out.stat().st_size < size * 0.999:
+        time.sleep(0.02)
+        if time.time() - began > 120:
+            break
+    wall = time.time() - began
+    process.send_signal(signal.SIGTERM)
+    cpu, rss, _ = finished(process)
+    return cpu, wall, rss, out.stat().st_size / 1e6
+
+
+def cpu_of(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss_of(pid, field="VmRSS"):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def latency(directory, seconds=10, rate=1000):
+    """From right before the write of a line to the receiver's having it, while a line is written every millisecond."""
+    log = directory / "latency.log"
+    log.write_bytes(b"")
+    receiver = Receiver("http", "latency")
+    process = agent(directory, log, f"ndjson+http://{receiver.addr}/", "--parse", "json")
+    time.sleep(1)
+    padding = "x" * 230
+    with open(log, "ab", buffering=0) as out:
+        begin = time.monotonic()
+        for number in range(seconds * rate):
+            wait = begin + number / rate - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            out.write(f'{{"sent":{time.time_ns() // 1000},"number":{number},"padding":"{padding}"}}\n'.encode())
+    time.sleep(1)
+    cpu = cpu_of(process.pid)
+    process.terminate()
+    finished(process)
+    receiver.close()
+    times = sorted(int(line[0]) / 1000 for line in receiver.lines)
+    if len(times) != seconds * rate:
+        sys.exit(f"latency: {len(times)} of {seconds * rate} records")
+    at = lambda share: times[int(len(times) * share)]
+    print(f"latency at {rate} lines/s: p50 {at(.5):.2f} ms, p90 {at(.9):.2f} ms, p99 {at(.99):.2f} ms, max {times[-1]:.2f} ms; CPU {cpu / seconds * 100:.1f} %")
+
+
+def idle(directory, files, seconds=20):
+    """Files that were shipped and are quiet now."""
+    logs = directory / f"idle{files}"
+    logs.mkdir()
+    for number in range(files):
+        (logs / f"{number}.log").write_text("one line\n")
+    receiver = Receiver("http")
+    process = agent(directory, logs / "*.log", f"ndjson+http://{receiver.addr}/")
+    time.sleep(3)
+    before = cpu_of(process.pid)
+    time.sleep(seconds)
+    cpu, rss = cpu_of(process.pid) - before, rss_of(process.pid)
+    # And what one line in each costs, all at once.
+    before = cpu_of(process.pid)
+    for number in range(files):
+        with open(logs / f"{number}.log", "a", encoding="ascii") as out:
+            out.write("another\n")
+    time.sleep(2)
+    burst = cpu_of(process.pid) - before
+    process.terminate()
+    finished(process)
+    receiver.close()
+    print(f"idle on {files} files: CPU {cpu / seconds * 100:.2f} %, RSS {rss:.1f} MiB; a line in each: {burst * 1000:.0f} ms CPU")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join([*SHIPPING, *EXTRAS]))
+    args = parser.parse_args()
+    only = args.only.split(",")
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        log = directory / "access.log"
+        records, size = access_log(log, args.megabytes)
+        print(f"{records} lines, {size / 1e6:.0f} MB, {size / records:.0f} bytes a line; load {os.getloadavg()[0]:.1f}")
+        print(f"{'':14} {'CPU s':>7} {'wall s':>7} {'RSS MiB':>8} {'out MB':>7}")
+        names = [name for name in [*SHIPPING, "rsyslog"] if name in only]
+        results = {name: [] for name in names}
+        for _ in range(args.rounds):
+            for name in names:
+                if name != "rsyslog":
+                    results[name].append(ship(name, directory, log, records))
+                elif shutil.which("rsyslogd"):
+                    results[name].append(rsyslog(directory, log, size))
+        for name, rounds in results.items():
+            if rounds:
+                cpu, wall, rss, wire = (statistics.median(column) for column in zip(*rounds))
+                print(f"{name:14} {cpu:7.2f} {wall:7.2f} {rss:8.1f} {wire:7.0f}", flush=True)
+        log.unlink()
+        (directory / "out").unlink(missing_ok=True)
+        if "latency" in only:
+            latency(directory)
+        if "idle" in only:
+            idle(directory, 100)
+        if "growth" in only:
+            for files in (1, 10, 1000):
+                idle(directory, files, seconds=10)
+
+
+if __name__ == "__main__":
+    main()

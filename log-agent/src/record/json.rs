@@ -1,0 +1,324 @@
+//! Walks over a JSON text that the parser has already found to be right, and hands over each value where it lies.
+//!
+//! Nothing is checked twice and nothing is built: a string is a slice of the line, and only one with escapes in it has to be
+//! written anew. Should the text be wrong after all, the walk ends, and nobody panics.
+
+use memchr::memchr2;
+
+/// A place in a text.
+#[derive(Debug, Clone)]
+pub(super) struct Walk<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// A value. After an array or an object the walk is inside it.
+#[derive(Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    /// An integer that is no `i64`.
+    Large(&'a [u8]),
+    Float(f64),
+    Text(Text<'a>),
+    Array,
+    Object,
+}
+
+/// A string, as it is written between its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Text<'a> {
+    raw: &'a [u8],
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Its bytes; `scratch` is where they are written if they have to be.
+    pub(super) fn bytes<'b>(&self, scratch: &'b mut Vec<u8>) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if !self.escaped {
+            return self.raw;
+        }
+        scratch.clear();
+        unescape(self.raw, scratch);
+        scratch
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// At the beginning of a value.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// The next value.
+    pub(super) fn value(&mut self) -> Option<Value<'a>> {
+        match self.mark()? {
+            b'"' => {
+                self.at += 1;
+                Some(Value::Text(self.text()?))
+            }
+            b'{' => self.step(1, Value::Object),
+            b'[' => self.step(1, Value::Array),
+            b't' => self.step(4, Value::Bool(true)),
+            b'f' => self.step(5, Value::Bool(false)),
+            b'n' => self.step(4, Value::Null),
+            _ => self.number(),
+        }
+    }
+
+    /// In an object: the next name, with the walk before its value; nothing at the end, which is passed.
+    pub(super) fn name(&mut self) -> Option<Text<'a>> {
+        if self.mark()? == b',' {
+            self.at += 1;
+        }
+        let mark = self.mark()?;
+        self.at += 1;
+        if mark != b'"' {
+            return None;
+        }
+        let name = self.text()?;
+        // The colon.
+        self.mark()?;
+        self.at += 1;
+        Some(name)
+    }
+
+    /// In an array: whether there is another element; the end is passed.
+    pub(super) fn element(&mut self) -> bool {
+        if self.mark() == Some(b',') {
+            self.at += 1;
+        }
+        match self.mark() {
+            Some(b']') => {
+                self.at += 1;
+                false
+            }
+            mark => mark.is_some(),
+        }
+    }
+
+    /// Passes the rest of the array or object that was just entered, and returns all of it as it is written.
+    pub(super) fn raw(&mut self) -> Option<&'a [u8]> {
+        let start = self.at.checked_sub(1)?;
+        let mut depth = 1;
+        while depth > 0 {
+            match self.bytes.get(self.at)? {
+                b'"' => {
+                    self.at += 1;
+                    self.text()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+        }
+        self.bytes.get(start..self.at)
+    }
+
+    /// The next byte that is not white space.
+    fn mark(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if byte > b' ' {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn step(&mut self, by: usize, value: Value<'a>) -> Option<Value<'a>> {
+        self.at += by;
+        Some(value)
+    }
+
+    /// A string, from behind its first quote to behind its last.
+    fn text(&mut self) -> Option<Text<'a>> {
+        let rest = self.bytes.get(self.at..)?;
+        let (mut end, mut escaped) = (0, false);
+        loop {
+            end += quote_or_backslash(rest.get(end..)?)?;
+            if rest[end] == b'"' {
+                break;
+            }
+            escaped = true;
+            end += 2;
+        }
+        self.at += end + 1;
+        Some(Text { raw: &rest[..end], escaped })
+    }
+
+    fn number(&mut self) -> Option<Value<'a>> {
+        let rest = self.bytes.get(self.at..)?;
+        let in_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let end = rest.iter().position(|byte| !in_number(byte)).unwrap_or(rest.len());
+        let digits = rest.get(..end).filter(|digits| !digits.is_empty())?;
+        self.at += end;
+        if let Some(number) = small_integer(digits) {
+            return Some(Value::Integer(number));
+        }
+        let text = std::str::from_utf8(digits).ok()?;
+        if digits.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
+            return text.parse().ok().map(Value::Float);
+        }
+        Some(text.parse().map_or(Value::Large(digits), Value::Integer))
+    }
+}
+
+/// Most strings in a log are short: a few bytes are looked at before a search is begun that pays only for long ones.
+fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 16;
+    let near = bytes.len().min(SHORT);
+    match bytes[..near].iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(at) => Some(at),
+        None => memchr2(b'"', b'\\', &bytes[near..]).map(|at| near + at),
+    }
+}
+
+/// Up to 18 digits: what cannot overflow.
+fn small_integer(digits: &[u8]) -> Option<i64> {
+    let (negative, digits) = digits.strip_prefix(b"-").map_or((false, digits), |digits| (true, digits));
+    if digits.len() > 18 {
+        return None;
+    }
+    let mut sum = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        sum = sum * 10 + i64::from(digit - b'0');
+    }
+    Some(if negative { -sum } else { sum })
+}
+
+fn unescape(raw: &[u8], out: &mut Vec<u8>) {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let (mark, after) = match rest[at + 1..].split_first() {
+            Some((mark, after)) => (*mark, after),
+            None => return,
+        };
+        rest = after;
+        match mark {
+            b'n' => out.push(b'\n'),
+            b't' => out.push(b'\t'),
+            b'r' => out.push(b'\r'),
+            b'b' => out.push(8),
+            b'f' => out.push(12),
+            b'u' => {
+                let (character, after) = unicode(rest);
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            other => out.push(other),
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The character of a `\u`, whose digits `rest` begins with, and what follows; half a pair of surrogates is the
+/// replacement character.
+fn unicode(rest: &[u8]) -> (char, &[u8]) {
+    let Some((first, after)) = hex4(rest) else { return (char::REPLACEMENT_CHARACTER, rest) };
+    if !(0xd800..0xdc00).contains(&first) {
+        return (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), after);
+    }
+    if let Some((second, behind)) = after.strip_prefix(b"\\u").and_then(hex4)
+        && (0xdc00..0xe000).contains(&second)
+    {
+        let both = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+        return (char::from_u32(both).unwrap_or(char::REPLACEMENT_CHARACTER), behind);
+    }
+    (char::REPLACEMENT_CHARACTER, after)
+}
+
+fn hex4(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, after) = bytes.split_at_checked(4)?;
+    Some((u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Builds what serde_json would, from the walk alone.
+    fn build(walk: &mut Walk<'_>) -> Option<serde_json::Value> {
+        let mut scratch = Vec::new();
+        let owned = |text: Text<'_>| String::from_utf8(text.bytes(&mut Vec::new()).to_vec()).unwrap();
+        Some(match walk.value()? {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => value.into(),
+            Value::Integer(value) => value.into(),
+            Value::Large(digits) => serde_json::from_slice(digits).unwrap(),
+            Value::Float(value) => value.into(),
+            Value::Text(text) => String::from_utf8(text.bytes(&mut scratch).to_vec()).unwrap().into(),
+            Value::Array => {
+                let mut array = Vec::new();
+                while walk.element() {
+                    array.push(build(walk)?);
+                }
+                array.into()
+            }
+            Value::Object => {
+                let mut object = serde_json::Map::new();
+                while let Some(name) = walk.name() {
+                    object.insert(owned(name), build(walk)?);
+                }
+                object.into()
+            }
+        })
+    }
+
+    #[test]
+    fn as_serde_json_reads_it() {
+        for text in [
+            r#"{"a":1,"b":-2.5e3,"c":[true,false,null,[],{}],"d":{"e":"f"}}"#,
+            " { \"a\" : [ 1 , 2 ] ,\n\t\"b\":\"\" } ",
+            r#"{"s":"a\"b\\c\/d\n\t\r\b\f\u00e9\ud83d\ude00"}"#,
+            r#"{"long":"0123456789abcdef0123456789abcdef\\0123456789abcdef","é":"ü"}"#,
+            r#"{"i":9223372036854775807,"j":-9223372036854775808,"u":18446744073709551615,"z":-0,"y":0.0}"#,
+            "{}",
+        ] {
+            let expected: serde_json::Value = serde_json::from_str(text).unwrap();
+            let found = build(&mut Walk::new(text.as_bytes())).unwrap();
+            // -0 is an integer here.
+            assert_eq!(found.to_string(), expected.to_string().replace("-0.0", "0"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_text_ends_the_walk() {
+        for text in [
+            "",
+            "{",
+            r#"{"a"#,
+            r#"{"a":"#,
+            r#"{"a":"\"#,
+            r#"{"a":1"#,
+            "x",
+            "[1",
+            r#"{"a":tr"#,
+            r#"{"a":"\u12"}"#,
+        ] {
+            build(&mut Walk::new(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn raw_is_all_of_a_value() {
+        let mut walk = Walk::new(br#"{"a":[1,"]",{"b":2}],"c":3}"#);
+        assert_eq!(walk.value(), Some(Value::Object));
+        walk.name().unwrap();
+        assert_eq!(walk.value(), Some(Value::Array));
+        assert_eq!(walk.raw(), Some(br#"[1,"]",{"b":2}]"#.as_slice()));
+        assert!(walk.name().is_some());
+        assert_eq!(walk.value(), Some(Value::Integer(3)));
+        assert!(walk.name().is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! RFC 3339 time stamps as nanoseconds since 1970: what the binary encodings carry in the place of the text.
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Reads a time stamp; nothing where it is none, or one outside 1970 to 2262.
+pub(super) fn unix_nanos(text: &[u8]) -> Option<u64> {
+    let two = |at: usize| number(text.get(at..at + 2)?);
+    let (year, month, day) = (number(text.get(..4)?)?, two(5)?, two(8)?);
+    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
+    // A leap second is the last one that fits.
+    let in_range =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    if !in_range {
+        return None;
+    }
+    let mut rest = text.get(19..)?;
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let end = fraction.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(fraction.len());
+        let mut unit = SECOND;
+        for digit in fraction.get(..end)?.iter().take(9) {
+            unit /= 10;
+            nanos += unit * i64::from(digit - b'0');
+        }
+        rest = fraction.get(end..)?;
+    }
+    let offset = match rest {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+            let minutes = number(&[*h1, *h2])? * 60 + number(&[*m1, *m2])?;
+            if *sign == b'-' { -minutes } else { minutes }
+        }
+        _ => return None,
+    };
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + (minute - offset) * 60 + second;
+    u64::try_from(seconds.checked_mul(SECOND)?.checked_add(nanos)?).ok()
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    let mut sum = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        sum = sum * 10 + i64::from(digit - b'0');
+    }
+    Some(sum)
+}
+
+/// Days since 1970, in the Gregorian calendar. A year is counted from March, so that the leap day is its last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let from_march = (month + 9) % 12;
+    365 * year + year / 4 - year / 100 + year / 400 + (153 * from_march + 2) / 5 + day - 1 - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_humantime_reads_it() {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2000-02-29T23:59:59.999999999Z",
+            "2026-11-23T18:02:03.123456Z",
+            "2100-03-01T00:00:00.5Z",
+            "2026-12-31T00:00:00Z",
+        ] {
+            let expected = humantime::parse_rfc3339(text).unwrap();
+            let expected = expected.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+            assert_eq!(u128::from(unix_nanos(text.as_bytes()).unwrap()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn zones_and_nonsense() {
+        let at = |text: &str| unix_nanos(text.as_bytes());
+        assert_eq!(at("2026-11-23T19:02:03+01:00"), at("2026-11-23T18:02:03Z"));
+        assert_eq!(at("2026-11-23T12:32:03.25-05:30"), at("2026-11-23T18:02:03.250Z"));
+        for text in [
+            "",
+            "2026-11-23T18:02:03",
+            "2026-13-23T18:02:03Z",
+            "1969-12-31T23:59:59Z",
+            "2026-11-23T18:02:03.Zx",
+            "9999-01-01T00:00:00Z",
+        ] {
+            assert_eq!(at(text), None, "{text}");
+        }
+    }
+}
