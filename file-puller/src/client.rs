@@ -2,11 +2,14 @@
 
 use std::error::Error as _;
 
+use lifecycle::exit::Exit;
 use reqwest::redirect::{Action, Attempt};
 use reqwest::{Certificate, Client, ClientBuilder, Url};
 
 use crate::config::Transfer;
+use crate::credentials::CredentialError;
 use crate::location;
+use crate::tls::TlsPems;
 
 /// Redirects in a row before it is a loop.
 const REDIRECTS: usize = 5;
@@ -18,6 +21,28 @@ enum RedirectError {
     OtherOrigin(String),
     #[error("it redirects more than {REDIRECTS} times")]
     Loop,
+}
+
+/// Why no request can be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file of `--ca-file` and its like is not what it should be.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] reqwest::Error),
+}
+
+impl ClientError {
+    /// The exit code for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Credential(error) => error.exit(),
+            // The last check of a certificate and its key, that they belong together, is made there.
+            Self::Tls(_) => Exit::Refused,
+        }
+    }
 }
 
 /// Why a request failed, without the URL: the first message of the chain repeats it, query and all.
@@ -43,7 +68,11 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
 ///
 /// # Errors
 /// Where the TLS configuration cannot be built.
-pub(crate) fn client_for(url: &Url, transfer: &Transfer) -> Result<ClientBuilder, reqwest::Error> {
+pub(crate) fn client_for(
+    url: &Url,
+    transfer: &Transfer,
+    tls: &TlsPems,
+) -> Result<ClientBuilder, ClientError> {
     // Refused only when a provider is installed already, and then there is one, which is all that is needed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let client = Client::builder()
@@ -51,7 +80,8 @@ pub(crate) fn client_for(url: &Url, transfer: &Transfer) -> Result<ClientBuilder
         .connect_timeout(transfer.connect_timeout)
         .read_timeout(transfer.read_timeout);
     if url.scheme() == "https" {
-        return Ok(client.tls_certs_only(public_roots()?));
+        let trusted = public_roots()?.into_iter().chain(tls.authorities()?);
+        return Ok(tls.identify(client.tls_certs_only(trusted))?);
     }
     // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
     Ok(client.tls_certs_only([]))

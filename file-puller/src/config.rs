@@ -9,7 +9,9 @@ use lifecycle::units;
 
 use crate::credentials::Login;
 use crate::gate::Gates;
-use crate::location::SourceUrl;
+use crate::location::{Kind, SourceUrl};
+use crate::release::Digest;
+use crate::tls::TlsFiles;
 use crate::webhook::WebhookUrl;
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
@@ -41,6 +43,10 @@ pub struct ManifestOf {
     /// File to write, replaced in one step; without it, standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+
+    /// File with an ed25519 private key (PEM): signs the manifest, into a file beside it that ends in .sig
+    #[arg(long, value_name = "KEY", requires = "output")]
+    pub sign: Option<PathBuf>,
 }
 
 /// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
@@ -115,6 +121,14 @@ pub struct Options {
 
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub tls: TlsFiles,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub authenticity: Authenticity,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub limits: Limits,
 
     #[command(flatten)]
@@ -142,7 +156,7 @@ pub struct Retention {
 #[command(next_help_heading = "Transfer")]
 pub struct Transfer {
     /// Files fetched at a time
-    #[arg(long, value_name = "N", default_value = "4", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = at_least_one)]
     pub concurrency: usize,
 
     /// Longest time for a connection to be made, TLS included
@@ -175,6 +189,19 @@ pub struct Unpacking {
     pub max_expansion: u64,
 }
 
+/// What content has to be, whoever serves it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Authenticity")]
+pub struct Authenticity {
+    /// File with the ed25519 public key (PEM) that every manifest has to be signed for; its signature lies beside it, as .sig
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+
+    /// What the archive has to be, as sha256:<64 hexadecimal digits>
+    #[arg(long, value_name = "DIGEST", value_parser = sha256_digest)]
+    pub digest: Option<Digest>,
+}
+
 /// Files with secrets; each is read again at each sync.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Credentials")]
@@ -204,11 +231,11 @@ impl Credentials {
 #[command(next_help_heading = "Limits")]
 pub struct Limits {
     /// Largest manifest
-    #[arg(long = "max-manifest-size", value_name = "SIZE", default_value = "16MiB", value_parser = units::size)]
+    #[arg(long = "max-manifest-size", value_name = "SIZE", default_value = "32MiB", value_parser = units::size)]
     pub manifest: u64,
 
     /// Most files in a release
-    #[arg(long = "max-files", value_name = "N", default_value = "50000")]
+    #[arg(long = "max-files", value_name = "N", default_value = "100000")]
     pub files: usize,
 
     /// Largest file
@@ -250,6 +277,19 @@ impl Cli {
             (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
             (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
             (None, Some(source), Some(volume)) => {
+                let Authenticity { public_key, digest } = &self.options.authenticity;
+                let wrong = match source.kind() {
+                    Kind::Manifest if digest.is_some() => {
+                        Some("--digest is for archives; a manifest is held to --public-key")
+                    }
+                    Kind::Archive(_) if public_key.is_some() => {
+                        Some("--public-key is for manifests; an archive is held to --digest")
+                    }
+                    _ => None,
+                };
+                if let Some(wrong) = wrong {
+                    return Err(Failure::new(Exit::Usage, wrong));
+                }
                 Ok(Task::Pull(Box::new(Config { source, volume, options: self.options })))
             }
             (None, ..) => Err(Failure::new(Exit::Usage, "--source URL and --volume DIR are needed")),
@@ -262,6 +302,11 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it must be more than zero".to_owned()),
         duration => Ok(duration),
     }
+}
+
+fn sha256_digest(text: &str) -> Result<Digest, String> {
+    let digest = text.strip_prefix("sha256:").and_then(Digest::parse);
+    digest.ok_or_else(|| "it is not sha256: and 64 lower-case hexadecimal digits".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

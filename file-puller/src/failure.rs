@@ -8,10 +8,11 @@ use std::time::Duration;
 use lifecycle::exit::Exit;
 
 use crate::archive::ArchiveError;
-use crate::credentials::CredentialError;
+use crate::client::ClientError;
 use crate::gate::GateError;
 use crate::location::OutsideBase;
 use crate::manifest::ManifestError;
+use crate::signature::SignatureError;
 use crate::source::SourceError;
 use crate::stage::Mismatch;
 use crate::volume::VolumeError;
@@ -22,9 +23,12 @@ pub enum SyncError {
     /// The content manager did not answer, or not with content.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// There is no secret to show to it.
+    /// There is no secret to show to it, or no certificate.
     #[error(transparent)]
-    Credential(#[from] CredentialError),
+    Client(#[from] ClientError),
+    /// Nobody whom we trust has signed its manifest.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// It answered with a manifest that breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -45,6 +49,12 @@ pub enum SyncError {
     Volume(#[from] VolumeError),
 }
 
+impl From<crate::credentials::CredentialError> for SyncError {
+    fn from(error: crate::credentials::CredentialError) -> Self {
+        ClientError::from(error).into()
+    }
+}
+
 impl SyncError {
     /// The exit code that `--once` ends with.
     pub fn exit(&self) -> Exit {
@@ -53,11 +63,12 @@ impl SyncError {
                 Exit::Refused
             }
             Self::Source(_) => Exit::Unavailable,
-            Self::Credential(error) => error.exit(),
+            Self::Client(error) => error.exit(),
             Self::Manifest(_)
             | Self::OutsideBase(_)
             | Self::Gate(_)
             | Self::Mismatch(_)
+            | Self::Signature(_)
             | Self::Archive(ArchiveError::Refused(_)) => Exit::Refused,
             Self::Volume(error) | Self::Archive(ArchiveError::Volume(error)) => error.exit(),
         }
@@ -70,7 +81,8 @@ impl SyncError {
             Self::Source(SourceError::Status { .. }) => "status",
             Self::Source(SourceError::TooSlow { .. }) => "slow",
             Self::Source(SourceError::Redirect { .. }) => "redirect",
-            Self::Credential(_) => "credential",
+            Self::Client(_) => "credential",
+            Self::Signature(_) => "signature",
             Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
                 "manifest"
             }

@@ -3,11 +3,13 @@
 use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use crate::archive::ArchiveError;
 use crate::body::Body;
 use crate::failure::SyncError;
+use crate::release::Digest;
 
 /// Chunks on their way; the network waits when the disk is slower.
 const CHUNKS: usize = 8;
@@ -28,21 +30,37 @@ pub fn feed() -> (mpsc::Sender<Bytes>, Feed) {
 /// Moves a body into the feed until either end is done, and returns how many bytes there were.
 ///
 /// # Errors
-/// Where the source fails or sends more than `limit`; the reader then sees an end, and this error says why.
-pub async fn pump(mut body: Body, into: mpsc::Sender<Bytes>, limit: u64) -> Result<u64, SyncError> {
+/// Where the source fails, sends more than `limit` or, to its end, something else than `promised`; the reader then sees an
+/// end, and this error says why.
+pub async fn pump(
+    mut body: Body,
+    into: mpsc::Sender<Bytes>,
+    limit: u64,
+    promised: Option<Digest>,
+) -> Result<u64, SyncError> {
     let mut moved = 0;
+    let mut hasher = promised.map(|_| Sha256::new());
     while let Some(chunk) = body.chunk().await? {
         moved += chunk.len() as u64;
         if moved > limit {
             let why = format!("it is larger than --max-archive-size {}", bytesize::ByteSize(limit));
             return Err(ArchiveError::Refused(why).into());
         }
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&chunk);
+        }
         if into.send(chunk).await.is_err() {
-            // The reader has seen enough, and says itself of what.
-            break;
+            // The reader has seen enough, and says itself of what: it stops before the end only where it refuses.
+            return Ok(moved);
         }
     }
-    Ok(moved)
+    match (promised, hasher.map(Digest::of)) {
+        (Some(promised), Some(found)) if promised != found => {
+            let why = format!("its SHA-256 is {found} instead of --digest sha256:{promised}");
+            Err(ArchiveError::Refused(why).into())
+        }
+        _ => Ok(moved),
+    }
 }
 
 impl Read for Feed {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::body::{Body, EntityTag};
 use crate::failure::SyncError;
 use crate::manifest::{Manifest, ManifestFile};
+use crate::metrics::{Metrics, Retry};
 use crate::source::{Continuation, Freshness, Source, SourceError};
 use crate::stage::{Draft, Mismatch, SealError, Staging};
 use crate::volume::on_disk;
@@ -35,6 +36,17 @@ pub struct Fetcher<'f> {
     pub manifest: &'f Arc<Manifest>,
     /// Whether caches on the way may answer.
     pub freshness: Freshness,
+    /// Where it is counted.
+    pub metrics: &'f Metrics,
+}
+
+/// A file whose bytes are all here; whether they are the right ones is not known yet.
+#[derive(Debug)]
+pub struct Arrived {
+    index: usize,
+    draft: Option<Draft>,
+    batch: Vec<Bytes>,
+    batched: usize,
 }
 
 /// A file that is on its way.
@@ -54,28 +66,58 @@ impl Fetcher<'_> {
     /// Fetches one file of the release.
     ///
     /// # Errors
-    /// Where it cannot be fetched or written, or is not the file that the manifest promises.
-    pub async fn fetch(self, index: usize) -> Result<(), SyncError> {
+    /// Where it cannot be fetched or written, or has another length than the manifest promises.
+    pub async fn fetch(self, index: usize) -> Result<Arrived, SyncError> {
         let transfer =
             Transfer { fetcher: self, index, draft: None, batch: Vec::new(), batched: 0, received: 0 };
         transfer.run().await
     }
 }
 
+impl Arrived {
+    /// Which file of the manifest.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its bytes that are not written yet.
+    pub fn in_memory(&self) -> usize {
+        self.batched
+    }
+
+    /// Makes it a file of the release.
+    ///
+    /// # Errors
+    /// Where it is not the file that the manifest promises, or the volume refuses.
+    pub fn seal(self, staging: &Staging, manifest: &Manifest) -> Result<(), SyncError> {
+        let file = &manifest.files[self.index];
+        let mut draft = or_begin(self.draft, staging, file)?;
+        draft.append(&self.batch)?;
+        draft.seal(file).map_err(|error| match error {
+            SealError::Mismatch(error) => error.into(),
+            SealError::Volume(error) => error.into(),
+        })
+    }
+}
+
 impl Transfer<'_> {
-    async fn run(mut self) -> Result<(), SyncError> {
+    async fn run(mut self) -> Result<Arrived, SyncError> {
         let mut body = self.whole().await?;
         let mut breaks = 0;
         loop {
             let before = self.received;
             let broke = match self.receive(&mut body).await {
-                Ok(()) => return self.seal().await,
+                Ok(()) => {
+                    let Self { index, draft, batch, batched, .. } = self;
+                    return Ok(Arrived { index, draft, batch, batched });
+                }
                 Err(SyncError::Source(broke @ SourceError::Unreachable { .. })) => broke,
                 Err(error) => return Err(error),
             };
             breaks = if self.received > before { 1 } else { breaks + 1 };
             let Some(tag) = body.entity_tag().filter(|_| breaks < BREAKS) else { return Err(broke.into()) };
             tracing::debug!(path = %self.file().path, at = self.received, error = %broke, "taking the transfer up again");
+            self.fetcher.metrics.retried(Retry::File);
             body = self.take_up(tag, body, &mut breaks).await?;
         }
     }
@@ -165,21 +207,6 @@ impl Transfer<'_> {
             self.draft = Some(on_disk(move || draft.emptied()).await?);
         }
         Ok(())
-    }
-
-    async fn seal(self) -> Result<(), SyncError> {
-        let (staging, manifest) = (Arc::clone(self.fetcher.staging), Arc::clone(self.fetcher.manifest));
-        let (draft, batch, index) = (self.draft, self.batch, self.index);
-        let sealed = on_disk(move || {
-            let file = &manifest.files[index];
-            let mut draft = or_begin(draft, &staging, file)?;
-            draft.append(&batch)?;
-            draft.seal(file)
-        });
-        sealed.await.map_err(|error| match error {
-            SealError::Mismatch(error) => error.into(),
-            SealError::Volume(error) => error.into(),
-        })
     }
 
     fn mismatch(&self, difference: String) -> Mismatch {

@@ -3,8 +3,9 @@
 //! The contract is in `docs/contract.md`; this is how it is kept, in the order in which content flows:
 //!
 //! - [`config`], [`location`]: what to follow, where to put it, within which limits
-//! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it; [`client`] and [`body`] below them
+//! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it; [`client`], [`tls`] and [`body`] below them
 //! - [`manifest`], [`path`], [`release`]: what it says, once it is checked; what a release is known by
+//! - [`signature`]: whose word it is
 //! - [`plan`]: what the volume has already, and what is new
 //! - [`gate`]: whether it may replace what is served
 //! - [`stage`], [`fetch`]: a release is put together where nobody sees it
@@ -15,7 +16,7 @@
 //! - [`volume`]: the layout that all of these share, its lock, and what a crash leaves
 //! - [`sync`]: one sync from beginning to end; [`failure`]: why it did not end well
 //! - [`run`] (here): when to sync, with [`backoff`] and [`demand`]
-//! - [`status`], [`metrics`], [`webhook`]: what the outside is told
+//! - [`status`], [`metrics`], [`webhook`], [`progress`]: what the outside is told
 //! - [`fault`]: for tests, every place where a crash could hurt
 //! - [`scan`]: the content manager's side, `file-puller manifest DIR`
 
@@ -37,14 +38,17 @@ pub mod manifest;
 pub mod metrics;
 pub mod path;
 pub mod plan;
+pub mod progress;
 pub mod publish;
 pub mod release;
 pub mod retain;
 pub mod scan;
+pub mod signature;
 pub mod source;
 pub mod stage;
 pub mod status;
 pub mod sync;
+pub mod tls;
 pub mod verify;
 pub mod volume;
 pub mod webhook;
@@ -70,6 +74,7 @@ use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::status::Status;
 use crate::sync::{Outcome, Syncer, Verdict};
+use crate::tls::TlsPems;
 use crate::volume::{Volume, on_disk};
 use crate::webhook::Announcer;
 
@@ -85,7 +90,7 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let mut registry = admin::registry(&CONTAINER);
     let metrics = Metrics::new(&mut registry);
     let (asker, demand) = demand::channel();
-    let (syncer, release) = prepare(&config, metrics.clone()).await?;
+    let (syncer, release, trust) = prepare(&config, metrics.clone()).await?;
     let options = &config.options;
     let volume = config.volume.display().to_string();
     let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));
@@ -95,7 +100,14 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
         .serve(admin);
     let new_backoff = || Backoff::new(options.period, options.max_backoff);
     let announcer = options.webhook.clone().map(|url| {
-        Announcer::start(url, config.source.clone(), &options.transfer, new_backoff(), metrics.clone())
+        Announcer::start(
+            url,
+            config.source.clone(),
+            &options.transfer,
+            &trust,
+            new_backoff(),
+            metrics.clone(),
+        )
     });
     let announcer = announcer.transpose().or_exit(Exit::Internal)?;
     let backoff = new_backoff();
@@ -129,6 +141,7 @@ impl Puller {
             self.demand.join(&mut waiting);
             let (outcome, wait) = self.sync().await;
             waiting.answer(&self.reply(&outcome));
+            self.syncer.retain().await;
             let next_sync = Instant::now() + wait;
             waiting = loop {
                 tokio::select! {
@@ -203,10 +216,14 @@ async fn due(at: Option<Instant>) {
 /// 69 where the source is unavailable or the sync was interrupted, 74 where the volume failed, 78 where content was refused.
 pub async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut admin::registry(&CONTAINER));
-    let (mut syncer, _) = prepare(&config, metrics).await?;
+    let (mut syncer, ..) = prepare(&config, metrics).await?;
     let started = Instant::now();
     let outcome = tokio::select! {
-        outcome = syncer.sync() => outcome,
+        outcome = async {
+            let outcome = syncer.sync().await;
+            syncer.retain().await;
+            outcome
+        } => outcome,
         () = signals.shutdown.cancelled() => {
             return Err(Failure::new(Exit::Unavailable, "stopped before the sync had ended; the next start sweeps up"));
         }
@@ -224,13 +241,20 @@ pub async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
 }
 
 /// Everything that has to work before the first sync, and the release that an earlier run published.
-async fn prepare(config: &Config, metrics: Metrics) -> Result<(Syncer, Option<release::ReleaseId>), Failure> {
-    let source = Source::new(config).or_exit(Exit::Internal)?;
+async fn prepare(
+    config: &Config,
+    metrics: Metrics,
+) -> Result<(Syncer, Option<release::ReleaseId>, TlsPems), Failure> {
+    let source = Source::new(config).map_err(|error| {
+        let exit = error.exit();
+        Failure::new(exit, error.to_string())
+    })?;
+    let trust = source.trust();
     let owned = config.clone();
     let prepared = on_disk(move || {
         let volume = Volume::open(&owned.volume)?;
         let release = volume.current()?;
-        Ok((Syncer::new(&owned, source, volume, metrics)?, release))
+        Ok((Syncer::new(&owned, source, volume, metrics)?, release, trust))
     });
     prepared.await.map_err(|error: volume::VolumeError| {
         let exit = error.exit();

@@ -77,6 +77,13 @@ impl SourceUrl {
         &self.url
     }
 
+    /// Where the manifest's signature lies: beside it.
+    pub fn signature(&self) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{}", self.url.path(), crate::signature::ENDING));
+        url
+    }
+
     /// What lies there.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -9,8 +9,8 @@ use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
 use tokio::runtime::Builder;
 
-/// Threads that wait for the disk. They also hash, so a few are worth their while, and each costs memory.
-const DISK_THREADS: usize = 4;
+/// Threads that wait for the disk, and hash: one writes while another answers for it. Each costs memory of its own.
+const DISK_THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let cli: Cli = match cli::parse(&CONTAINER) {

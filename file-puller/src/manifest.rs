@@ -76,16 +76,25 @@ impl Manifest {
     /// # Errors
     /// The first field that breaks a rule, and the rule.
     pub fn parse(json: &[u8], limits: &Limits) -> Result<Self, ManifestError> {
+        check(serde_json::from_slice(json).map_err(|_| Self::malformed(json))?, limits)
+    }
+
+    /// Reads it again, this time keeping track of where it is: a good manifest should not pay for that.
+    fn malformed(json: &[u8]) -> ManifestError {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        let wire: Wire<'_> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let field = error.path().to_string();
-            match field.as_str() {
-                "." => ManifestError(error.into_inner().to_string()),
-                _ => ManifestError(format!("{field}: {}", error.into_inner())),
+        match serde_path_to_error::deserialize::<_, Wire<'_>>(&mut reader) {
+            Ok(_) => {
+                let error = reader.end().err();
+                ManifestError(error.map_or_else(|| "it is not JSON".to_owned(), |error| error.to_string()))
             }
-        })?;
-        reader.end().map_err(|error| ManifestError(error.to_string()))?;
-        check(wire, limits)
+            Err(error) => {
+                let field = error.path().to_string();
+                match field.as_str() {
+                    "." => ManifestError(error.into_inner().to_string()),
+                    _ => ManifestError(format!("{field}: {}", error.into_inner())),
+                }
+            }
+        }
     }
 
     /// The release that these files are.

@@ -23,6 +23,10 @@ pub struct Metrics {
     syncs: Family<Ended, Counter>,
     failures: Family<Failed, Counter>,
     durations: Histogram,
+    phases: Family<During, Histogram, fn() -> Histogram>,
+    retries: Family<Retried, Counter>,
+    volume_free: Gauge,
+    release_size: Gauge,
     fetched_files: Counter,
     fetched_bytes: Counter,
     reused_files: Counter,
@@ -35,6 +39,40 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct During {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Retried {
+    what: &'static str,
+}
+
+/// A part of a sync that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The manifest is fetched, checked and compared with the volume.
+    Plan,
+    /// What the volume has is linked.
+    Link,
+    /// The rest is fetched.
+    Fetch,
+    /// An archive is fetched and unpacked.
+    Unpack,
+    /// The release is synced to disk and made visible; of an archive's, what did not change is linked first.
+    Publish,
+}
+
+/// What can be asked for again within a sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The manifest, because it and what it names did not fit together.
+    Manifest,
+    /// A file, or the rest of it, because the connection broke.
+    File,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +91,10 @@ impl Metrics {
             syncs: Family::default(),
             failures: Family::default(),
             durations: Histogram::new(DURATIONS),
+            phases: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            retries: Family::default(),
+            volume_free: Gauge::default(),
+            release_size: Gauge::default(),
             fetched_files: Counter::default(),
             fetched_bytes: Counter::default(),
             reused_files: Counter::default(),
@@ -65,6 +107,14 @@ impl Metrics {
         registry.register("sync_failures", "Failed syncs by reason", metrics.failures.clone());
         let help = "How long syncs took, failed ones included";
         registry.register_with_unit("sync_duration", help, Unit::Seconds, metrics.durations.clone());
+        let help = "How long the phases of syncs took that got through them";
+        registry.register_with_unit("phase_duration", help, Unit::Seconds, metrics.phases.clone());
+        let help = "What was asked for a second time within a sync, because the first answer broke off or did not fit";
+        registry.register("retries", help, metrics.retries.clone());
+        let help = "Space that is free on the volume's file system for this user, as of the last sync that published";
+        registry.register_with_unit("volume_free", help, Unit::Bytes, metrics.volume_free.clone());
+        let help = "All files of the last release that was published";
+        registry.register_with_unit("release_size", help, Unit::Bytes, metrics.release_size.clone());
         registry.register(
             "fetched_files",
             "Files fetched from the content manager",
@@ -101,9 +151,36 @@ impl Metrics {
         }
     }
 
-    /// Counts a file that was fetched.
-    pub fn fetched(&self, bytes: u64) {
-        self.fetched_files.inc();
+    /// Notes how long a phase took that began then.
+    pub fn phase(&self, phase: Phase, began: Instant) {
+        let phase = match phase {
+            Phase::Plan => "plan",
+            Phase::Link => "link",
+            Phase::Fetch => "fetch",
+            Phase::Unpack => "unpack",
+            Phase::Publish => "publish",
+        };
+        self.phases.get_or_create(&During { phase }).observe(began.elapsed().as_secs_f64());
+    }
+
+    /// Counts what is asked for again.
+    pub fn retried(&self, retry: Retry) {
+        let what = match retry {
+            Retry::Manifest => "manifest",
+            Retry::File => "file",
+        };
+        self.retries.get_or_create(&Retried { what }).inc();
+    }
+
+    /// Notes what a new release takes, and what it leaves.
+    pub fn space(&self, release: u64, free: u64) {
+        self.release_size.set(i64::try_from(release).unwrap_or(i64::MAX));
+        self.volume_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+    }
+
+    /// Counts what was fetched.
+    pub fn fetched(&self, files: usize, bytes: u64) {
+        self.fetched_files.inc_by(files as u64);
         self.fetched_bytes.inc_by(bytes);
     }
 

@@ -43,6 +43,10 @@ pub struct Reuse {
     pub from: ReleasePath,
 }
 
+/// Reading an earlier manifest takes about as long as fetching one of so many of its files. When fewer than that are
+/// missing, they are fetched, instead of searched for in all that retention has kept.
+const LOOK_WORTH: usize = 100;
+
 /// Compares a manifest with what is on the volume.
 ///
 /// # Errors
@@ -72,7 +76,7 @@ fn sources(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Sourc
     let mut sources = Sources::default();
     // One earlier manifest is in memory at a time, the most recent first: it is the likeliest to have the most.
     for earlier in volume.complete_releases()? {
-        if wanted.is_empty() {
+        if wanted.len() * LOOK_WORTH <= manifest.files.len() {
             break;
         }
         let Some(old) = volume.manifest(&earlier).filter(|_| earlier != *id) else { continue };

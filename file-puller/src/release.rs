@@ -37,11 +37,22 @@ impl Digest {
         }
         Some(Self(bytes))
     }
+
+    /// Its 64 digits.
+    pub fn hexadecimal(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        digits
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        out.write_str(std::str::from_utf8(&self.hexadecimal()).unwrap_or_default())
     }
 }
 
@@ -52,7 +63,7 @@ impl fmt::Debug for Digest {
 }
 
 /// A file's permission bits: read, write and execute for owner, group and others, and nothing else.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileMode(u16);
 
 impl FileMode {
@@ -97,12 +108,16 @@ impl ReleaseId {
     /// The identity of these files: the first 16 hexadecimal digits of SHA-256 over their byte-wise sorted lines
     /// `<sha256> <mode> <path>\n`.
     pub fn of<'f>(files: impl Iterator<Item = (Digest, FileMode, &'f ReleasePath)>) -> Self {
-        let mut lines: Vec<_> =
-            files.map(|(digest, mode, path)| format!("{digest} {mode} {path}\n")).collect();
-        lines.sort_unstable();
+        // Digest and mode have one length each, and no path has a character below the line break: the order of the
+        // values is that of their lines, so that no line has to be kept.
+        let mut files: Vec<_> = files.collect();
+        files.sort_unstable();
         let mut hasher = Sha256::new();
-        for line in &lines {
-            hasher.update(line);
+        for (digest, mode, path) in files {
+            hasher.update(digest.hexadecimal());
+            hasher.update(format!(" {mode} "));
+            hasher.update(path.as_str());
+            hasher.update(b"\n");
         }
         let mut id = Digest::of(hasher).to_string();
         id.truncate(16);

@@ -15,31 +15,52 @@ use sha2::{Digest as _, Sha256};
 use crate::config::ManifestOf;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
+use crate::progress::{Audience, Progress};
 use crate::release::{Digest, FileMode};
+use crate::signature::{self, SigningKey};
 
-/// The top-level file that is left out: it is where the manifest itself goes, and no file can hold its own digest.
-const ITSELF: &str = "manifest.json";
+/// The top-level files that are left out: the manifest itself goes there, and no file can hold its own digest; nor its signature.
+const ITSELF: [&str; 2] = ["manifest.json", "manifest.json.sig"];
 
 /// Describes the directory, to a file or to standard output.
 ///
 /// # Errors
 /// Exit code 74 where a file cannot be read or the manifest not written, 78 where something cannot be part of a release.
 pub fn run(arguments: &ManifestOf) -> Result<(), Failure> {
+    let key = arguments.sign.as_deref().map(SigningKey::read).transpose();
+    let key = key.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     let manifest = scan(&arguments.directory, arguments.output.as_deref())?;
-    match &arguments.output {
-        None => {
-            let mut out = io::BufWriter::new(io::stdout().lock());
-            let written = manifest.write(&mut out).and_then(|()| out.flush());
-            written.map_err(|error| io_failure("write", Path::new("standard output"), &error))
-        }
-        Some(path) => replace(path, &manifest).map_err(|error| io_failure("write", path, &error)),
+    let mut json = Vec::new();
+    manifest.write(&mut json).map_err(|error| io_failure("write", Path::new("the manifest"), &error))?;
+    let Some(path) = &arguments.output else {
+        let written = io::stdout().lock().write_all(&json);
+        return written.map_err(|error| io_failure("write", Path::new("standard output"), &error));
+    };
+    if let Some(key) = key {
+        // Before the manifest: a puller that sees one of the two new asks again, and is in time for the other.
+        let signature = signature_of(path);
+        replace(&signature, key.sign(&json).as_bytes())
+            .map_err(|error| io_failure("write", &signature, &error))?;
     }
+    replace(path, &json).map_err(|error| io_failure("write", path, &error))
+}
+
+/// Where a manifest's signature goes.
+fn signature_of(manifest: &Path) -> PathBuf {
+    let mut name = manifest.as_os_str().to_owned();
+    name.push(signature::ENDING);
+    name.into()
 }
 
 fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
     // The output may lie in the directory under any name, and from an earlier run.
-    let output = output.and_then(|path| fs::canonicalize(path).ok());
+    let outputs: Vec<PathBuf> = output
+        .into_iter()
+        .flat_map(|path| [path.to_owned(), signature_of(path)])
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
     let mut files = Vec::new();
+    let mut progress = Progress::begin(Audience::Terminal, 0);
     let mut open = vec![directory.to_owned()];
     while let Some(at) = open.pop() {
         let entries = fs::read_dir(&at).map_err(|error| io_failure("read", &at, &error))?;
@@ -55,9 +76,10 @@ fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
                     path.display()
                 );
                 return Err(Failure::new(Exit::Refused, reason));
-            } else if path != directory.join(ITSELF)
-                && (output.is_none() || fs::canonicalize(&path).ok() != output)
+            } else if ITSELF.iter().all(|name| path != directory.join(name))
+                && (outputs.is_empty() || !fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path)))
             {
+                progress.read();
                 files.push(describe(directory, &path)?);
             }
         }
@@ -102,14 +124,13 @@ fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {
 }
 
 /// A reader sees the manifest before or the manifest after, never a part of it.
-fn replace(path: &Path, manifest: &Manifest) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
-    let written = File::create(&temporary).and_then(|file| {
-        let mut out = io::BufWriter::new(file);
-        manifest.write(&mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
         fs::rename(&temporary, path)
     });
     if written.is_err() {

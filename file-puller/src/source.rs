@@ -14,10 +14,12 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 
 use crate::body::{Body, EntityTag, Pace};
-use crate::client::{causes, client_for, within_origin};
-use crate::config::Config;
+use crate::client::{ClientError, causes, client_for, within_origin};
+use crate::config::{Config, Transfer};
 use crate::credentials::{Credential, CredentialError, Login};
 use crate::location::{self, SourceUrl};
+use crate::signature;
+use crate::tls::{TlsFiles, TlsPems};
 use crate::volume::on_disk;
 
 /// A content manager.
@@ -29,6 +31,10 @@ pub struct Source {
     pace: Pace,
     login: Login,
     credential: Option<Credential>,
+    transfer: Transfer,
+    tls: TlsFiles,
+    /// What the client was made with.
+    pems: TlsPems,
 }
 
 /// The answer to a request for the rest of a file.
@@ -113,28 +119,31 @@ impl Source {
     /// Prepares to talk to the content manager; nothing is sent yet.
     ///
     /// # Errors
-    /// Where the TLS configuration cannot be built.
-    pub fn new(config: &Config) -> Result<Self, reqwest::Error> {
-        let (url, transfer) = (config.source.clone(), &config.options.transfer);
-        let mut headers = HeaderMap::new();
-        // Sizes and digests are of the files themselves, not of a compressed form of them.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        let client = client_for(url.url(), transfer)?
-            .default_headers(headers)
-            .redirect(Policy::custom(within_origin))
-            .pool_max_idle_per_host(transfer.concurrency);
+    /// Where TLS cannot be set up, or a file that it needs is not there.
+    pub fn new(config: &Config) -> Result<Self, ClientError> {
+        let (url, transfer) = (config.source.clone(), config.options.transfer);
         let login = config.options.credentials.login();
         if url.url().scheme() == "http" && !matches!(login, Login::Anonymous) {
             tracing::warn!(source = %url, "credentials go over http:// in the clear; use https:// outside of a trusted network");
         }
+        let tls = config.options.tls.clone();
+        let pems = tls.read()?;
         Ok(Self {
-            client: client.build()?,
+            client: client(&url, &transfer, &pems)?,
             url,
             largest_manifest: config.options.limits.manifest,
             pace: Pace { least: transfer.min_throughput, grace: transfer.read_timeout },
             login,
             credential: None,
+            transfer,
+            tls,
+            pems,
         })
+    }
+
+    /// What TLS trusts, for others who speak it.
+    pub fn trust(&self) -> TlsPems {
+        self.pems.clone().anonymous()
     }
 
     /// What is followed.
@@ -142,13 +151,20 @@ impl Source {
         &self.url
     }
 
-    /// Reads the credential's file again, as each sync does first: tokens are rotated under a running Pod.
+    /// Reads the credentials' files again, as each sync does first: they are rotated under a running Pod.
     ///
     /// # Errors
-    /// Where the file cannot be read or holds nothing that can be sent.
-    pub async fn renew_credential(&mut self) -> Result<(), CredentialError> {
-        let login = self.login.clone();
-        self.credential = on_disk(move || login.read()).await?;
+    /// Where one cannot be read or holds nothing that can be sent.
+    pub async fn renew_credential(&mut self) -> Result<(), ClientError> {
+        let (login, tls) = (self.login.clone(), self.tls.clone());
+        let read = on_disk(move || Ok::<_, CredentialError>((login.read()?, tls.read()?)));
+        let (credential, pems) = read.await?;
+        self.credential = credential;
+        if pems != self.pems {
+            self.client = client(&self.url, &self.transfer, &pems)?;
+            self.pems = pems;
+            tracing::info!("certificates have changed, so the next connections use the new ones");
+        }
         Ok(())
     }
 
@@ -202,6 +218,23 @@ impl Source {
         Ok(json)
     }
 
+    /// Asks for the manifest's signature.
+    ///
+    /// # Errors
+    /// Where it is not in the answer, or is too long to be one.
+    pub async fn signature(&self, freshness: Freshness) -> Result<(Url, Vec<u8>), SourceError> {
+        let url = self.url.signature();
+        let mut body = self.file(url.clone(), freshness).await?;
+        let mut signature = Vec::new();
+        while let Some(chunk) = body.chunk().await? {
+            signature.extend_from_slice(&chunk);
+            if signature.len() as u64 > signature::LARGEST {
+                break;
+            }
+        }
+        Ok((url, signature))
+    }
+
     /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].
     ///
     /// # Errors
@@ -252,6 +285,17 @@ impl Source {
     fn body(&self, response: Response, url: Url) -> Body {
         Body::new(response, url, self.pace)
     }
+}
+
+fn client(url: &SourceUrl, transfer: &Transfer, pems: &TlsPems) -> Result<Client, ClientError> {
+    let mut headers = HeaderMap::new();
+    // Sizes and digests are of the files themselves, not of a compressed form of them.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let client = client_for(url.url(), transfer, pems)?
+        .default_headers(headers)
+        .redirect(Policy::custom(within_origin))
+        .pool_max_idle_per_host(transfer.concurrency);
+    Ok(client.build()?)
 }
 
 async fn send(request: RequestBuilder, url: &Url, freshness: Freshness) -> Result<Response, SourceError> {

@@ -17,7 +17,7 @@ use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
 use crate::release::{Digest, FileMode, ReleaseId};
-use crate::volume::{DIRECTORY, Doing as _, STAGING, Volume, VolumeError, manifest_name};
+use crate::volume::{DIRECTORY, Doing as _, RELEASES, STAGING, Volume, VolumeError, manifest_name};
 
 /// A release that nobody sees yet.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ const LINK: &str = "link";
 /// One file that is being written.
 #[derive(Debug)]
 pub struct Draft {
-    name: String,
+    path: ReleasePath,
+    volume: Arc<Volume>,
     file: File,
     hasher: Sha256,
     written: u64,
@@ -132,7 +133,7 @@ impl Staging {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
-        Draft::create(&self.tree, path, format!("{path} of release {} on {}", self.id, self.volume))
+        Draft::create(&self.tree, path, &self.volume)
     }
 }
 
@@ -165,7 +166,7 @@ impl Incoming {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
-        Draft::create(&self.tree, path, format!("{path} on {}", self.volume))
+        Draft::create(&self.tree, path, &self.volume)
     }
 
     /// Now that all files are there, they are a release.
@@ -183,10 +184,11 @@ impl Incoming {
 }
 
 impl Draft {
-    fn create(tree: &OwnedFd, path: &ReleasePath, name: String) -> Result<Self, VolumeError> {
-        let file = create(tree, path.as_str()).doing(|| format!("make {name}"))?;
+    fn create(tree: &OwnedFd, path: &ReleasePath, volume: &Arc<Volume>) -> Result<Self, VolumeError> {
+        let file = create(tree, path.as_str()).doing(|| format!("make {path} on {volume}"))?;
         fault::point();
-        Ok(Self { name, file: file.into(), hasher: Sha256::new(), written: 0 })
+        let (path, volume) = (path.clone(), Arc::clone(volume));
+        Ok(Self { path, volume, file: file.into(), hasher: Sha256::new(), written: 0 })
     }
 
     /// Adds bytes, and hashes them.
@@ -196,7 +198,7 @@ impl Draft {
     pub fn append(&mut self, chunks: &[Bytes]) -> Result<(), VolumeError> {
         for chunk in chunks {
             self.hasher.update(chunk);
-            self.file.write_all(chunk).doing(|| format!("write {}", self.name))?;
+            self.file.write_all(chunk).doing(|| format!("write {} on {}", self.path, self.volume))?;
             self.written += chunk.len() as u64;
             fault::point();
         }
@@ -209,7 +211,7 @@ impl Draft {
     /// Where the volume refuses.
     pub fn emptied(mut self) -> Result<Self, VolumeError> {
         let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
-        emptied.doing(|| format!("empty {}", self.name))?;
+        emptied.doing(|| format!("empty {} on {}", self.path, self.volume))?;
         Ok(Self { hasher: Sha256::new(), written: 0, ..self })
     }
 
@@ -219,7 +221,7 @@ impl Draft {
     /// Where the volume refuses.
     pub fn keep(self, mode: FileMode) -> Result<(u64, Digest), VolumeError> {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.bits()))
-            .doing(|| format!("set the mode of {}", self.name))?;
+            .doing(|| format!("set the mode of {} on {}", self.path, self.volume))?;
         Ok((self.written, Digest::of(self.hasher)))
     }
 
@@ -239,6 +241,22 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// Replaces the manifest of a published release by another of the same content.
+///
+/// # Errors
+/// Where the volume refuses.
+pub fn replace_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<(), VolumeError> {
+    volume.sweep_staging()?;
+    write_manifest(volume, id, manifest)?;
+    let name = manifest_name(id);
+    let doing = || format!("replace {volume}/{RELEASES}/{name}");
+    // It says how old content may be that is accepted after a power cut, too.
+    rustix::fs::syncfs(volume.root()).doing(doing)?;
+    rustix::fs::renameat(volume.staging(), &name, volume.releases(), &name).doing(doing)?;
+    fault::point();
+    rustix::fs::fsync(volume.releases()).doing(doing)
 }
 
 fn write_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<(), VolumeError> {

@@ -1,37 +1,35 @@
-//! One sync from beginning to end: ask, plan, stage, publish, retain.
+//! One sync from beginning to end: ask, plan, stage, publish.
 //!
 //! [`Syncer::sync`] either leaves the volume in step with the content manager and says how, or leaves what was published as it
 //! was and says why. Dropping it half-way is as good as a crash: whatever was staged is swept by the next one.
 
+mod arrivals;
+mod authority;
 mod repair;
+mod reuse;
 mod unpacked;
 
-use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-
+use self::authority::Authority;
+use self::reuse::link;
 use crate::body::Body;
 use crate::config::{Config, Limits, Unpacking};
 use crate::failure::SyncError;
-use crate::fetch::Fetcher;
 use crate::gate::Gates;
 use crate::location::Kind;
 use crate::manifest::Manifest;
-use crate::metrics::Metrics;
-use crate::path::ReleasePath;
+use crate::metrics::{Metrics, Phase, Retry};
 use crate::plan::{Plan, Sources, plan};
+use crate::progress::Audience;
 use crate::publish::{point_at, publish};
-use crate::release::ReleaseId;
+use crate::release::{Digest, ReleaseId};
 use crate::retain::Retained;
+use crate::signature::SignatureError;
 use crate::source::{Freshness, Source, Validator};
 use crate::stage::Staging;
 use crate::volume::{Volume, VolumeError, on_disk};
-
-/// How often a long sync says how far it is.
-const PROGRESS: Duration = Duration::from_secs(2);
 
 /// How a sync ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +83,13 @@ pub struct Syncer {
     volume: Arc<Volume>,
     limits: Limits,
     unpacking: Unpacking,
+    /// What the archive has to be.
+    digest: Option<Digest>,
+    /// Who has to have signed the manifest.
+    authority: Option<Authority>,
     gates: Gates,
     concurrency: usize,
+    audience: Audience,
     retained: Retained,
     metrics: Metrics,
     /// The release that is served as far as we know.
@@ -122,8 +125,11 @@ impl Syncer {
             volume,
             limits,
             unpacking,
+            digest: options.authenticity.digest,
+            authority: options.authenticity.public_key.clone().map(Authority::new),
             gates,
             concurrency,
+            audience: if options.once { Audience::Terminal } else { Audience::Log },
             retained,
             metrics,
             known: None,
@@ -139,8 +145,9 @@ impl Syncer {
         let outcome = match self.attempt(Freshness::Cached).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
-            Err(SyncError::Mismatch(mismatch)) => {
-                tracing::info!(%mismatch, "fetching the manifest again");
+            Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
+                tracing::info!(%error, "fetching the manifest again");
+                self.metrics.retried(Retry::Manifest);
                 self.attempt(Freshness::Revalidated).await
             }
             outcome => outcome,
@@ -152,7 +159,6 @@ impl Syncer {
                 tracing::warn!(%error, "space is not given back yet");
             }
         }
-        self.retain().await;
         outcome
     }
 
@@ -174,7 +180,9 @@ impl Syncer {
                 self.follow_archive(opened.body, compression, current.clone()).await?
             }
         };
-        if let Outcome::Published(_) = outcome {
+        if let Outcome::Published(publication) = &outcome {
+            let volume = Arc::clone(&self.volume);
+            self.metrics.space(publication.bytes, on_disk(move || volume.free()).await?);
             self.retained.published(&id, current, Instant::now());
         }
         self.published = Some(id.clone());
@@ -183,12 +191,16 @@ impl Syncer {
     }
 
     async fn follow_manifest(
-        &self,
+        &mut self,
         body: Body,
         current: Option<ReleaseId>,
         freshness: Freshness,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let began = Instant::now();
         let json = self.source.read_manifest(body).await?;
+        if let Some(authority) = &self.authority {
+            authority.check(&self.source, &json, freshness).await?;
+        }
         let (volume, limits, base) = (Arc::clone(&self.volume), self.limits, self.source.url().clone());
         let gates = self.gates.clone();
         let (id, manifest, plan) = on_disk(move || {
@@ -198,16 +210,23 @@ impl Syncer {
             let id = manifest.id();
             let plan = plan(&volume, &id, &manifest)?;
             if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, current.and_then(|id| volume.manifest(&id)).as_ref())?;
+                gates.check(&manifest, || current.and_then(|id| volume.manifest(&id)))?;
             }
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
         .await?;
+        if let Some(authority) = &self.authority {
+            authority.check_age(&self.volume, &manifest).await?;
+        }
+        self.metrics.phase(Phase::Plan, began);
         let outcome = match plan {
             Plan::InStep => Outcome::Unchanged(id.clone()),
             Plan::PointBack => self.point_back(&id, &manifest).await?,
             Plan::Stage(sources) => self.stage_and_publish(&id, &manifest, sources, freshness).await?,
         };
+        if let Some(authority) = &mut self.authority {
+            authority.accepted(&self.volume, &id, &manifest).await?;
+        }
         Ok((id, outcome))
     }
 
@@ -224,6 +243,7 @@ impl Syncer {
         sources: Sources,
         freshness: Freshness,
     ) -> Result<Outcome, SyncError> {
+        let began = Instant::now();
         let (volume, release, files) = (Arc::clone(&self.volume), id.clone(), Arc::clone(manifest));
         let (staging, to_fetch) = on_disk(move || {
             let staging = Staging::begin(volume, release, &files)?;
@@ -231,42 +251,18 @@ impl Syncer {
             Ok::<_, VolumeError>((Arc::new(staging), to_fetch))
         })
         .await?;
+        self.metrics.phase(Phase::Link, began);
         let publication = self.publication(id, manifest, &to_fetch);
         let (volume, needed, min_free) =
             (Arc::clone(&self.volume), publication.fetched_bytes, self.limits.min_free);
         on_disk(move || volume.has_room_for(needed, min_free)).await?;
+        let began = Instant::now();
         self.fetch_all(&staging, manifest, to_fetch, freshness).await?;
+        self.metrics.phase(Phase::Fetch, began);
+        let began = Instant::now();
         on_disk(move || publish(&staging)).await?;
+        self.metrics.phase(Phase::Publish, began);
         Ok(Outcome::Published(publication))
-    }
-
-    async fn fetch_all(
-        &self,
-        staging: &Arc<Staging>,
-        manifest: &Arc<Manifest>,
-        files: Vec<usize>,
-        freshness: Freshness,
-    ) -> Result<(), SyncError> {
-        let total = files.len();
-        let mut done: usize = 0;
-        let mut said = Instant::now();
-        tracing::info!(release = %staging.id(), to_fetch = total, of = manifest.files.len(), "staging");
-        let fetcher = Fetcher { source: &self.source, staging, manifest, freshness };
-        let mut arriving = stream::iter(files)
-            .map(|index| async move {
-                fetcher.fetch(index).await?;
-                Ok::<_, SyncError>(manifest.files[index].size)
-            })
-            .buffer_unordered(self.concurrency);
-        while let Some(bytes) = arriving.try_next().await? {
-            done += 1;
-            self.metrics.fetched(bytes);
-            if said.elapsed() >= PROGRESS {
-                tracing::info!(release = %staging.id(), fetched = done, of = total, "staging");
-                said = Instant::now();
-            }
-        }
-        Ok(())
     }
 
     fn publication(&self, id: &ReleaseId, manifest: &Manifest, fetched: &[usize]) -> Publication {
@@ -281,7 +277,9 @@ impl Syncer {
     }
 
     /// Removes the old releases whose time has come. A failure costs space, not content: it is said, and tried again.
-    async fn retain(&mut self) {
+    ///
+    /// After each sync, and no part of it: nobody who asked for a sync should wait for it.
+    pub async fn retain(&mut self) {
         for id in self.retained.due(Instant::now()) {
             let (volume, old) = (Arc::clone(&self.volume), id.clone());
             match on_disk(move || volume.remove(&old)).await {
@@ -294,29 +292,4 @@ impl Syncer {
         }
         self.metrics.old_releases(self.retained.len());
     }
-}
-
-/// How a file that is on the volume becomes one of the staged release: [`Staging::reuse`] or [`Staging::replace`].
-type Link = fn(&Staging, BorrowedFd<'_>, &ReleasePath, &ReleasePath) -> io::Result<()>;
-
-/// Links what is on the volume into the staging tree, and returns the files for which that did not do.
-fn link(
-    staging: &Staging,
-    sources: Sources,
-    manifest: &Manifest,
-    link: Link,
-) -> Result<Vec<usize>, VolumeError> {
-    let Sources { reuse, mut fetch } = sources;
-    for (release, files) in reuse {
-        let tree = staging.volume().open_release(&release)?;
-        for file in files {
-            let to = &manifest.files[file.file].path;
-            if let Err(error) = link(staging, tree.as_fd(), &file.from, to) {
-                // Too many links on one file, or a file of another owner: the content manager has it too.
-                tracing::debug!(path = %to, %release, %error, "cannot be linked, so it is a copy");
-                fetch.push(file.file);
-            }
-        }
-    }
-    Ok(fetch)
 }

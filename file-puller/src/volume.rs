@@ -201,14 +201,22 @@ impl Volume {
     /// # Errors
     /// Where they do not, with both numbers.
     pub fn has_room_for(&self, bytes: u64, min_free: u64) -> Result<(), VolumeError> {
-        let stat = rustix::fs::fstatvfs(&self.root).doing(|| format!("ask how much space {self} has"))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = self.free()?;
         if bytes.saturating_add(min_free) <= free {
             return Ok(());
         }
         let [bytes, free, min_free] = [bytes, free, min_free].map(bytesize::ByteSize);
         let cause = format!("it has {free} free, and --min-free {min_free} of that is to stay free");
         Err(io::Error::new(io::ErrorKind::StorageFull, cause)).doing(|| format!("stage {bytes} on {self}"))
+    }
+
+    /// How many bytes a user without privileges can still write.
+    ///
+    /// # Errors
+    /// Where the file system does not say.
+    pub fn free(&self) -> Result<u64, VolumeError> {
+        let stat = rustix::fs::fstatvfs(&self.root).doing(|| format!("ask how much space {self} has"))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn names(&self, ours: impl Fn(&str) -> Option<ReleaseId>) -> Result<Vec<ReleaseId>, VolumeError> {

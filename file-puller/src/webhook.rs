@@ -15,11 +15,12 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
-use crate::client::{causes, client_for};
+use crate::client::{ClientError, causes, client_for};
 use crate::config::Transfer;
 use crate::location::SourceUrl;
 use crate::metrics::Metrics;
 use crate::release::ReleaseId;
+use crate::tls::TlsPems;
 
 /// Where to tell it.
 #[derive(Clone)]
@@ -83,10 +84,12 @@ impl Announcer {
         url: WebhookUrl,
         source: SourceUrl,
         transfer: &Transfer,
+        tls: &TlsPems,
         backoff: Backoff,
         metrics: Metrics,
-    ) -> Result<Self, reqwest::Error> {
-        let client = client_for(&url.0, transfer)?.redirect(reqwest::redirect::Policy::none()).build()?;
+    ) -> Result<Self, ClientError> {
+        let client =
+            client_for(&url.0, transfer, tls)?.redirect(reqwest::redirect::Policy::none()).build()?;
         let (newest, told) = watch::channel(None);
         let delivery = Delivery { client, url, source, metrics, backoff };
         let task = AbortOnDropHandle::new(tokio::spawn(delivery.deliver_newest(told)));

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Outcome, Publication, Syncer, link};
+use super::reuse::link;
+use super::{Outcome, Publication, Syncer};
+use std::time::Instant;
+
 use crate::archive::unpack;
 use crate::body::Body;
 use crate::failure::SyncError;
 use crate::feed::{feed, pump};
 use crate::inflate::Compression;
 use crate::manifest::Manifest;
+use crate::metrics::Phase;
 use crate::plan::{Plan, plan};
 use crate::publish::publish;
 use crate::release::ReleaseId;
@@ -22,13 +26,16 @@ impl Syncer {
         compression: Compression,
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let began = Instant::now();
         let (incoming, manifest, wire_bytes) = self.unpack(body, compression).await?;
+        self.metrics.phase(Phase::Unpack, began);
+        let began = Instant::now();
         let (volume, gates) = (Arc::clone(&self.volume), self.gates.clone());
         let (id, manifest, plan) = on_disk(move || {
             let id = manifest.id();
             let plan = plan(&volume, &id, &manifest)?;
             if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, current.and_then(|id| volume.manifest(&id)).as_ref())?;
+                gates.check(&manifest, || current.and_then(|id| volume.manifest(&id)))?;
             }
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
@@ -44,7 +51,9 @@ impl Syncer {
                     publish(&staging)?;
                     Ok::<_, VolumeError>(new)
                 });
-                let publication = self.publication(&id, &manifest, &new.await?);
+                let new = new.await?;
+                self.metrics.phase(Phase::Publish, began);
+                let publication = self.publication(&id, &manifest, &new);
                 Outcome::Published(Publication { fetched_bytes: wire_bytes, ..publication })
             }
         };
@@ -66,12 +75,12 @@ impl Syncer {
         let (sender, receiver) = feed();
         let (volume, limits, unpacking) = (Arc::clone(&self.volume), self.limits, self.unpacking);
         let unpacking_thread = on_disk(move || unpack(volume, receiver, compression, &limits, &unpacking));
-        let arriving = pump(body, sender, self.unpacking.max_archive_size);
+        let arriving = pump(body, sender, self.unpacking.max_archive_size, self.digest);
         let (arrived, unpacked) = tokio::join!(arriving, unpacking_thread);
         // Where the connection broke, that the archive is incomplete is only its consequence.
         let wire_bytes = arrived?;
         let (incoming, manifest) = unpacked?;
-        self.metrics.fetched(wire_bytes);
+        self.metrics.fetched(1, wire_bytes);
         Ok((incoming, manifest, wire_bytes))
     }
 }

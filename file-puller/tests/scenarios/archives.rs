@@ -309,3 +309,24 @@ fn tar_that_is_none() {
     refused("site.tar.gz", b"<html>Welcome to nginx!</html>".to_vec(), "");
     refused("site.tar", vec![0; 1024], "it holds no file");
 }
+
+#[test]
+fn archive_of_a_digest() {
+    let archive = gzip(&tar(&site(SITE)));
+    let right = format!("sha256:{}", sha256(&archive));
+    let wrong = format!("sha256:{}", sha256(b"another"));
+    let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar.gz", archive));
+    let (code, stderr) = once(&url, &volume.path(), &["--digest", &wrong, "--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert!(stderr.contains(&right[7..]) && stderr.contains(&wrong), "{stderr}");
+    volume.assert_nothing_written();
+    let (code, stderr) = once(&url, &volume.path(), &["--digest", &right]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(volume.tree(), site(SITE));
+    for (url, flag, value) in
+        [(&*url, "--digest", "sha256:x"), ("http://x/manifest.json", "--digest", &right)]
+    {
+        assert_eq!(once(url, &volume.path(), &[flag, value]).0, 64, "{value}");
+    }
+    assert_eq!(once(&url, &volume.path(), &["--public-key", "x"]).0, 64, "an archive has no signature");
+}

@@ -31,8 +31,9 @@ fn once_unreachable() {
     let (code, stderr) = once(&manager.url(), &volume.path(), &["--log-level", "error"]);
     assert_eq!((code, stderr.lines().count()), (69, 1), "{stderr}");
     assert!(stderr.contains("it answers 503 Service Unavailable"), "{stderr}");
-    let url = manager.url();
+    let (url, addr) = (manager.url(), manager.upstream.addr());
     drop(manager);
+    wait_until("nobody listens there", || std::net::TcpStream::connect(addr).is_err());
     let (code, stderr) = once(&url, &volume.path(), &["--log-level", "error"]);
     assert_eq!((code, stderr.lines().count()), (69, 1), "{stderr}");
     assert!(stderr.contains(&url) && stderr.contains("Connection refused"), "{stderr}");

@@ -18,6 +18,8 @@ mod releases;
 mod repairs;
 mod requests;
 mod secrets;
+mod signatures;
+mod tls;
 mod transfers;
 mod unavailable;
 mod volume;

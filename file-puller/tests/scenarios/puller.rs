@@ -139,8 +139,13 @@ pub(crate) fn start(manager: &ContentManager, volume: &Volume, flags: &[&str]) -
 
 /// A puller with the test's own `--period`.
 pub(crate) fn start_with_period(manager: &ContentManager, volume: &Volume, flags: &[&str]) -> Process {
-    let (url, path) = (manager.url(), volume.path());
-    let mut all = vec!["--source", &url, "--volume", path.to_str().expect("UTF-8"), "--log-level", "debug"];
+    start_from(&manager.url(), volume, flags)
+}
+
+/// A puller of a source at another URL than the content manager's own.
+pub(crate) fn start_from(url: &str, volume: &Volume, flags: &[&str]) -> Process {
+    let path = volume.path();
+    let mut all = vec!["--source", url, "--volume", path.to_str().expect("UTF-8"), "--log-level", "debug"];
     all.extend(flags);
     Process::start(BINARY, all)
 }

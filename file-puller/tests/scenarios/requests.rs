@@ -102,3 +102,70 @@ fn first_sync_answers_who_asks_before_it() {
     assert_eq!(try_sync(&process).status(), 200);
     assert_eq!(volume.tree(), manager.site().files);
 }
+
+/// What changes state is for neighbours in the Pod. From the machine's own address on its network, a request is not.
+#[test]
+fn post_from_other_address() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut command = std::process::Command::new(crate::puller::BINARY);
+    command.args(["--source", &manager.url(), "--period", "1h", "--admin-addr", "0.0.0.0:0"]);
+    command.args(["--log-format", "json", "--volume"]).arg(volume.path());
+    let process = testkit::Process::start_as_is(command);
+    let port = process.addr("admin").port();
+    wait_until("the first sync", || volume.current().is_some());
+    let asked = manager.asked().len();
+    // Choosing a route sends nothing. A machine without a network has only loopback, where everything else is tested.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let own = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    if let Ok(own) = own
+        && !own.ip().is_loopback()
+    {
+        let addr = std::net::SocketAddr::new(own.ip(), port);
+        let answer = request(addr, "POST", "/sync", &[]);
+        assert_eq!((answer.status(), answer.text().contains("localhost")), (403, true), "{}", answer.text());
+        assert_eq!(get(addr, "/readyz").status(), 200, "probes come from there");
+    }
+    assert_eq!(manager.asked().len(), asked);
+    assert_eq!(request(([127, 0, 0, 1], port).into(), "POST", "/sync", &[]).status(), 200);
+    assert_eq!(manager.asked().len(), asked + 1);
+}
+
+#[test]
+fn proxy_from_the_environment() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    manager.fault(|request, site| {
+        let path = request.target().strip_prefix("http://content.example").expect("through the proxy");
+        let mut direct = request.clone();
+        direct.start = format!("GET {path} HTTP/1.1");
+        Some(site.answer(&direct))
+    });
+    let mut command = std::process::Command::new(crate::puller::BINARY);
+    command.args(["--once", "--source", "http://content.example/site/manifest.json", "--volume"]);
+    command.arg(volume.path()).env("HTTP_PROXY", manager.upstream.url("")).env_remove("NO_PROXY");
+    let mut process = testkit::Process::start_as_is(command);
+    assert!(process.wait().success(), "{}", process.stderr());
+    assert_eq!(volume.tree(), manager.site().files);
+}
+
+#[test]
+fn metrics_say_what_a_sync_took() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let process = start_in_step(&manager, &volume, &[]);
+    manager.put("index.html", "new");
+    publishes(&process, &volume, &manager);
+    let value = |name: &str| metric(&process, &format!("file_puller_{name}"));
+    for phase in ["plan", "link", "fetch", "publish"] {
+        // `plan` also of the sync that asked and was told of the change.
+        assert!(value(&format!("phase_duration_seconds_count{{phase=\"{phase}\"}}")) >= 2.0, "{phase}");
+    }
+    assert!((value("release_size_bytes") - 6.0).abs() < 0.1);
+    assert!(value("volume_free_bytes") > 0.0);
+    assert!((value("fetched_files_total") - 3.0).abs() < 0.1);
+    assert!((value("reused_files_total") - 1.0).abs() < 0.1);
+    // A file that is not what the manifest says: asked for again, in vain.
+    manager.fault(|request, _| request.target().ends_with("css").then(|| Answer::new(200, "x{}")));
+    manager.put("css/site.css", "b{}");
+    assert_eq!(try_sync(&process).json()["reason"], "mismatch");
+    assert!((value("retries_total{what=\"manifest\"}") - 1.0).abs() < 0.1);
+    assert!((value("sync_failures_total{reason=\"mismatch\"}") - 1.0).abs() < 0.1);
+}

@@ -150,10 +150,7 @@ fn disk_full_while_staging() {
     let answer = crate::puller::try_sync(&process);
     assert_eq!((answer.status(), answer.json()["reason"].as_str()), (500, Some("volume")));
     let error = answer.json()["error"].as_str().expect("an error").to_owned();
-    assert!(
-        error.starts_with("cannot write large of release ") && error.contains("File too large"),
-        "{error}"
-    );
+    assert!(error.starts_with("cannot write large on ") && error.contains("File too large"), "{error}");
     assert_eq!((volume.tree(), volume.current()), before);
     assert_eq!(volume.staging(), [] as [&str; 0], "the space is given back");
     manager.remove("large");
@@ -170,6 +167,33 @@ fn disk_too_small_for_the_release() {
     assert!(stderr.contains("free") && stderr.contains("--min-free"), "{stderr}");
     assert_eq!(manager.asked(), ["/site/manifest.json"], "nothing is fetched that does not fit");
     volume.assert_nothing_written();
+}
+
+/// In a mount namespace of the test's own, where the kernel lets everybody have one. A file system that takes no new names from
+/// anybody is there everywhere.
+#[test]
+fn volume_read_only() {
+    let (code, stderr) = once("http://127.0.0.1:1/manifest.json", "/proc/volume".as_ref(), &[]);
+    assert_eq!(code, 74, "{stderr}");
+    assert!(stderr.contains("cannot make the volume /proc/volume"), "{stderr}");
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    assert_eq!(once(&manager.url(), &volume.path(), &[]).0, 0);
+    let before = volume.snapshot();
+    manager.put("index.html", "new");
+    let mut unshare = std::process::Command::new("unshare");
+    if !unshare.args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let mut command = std::process::Command::new("unshare");
+    let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+    command.args(["-rm", "sh", "-c", script]).arg(volume.path()).arg(BINARY);
+    command.args(["--source", &manager.url(), "--period", "1h", "--volume"]).arg(volume.path());
+    let process = testkit::Process::start_command(command);
+    let answer = crate::puller::try_sync(&process);
+    assert_eq!((answer.status(), answer.json()["reason"].as_str()), (500, Some("volume")));
+    assert!(answer.text().contains("Read-only file system"), "{}", answer.text());
+    assert_eq!(crate::puller::readyz(&process).status(), 200, "the last good release stays");
+    assert_eq!(volume.snapshot(), before);
 }
 
 /// What the umask takes away, readers under another user would miss.

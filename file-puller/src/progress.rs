@@ -1,0 +1,76 @@
+//! How far a long piece of work is: a bar for somebody who waits at a terminal, else a line in the log now and then.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::release::ReleaseId;
+
+/// How often the log says how far a sync is.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Who is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever reads the log of a container.
+    Log,
+    /// Whoever has started the command and waits for it; the log, if that is not at a terminal.
+    Terminal,
+}
+
+/// One piece of work that is under way.
+#[derive(Debug)]
+pub struct Progress {
+    total: usize,
+    done: usize,
+    said: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Begins with so many files ahead.
+    pub fn begin(audience: Audience, total: usize) -> Self {
+        let bar = match audience {
+            Audience::Log => None,
+            // Hidden means that stderr is no terminal.
+            Audience::Terminal => Some(bar(total)).filter(|bar| !bar.is_hidden()),
+        };
+        Self { total, done: 0, said: Instant::now(), bar }
+    }
+
+    /// Notes that more files of this release were fetched.
+    pub fn fetched(&mut self, files: usize, release: &ReleaseId) {
+        self.done += files;
+        if let Some(bar) = &self.bar {
+            bar.inc(files as u64);
+        } else if self.said.elapsed() >= PERIOD {
+            tracing::info!(%release, fetched = self.done, of = self.total, "staging");
+            self.said = Instant::now();
+        }
+    }
+
+    /// Notes that another file was read, of nobody knows how many.
+    pub fn read(&mut self) {
+        self.done += 1;
+        if let Some(bar) = &self.bar {
+            bar.inc_length(1);
+            bar.inc(1);
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// The terminal then shows what the command has to say, and not how it came to that.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} files, {elapsed}, {per_sec}");
+    let bar = ProgressBar::new(total as u64);
+    // The template is a constant, and one that does not parse would only leave the default.
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}
