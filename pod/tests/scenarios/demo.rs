@@ -6,15 +6,15 @@ use std::time::Duration;
 use pod::engine::{Engine, Name};
 use rustix::process::Signal;
 use testkit::process::resident_bytes;
-use testkit::{Process, eventually, wait_until};
+use testkit::{eventually, wait_until};
 
-use crate::processes::{Processes, demo, fresh_address, pid_of};
+use crate::processes::{Demo, Processes, demo, fresh_address, pid_of};
 
 #[test]
 fn serves_the_sample_site_and_says_where() {
     let dir = tempfile::tempdir().unwrap();
     let ip = fresh_address();
-    let mut process = Process::start_as_is(demo(ip, &dir.path().join("volumes")));
+    let mut process = Demo::start(demo(ip, &dir.path().join("volumes")));
     wait_until("it says where", || process.stderr().contains(&format!("the Pod is up: http://{ip}:9876/")));
     let page = testkit::http::get(std::net::SocketAddr::new(ip.into(), 9876), "/");
     assert!(page.status() == 200 && page.text().contains("<title>"), "{page:?}");
@@ -28,7 +28,7 @@ fn a_taken_port_is_named_with_the_flag_that_moves_it() {
     let dir = tempfile::tempdir().unwrap();
     let ip = fresh_address();
     let _taken = TcpListener::bind((ip, 9878)).unwrap();
-    let mut process = Process::start_as_is(demo(ip, dir.path()));
+    let mut process = Demo::start(demo(ip, dir.path()));
     assert_eq!(process.wait().code(), Some(69));
     let stderr = process.stderr();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -55,7 +55,7 @@ fn a_refused_configuration_is_no_crash_loop() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = demo(fresh_address(), dir.path());
     command.args(["--sink", "carrier-pigeon:"]);
-    let mut process = Process::start_as_is(command);
+    let mut process = Demo::start(command);
     assert_eq!(process.wait().code(), Some(64), "{}", process.stderr());
     let stderr = process.stderr();
     assert!(stderr.contains("carrier-pigeon"), "{stderr}");

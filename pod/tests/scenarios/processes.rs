@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -26,7 +27,7 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Processes {
     pub(crate) ip: Ipv4Addr,
     pub(crate) dir: TempDir,
-    pub(crate) demo: Mutex<Process>,
+    pub(crate) demo: Mutex<Demo>,
     content_manager: Mutex<Option<Process>>,
 }
 
@@ -48,7 +49,7 @@ impl Processes {
         let ip = fresh_address();
         let mut command = demo(ip, &dir.path().join("volumes"));
         command.arg("--source").arg(format!("http://{ip}:9880/manifest.json")).args(flags);
-        let demo = Mutex::new(Process::start_as_is(command));
+        let demo = Mutex::new(Demo::start(command));
         Self { ip, dir, demo, content_manager: Mutex::default() }
     }
 
@@ -82,19 +83,40 @@ impl Processes {
     }
 }
 
-impl Drop for Processes {
+/// A running `cargo demo`, which a failing test must not leave behind with its containers.
+pub(crate) struct Demo(Process);
+
+impl Demo {
+    pub(crate) fn start(command: Command) -> Self {
+        Self(Process::start_as_is(command))
+    }
+}
+
+impl Deref for Demo {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Demo {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+impl Drop for Demo {
     fn drop(&mut self) {
-        // A failed test must not leave containers behind, and the demo ends them when it is asked, not when it is killed. Asked
-        // twice it does not wait for anybody. This may be a panic's way out, so nothing here may panic.
-        let Ok(mut demo) = self.demo.lock() else { return };
+        // It ends its containers when it is asked, not when it is killed; asked twice it does not wait for anybody. This may be
+        // a panic's way out, so nothing here may panic.
         for _ in 0..2 {
-            if !demo.has_ended() {
-                demo.signal(Signal::INT);
+            if !self.has_ended() {
+                self.signal(Signal::INT);
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
         let asked = Instant::now();
-        while !demo.has_ended() && asked.elapsed() < LAST_WAIT {
+        while !self.has_ended() && asked.elapsed() < LAST_WAIT {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
