@@ -2,7 +2,7 @@
 //!
 //! The contract is in `docs/contract.md`; this is how it is kept, in the order in which content flows:
 //!
-//! - [`config`], [`location`]: what to follow, where to put it, within which limits
+//! - [`cli`], [`config`], [`location`]: what to follow, where to put it, within which limits
 //! - [`source`], [`credentials`]: the content manager over HTTP, and who we are to it; [`client`], [`tls`] and [`body`] below them
 //! - [`manifest`], [`path`], [`release`]: what it says, once it is checked; what a release is known by
 //! - [`signature`]: whose word it is
@@ -23,6 +23,7 @@
 pub mod archive;
 pub mod backoff;
 pub mod body;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod credentials;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use file_puller::CONTAINER;
-use file_puller::config::{Cli, Task};
+use file_puller::cli::{Cli, Task};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};

@@ -4,10 +4,12 @@
 //! `docs/contract.md`: the format's name, every field's form, paths, limits. Its errors name the field. What it
 //! returns is checked, so the modules behind it never look at a raw field again.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::Limits;
 use crate::path::{ReleasePath, disjoint};
@@ -26,15 +28,19 @@ pub struct Manifest {
 }
 
 /// One file of a release.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object with path, size, sha256 and mode")]
 pub struct ManifestFile {
     /// Where it lies in the release.
+    #[serde(deserialize_with = "path")]
     pub path: ReleasePath,
     /// Its length in bytes.
     pub size: u64,
     /// The SHA-256 of its content.
+    #[serde(rename = "sha256", deserialize_with = "digest")]
     pub digest: Digest,
     /// Its permission bits.
+    #[serde(deserialize_with = "mode")]
     pub mode: FileMode,
     /// Where to fetch it, relative to the manifest, if not at its path.
     pub url: Option<Box<str>>,
@@ -45,29 +51,44 @@ pub struct ManifestFile {
 #[error("manifest refused: {0}")]
 pub struct ManifestError(String);
 
-/// The JSON as it is on the wire, before any rule.
+/// The JSON as it is on the wire. Each file is checked as it is read, so that no second list of them is ever in memory.
 #[derive(Deserialize)]
 #[serde(expecting = "an object with format, created and files")]
-struct Wire<'w> {
-    // A copy, because JSON may escape any character of it.
+struct Wire {
     format: String,
     created: String,
-    #[serde(borrow)]
-    files: Vec<WireFile<'w>>,
+    files: Vec<ManifestFile>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(expecting = "an object with path, size, sha256 and mode")]
+/// A file as it is written.
+#[derive(Serialize)]
 struct WireFile<'w> {
-    #[serde(borrow)]
-    path: std::borrow::Cow<'w, str>,
+    path: &'w str,
     size: u64,
-    #[serde(borrow)]
-    sha256: std::borrow::Cow<'w, str>,
-    #[serde(borrow)]
-    mode: std::borrow::Cow<'w, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    url: Option<std::borrow::Cow<'w, str>>,
+    sha256: &'w str,
+    mode: &'w str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'w str>,
+}
+
+/// A string of the JSON: copied only where it has escapes.
+#[derive(Deserialize)]
+struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+
+fn path<'de, D: Deserializer<'de>>(field: D) -> Result<ReleasePath, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    ReleasePath::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is refused: {error}")))
+}
+
+fn digest<'de, D: Deserializer<'de>>(field: D) -> Result<Digest, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    Digest::parse(&text).ok_or_else(|| D::Error::custom("it is not 64 lower-case hexadecimal digits"))
+}
+
+fn mode<'de, D: Deserializer<'de>>(field: D) -> Result<FileMode, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    let rule = || D::Error::custom(format!("{text:?} is not four octal digits from 0400 to 0777"));
+    FileMode::parse(&text).ok_or_else(rule)
 }
 
 impl Manifest {
@@ -82,7 +103,7 @@ impl Manifest {
     /// Reads it again, this time keeping track of where it is: a good manifest should not pay for that.
     fn malformed(json: &[u8]) -> ManifestError {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        match serde_path_to_error::deserialize::<_, Wire<'_>>(&mut reader) {
+        match serde_path_to_error::deserialize::<_, Wire>(&mut reader) {
             Ok(_) => {
                 let error = reader.end().err();
                 ManifestError(error.map_or_else(|| "it is not JSON".to_owned(), |error| error.to_string()))
@@ -125,11 +146,11 @@ impl Manifest {
         for (index, file) in self.files.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
             let wire = WireFile {
-                path: file.path.as_str().into(),
+                path: file.path.as_str(),
                 size: file.size,
-                sha256: file.digest.to_string().into(),
-                mode: file.mode.to_string().into(),
-                url: file.url.as_deref().map(Into::into),
+                sha256: &file.digest.to_string(),
+                mode: &file.mode.to_string(),
+                url: file.url.as_deref(),
             };
             serde_json::to_writer(&mut out, &wire)?;
         }
@@ -137,7 +158,7 @@ impl Manifest {
     }
 }
 
-fn check(wire: Wire<'_>, limits: &Limits) -> Result<Manifest, ManifestError> {
+fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     let refusal = |field: &str, rule: String| ManifestError(format!("{field}: {rule}"));
     if wire.format != FORMAT {
         return Err(refusal("format", format!("it is {:?}, and this version reads {FORMAT:?}", wire.format)));
@@ -156,31 +177,13 @@ fn check(wire: Wire<'_>, limits: &Limits) -> Result<Manifest, ManifestError> {
         ));
     }
     let mut total: u64 = 0;
-    let mut files = Vec::with_capacity(wire.files.len());
-    for (index, file) in wire.files.into_iter().enumerate() {
-        let field = |name: &str| format!("files[{index}].{name}");
-        let path = ReleasePath::parse(&file.path)
-            .map_err(|error| refusal(&field("path"), format!("{:?} is refused: {error}", file.path)))?;
+    for (index, file) in wire.files.iter().enumerate() {
         if file.size > limits.file_size {
-            let limit = limits.file_size;
-            return Err(refusal(
-                &field("size"),
-                format!("{path} has {} bytes, more than --max-file-size {limit}", file.size),
-            ));
+            let (path, size, limit) = (&file.path, file.size, limits.file_size);
+            let rule = format!("{path} has {size} bytes, more than --max-file-size {limit}");
+            return Err(refusal(&format!("files[{index}].size"), rule));
         }
         total = total.saturating_add(file.size);
-        let Some(digest) = Digest::parse(&file.sha256) else {
-            return Err(refusal(
-                &field("sha256"),
-                format!("that of {path} is not 64 lower-case hexadecimal digits"),
-            ));
-        };
-        let Some(mode) = FileMode::parse(&file.mode) else {
-            let rule = format!("{:?} of {path} is not four octal digits from 0400 to 0777", file.mode);
-            return Err(refusal(&field("mode"), rule));
-        };
-        let url = file.url.map(|url| url.into_owned().into_boxed_str());
-        files.push(ManifestFile { path, size: file.size, digest, mode, url });
     }
     if total > limits.size {
         return Err(refusal(
@@ -188,6 +191,7 @@ fn check(wire: Wire<'_>, limits: &Limits) -> Result<Manifest, ManifestError> {
             format!("{total} bytes together are more than --max-size {}", limits.size),
         ));
     }
+    let files = wire.files;
     if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
         return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
     }
@@ -246,7 +250,7 @@ mod tests {
             (with(&[file("a", 80), file("b", 80)].join(",")), "files: 160 bytes together"),
             (with(&["a", "b", "c", "d"].map(|path| file(path, 1)).join(",")), "files: 4 are more"),
             (with(&file("a", 1)).replace(SHA, &SHA[1..]), "files[0].sha256: "),
-            (with(&file("a", 1)).replace("0644", "4644"), "files[0].mode: \"4644\" of a"),
+            (with(&file("a", 1)).replace("0644", "4644"), "files[0].mode: \"4644\" is not four octal digits"),
             (with(&file("a", 1)).replace(":1,", ":-1,"), "files[0].size: "),
             (with(&file("a", 1)).replace(":1,", ":\"1\","), "files[0].size: "),
             (with(&file("a", 1)).replace("sha256", "sha1"), "files[0]"),

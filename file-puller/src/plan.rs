@@ -1,8 +1,8 @@
 //! What a release still needs: which of its files are on the volume already, and which have to be fetched.
 //!
 //! A file of an earlier release stands for one of the new release when content and mode are the same, wherever it lies, so that a
-//! renamed file costs no request. It is looked at before it is relied on: its manifest says what it was, its size and mode
-//! say whether it still can be.
+//! renamed file costs no request. Here only manifests are compared; what is linked is looked at first ([`plausible`]), because
+//! a manifest says what a file was, and its size and mode whether it still can be.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -69,25 +69,26 @@ fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, V
 }
 
 fn sources(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Sources, VolumeError> {
-    let mut wanted: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut earlier = volume.complete_releases()?;
+    earlier.retain(|earlier| earlier != id);
+    if earlier.is_empty() {
+        return Ok(Sources { reuse: Vec::new(), fetch: (0..manifest.files.len()).collect() });
+    }
+    let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(manifest.files.len());
     for (index, file) in manifest.files.iter().enumerate() {
         wanted.entry((file.digest, file.mode)).or_default().push(index);
     }
     let mut sources = Sources::default();
     // One earlier manifest is in memory at a time, the most recent first: it is the likeliest to have the most.
-    for earlier in volume.complete_releases()? {
+    for earlier in earlier {
         if wanted.len() * LOOK_WORTH <= manifest.files.len() {
             break;
         }
-        let Some(old) = volume.manifest(&earlier).filter(|_| earlier != *id) else { continue };
-        let tree = volume.open_release(&earlier)?;
+        let Some(old) = volume.manifest(&earlier) else { continue };
         let mut reuse = Vec::new();
-        for file in old.files {
-            let key = (file.digest, file.mode);
-            if wanted.contains_key(&key) && plausible(tree.as_fd(), &file.path, &file) {
-                let files = wanted.remove(&key).unwrap_or_default();
-                reuse.extend(files.into_iter().map(|index| Reuse { file: index, from: file.path.clone() }));
-            }
+        for old in old.files {
+            let files = wanted.remove(&(old.digest, old.mode)).unwrap_or_default();
+            reuse.extend(files.into_iter().map(|file| Reuse { file, from: old.path.clone() }));
         }
         if !reuse.is_empty() {
             sources.reuse.push((earlier, reuse));

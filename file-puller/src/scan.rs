@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use lifecycle::exit::{Exit, Failure};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::ManifestOf;
+use crate::cli::ManifestOf;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
 use crate::progress::{Audience, Progress};

@@ -4,7 +4,7 @@
 //! no redirect leaves the origin that was configured; no error shows a query string. Leaves to `fetch` what a file's
 //! bytes must be, and to `backoff` when to ask again.
 
-use std::time::{Duration, SystemTime};
+mod error;
 
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
@@ -13,8 +13,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 
+pub use self::error::SourceError;
+pub(crate) use self::error::failed;
+use self::error::retry_after;
 use crate::body::{Body, EntityTag, Pace};
-use crate::client::{ClientError, causes, client_for, within_origin};
+use crate::client::{ClientError, client_for, within_origin};
 use crate::config::{Config, Transfer};
 use crate::credentials::{Credential, CredentialError, Login};
 use crate::location::{self, SourceUrl};
@@ -66,53 +69,6 @@ pub struct Opened {
     pub body: Body,
     /// What to ask with next time, if it came with one.
     pub validator: Option<Validator>,
-}
-
-/// Why there is no answer to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// No connection, no name, no answer in time, or a connection that broke.
-    #[error("cannot fetch {url}: {cause}")]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// The chain of causes.
-        cause: String,
-    },
-    /// An answer that is not content.
-    #[error("cannot fetch {url}: it answers {status}")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// What came back.
-        status: StatusCode,
-        /// When it may be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// Bytes come, but at this rate never all of them.
-    #[error("cannot fetch {url}: slower than --min-throughput {limit} a second")]
-    TooSlow {
-        /// What was asked for.
-        url: String,
-        /// The limit.
-        limit: bytesize::ByteSize,
-    },
-    /// The content manager sends us elsewhere.
-    #[error("cannot fetch {url}: {cause}")]
-    Redirect {
-        /// What was asked for.
-        url: String,
-        /// Where to, and why not.
-        cause: String,
-    },
-    /// More bytes than a manifest may have.
-    #[error("manifest refused: {url} is larger than --max-manifest-size {limit}")]
-    ManifestTooLarge {
-        /// What was asked for.
-        url: String,
-        /// The limit.
-        limit: bytesize::ByteSize,
-    },
 }
 
 impl Source {
@@ -207,7 +163,8 @@ impl Source {
     /// # Errors
     /// Where it breaks off, or is larger than a manifest may be.
     pub async fn read_manifest(&self, mut body: Body) -> Result<Vec<u8>, SourceError> {
-        let mut json = Vec::new();
+        let announced = body.announced().unwrap_or(0).min(self.largest_manifest);
+        let mut json = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
         while let Some(chunk) = body.chunk().await? {
             if (json.len() + chunk.len()) as u64 > self.largest_manifest {
                 let limit = bytesize::ByteSize(self.largest_manifest);
@@ -316,38 +273,4 @@ fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
         status: response.status(),
         retry_after: response.headers().get(RETRY_AFTER).and_then(retry_after),
     })
-}
-
-pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
-    let (url, cause) = (location::display(url), causes(error));
-    if error.is_redirect() {
-        SourceError::Redirect { url, cause }
-    } else {
-        SourceError::Unreachable { url, cause }
-    }
-}
-
-/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let parse = |text: &str| retry_after(&HeaderValue::from_str(text).unwrap());
-        assert_eq!(parse("120"), Some(Duration::from_secs(120)));
-        assert_eq!(parse("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
-        let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
-        assert!(parse(&date).is_some_and(|wait| wait > Duration::from_secs(50)));
-        assert_eq!(parse("soon"), None);
-    }
 }

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::plan::plausible;
 use crate::release::{Digest, ReleaseId};
@@ -46,10 +47,12 @@ pub fn restore(staging: &Staging, manifest: &Manifest) -> Result<(), VolumeError
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).doing(|| doing(directory)),
         }
+        fault::point();
     }
     for file in &manifest.files {
         let path = file.path.as_str();
         rustix::fs::renameat(staging.tree(), path, &tree, path).doing(|| doing(path))?;
+        fault::point();
     }
     rustix::fs::syncfs(volume.root()).doing(|| format!("sync the repair of {id} to the disk of {volume}"))
 }

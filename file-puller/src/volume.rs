@@ -193,6 +193,7 @@ impl Volume {
             min_free: 0,
         };
         let manifest = Manifest::parse(&json, &unlimited).ok()?;
+        drop(json);
         (manifest.id() == *id).then_some(manifest)
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
-use crate::plan::{Reuse, Sources};
+use crate::plan::{Reuse, Sources, plausible};
 use crate::stage::Staging;
 use crate::volume::VolumeError;
 
@@ -33,8 +33,13 @@ pub(super) fn link(
         thread::scope(|scope| {
             let link_all = |files: &[Reuse]| -> Vec<usize> {
                 let refused = files.iter().filter(|file| {
-                    let to = &manifest.files[file.file].path;
+                    let new = &manifest.files[file.file];
+                    if !plausible(tree.as_fd(), &file.from, new) {
+                        tracing::warn!(path = %file.from, %release, "damaged, so it is fetched");
+                        return true;
+                    }
                     // Too many links on one file, or a file of another owner: the content manager has it too.
+                    let to = &new.path;
                     link(staging, tree.as_fd(), &file.from, to)
                         .inspect_err(|error| tracing::debug!(path = %to, %release, %error, "cannot be linked, so it is a copy"))
                         .is_err()

@@ -35,7 +35,7 @@ fn tar_with(files: &Tree, more: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
     builder.into_inner().expect("in memory")
 }
 
-fn tar(files: &Tree) -> Vec<u8> {
+pub(crate) fn tar(files: &Tree) -> Vec<u8> {
     tar_with(files, |_| {})
 }
 
@@ -50,7 +50,7 @@ fn raw_entry(path: &str, kind: EntryType, content: &[u8]) -> Vec<u8> {
     entry
 }
 
-fn gzip(data: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(data).and_then(|()| encoder.finish()).expect("in memory")
 }

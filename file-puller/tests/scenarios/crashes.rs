@@ -5,6 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use testkit::Process;
 
+use crate::archives::{gzip, tar};
 use crate::content::{ContentManager, Tree};
 use crate::puller::{BINARY, Volume, once, tree};
 
@@ -20,7 +21,7 @@ struct Transition {
 }
 
 const A: &[(&str, &str)] =
-    &[("index.html", "A"), ("css/site.css", "a{}"), ("img/logo.svg", "<svg/>"), ("x", "x")];
+    &[("index.html", "A"), ("css/site.css", "a{}"), ("img/logo.svg", "<svg/>"), ("x", "x"), ("img/2/x", "")];
 const B: &[(&str, &str)] =
     &[("index.html", "B"), ("css/site.css", "a{}"), ("img/new/logo.svg", "<svg/>"), ("y", "y")];
 const C: &[(&str, &str)] = &[("index.html", "C"), ("css", "a{}"), ("z", "z")];
@@ -44,20 +45,32 @@ const TRANSITIONS: &[Transition] = &[
     Transition { name: "old releases go", before: &[A, B, C], now: A, damage: |_| {} },
 ];
 
+/// How the content manager gives its content.
+#[derive(Clone, Copy)]
+enum Form {
+    Manifest,
+    Archive,
+}
+
+impl Form {
+    fn url(self, manager: &ContentManager) -> String {
+        match self {
+            Self::Manifest => manager.url(),
+            Self::Archive => manager.upstream.url("/site.tar.gz"),
+        }
+    }
+
+    fn serve(self, manager: &ContentManager) {
+        if let Self::Archive = self {
+            manager.fault(|_, site| Some(testkit::Answer::new(200, gzip(&tar(&site.files)))));
+        }
+    }
+}
+
 /// Runs the puller to its end or to the n-th step, whichever comes first; whether it came to its end.
-fn run_until_killed(manager: &ContentManager, volume: &Volume, keep: &str, step: u32) -> bool {
+fn run_until_killed(url: &str, volume: &Volume, keep: &str, step: u32) -> bool {
     let mut command = Command::new(BINARY);
-    command.args([
-        "--once",
-        "--concurrency",
-        "2",
-        "--keep",
-        keep,
-        "--keep-for",
-        "0s",
-        "--source",
-        &manager.url(),
-    ]);
+    command.args(["--once", "--concurrency", "2", "--keep", keep, "--keep-for", "0s", "--source", url]);
     command.arg("--volume").arg(volume.path()).env("FILE_PULLER_KILL_AT", step.to_string());
     let mut process = Process::start_as_is(command);
     let status = process.wait();
@@ -76,14 +89,66 @@ fn expected(files: &[(&str, &str)]) -> Tree {
 fn sigkill_everywhere() {
     let kills: u32 = std::thread::scope(|threads| {
         let transitions: Vec<_> =
-            TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one))).collect();
-        transitions.into_iter().map(|one| one.join().expect("it passed")).sum()
+            TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Manifest))).collect();
+        let archives: Vec<_> =
+            TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Archive))).collect();
+        let repair = threads.spawn(kill_while_repairing);
+        transitions
+            .into_iter()
+            .chain(archives)
+            .chain([repair])
+            .map(|one| one.join().expect("it passed"))
+            .sum()
     });
-    assert!(kills >= 70, "only {kills} steps: are the fault points compiled in?");
+    assert!(kills >= 200, "only {kills} steps: are the fault points compiled in?");
+}
+
+/// A repair puts one file in the place of another, so that nobody can see less than was there when it began.
+fn kill_while_repairing() -> u32 {
+    let files = expected(A);
+    let mut step = 1;
+    loop {
+        let (manager, volume) = (ContentManager::start(A), Volume::new());
+        assert_eq!(once(&manager.url(), &volume.path(), &[]).0, 0);
+        std::fs::remove_file(volume.join("current/css/site.css")).expect("it was there");
+        std::fs::write(volume.join("current/x"), "y").expect("a file");
+        let path = volume.path();
+        let mut command = Command::new(BINARY);
+        command.args(["--source", &manager.url(), "--period", "1h", "--verify-period", "20ms", "--volume"]);
+        command.arg(&path).env("FILE_PULLER_KILL_AT", step.to_string());
+        // The first sync would find the missing file, too: it fails, so that the repair is what is killed.
+        let failed = std::sync::atomic::AtomicBool::new(false);
+        manager.fault(move |request, _| {
+            (request.target() == "/site/manifest.json"
+                && !failed.swap(true, std::sync::atomic::Ordering::SeqCst))
+            .then(|| testkit::Answer::new(503, "").with("Retry-After", "3600"))
+        });
+        let mut process = Process::start_command(command);
+        testkit::wait_until("it is repaired or killed", || {
+            process.has_ended() || process.events().iter().any(|event| event["message"] == "repaired")
+        });
+        let survived = !process.has_ended();
+        drop(process);
+        let seen = tree(&volume.join("current"));
+        assert!(seen.iter().all(|(path, file)| path == "x" || files[path] == *file), "step {step}: {seen:?}");
+        assert!(seen.len() >= files.len() - 1, "step {step}: {seen:?}");
+        assert!(!survived || seen == files, "{seen:?}");
+        // A change makes the next sync put the release together anew from what is sound.
+        manager.recover();
+        manager.put("x", "new");
+        let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "0", "--keep-for", "0s"]);
+        assert_eq!(code, 0, "step {step}: {stderr}");
+        assert_eq!(volume.tree(), manager.site().files, "step {step}");
+        assert_eq!(volume.staging(), [] as [&str; 0], "step {step}");
+        if survived {
+            return step - 1;
+        }
+        step += 1;
+    }
 }
 
 /// How many steps the transition has.
-fn kill_at_each_step(transition: &Transition) -> u32 {
+fn kill_at_each_step(transition: &Transition, form: Form) -> u32 {
     let old = transition.before.last().map(|files| expected(files));
     let new = expected(transition.now);
     // Everything may go the moment it is old, so that removing is among the steps, too.
@@ -92,21 +157,23 @@ fn kill_at_each_step(transition: &Transition) -> u32 {
     loop {
         let at = format!("{}, step {step}", transition.name);
         let (manager, volume) = (ContentManager::start(&[]), Volume::new());
+        form.serve(&manager);
+        let url = form.url(&manager);
         for files in transition.before {
             manager.site().files = expected(files);
-            let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "9"]);
+            let (code, stderr) = once(&url, &volume.path(), &["--keep", "9"]);
             assert_eq!(code, 0, "{at}: {stderr}");
         }
         manager.site().files.clone_from(&new);
         (transition.damage)(&volume);
-        let survived = run_until_killed(&manager, &volume, keep, step);
+        let survived = run_until_killed(&url, &volume, keep, step);
         if volume.current().is_some() {
             let seen = tree(&volume.join("current"));
             assert!(Some(&seen) == old.as_ref() || seen == new, "{at}: neither old nor new: {seen:?}");
         } else {
             assert!(old.is_none(), "{at}: the link is gone");
         }
-        let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "9"]);
+        let (code, stderr) = once(&url, &volume.path(), &["--keep", "9"]);
         assert_eq!(code, 0, "{at}: {stderr}");
         assert_eq!(volume.tree(), new, "{at}");
         assert_eq!(volume.staging(), [] as [&str; 0], "{at}");
