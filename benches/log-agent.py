@@ -10,6 +10,7 @@ peak. Records are counted by the receiver, and every run has to have them all. W
 """
 
 import argparse
+import contextlib
 import datetime
 import os
 import pathlib
@@ -33,7 +34,7 @@ SHIPPING = {
     "ndjson": ("ndjson+http://{addr}/", ["--parse", "json"]),
     "otlp": ("otlp+http://{addr}", ["--parse", "json"]),
     "forward": ("forward://{addr}", ["--parse", "json"]),
-    "raw to file": ("file:{dir}/out", ["--parse", "raw"]),
+    "raw to file": ("raw+file:{dir}/out", ["--parse", "raw"]),
     "ndjson gzip": ("ndjson+http://{addr}/", ["--parse", "json", "--compression", "gzip"]),
     "ndjson zstd": ("ndjson+http://{addr}/", ["--parse", "json", "--compression", "zstd"]),
     "otlp gzip": ("otlp+http://{addr}", ["--parse", "json", "--compression", "gzip"]),
@@ -93,9 +94,16 @@ def access_log(path, megabytes):
 
 def finished(process):
     """Waits for a process of ours: CPU seconds, peak RSS in MiB, exit code."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, process.returncode
+    rss = 0.0
+    while True:
+        # wait4 has a maximum, too, but that of a child begins with what its parent had before exec.
+        with contextlib.suppress(OSError):
+            rss = max(rss, rss_of(process.pid, "VmHWM"))
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return usage.ru_utime + usage.ru_stime, rss, process.returncode
+        time.sleep(0.01)
 
 
 def agent(directory, include, sink, *flags):

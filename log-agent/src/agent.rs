@@ -26,11 +26,11 @@ use crate::drain;
 use crate::enrich::SharedResource;
 use crate::ledger::Ledger;
 use crate::metrics::{BySink, Metrics};
-use crate::pipeline::{Delivered, Pipeline};
+use crate::pipeline::{Delivered, Next, Pipeline};
 use crate::position::SourceSeq;
 use crate::saver::{Saver, Wish};
 use crate::sink::{Records, Roots, Settings, SharedKey, Sink, SinkUrl};
-use crate::source::{Life, Reader};
+use crate::source::{Joining, Life, Reader};
 use crate::status::Status;
 
 /// How often files near their end are looked at.
@@ -79,8 +79,14 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
         resource,
         pipelines,
         deliveries: JoinSet::new(),
-        reader: Reader { format: config.format, max_line: config.max_line, buffer: Vec::new() },
-        saver: Saver::new(state, metrics.clone()),
+        reader: Reader {
+            format: config.format,
+            joining: config.joining,
+            shape: config.shape,
+            max_line: config.max_line,
+            buffer: Vec::new(),
+        },
+        saver: Saver::new(state, config.checkpoint_period, metrics.clone()),
         ledger,
         metrics,
         status,
@@ -137,11 +143,20 @@ impl Agent {
             if self.gave_up() {
                 break;
             }
-            let next_look = if self.catalog.any_ending() { Instant::now() + ENDING } else { next_scan };
+            let joining = matches!(self.reader.joining, Joining::ByStart { .. });
+            let next_look = if self.catalog.any_ending() || (joining && self.catalog.any_unread()) {
+                Instant::now() + ENDING
+            } else {
+                next_scan
+            };
             tokio::select! {
                 biased;
                 () = signals.shutdown.cancelled(), if !draining => {
                     deadline = Some(Instant::now() + self.shutdown_timeout);
+                    // Who wrote it has left, or is about to: a record is at its end where it ends now.
+                    if let Joining::ByStart { quiet, .. } = &mut self.reader.joining {
+                        *quiet = Duration::ZERO;
+                    }
                     self.rescan();
                 }
                 () = sleep_until(deadline.unwrap_or(next_scan)), if draining => break,
@@ -167,14 +182,19 @@ impl Agent {
 
     /// Reads and sends what can be read and sent now.
     fn advance(&mut self) {
-        for pipeline in &mut self.pipelines {
-            pipeline.advance(
+        let mut at = 0;
+        while let Some(pipeline) = self.pipelines.get_mut(at) {
+            let next = pipeline.advance(
                 &mut self.catalog,
                 self.until,
                 &mut self.reader,
                 &self.ledger,
                 &mut self.deliveries,
             );
+            match next {
+                Next::Wait => at += 1,
+                Next::Scan => self.rescan(),
+            }
         }
     }
 
@@ -218,14 +238,17 @@ impl Agent {
 
     /// Looks at files without a name, which no event speaks of, and at rotated ones with an unfinished last line.
     fn look_at_the_ending(&mut self) {
-        self.catalog.settle_copies();
+        let settled = self.catalog.settle_copies();
         let ending: Vec<SourceSeq> = self
             .catalog
             .sources()
-            .filter(|source| self.catalog.is_ending(source))
+            .filter(|source| {
+                self.catalog.is_ending(source) || matches!(self.reader.joining, Joining::ByStart { .. })
+            })
             .map(|source| source.seq)
             .collect();
-        let changed = self.catalog.look(|source| ending.contains(&source.seq));
+        let changed =
+            self.catalog.look(|source| ending.contains(&source.seq) || settled.contains(&source.seq));
         self.ask(&changed);
         self.catalog.close_drained();
     }

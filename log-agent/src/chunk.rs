@@ -13,6 +13,9 @@ use crate::position::Segment;
 /// More lines than this are not gathered, however short they are: a record's envelope takes memory too.
 const MAX_LINES: usize = 4096;
 
+/// Nor are more bytes read at once where most lines are left out: probes are answered in between.
+const MAX_COVERED: u64 = 8 * 1024 * 1024;
+
 /// Where lines come from, as their records say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -50,6 +53,8 @@ pub struct Chunk {
     text: Vec<u8>,
     lines: Vec<Line>,
     parts: Vec<Part>,
+    /// Bytes of the files that its segments cover, lines that were left out included.
+    covered: u64,
     observed: SystemTime,
     limit: usize,
 }
@@ -57,7 +62,14 @@ pub struct Chunk {
 impl Chunk {
     /// An empty one that is full at about `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { text: Vec::new(), lines: Vec::new(), parts: Vec::new(), observed: SystemTime::now(), limit }
+        Self {
+            text: Vec::new(),
+            lines: Vec::new(),
+            parts: Vec::new(),
+            covered: 0,
+            observed: SystemTime::now(),
+            limit,
+        }
     }
 
     /// Empty again, with the memory it has.
@@ -65,16 +77,17 @@ impl Chunk {
         self.text.clear();
         self.lines.clear();
         self.parts.clear();
+        self.covered = 0;
     }
 
-    /// Whether there is nothing to deliver.
+    /// Whether there is nothing to deliver and nothing to confirm.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.parts.is_empty()
     }
 
     /// Whether it should be delivered before more is gathered.
     pub fn is_full(&self) -> bool {
-        self.text.len() >= self.limit || self.lines.len() >= MAX_LINES
+        self.text.len() >= self.limit || self.lines.len() >= MAX_LINES || self.covered >= MAX_COVERED
     }
 
     /// Adds a line; [`Chunk::close`] says which segment it belongs to.
@@ -87,9 +100,10 @@ impl Chunk {
         self.lines.push(Line { place, cut, parsed, text: start..self.text.len() });
     }
 
-    /// Ends a segment: the lines since the last one belong to it.
+    /// Ends a segment: the lines since the last one belong to it. There may be none, where they were left out on purpose.
     pub fn close(&mut self, origin: &Arc<Origin>, segment: Segment) {
         let end = self.lines.len();
+        self.covered += segment.end.0.saturating_sub(segment.start.0);
         if let Some(last) = self.parts.last_mut()
             && last.segment.source == segment.source
             && last.segment.epoch == segment.epoch

@@ -8,7 +8,12 @@ use lifecycle::units;
 use crate::discover::{Glob, Watch};
 use crate::enrich::{Label, PodFiles, Resource};
 use crate::parse::Format;
+use crate::shape::{Match, Shape};
 use crate::sink::{Compression, SinkUrl};
+use crate::source::Joining;
+
+/// How long a file has to be quiet before the last of its joined records is taken to be whole.
+const RECORD_QUIET: Duration = Duration::from_secs(1);
 
 /// What the agent's own flags say.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,7 +31,7 @@ pub struct Flags {
     #[arg(long, value_name = "DIR", required = true)]
     pub state_dir: Option<PathBuf>,
 
-    /// Where records go: stdout:, file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST, forward(+tls)://HOST:PORT/TAG.
+    /// Where records go: (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST, forward(+tls)://HOST:PORT/TAG.
     /// Repeatable; each has its own position in every file
     #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
     pub sink: Vec<SinkUrl>,
@@ -59,6 +64,22 @@ pub struct Flags {
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub parse: Format,
 
+    /// A line that matches begins a record, and those after it belong to it, such as a stack trace to its message
+    #[arg(long, value_name = "REGEX")]
+    pub multiline_start: Option<regex_lite::Regex>,
+
+    /// Field of every record that is left out
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    pub drop_field: Vec<String>,
+
+    /// Field of every record whose value is replaced by REDACTED
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    pub redact_field: Vec<String>,
+
+    /// Lines that are not shipped, such as url.path=/health; counted in log_agent_lost_bytes_total
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub drop: Vec<Match>,
+
     /// The longest line that is shipped whole; the rest of a longer one is left out, and counted
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::size)]
     pub max_line: u64,
@@ -78,6 +99,10 @@ pub struct Flags {
     /// How long a rotated or removed file has to be quiet before it is at its end: its writer may still hold it
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub rotate_wait: Duration,
+
+    /// How old the checkpoint may be: what was confirmed since is sent again after a crash
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::duration)]
+    pub checkpoint_period: Duration,
 
     /// Ship what is there and leave: 0 when all is confirmed, 69 when a sink fails for as long as --shutdown-timeout
     #[arg(long)]
@@ -116,6 +141,10 @@ pub struct Config {
     pub pod_files: PodFiles,
     /// How lines are read.
     pub format: Format,
+    /// Which lines are one record.
+    pub joining: Joining,
+    /// What is left out.
+    pub shape: Shape,
     /// In bytes.
     pub max_line: usize,
     /// In bytes.
@@ -126,6 +155,8 @@ pub struct Config {
     pub rescan_period: Duration,
     /// Until a file that was rotated or removed is at its end.
     pub rotate_wait: Duration,
+    /// How old the checkpoint may be.
+    pub checkpoint_period: Duration,
     /// When to leave.
     pub until: Until,
     /// How long the drain may take.
@@ -155,7 +186,7 @@ impl Flags {
             return Err(format!("--sink {twice} is given twice; each sink needs an URL of its own"));
         }
         for sink in &self.sink {
-            if let SinkUrl::File(path) = sink
+            if let SinkUrl::File(_, path) = sink
                 && self.include.iter().any(|glob| glob.matches(path))
                 && !self.exclude.iter().any(|glob| glob.matches(path))
             {
@@ -187,6 +218,12 @@ impl Flags {
             resource: Resource::new(environment, &self.label),
             pod_files: PodFiles { labels: self.pod_labels_file, annotations: self.pod_annotations_file },
             format: self.parse,
+            joining: match self.multiline_start {
+                Some(start) => Joining::ByStart { start, quiet: RECORD_QUIET },
+                None => Joining::None,
+            },
+            shape: Shape { drop_fields: self.drop_field, redact_fields: self.redact_field, drops: self.drop },
+            checkpoint_period: self.checkpoint_period,
             max_line: bytes("--max-line", self.max_line, 16)?,
             chunk_size: bytes("--chunk-size", self.chunk_size, 1)?,
             watch: self.watch,

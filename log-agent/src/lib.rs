@@ -12,6 +12,7 @@
 //! - [`catalog`]: all files that are followed: new, renamed, gone
 //! - [`source`]: one open file: complete lines, read for each sink from where it stands
 //! - [`parse`]: what a line says
+//! - [`shape`]: what of it is left out, because the user said so
 //! - [`chunk`]: lines that are delivered and confirmed as one
 //! - [`enrich`] and [`record`]: what a receiver gets
 //! - [`pipeline`]: one sink's side: a chunk that fills while the one before is delivered
@@ -34,6 +35,7 @@ pub mod discover;
 pub mod drain;
 pub mod enrich;
 pub mod identity;
+mod json;
 pub mod ledger;
 pub mod metrics;
 pub mod parse;
@@ -41,6 +43,7 @@ pub mod pipeline;
 pub mod position;
 pub mod record;
 pub mod saver;
+pub mod shape;
 pub mod sink;
 pub mod source;
 pub mod status;

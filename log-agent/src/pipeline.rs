@@ -20,6 +20,15 @@ pub struct Delivered {
     chunk: Chunk,
 }
 
+/// What a pipeline needs in order to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Something to happen.
+    Wait,
+    /// A look at all names: a file's content was replaced, and a copy of it may be there under another name.
+    Scan,
+}
+
 /// From the files to one sink.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -47,7 +56,8 @@ impl Pipeline {
         reader: &mut Reader,
         ledger: &Ledger,
         deliveries: &mut JoinSet<Delivered>,
-    ) {
+    ) -> Next {
+        let mut next = Next::Wait;
         while !self.filling.is_full()
             && let Some(seq) = self.turns.take()
         {
@@ -61,6 +71,10 @@ impl Pipeline {
             };
             match source.read(self.index, last_line, reader, &mut self.filling, ledger) {
                 Ok(Progress::More) => {}
+                Ok(Progress::Replaced) => {
+                    next = Next::Scan;
+                    break;
+                }
                 Ok(Progress::AtEnd) => self.turns.done(&source.family, seq),
                 Err(error) => {
                     tracing::warn!(file = %source.path.display(), %error, "cannot read it: trying again at the next scan");
@@ -77,6 +91,7 @@ impl Pipeline {
                 Delivered { pipeline, sink, chunk }
             });
         }
+        next
     }
 
     /// Takes back what was delivered, and notes its ranges as confirmed.

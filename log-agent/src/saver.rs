@@ -1,4 +1,4 @@
-//! When a checkpoint is written: at most about a second after something was confirmed, never when nothing was, and off the
+//! When a checkpoint is written: at most `--checkpoint-period` after something was confirmed, never when nothing was, and off the
 //! event loop, because a disk may take its time to sync.
 
 use std::io;
@@ -10,13 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::checkpoint::{FileEntry, StateDir};
 use crate::metrics::Metrics;
 
-/// How old what is on the disk may be.
-const AGE: Duration = Duration::from_secs(1);
-
 /// Writes checkpoints.
 #[derive(Debug)]
 pub struct Saver {
     state: StateDir,
+    /// How old what is on the disk may be.
+    period: Duration,
     metrics: Metrics,
     due: Option<Instant>,
     writing: Option<JoinHandle<io::Result<()>>>,
@@ -35,13 +34,13 @@ pub enum Wish {
 
 impl Saver {
     /// Into this directory.
-    pub fn new(state: StateDir, metrics: Metrics) -> Self {
-        Self { state, metrics, due: None, writing: None, failure: None }
+    pub fn new(state: StateDir, period: Duration, metrics: Metrics) -> Self {
+        Self { state, period, metrics, due: None, writing: None, failure: None }
     }
 
     /// Something has changed that a restart should know.
     pub fn changed(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + AGE);
+        self.due.get_or_insert_with(|| Instant::now() + self.period);
     }
 
     /// Waits until there is something to do; for ever where nothing has changed.

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use super::Fields;
 
 /// Checks that a text is one object, and finds its fields.
-pub(super) fn object(text: &str) -> Result<Fields, serde_json::Error> {
+pub(crate) fn object(text: &str) -> Result<Fields, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     let fields = json.deserialize_map(Object { text })?;
     json.end()?;

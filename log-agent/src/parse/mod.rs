@@ -5,7 +5,7 @@
 //! written as the JSON object that they stand for, and go the same way from there.
 
 mod combined;
-mod fields;
+pub(crate) mod fields;
 mod logfmt;
 
 use std::borrow::Cow;

@@ -6,7 +6,6 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
-use super::json::{Value, Walk};
 use super::msgpack::{
     begin_array, begin_map, binary, boolean, end, extension8, float, integer, nil, small_array, string,
     unsigned,
@@ -14,6 +13,7 @@ use super::msgpack::{
 use super::{digits, event_time, severity_number, severity_text};
 use crate::chunk::{Chunk, Line};
 use crate::enrich::Resource;
+use crate::json::{Value, Walk};
 use crate::parse::Parsed;
 
 /// The extension type of an event time: seconds and nanoseconds, 32 bits each.

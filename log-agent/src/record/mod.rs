@@ -4,11 +4,11 @@
 //! line says, where it comes from. Encoders append to memory that is used again, and look at each byte of a line once.
 
 mod forward;
-mod json;
 pub(crate) mod msgpack;
 mod ndjson;
 mod otlp;
 mod protobuf;
+mod raw;
 mod severity;
 mod time;
 
@@ -27,6 +27,8 @@ pub enum Encoding {
     Otlp,
     /// A stream of Forward entries in MessagePack, each an event time and a map.
     Forward,
+    /// The lines alone, as they are, with a line break each.
+    Raw,
 }
 
 impl Encoding {
@@ -35,6 +37,7 @@ impl Encoding {
         match self {
             Self::Ndjson => ndjson::encode(chunk, numbers, resource, out),
             Self::Otlp => otlp::encode(chunk, numbers, resource, out),
+            Self::Raw => raw::encode(chunk, numbers, out),
             Self::Forward => forward::encode(chunk, numbers, resource, out),
         }
     }

@@ -10,11 +10,11 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
-use super::json::{Value, Walk};
 use super::protobuf::{begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
 use super::{digits, event_time, severity_number, severity_text};
 use crate::chunk::{Chunk, Line};
 use crate::enrich::Resource;
+use crate::json::{Value, Walk};
 use crate::parse::Parsed;
 
 mod request {

@@ -34,7 +34,7 @@ use compress::Compressor;
 pub use forward::SharedKey;
 pub use health::Health;
 pub use tls::Roots;
-pub use url::{ForwardUrl, SinkUrl};
+pub use url::{Form, ForwardUrl, SinkUrl};
 
 /// An attempt that was not confirmed.
 #[derive(Debug)]
@@ -112,6 +112,7 @@ pub struct Sink {
     index: usize,
     name: String,
     kind: Kind,
+    encoding: Encoding,
     resource: SharedResource,
     dead_letters: DeadLetters,
     ledger: Ledger,
@@ -133,16 +134,6 @@ enum Kind {
     Forward(forward::Forward),
 }
 
-impl Kind {
-    fn encoding(&self) -> Encoding {
-        match self {
-            Self::Stdout(_) | Self::File(_) | Self::Ndjson(_) => Encoding::Ndjson,
-            Self::Otlp(_) => Encoding::Otlp,
-            Self::Forward(_) => Encoding::Forward,
-        }
-    }
-}
-
 impl Sink {
     /// Prepares a sink; nothing is sent before the first chunk.
     ///
@@ -158,8 +149,8 @@ impl Sink {
         let Records { resource, dead_letters, ledger } = records;
         let name = url.name();
         let kind = match url {
-            SinkUrl::Stdout => Kind::Stdout(stdout::Stdout::start()?),
-            SinkUrl::File(path) => Kind::File(file::FileSink::new(path)),
+            SinkUrl::Stdout(_) => Kind::Stdout(stdout::Stdout::start()?),
+            SinkUrl::File(_, path) => Kind::File(file::FileSink::new(path)),
             SinkUrl::Ndjson(url) => Kind::Ndjson(ndjson::Ndjson::new(url.clone(), &settings.roots)?),
             SinkUrl::Otlp(url) => Kind::Otlp(otlp::Otlp::new(url.clone(), &settings.roots)?),
             SinkUrl::Forward(url) => Kind::Forward(forward::Forward::new(url.clone(), settings)?),
@@ -169,6 +160,14 @@ impl Sink {
             Kind::Stdout(_) | Kind::File(_) => Compression::None,
             Kind::Ndjson(_) | Kind::Otlp(_) | Kind::Forward(_) => settings.compression,
         };
+        let encoding = match url {
+            SinkUrl::Stdout(Form::Raw) | SinkUrl::File(Form::Raw, _) => Encoding::Raw,
+            SinkUrl::Stdout(Form::Records) | SinkUrl::File(Form::Records, _) | SinkUrl::Ndjson(_) => {
+                Encoding::Ndjson
+            }
+            SinkUrl::Otlp(_) => Encoding::Otlp,
+            SinkUrl::Forward(_) => Encoding::Forward,
+        };
         let compressor = Compressor::new(compression).or_exit(Exit::Internal)?;
         metrics.sink_up.get_or_create(&BySink { sink: name.clone() }).set(1);
         let (health, proven, spare) = (Arc::default(), false, Vec::new());
@@ -176,6 +175,7 @@ impl Sink {
             index,
             name,
             kind,
+            encoding,
             resource,
             dead_letters,
             ledger,
@@ -201,7 +201,8 @@ impl Sink {
     /// takes.
     pub async fn deliver(&mut self, chunk: &Chunk) {
         let all = 0..chunk.len();
-        let mut todo = vec![all];
+        // None, where every line of the ranges was left out on purpose.
+        let mut todo = if all.is_empty() { Vec::new() } else { vec![all] };
         while let Some(numbers) = todo.pop() {
             let Err(reason) = self.deliver_lines(chunk, &numbers).await else {
                 self.proven = true;
@@ -256,7 +257,7 @@ impl Sink {
     fn payload(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Payload {
         let mut body = std::mem::take(&mut self.spare);
         body.clear();
-        self.kind.encoding().encode(chunk, numbers, &self.resource.now(), &mut body);
+        self.encoding.encode(chunk, numbers, &self.resource.now(), &mut body);
         let compression = self.compressor.compress(&mut body);
         Payload { key: chunk.key(numbers), body: body.into(), compression, records: numbers.len() }
     }

@@ -8,16 +8,34 @@ use reqwest::Url;
 /// One `--sink`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SinkUrl {
-    /// `stdout:`
-    Stdout,
-    /// `file:/path`
-    File(PathBuf),
+    /// `stdout:` and `raw+stdout:`
+    Stdout(Form),
+    /// `file:/path` and `raw+file:/path`
+    File(Form, PathBuf),
     /// `ndjson+http://…` and `ndjson+https://…`, without the `ndjson+`.
     Ndjson(Url),
     /// `otlp+http://…` and `otlp+https://…`, without the `otlp+`.
     Otlp(Url),
     /// `forward://…` and `forward+tls://…`
     Forward(ForwardUrl),
+}
+
+/// What is written to what stays on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Records, as NDJSON.
+    Records,
+    /// The lines alone, as they are.
+    Raw,
+}
+
+impl Form {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Records => "",
+            Self::Raw => "raw+",
+        }
+    }
 }
 
 /// A Forward receiver.
@@ -76,8 +94,8 @@ impl SinkUrl {
     /// As it may be shown: without user, password, query and fragment, any of which may be a secret.
     pub fn name(&self) -> String {
         match self {
-            Self::Stdout => "stdout:".to_owned(),
-            Self::File(path) => format!("file:{}", path.display()),
+            Self::Stdout(form) => format!("{}stdout:", form.prefix()),
+            Self::File(form, path) => format!("{}file:{}", form.prefix(), path.display()),
             Self::Ndjson(url) => format!("ndjson+{}", without_secrets(url)),
             Self::Otlp(url) => format!("otlp+{}", without_secrets(url)),
             Self::Forward(url) => url.name(),
@@ -95,16 +113,20 @@ impl FromStr for SinkUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const KNOWN: &str = "sinks are stdout:, file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST and forward(+tls)://HOST:PORT/TAG";
-        if text == "stdout:" {
-            return Ok(Self::Stdout);
+        const KNOWN: &str = "sinks are (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST and forward(+tls)://HOST:PORT/TAG";
+        let (form, local) = match text.strip_prefix("raw+") {
+            Some(rest) => (Form::Raw, rest),
+            None => (Form::Records, text),
+        };
+        if local == "stdout:" {
+            return Ok(Self::Stdout(form));
         }
-        if let Some(path) = text.strip_prefix("file:") {
+        if let Some(path) = local.strip_prefix("file:") {
             // `file:/path` and `file:///path` are the same in an URL.
             let path = path.strip_prefix("//").unwrap_or(path);
             let usable = path.starts_with('/') && !path.ends_with('/');
             return usable
-                .then(|| Self::File(path.into()))
+                .then(|| Self::File(form, path.into()))
                 .ok_or_else(|| format!("a file sink needs a whole path; {KNOWN}"));
         }
         let told = |error: String| format!("{error}; {KNOWN}");
@@ -134,6 +156,7 @@ mod tests {
         assert_eq!(url.name(), "ndjson+https://logs.example:8443/in");
         assert_eq!("file:///a/b".parse::<SinkUrl>().unwrap().name(), "file:/a/b");
         assert_eq!("otlp+http://k:s@c:4318".parse::<SinkUrl>().unwrap().name(), "otlp+http://c:4318/");
+        assert_eq!("raw+file:/a".parse::<SinkUrl>().unwrap().name(), "raw+file:/a");
         assert_eq!("stdout:".parse::<SinkUrl>().unwrap().name(), "stdout:");
     }
 

@@ -28,6 +28,7 @@ use crate::identity::{Epoch, FileId, FileKey};
 use crate::ledger::{Ledger, Reason};
 use crate::parse::Format;
 use crate::position::{Confirmed, ReadOffset, Segment, SourceSeq};
+use crate::shape::Shape;
 use crate::turns::Family;
 
 /// How lines are cut from files.
@@ -35,10 +36,28 @@ use crate::turns::Family;
 pub struct Reader {
     /// How a line is read.
     pub format: Format,
+    /// Which lines are one record.
+    pub joining: Joining,
+    /// What the user wants left out.
+    pub shape: Shape,
     /// The longest line that is shipped whole.
     pub max_line: usize,
     /// Read into here, whatever the file: one buffer for all of them.
     pub buffer: Vec<u8>,
+}
+
+/// Which lines are one record.
+#[derive(Debug, Clone)]
+pub enum Joining {
+    /// Each is one.
+    None,
+    /// A line that begins like this begins a record, and those that follow belong to it.
+    ByStart {
+        /// How a record begins.
+        start: regex_lite::Regex,
+        /// How long a file has to be quiet before its last record is at its end.
+        quiet: Duration,
+    },
 }
 
 /// What to do with a last line that has no line break.
@@ -57,6 +76,9 @@ pub enum Progress {
     More,
     /// Nothing more for now.
     AtEnd,
+    /// The content is not what it was. Before it is given up, somebody should look for a copy of it: the next read draws
+    /// the conclusion.
+    Replaced,
 }
 
 /// Whether a name that is followed still leads to the file.
@@ -97,6 +119,8 @@ pub struct Source {
     pub reading: Reading,
     /// What was known of its content before it was truncated while a copy of it was waiting to be told.
     past: Option<FileEntry>,
+    /// Whether the last read found other content than what was read before.
+    suspicion: Suspicion,
     /// Whether a copy is waiting.
     copied: Copied,
     file: File,
@@ -109,6 +133,12 @@ pub struct Source {
     size: u64,
     grown: Instant,
     cursors: Vec<Cursor>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspicion {
+    None,
+    Replaced,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +180,7 @@ impl Source {
             life: Life::Attached,
             reading: Reading::Lines,
             past: None,
+            suspicion: Suspicion::None,
             copied: Copied::No,
             file,
             epoch: Epoch::default(),

@@ -3,13 +3,15 @@
 use std::io;
 
 use memchr::{memchr, memchr_iter};
+use regex_lite::Regex;
 
-use super::{LastLine, Progress, Reader, Reading, Source};
+use super::{Joining, LastLine, Progress, Reader, Reading, Source, Suspicion};
 use crate::chunk::Chunk;
 use crate::identity::{FileId, Fingerprint, WINDOW};
 use crate::ledger::{Ledger, Reason};
 use crate::parse::Parsed;
 use crate::position::{ReadOffset, Segment};
+use crate::shape::Shaped;
 
 /// Read at once. Large enough that system calls do not show, small enough to stay in the cache.
 const PORTION: usize = 128 * 1024;
@@ -43,9 +45,15 @@ impl Source {
         let outcome =
             self.fill(&mut buffer[..overlap + PORTION], start - overlap as u64).and_then(|filled| {
                 if filled < overlap || buffer[..overlap] != self.cursors[sink].before {
+                    if self.suspicion == Suspicion::None {
+                        self.suspicion = Suspicion::Replaced;
+                        return Ok(Progress::Replaced);
+                    }
+                    self.suspicion = Suspicion::None;
                     self.truncated(ledger)?;
                     return Ok(Progress::More);
                 }
+                self.suspicion = Suspicion::None;
                 self.note_size(start + (filled - overlap) as u64);
                 let at_end = filled < overlap + PORTION;
                 if at_end {
@@ -54,7 +62,21 @@ impl Source {
                 if start == 0 && self.is_compressed(&buffer[..filled]) {
                     return Ok(Progress::AtEnd);
                 }
-                let taken = self.take_lines(sink, &buffer[overlap..filled], reader, chunk, ledger);
+                let data = &buffer[overlap..filled];
+                let taken = match &reader.joining {
+                    Joining::None => self.take_lines(sink, data, reader, chunk, ledger),
+                    Joining::ByStart { start, quiet } => {
+                        let over = at_end && (last_line == LastLine::Take || self.quiet() >= *quiet);
+                        let end = if over {
+                            End::Over
+                        } else if at_end {
+                            End::Open
+                        } else {
+                            End::Beyond
+                        };
+                        self.take_records(sink, data, start, end, reader, chunk, ledger)
+                    }
+                };
                 if taken > 0 {
                     self.advance(sink, &buffer[..overlap + taken], taken as u64, chunk);
                     let all = overlap + taken == filled || last_line == LastLine::Wait;
@@ -103,6 +125,45 @@ impl Source {
             let line = &data[taken..newline];
             self.push(sink, start + taken as u64, line, line.len() as u64, reader, chunk, ledger);
             taken = newline + 1;
+        }
+        taken
+    }
+
+    /// Takes the complete records at the start of `data`, each of one line or more, and says how many bytes they were.
+    #[expect(clippy::too_many_arguments, reason = "a step of `read`, with what `read` was given")]
+    fn take_records(
+        &mut self,
+        sink: usize,
+        data: &[u8],
+        start: &Regex,
+        end: End,
+        reader: &Reader,
+        chunk: &mut Chunk,
+        ledger: &Ledger,
+    ) -> usize {
+        let offset = self.cursors[sink].read.0;
+        let (mut taken, mut line) = (0, 0);
+        let mut take = |from: usize, to: usize, chunk: &mut Chunk| {
+            if self.id.is_none() {
+                self.id = Some(FileId::derive(&self.key, self.epoch, &data[from..to]));
+            }
+            let record = &data[from..to - 1];
+            self.push(sink, offset + from as u64, record, record.len() as u64, reader, chunk, ledger);
+        };
+        for newline in memchr_iter(b'\n', data) {
+            if chunk.is_full() {
+                return taken;
+            }
+            if line > taken && begins(start, &data[line..newline]) {
+                take(taken, line, chunk);
+                taken = line;
+            }
+            line = newline + 1;
+        }
+        // What is left may go on. Where it fills all that is read at once it is shipped in parts.
+        if line > taken && (end == End::Over || (end == End::Beyond && taken == 0)) {
+            take(taken, line, chunk);
+            taken = line;
         }
         taken
     }
@@ -184,7 +245,10 @@ impl Source {
         if let Parsed::Bad(reason) = parsed {
             ledger.bad_line(reason);
         }
-        chunk.push(offset..offset + length, &text, cut, parsed);
+        match reader.shape.apply(parsed, text) {
+            Shaped::Ship(parsed, text) => chunk.push(offset..offset + length, &text, cut, parsed),
+            Shaped::LeaveOut => ledger.leave_out(sink, length),
+        }
     }
 
     /// Moves a sink's position over what was taken; `seen` is the overlap and what was taken, contiguous.
@@ -224,6 +288,22 @@ impl Source {
             self.head.extend(bytes.drain(skip..).take(WINDOW - have));
         }
     }
+}
+
+/// How the data ends that records are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// At the end of the file, and nobody writes any more.
+    Over,
+    /// At the end of the file, for now.
+    Open,
+    /// There is more to read.
+    Beyond,
+}
+
+/// Whether a line begins a record, by its first bytes.
+fn begins(start: &Regex, line: &[u8]) -> bool {
+    start.is_match(&String::from_utf8_lossy(&line[..line.len().min(WINDOW)]))
 }
 
 /// At most `limit` bytes of a line, without half a character at the end.

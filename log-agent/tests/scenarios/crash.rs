@@ -8,28 +8,38 @@ use testkit::{Answer, Process, wait_until};
 use crate::support::{BINARY, Receiver, Room, Verdict, append, write, write_numbers};
 
 #[test]
-fn sigkill_slow_sink() {
+fn sigkill_100_times_slow_sink() {
     let (room, receiver) = (Room::new(), Receiver::start());
     receiver.change(|_| {
         std::thread::sleep(Duration::from_millis(2));
         Verdict::Confirm
     });
     let mut file = append(&room.log("access.log"));
-    let more = ["--chunk-size", "256", "--rescan-period", "100ms"];
-    let rounds = 40;
+    // Checkpoints are written all the time, so that a kill falls between what was read, what was sent, what was confirmed and
+    // what was written of it.
+    let more = ["--chunk-size", "256", "--rescan-period", "100ms", "--checkpoint-period", "1ms"];
+    let rounds = 100;
     for round in 0..rounds {
-        let before = receiver.records().len();
+        let (before, checkpoint) = (receiver.records().len(), newest(&room));
         let mut agent = room.agent(&receiver.sink(), &more);
-        write_numbers(&mut file, round * 200..(round + 1) * 200);
-        if round % 8 == 7 {
+        write_numbers(&mut file, round * 40..(round + 1) * 40);
+        if round % 10 == 9 {
             fs::rename(room.log("access.log"), room.log(&format!("access.log.{}", rounds - round))).unwrap();
             file = append(&room.log("access.log"));
         }
-        wait_until("it is under way", || receiver.records().len() > before);
+        wait_until("it is under way, and a checkpoint says so", || {
+            receiver.records().len() > before && newest(&room) != checkpoint
+        });
         agent.kill();
     }
     let _agent = room.agent(&receiver.sink(), &[]);
-    receiver.expect_each_number(rounds * 200);
+    receiver.expect_each_number(rounds * 40);
+}
+
+/// The checkpoints as they are.
+fn newest(room: &Room) -> Vec<Option<Vec<u8>>> {
+    let slots = ["checkpoint.0.json", "checkpoint.1.json"];
+    slots.iter().map(|slot| fs::read(room.state().join(slot)).ok()).collect()
 }
 
 #[test]

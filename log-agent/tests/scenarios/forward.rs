@@ -29,13 +29,13 @@ struct Message {
 }
 
 /// Notes the messages that it took.
-struct Receiver {
-    addr: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) addr: SocketAddr,
     messages: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Receiver {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::that(None, |_| Verdict::Ack)
     }
 
@@ -77,7 +77,7 @@ impl Receiver {
             .collect()
     }
 
-    fn bodies(&self) -> Vec<String> {
+    pub(crate) fn bodies(&self) -> Vec<String> {
         self.records().iter().map(|record| record["body"].as_str().unwrap_or_default().to_owned()).collect()
     }
 }

@@ -105,16 +105,21 @@ fn rotate_out_of_glob() {
 }
 
 #[test]
-fn unlink_with_unread_bytes() {
+fn unlink_with_50mb_unread() {
     let (room, receiver) = (Room::new(), Receiver::start());
     down(&receiver);
-    let text: String = (0..40_000).map(|number| format!("line {number}\n")).collect();
+    let filler = "x".repeat(10_000);
+    let text: String = (0..5000).map(|number| format!("{number} {filler}\n")).collect();
+    assert!(text.len() > 50_000_000);
     write(&room.log("access.log"), text);
     let agent = room.agent(&receiver.sink(), &["--rotate-wait", "300ms"]);
     wait_until("it is followed", || status(&agent)["files"].as_array().is_some_and(|files| files.len() == 1));
     fs::remove_file(room.log("access.log")).unwrap();
     up(&receiver);
-    receiver.expect_numbers(40_000);
+    wait_until("all arrive", || receiver.bodies().len() == 5000);
+    let numbers = receiver.bodies();
+    let numbers = numbers.iter().map(|body| body.split_once(' ').unwrap().0.parse::<usize>().unwrap());
+    assert!(numbers.eq(0..5000));
     agent.event("drained and closed", |event| event["message"] == "drained and closed");
     let held = fs::read_dir(format!("/proc/{}/fd", agent.id()))
         .unwrap()
@@ -278,6 +283,23 @@ fn copytruncate_live() {
     write_numbers(&mut file, 3000..3010);
     receiver.expect_numbers(3010);
     assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
+
+#[test]
+fn copytruncate_that_is_noticed_before_its_copy() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let mut file = append(&room.log("access.log"));
+    write_numbers(&mut file, 0..5000);
+    // No scan that anybody else asks for: the agent meets the truncation when it reads on.
+    let more = ["--chunk-size", "1KiB", "--watch", "poll", "--rescan-period", "1h"];
+    let agent = room.agent(&receiver.sink(), &more);
+    wait_until("it was tried", || receiver.upstream.requests().len() > 1);
+    copytruncate(&room, 1, None);
+    write_numbers(&mut file, 5000..5010);
+    up(&receiver);
+    receiver.expect_each_number(5010);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "the copy had it");
 }
 
 #[test]

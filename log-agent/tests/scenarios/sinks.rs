@@ -313,32 +313,3 @@ fn append_to_delivery_latency() {
     // The aim is 20 ms at p99 on a quiet machine; a machine that runs all tests at once is given more.
     assert!(at(50) < Duration::from_millis(50), "p50 {:?}", at(50));
 }
-
-#[test]
-fn rss_bounded() {
-    const LIMIT: u64 = 24 * 1024 * 1024;
-    let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
-    let line = format!("{{\"a\":\"{}\"}}\n", "x".repeat(200));
-    let many = line.repeat(100_000);
-    write(&room.log("a.log"), &many);
-    // The shortest lines there are: what they weigh is their envelope.
-    write(&room.log("b.log"), "\n".repeat(500_000));
-    let agent = room.agent(&receiver.sink(), &[]);
-    wait_until("it is tried again", || receiver.upstream.requests().len() >= 4);
-    let down = agent.resident_bytes();
-    // Counted, not kept: only the agent's memory is in question here.
-    let count = std::sync::Arc::new(AtomicUsize::new(0));
-    let counted = std::sync::Arc::clone(&count);
-    receiver.upstream.answer(move |request| {
-        counted.fetch_add(request.text().lines().count(), Ordering::SeqCst);
-        Answer::new(204, "")
-    });
-    let mut peak = down;
-    wait_until("all arrive", || {
-        receiver.upstream.forget();
-        peak = peak.max(agent.resident_bytes());
-        count.load(Ordering::SeqCst) == 600_000
-    });
-    println!("resident: {} KiB while the sink is down, {} KiB at most", down / 1024, peak / 1024);
-    assert!(peak < LIMIT, "{peak}");
-}

@@ -1,4 +1,9 @@
 //! All files that are followed, whatever they are called by now: who is new, who was renamed, who is gone.
+//!
+//! Whether a new one is the copy of another is settled in `copies`, when one is over in `ends`.
+
+mod copies;
+mod ends;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +16,7 @@ use crate::checkpoint::{FileEntry, Remembered};
 use crate::identity::FileKey;
 use crate::ledger::Ledger;
 use crate::position::{Segment, SourceSeq};
-use crate::source::{LastLine, Life, Reading, Source};
+use crate::source::{Life, Reading, Source};
 use crate::turns::{Age, Family, lineage};
 
 /// How often names that change are looked at again before they are taken as they are.
@@ -186,61 +191,12 @@ impl Catalog {
         self.next += 1;
         self.by_key.insert(key, seq);
         self.by_path.insert(path.to_owned(), seq);
-        self.newest.insert(family, seq);
+        if source.reading == Reading::Lines {
+            // A copy is no successor: its original is still the one that is written to.
+            self.newest.insert(family, seq);
+        }
         self.sources.insert(seq, source);
         Ok(seq)
-    }
-
-    /// Whether a new file with a rotated name is a copy of one that is, or was, read under the current name. A copy of one
-    /// that is still there is not read before that one is truncated, which tells how far it was read.
-    fn is_copy(&mut self, copy: &mut Source) -> io::Result<bool> {
-        for original in self.sources.values_mut() {
-            if original.family == copy.family
-                && original.life == Life::Attached
-                && lineage(&original.path).1 == Age::Current
-                && original.id().is_some()
-                && copy.begins_like(original)?
-            {
-                original.expect_truncation(&self.sinks);
-                copy.reading = Reading::PerhapsCopyOf(original.seq);
-                return Ok(true);
-            }
-        }
-        // The same while the agent was away: there the truncation is over, and the checkpoint says how far.
-        for entry in self.remembered.unclaimed() {
-            let (family, age) = lineage(&entry.path);
-            if family == copy.family && age == Age::Current && copy.adopt(entry, &self.sinks)? {
-                // What was not read is here, and not lost.
-                entry.size = 0;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Settles which files are copies: those whose original was truncated meanwhile, or is not going to be.
-    pub fn settle_copies(&mut self) {
-        let waiting = self.sources.values().filter_map(|copy| match copy.reading {
-            Reading::PerhapsCopyOf(original) => Some((copy.seq, original)),
-            Reading::Lines | Reading::Compressed => None,
-        });
-        for (copy, original) in waiting.collect::<Vec<_>>() {
-            let past = self.sources.get(&original).and_then(|original| original.past().cloned());
-            let alike = match (self.sources.get(&copy), self.sources.get(&original)) {
-                (Some(copy), Some(original)) => past.is_some() || copy.begins_like(original).unwrap_or(false),
-                _ => false,
-            };
-            let Some(source) = self.sources.get_mut(&copy) else { continue };
-            if past.is_none() && alike && source.quiet() < self.rotate_wait {
-                continue;
-            }
-            let adopted = past.is_some_and(|past| source.adopt(&past, &self.sinks).unwrap_or(false));
-            source.reading = Reading::Lines;
-            tracing::debug!(file = %source.path.display(), adopted, "settled whether it is a copy");
-            if let Some(original) = self.sources.get_mut(&original) {
-                original.forget_past();
-            }
-        }
     }
 
     /// A followed file.
@@ -284,65 +240,6 @@ impl Catalog {
             }
         }
         found
-    }
-
-    /// Files whose end is not known yet though their time is over: rotated away with an unfinished line, or without a
-    /// name. They are looked at more often, for the little while until they are quiet.
-    pub fn is_ending(&self, source: &Source) -> bool {
-        if matches!(source.reading, Reading::PerhapsCopyOf(_)) {
-            return true;
-        }
-        match source.life {
-            Life::Detached => true,
-            Life::Attached => {
-                self.is_superseded(source) && (0..self.sinks.len()).any(|sink| !source.is_read(sink))
-            }
-        }
-    }
-
-    /// Whether any file is.
-    pub fn any_ending(&self) -> bool {
-        self.sources.values().any(|source| self.is_ending(source))
-    }
-
-    /// What an unfinished last line of this file is.
-    pub fn last_line(&self, seq: SourceSeq) -> LastLine {
-        match self.sources.get(&seq) {
-            Some(source)
-                if (source.life == Life::Detached || self.is_superseded(source))
-                    && source.quiet() >= self.rotate_wait =>
-            {
-                LastLine::Take
-            }
-            _ => LastLine::Wait,
-        }
-    }
-
-    fn is_superseded(&self, source: &Source) -> bool {
-        self.newest.get(&source.family).is_some_and(|newest| *newest > source.seq)
-    }
-
-    /// Closes files without a name that are quiet and confirmed by every sink.
-    pub fn close_drained(&mut self) {
-        let over = |source: &Source| {
-            source.life == Life::Detached && source.is_drained() && source.quiet() >= self.rotate_wait
-        };
-        let over: Vec<_> =
-            self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
-        for source in over.into_iter().filter_map(|seq| self.sources.remove(&seq)) {
-            tracing::info!(file = %source.path.display(), bytes = source.size(), "drained and closed");
-            self.by_key.remove(&source.key);
-            self.by_path.retain(|_, seq| *seq != source.seq);
-            if self.newest.get(&source.family) == Some(&source.seq) {
-                self.newest.remove(&source.family);
-            }
-            // It may be renamed back into sight; without a single name left it cannot.
-            if !source.is_unlinked()
-                && let Some(entry) = source.entry(&self.sinks)
-            {
-                self.remembered.keep(entry);
-            }
-        }
     }
 
     /// Notes what a sink has confirmed.

@@ -1,0 +1,71 @@
+//! When a file is over: nobody writes to it any more, and every sink has all of it.
+
+use super::Catalog;
+use crate::position::SourceSeq;
+use crate::source::{LastLine, Life, Reading, Source};
+
+impl Catalog {
+    /// Files whose end is not known yet though their time is over: rotated away with an unfinished line, or without a
+    /// name. They are looked at more often, for the little while until they are quiet.
+    pub fn is_ending(&self, source: &Source) -> bool {
+        if matches!(source.reading, Reading::PerhapsCopyOf(_)) {
+            return true;
+        }
+        match source.life {
+            Life::Detached => true,
+            Life::Attached => {
+                self.is_superseded(source) && (0..self.sinks.len()).any(|sink| !source.is_read(sink))
+            }
+        }
+    }
+
+    /// Whether any file holds more than what was read of it.
+    pub fn any_unread(&self) -> bool {
+        self.sources.values().any(|source| (0..self.sinks.len()).any(|sink| !source.is_read(sink)))
+    }
+
+    /// Whether any file is.
+    pub fn any_ending(&self) -> bool {
+        self.sources.values().any(|source| self.is_ending(source))
+    }
+
+    /// What an unfinished last line of this file is.
+    pub fn last_line(&self, seq: SourceSeq) -> LastLine {
+        match self.sources.get(&seq) {
+            Some(source)
+                if (source.life == Life::Detached || self.is_superseded(source))
+                    && source.quiet() >= self.rotate_wait =>
+            {
+                LastLine::Take
+            }
+            _ => LastLine::Wait,
+        }
+    }
+
+    fn is_superseded(&self, source: &Source) -> bool {
+        self.newest.get(&source.family).is_some_and(|newest| *newest > source.seq)
+    }
+
+    /// Closes files without a name that are quiet and confirmed by every sink.
+    pub fn close_drained(&mut self) {
+        let over = |source: &Source| {
+            source.life == Life::Detached && source.is_drained() && source.quiet() >= self.rotate_wait
+        };
+        let over: Vec<_> =
+            self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
+        for source in over.into_iter().filter_map(|seq| self.sources.remove(&seq)) {
+            tracing::info!(file = %source.path.display(), bytes = source.size(), "drained and closed");
+            self.by_key.remove(&source.key);
+            self.by_path.retain(|_, seq| *seq != source.seq);
+            if self.newest.get(&source.family) == Some(&source.seq) {
+                self.newest.remove(&source.family);
+            }
+            // It may be renamed back into sight; without a single name left it cannot.
+            if !source.is_unlinked()
+                && let Some(entry) = source.entry(&self.sinks)
+            {
+                self.remembered.keep(entry);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is left out of records, or changed in them, because the user said so: fields that nobody needs, fields that nobody may
+//! see, lines that say nothing.
+//!
+//! What stays, stays byte for byte. Only objects have fields; a line that is none is shipped as it is, except that it cannot
+//! hide a secret in a field of its own: then it has no fields.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use crate::json::{Value, Walk};
+use crate::parse::{self, Parsed};
+
+/// In the place of a redacted value.
+const REDACTED: &[u8] = b"\"REDACTED\"";
+
+/// One `--drop`: a field and the value that makes its line not worth shipping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    field: String,
+    value: String,
+}
+
+impl FromStr for Match {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((field, value)) if !field.is_empty() => {
+                Ok(Self { field: field.to_owned(), value: value.to_owned() })
+            }
+            _ => Err("write it like url.path=/health".to_owned()),
+        }
+    }
+}
+
+/// All that the user said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Fields that are left out.
+    pub drop_fields: Vec<String>,
+    /// Fields whose values are replaced.
+    pub redact_fields: Vec<String>,
+    /// Lines that are left out.
+    pub drops: Vec<Match>,
+}
+
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Shaped<'a> {
+    /// It is shipped, like this.
+    Ship(Parsed, Cow<'a, [u8]>),
+    /// It is left out.
+    LeaveOut,
+}
+
+impl Shape {
+    /// Shapes a line.
+    pub fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>) -> Shaped<'a> {
+        if !matches!(parsed, Parsed::Object(_)) || *self == Self::default() {
+            return Shaped::Ship(parsed, text);
+        }
+        if !self.drops.is_empty() && self.leaves_out(&text).unwrap_or(false) {
+            return Shaped::LeaveOut;
+        }
+        if self.drop_fields.is_empty() && self.redact_fields.is_empty() {
+            return Shaped::Ship(parsed, text);
+        }
+        let rewritten = self.rewrite(&text).and_then(|text| String::from_utf8(text).ok());
+        match rewritten.map(|text| (parse::fields::object(&text), text)) {
+            Some((Ok(fields), text)) => Shaped::Ship(Parsed::Object(fields), Cow::Owned(text.into_bytes())),
+            // Cannot be: the line was one object. Should it, what may be secret is not shipped.
+            _ => Shaped::LeaveOut,
+        }
+    }
+
+    fn leaves_out(&self, text: &[u8]) -> Option<bool> {
+        let (mut walk, mut names, mut values) = (Walk::new(text), Vec::new(), Vec::new());
+        walk.value()?;
+        while let Some(name) = walk.name() {
+            let name = name.bytes(&mut names);
+            let mut value = walk.clone();
+            let raw = walk.skip()?;
+            let of_this_name = |one: &&Match| one.field.as_bytes() == name;
+            for one in self.drops.iter().filter(of_this_name) {
+                let is = match value.value()? {
+                    Value::Text(text) => text.bytes(&mut values) == one.value.as_bytes(),
+                    _ => raw == one.value.as_bytes(),
+                };
+                if is {
+                    return Some(true);
+                }
+                value = Walk::new(raw);
+            }
+        }
+        Some(false)
+    }
+
+    fn rewrite(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let (mut walk, mut names) = (Walk::new(text), Vec::new());
+        walk.value()?;
+        let mut out = Vec::with_capacity(text.len());
+        out.push(b'{');
+        let mut start = walk.at();
+        while let Some(name) = walk.name() {
+            let before_value = walk.at();
+            walk.skip()?;
+            let name = name.bytes(&mut names);
+            let is_in = |fields: &[String]| fields.iter().any(|field| field.as_bytes() == name);
+            if !is_in(&self.drop_fields) {
+                if out.len() > 1 {
+                    out.push(b',');
+                }
+                let pair = text.get(start..walk.at())?.trim_ascii_start();
+                let pair = pair.strip_prefix(b",").unwrap_or(pair);
+                if is_in(&self.redact_fields) {
+                    out.extend_from_slice(pair.get(..pair.len() - (walk.at() - before_value))?);
+                    out.extend_from_slice(REDACTED);
+                } else {
+                    out.extend_from_slice(pair);
+                }
+            }
+            start = walk.at();
+        }
+        out.push(b'}');
+        Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::Format;
+
+    fn shaped(shape: &Shape, line: &str) -> Option<String> {
+        let (parsed, text) = Format::Auto.parse(line.as_bytes());
+        match shape.apply(parsed, text) {
+            Shaped::Ship(_, text) => Some(String::from_utf8(text.into_owned()).unwrap()),
+            Shaped::LeaveOut => None,
+        }
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn fields_are_left_out_and_redacted_and_the_rest_is_as_it_was() {
+        let shape = Shape { drop_fields: words("a e"), redact_fields: words("c"), drops: Vec::new() };
+        for (line, expected) in [
+            (
+                r#"{"a":1,"b":1.50,"c":"s","d":[{"a":2}],"e":{}}"#,
+                r#"{"b":1.50,"c":"REDACTED","d":[{"a":2}]}"#,
+            ),
+            (r#" { "b" : 1 , "a" : 2 , "c" : {"x":[1]} } "#, r#"{"b" : 1, "c" :"REDACTED"}"#),
+            (r#"{"a":1}"#, "{}"),
+            (r#"{"\u0061":1,"b":2}"#, r#"{"b":2}"#),
+            ("no object", "no object"),
+        ] {
+            assert_eq!(shaped(&shape, line).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn lines_are_left_out_by_what_a_field_says() {
+        let drops = vec![
+            "url.path=/health".parse().unwrap(),
+            "n=204".parse().unwrap(),
+            "url.path=/b".parse().unwrap(),
+        ];
+        let shape = Shape { drops, ..Shape::default() };
+        for left_out in [r#"{"url.path":"/health"}"#, r#"{"x":1,"n": 204 }"#, r#"{"url.path":"\/b"}"#] {
+            assert_eq!(shaped(&shape, left_out), None, "{left_out}");
+        }
+        for kept in [r#"{"url.path":"/healthy"}"#, r#"{"n":2040}"#, r#"{"map":{"n":204}}"#, "n=204"] {
+            assert!(shaped(&shape, kept).is_some(), "{kept}");
+        }
+        assert!("x".parse::<Match>().is_err());
+    }
+}

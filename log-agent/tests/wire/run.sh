@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Decodes what log-agent sends with implementations that are not ours: OpenTelemetry's own protobuf messages and MessagePack,
+# both from PyPI, in a virtual environment under the target folder.
+#
+#   log-agent/tests/wire/run.sh
+#
+# `cargo test` does the same with Rust's implementations and needs no Python; this is the second opinion.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+target=${CARGO_TARGET_DIR:-target}
+venv=$target/wire-venv
+echo "building log-agent"
+cargo build --quiet --package log-agent
+if [ ! -x "$venv/bin/python" ]; then
+    echo "making $venv"
+    python3 -m venv "$venv"
+fi
+"$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==1.*" "msgpack==1.*" "zstandard==0.*"
+exec "$venv/bin/python" log-agent/tests/wire/check.py "$target/debug/log-agent"
