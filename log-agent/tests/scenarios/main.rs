@@ -10,6 +10,7 @@ mod files;
 mod forward;
 mod limits;
 mod lines;
+mod model;
 mod otlp;
 mod rotate;
 mod shaping;

@@ -60,7 +60,7 @@ fn decode(message: &Message) -> ExportLogsServiceRequest {
     let mut plain = Vec::new();
     match message.header("content-encoding") {
         Some("gzip") => {
-            drop(flate2::read::GzDecoder::new(&message.body[..]).read_to_end(&mut plain).unwrap())
+            flate2::read::GzDecoder::new(&message.body[..]).read_to_end(&mut plain).map(drop).unwrap();
         }
         Some("zstd") => plain = zstd::decode_all(&message.body[..]).unwrap(),
         _ => plain.clone_from(&message.body),

@@ -1,0 +1,258 @@
+//! The real catalog and the real reader against a model: files that are written, rotated, truncated and removed, and an agent that
+//! reads, confirms, checkpoints, crashes and comes back, in any order that `proptest` can think of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log_agent::catalog::Catalog;
+use log_agent::checkpoint::FileEntry;
+use log_agent::chunk::Chunk;
+use log_agent::ledger::Ledger;
+use log_agent::metrics::Metrics;
+use log_agent::parse::Format;
+use log_agent::shape::Shape;
+use log_agent::source::{Joining, LastLine, Progress, Reader};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::support::write;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Whole lines.
+    Write(u8),
+    /// Half a line, or the other half of it.
+    WriteHalf,
+    Rotate,
+    Truncate,
+    /// The oldest file that is not written to any more.
+    Remove,
+    Scan,
+    /// Read up to a few chunks; each is confirmed.
+    Ship(u8),
+    /// Read a chunk, checkpoint, and crash before it is confirmed.
+    ReadOnly,
+    Checkpoint,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..6_u8).prop_map(Step::Write),
+        2 => Just(Step::WriteHalf),
+        2 => Just(Step::Rotate),
+        1 => Just(Step::Truncate),
+        1 => Just(Step::Remove),
+        3 => Just(Step::Scan),
+        6 => (1..5_u8).prop_map(Step::Ship),
+        1 => Just(Step::ReadOnly),
+        2 => Just(Step::Checkpoint),
+        2 => Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+struct World {
+    dir: TempDir,
+    next: usize,
+    /// The first half of a line is there.
+    half: Option<usize>,
+    /// What may be missing in the end, because its bytes went before the agent could see them.
+    excused: BTreeSet<usize>,
+    /// By id: a record that comes twice is the same record.
+    delivered: BTreeMap<String, String>,
+    checkpoint: Vec<FileEntry>,
+    agent: Agent,
+}
+
+struct Agent {
+    catalog: Catalog,
+    reader: Reader,
+    ledger: Ledger,
+}
+
+impl Agent {
+    fn start(checkpoint: Vec<FileEntry>) -> Self {
+        let sinks = vec!["sink".to_owned()];
+        let ledger = Ledger::new(sinks.clone(), Metrics::default());
+        let catalog = Catalog::new(sinks, checkpoint, Duration::ZERO, ledger.clone());
+        let reader = Reader {
+            format: Format::Raw,
+            joining: Joining::None,
+            shape: Shape::default(),
+            max_line: 1000,
+            buffer: Vec::new(),
+        };
+        Self { catalog, reader, ledger }
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            next: 0,
+            half: None,
+            excused: BTreeSet::new(),
+            delivered: BTreeMap::new(),
+            checkpoint: Vec::new(),
+            agent: Agent::start(Vec::new()),
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("a.log")
+    }
+
+    /// Oldest first.
+    fn names(dir: &Path) -> Vec<PathBuf> {
+        let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names
+    }
+
+    fn scan(&mut self) {
+        let dir = self.dir.path().to_owned();
+        self.agent.catalog.update(|| Self::names(&dir));
+    }
+
+    /// Reads one chunk; confirms it or not; true where there was one.
+    fn read(&mut self, confirmed: bool) -> bool {
+        let mut chunk = Chunk::new(40);
+        'files: for seq in self.agent.catalog.look(|_| true) {
+            while !chunk.is_full() {
+                let Agent { catalog, reader, ledger } = &mut self.agent;
+                let Some(source) = catalog.source(seq) else { break };
+                match source.read(0, LastLine::Wait, reader, &mut chunk, ledger).unwrap() {
+                    Progress::More => {}
+                    Progress::AtEnd => break,
+                    Progress::Replaced => self.scan(),
+                }
+            }
+            if chunk.is_full() {
+                break 'files;
+            }
+        }
+        if confirmed {
+            for part in chunk.parts() {
+                for (line, text) in chunk.lines(part, &(0..chunk.len())) {
+                    let id = format!("{}:{}", part.origin.id, line.place.start);
+                    let text = String::from_utf8(text.to_vec()).unwrap();
+                    let known = self.delivered.entry(id).or_insert_with(|| text.clone());
+                    assert_eq!(*known, text, "the same id, another record");
+                }
+                self.agent.catalog.confirm(0, &part.segment);
+            }
+        }
+        !chunk.is_empty()
+    }
+
+    fn excuse(&mut self, path: &Path) {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let numbers = text.lines().filter_map(|line| line.split(' ').nth(1)?.parse::<usize>().ok());
+        self.excused.extend(numbers);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Write(lines) => {
+                self.finish_half();
+                for _ in 0..lines {
+                    write(&self.log(), format!("line {} of it\n", self.next));
+                    self.next += 1;
+                }
+            }
+            Step::WriteHalf => match self.half {
+                Some(_) => self.finish_half(),
+                None => {
+                    write(&self.log(), format!("line {} ", self.next));
+                    self.half = Some(self.next);
+                    self.next += 1;
+                }
+            },
+            Step::Rotate => {
+                self.finish_half();
+                let names = Self::names(self.dir.path());
+                for path in names.iter().rev() {
+                    let number: usize =
+                        path.extension().and_then(|end| end.to_str()?.parse().ok()).unwrap_or_default();
+                    fs::rename(path, self.dir.path().join(format!("a.log.{}", number + 1))).unwrap();
+                }
+            }
+            Step::Truncate if self.log().exists() => {
+                let path = self.log();
+                self.excuse(&path);
+                self.half = None;
+                fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
+            }
+            Step::Remove => {
+                if let Some(oldest) = Self::names(self.dir.path()).last().filter(|path| **path != self.log())
+                {
+                    // What is open is read to its end, unless the agent dies before.
+                    let oldest = oldest.clone();
+                    self.excuse(&oldest);
+                    fs::remove_file(oldest).unwrap();
+                }
+            }
+            Step::Scan => self.scan(),
+            Step::Ship(chunks) => {
+                self.scan();
+                for _ in 0..chunks {
+                    self.read(true);
+                }
+            }
+            // What was read is not what was confirmed, whatever a checkpoint is made of. A sink gives up its place in a
+            // file only with the agent.
+            Step::ReadOnly => {
+                self.scan();
+                self.read(false);
+                self.checkpoint = self.agent.catalog.entries();
+                self.crash();
+            }
+            Step::Checkpoint => self.checkpoint = self.agent.catalog.entries(),
+            Step::Crash => self.crash(),
+            Step::Truncate => {}
+        }
+    }
+
+    fn crash(&mut self) {
+        self.agent = Agent::start(self.checkpoint.clone());
+    }
+
+    fn finish_half(&mut self) {
+        if self.half.take().is_some() {
+            write(&self.log(), "of it\n");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_nothing_is_lost_silently(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        world.finish_half();
+        world.scan();
+        for _ in 0..10_000 {
+            world.scan();
+            if !world.read(true) {
+                break;
+            }
+        }
+        let found: BTreeSet<String> = world.delivered.values().cloned().collect();
+        for number in 0..world.next {
+            let line = format!("line {number} of it");
+            prop_assert!(found.contains(&line) || world.excused.contains(&number), "{line} is missing");
+        }
+        for line in &found {
+            let number = line.strip_prefix("line ").and_then(|rest| rest.strip_suffix(" of it"));
+            prop_assert!(number.is_some_and(|number| number.parse::<usize>().is_ok_and(|number| number < world.next)), "{line:?} was never written");
+        }
+    }
+}
