@@ -11,7 +11,7 @@ pub(crate) struct Walk<'a> {
 }
 
 /// A value. After an array or an object the walk is inside it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
@@ -59,11 +59,11 @@ impl<'a> Walk<'a> {
                 self.at += 1;
                 Some(Value::Text(self.text()?))
             }
-            b'{' => self.step(1, Value::Object),
-            b'[' => self.step(1, Value::Array),
-            b't' => self.step(4, Value::Bool(true)),
-            b'f' => self.step(5, Value::Bool(false)),
-            b'n' => self.step(4, Value::Null),
+            b'{' => Some(self.step(1, Value::Object)),
+            b'[' => Some(self.step(1, Value::Array)),
+            b't' => Some(self.step(4, Value::Bool(true))),
+            b'f' => Some(self.step(5, Value::Bool(false))),
+            b'n' => Some(self.step(4, Value::Null)),
             _ => self.number(),
         }
     }
@@ -145,9 +145,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn step(&mut self, by: usize, value: Value<'a>) -> Option<Value<'a>> {
+    fn step(&mut self, by: usize, value: Value<'a>) -> Value<'a> {
         self.at += by;
-        Some(value)
+        value
     }
 
     /// A string, from behind its first quote to behind its last.

@@ -155,7 +155,7 @@ fn event_time_of(nanos: u64, out: &mut Vec<u8>) {
     const SECOND: u64 = 1_000_000_000;
     // The protocol has 32 bits for the seconds: until 2106.
     let seconds = (nanos / SECOND).min(u64::from(u32::MAX));
-    extension8(EVENT_TIME, seconds << 32 | nanos % SECOND, out);
+    extension8(EVENT_TIME, (seconds << 32) | (nanos % SECOND), out);
 }
 
 fn pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
@@ -166,9 +166,9 @@ fn pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 fn body(text: &[u8], out: &mut Vec<u8>) -> u32 {
     string(b"body", out);
     if std::str::from_utf8(text).is_ok() {
-        string(text, out)
+        string(text, out);
     } else {
-        binary(text, out)
+        binary(text, out);
     }
     1
 }

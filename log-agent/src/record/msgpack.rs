@@ -73,7 +73,8 @@ pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
 #[inline]
 pub(crate) fn string(text: &[u8], out: &mut Vec<u8>) {
     match text.len() {
-        length @ 0..32 => out.push(FIXSTR | low8(length)),
+        #[expect(clippy::cast_possible_truncation, reason = "less than 32")]
+        length @ 0..32 => out.push(FIXSTR | length as u8),
         length => sized(length, Some(STR8), STR16, STR32, out),
     }
     out.extend_from_slice(text);
@@ -124,12 +125,11 @@ pub(crate) fn unsigned(value: u64, out: &mut Vec<u8>) {
 
 /// Any integer.
 pub(super) fn integer(value: i64, out: &mut Vec<u8>) {
-    match u64::try_from(value) {
-        Ok(value) => unsigned(value, out),
-        Err(_) => {
-            out.push(INT64);
-            out.extend_from_slice(&value.to_be_bytes());
-        }
+    if let Ok(value) = u64::try_from(value) {
+        unsigned(value, out);
+    } else {
+        out.push(INT64);
+        out.extend_from_slice(&value.to_be_bytes());
     }
 }
 
@@ -143,8 +143,4 @@ pub(super) fn float(value: f64, out: &mut Vec<u8>) {
 pub(super) fn extension8(kind: u8, content: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&[FIXEXT8, kind]);
     out.extend_from_slice(&content.to_be_bytes());
-}
-
-fn low8(length: usize) -> u8 {
-    (length & 0xff) as u8
 }

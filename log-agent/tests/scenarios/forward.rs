@@ -144,8 +144,8 @@ fn greet(stream: &TcpStream, key: &str) -> bool {
     };
     let known = bytes(0) == b"PING" && bytes(3) == digest(&bytes(1)).as_bytes();
     let reason = if known { "" } else { "shared_key mismatch" };
-    let pong = ["PONG".into(), known.into(), reason.into(), "server".into(), digest(b"server").into()];
-    send(stream, &Value::Array(pong.to_vec()));
+    let reply = ["PONG".into(), known.into(), reason.into(), "server".into(), digest(b"server").into()];
+    send(stream, &Value::Array(reply.to_vec()));
     known
 }
 

@@ -164,14 +164,12 @@ impl World {
                     self.next += 1;
                 }
             }
-            Step::WriteHalf => match self.half {
-                Some(_) => self.finish_half(),
-                None => {
-                    write(&self.log(), format!("line {} ", self.next));
-                    self.half = Some(self.next);
-                    self.next += 1;
-                }
-            },
+            Step::WriteHalf if self.half.is_some() => self.finish_half(),
+            Step::WriteHalf => {
+                write(&self.log(), format!("line {} ", self.next));
+                self.half = Some(self.next);
+                self.next += 1;
+            }
             Step::Rotate => {
                 self.finish_half();
                 let names = Self::names(self.dir.path());

@@ -87,6 +87,7 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<Value> {
     value
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what it is compared with may be missing")]
 fn text(text: &str) -> Option<Value> {
     Some(Value::StringValue(text.to_owned()))
 }

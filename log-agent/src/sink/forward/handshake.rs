@@ -66,9 +66,9 @@ pub(super) async fn introduce(connection: &mut Connection, key: &SharedKey) -> R
     msgpack::string(b"", &mut ping);
     msgpack::string(b"", &mut ping);
     connection.write(&ping).await?;
-    let pong = connection.receive().await?;
-    let text = |at| pong.at(at).and_then(Value::bytes).unwrap_or_default();
-    if text(0) != b"PONG" || pong.at(1) != Some(&Value::Bool(true)) {
+    let reply = connection.receive().await?;
+    let text = |at| reply.at(at).and_then(Value::bytes).unwrap_or_default();
+    if text(0) != b"PONG" || reply.at(1) != Some(&Value::Bool(true)) {
         let reason = String::from_utf8_lossy(text(2)).into_owned();
         return Err(Refusal::wait(format!("it refuses the handshake: {reason}")));
     }
@@ -84,5 +84,6 @@ fn digest(salt: &[u8], hostname: &[u8], nonce: &[u8], key: &SharedKey) -> String
     for part in [salt, hostname, nonce, &key.0] {
         hash.update(part);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = hash.finalize().iter().flat_map(|byte| [byte >> 4, byte & 0x0f]).collect::<Vec<_>>();
+    digits.into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }

@@ -154,9 +154,8 @@ impl Connection {
                 Err(_) => return Err(Refusal::wait("its answer is no answer of the Forward protocol")),
             }
             let read = self.stream.read_buf(&mut self.received).await;
-            match read.map_err(|error| Refusal::wait(format!("the connection broke: {error}")))? {
-                0 => return Err(Refusal::wait("it closed the connection without an acknowledgement")),
-                _ => {}
+            if read.map_err(|error| Refusal::wait(format!("the connection broke: {error}")))? == 0 {
+                return Err(Refusal::wait("it closed the connection without an acknowledgement"));
             }
         }
     }
