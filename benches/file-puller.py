@@ -262,6 +262,8 @@ def main():
     if not PULLER.exists():
         sys.exit("no release build: cargo build --release -p file-puller")
     parts = arguments.only.split(",")
+    # Each table is shown when it is done, also in a file.
+    sys.stdout.reconfigure(line_buffering=True)
     machine()
     with tempfile.TemporaryDirectory() as directory:
         # nginx's worker is another user.

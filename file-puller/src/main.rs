@@ -9,8 +9,9 @@ use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
 use tokio::runtime::Builder;
 
-/// Threads that wait for the disk, and hash: one writes while another answers for it. Each costs memory of its own.
-const DISK_THREADS: usize = 2;
+/// Threads that wait for the disk, and hash. The steps of a sync follow one another, and what one of them waits for is the
+/// network, never the disk; so one thread is enough, and every further one would keep memory of its own.
+const DISK_THREADS: usize = 1;
 
 fn main() -> ExitCode {
     let cli: Cli = match cli::parse(&CONTAINER) {

@@ -227,3 +227,26 @@ fn endless_body() {
     assert_eq!(error, "a is not what the manifest promises: more than its 5 bytes");
     assert!(process.resident_bytes() < 40 << 20);
 }
+
+/// What a fuzzer would try first, as tests that everybody runs: `fuzz/` has the targets.
+#[test]
+fn manifest_of_a_fuzzer() {
+    let good = with_files(&serde_json::json!([file("a")]));
+    for (from, to, reason) in [
+        ("\"a\"", "\"\\u0000\"", "files[0].path"),
+        ("\"a\"", "\"a\\u002f..\"", "files[0].path"),
+        ("\"a\"", "\"\\ud800\"", "files[0].path"),
+        ("\"a\"", "[\"a\"]", "files[0].path"),
+        ("\"a\"", "null", "files[0].path"),
+        ("\"path\"", "\"path\":\"b\",\"path\"", "duplicate field"),
+        ("\"files\"", "\"files\":[],\"files\"", "duplicate field"),
+        ("\"0644\"", "\"+644\"", "files[0].mode"),
+        ("\"0644\"", "\"0044\"", "files[0].mode"),
+        ("\"0644\"", "420", "files[0].mode"),
+    ] {
+        assert!(good.contains(from), "{good} has {from}");
+        refused_once(good.replacen(from, to, 1), reason);
+    }
+    refused_once("[".repeat(100_000), "manifest refused");
+    refused_once([b"{\"format\":\"".as_slice(), &[0xff; 8], b"\"}"].concat(), "manifest refused");
+}
