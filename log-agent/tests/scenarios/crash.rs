@@ -10,7 +10,7 @@ use crate::support::{BINARY, Receiver, Room, Verdict, append, write, write_numbe
 #[test]
 fn sigkill_100_times_slow_sink() {
     // More than is confirmed before the kill: there is always a chunk that was read and not confirmed.
-    const LINES: usize = 150;
+    const LINES: usize = 80;
     let (room, receiver) = (Room::new(), Receiver::start());
     receiver.change(|_| {
         std::thread::sleep(Duration::from_millis(2));
