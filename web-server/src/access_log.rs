@@ -1,31 +1,29 @@
 //! The access log: one line per response, written by a thread of its own.
 //!
-//! Answering never waits for the log's disk. A line is handed over and forgotten; the writer takes as many as there are and
-//! writes them with one system call, so that on a quiet server a line is in the file at once, and on a busy one a write is
-//! shared by many. What cannot be written, because the disk is full or stalls for too long, is counted and said.
+//! Answering never waits for the log's disk. A line is handed over and forgotten; the writer is woken by the first, gives others a
+//! moment to join it, and writes them all with one system call. So a line is in the file right after its response, and a busy
+//! server pays for two hundred writes a second and not for one per request. What cannot be written, because the disk is full or
+//! stalls for too long, is counted and said.
 
 mod common;
 mod file;
 mod record;
+mod rotation;
+mod writer;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use lifecycle::exit::{Exit, Failure};
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
-pub use file::Rotation;
-use file::{LogFile, Written};
+use file::LogFile;
 pub use record::Record;
-
-/// Lines that wait for the writer, in bytes: some seconds of a busy server. Beyond that they are dropped.
-const QUEUE_MAX: usize = 4 * 1024 * 1024;
-/// Written at once.
-const BATCH: usize = 64 * 1024;
+pub use rotation::Rotation;
+use writer::{Queue, Writer};
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,16 +56,13 @@ impl Destination {
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
-    writer: mpsc::Sender<Order>,
-    queued: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug)]
-enum Order {
-    Line(Vec<u8>),
-    Reopen,
-    Close(oneshot::Sender<()>),
+thread_local! {
+    /// Where a line is made, kept from line to line so that none costs an allocation.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl AccessLog {
@@ -87,51 +82,42 @@ impl AccessLog {
                 LogFile::open(path, rotation).map_err(|error| cannot_open(path, &error))?
             }
         };
-        let (writer, orders) = mpsc::channel();
-        let queued = Arc::new(AtomicUsize::new(0));
-        let thread = Writer {
-            file,
-            orders,
-            queued: Arc::clone(&queued),
-            metrics: Arc::clone(&metrics),
-            failing: false,
-        };
+        let queue = Arc::new(Queue::default());
+        let writer = Writer::new(file, Arc::clone(&queue), Arc::clone(&metrics));
         std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || thread.run())
+            .spawn(move || writer.run())
             .map_err(|error| cannot("its thread", &error))?;
-        Ok(Self { format, writer, queued, metrics })
+        Ok(Self { format, queue, metrics })
     }
 
     /// Hands over the line of one response.
     pub fn write(&self, record: &Record<'_>) {
-        let line = match self.format {
-            Format::Json => record.to_json_line(),
-            Format::Common => record.to_common_line(),
-            Format::Combined => record.to_combined_line(),
-        };
-        let length = line.len();
-        if self.queued.fetch_add(length, Ordering::Relaxed) + length > QUEUE_MAX
-            || self.writer.send(Order::Line(line)).is_err()
-        {
-            self.queued.fetch_sub(length, Ordering::Relaxed);
-            self.metrics.access_log_dropped.inc();
-        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            match self.format {
+                Format::Json => record.write_json(line),
+                Format::Common => record.write_common(line),
+                Format::Combined => record.write_combined(line),
+            }
+            line.push(b'\n');
+            if self.queue.push(line).is_err() {
+                self.metrics.access_log_dropped.inc();
+            }
+        });
     }
 
     /// Makes the writer let go of its file and open the path anew, after it was renamed by somebody else.
     pub fn reopen(&self) {
-        if self.writer.send(Order::Reopen).is_err() {
-            tracing::error!("the access log's writer is gone");
-        }
+        self.queue.reopen();
     }
 
     /// Waits until every line handed over before is in the file.
     pub async fn close(&self, patience: Duration) {
         let (done, finished) = oneshot::channel();
-        let sent = self.writer.send(Order::Close(done)).is_ok();
-        if !sent || !matches!(tokio::time::timeout(patience, finished).await, Ok(Ok(()))) {
-            let bytes = self.queued.load(Ordering::Relaxed);
+        self.queue.finish(done);
+        if !matches!(tokio::time::timeout(patience, finished).await, Ok(Ok(()))) {
+            let bytes = self.queue.bytes();
             tracing::error!(bytes, "the last lines of the access log could not be written in time");
         }
     }
@@ -154,74 +140,4 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> Failure {
             directory.display()
         ),
     )
-}
-
-struct Writer {
-    file: LogFile,
-    orders: mpsc::Receiver<Order>,
-    queued: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
-    /// So that trouble is said when it begins and when it ends, not at each line.
-    failing: bool,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut lines = Vec::new();
-        // Ends with the last sender.
-        while let Ok(first) = self.orders.recv() {
-            let mut next = Some(first);
-            let mut bytes = 0;
-            while let Some(order) = next {
-                match order {
-                    Order::Line(line) => {
-                        bytes += line.len();
-                        lines.push(line);
-                    }
-                    Order::Reopen => {
-                        self.flush(&mut lines);
-                        let reopened = self.file.reopen();
-                        self.account(reopened);
-                    }
-                    Order::Close(done) => {
-                        self.flush(&mut lines);
-                        // Nobody waits any more: then nobody needs to know.
-                        let _ = done.send(());
-                    }
-                }
-                next = if bytes < BATCH { self.orders.try_recv().ok() } else { None };
-            }
-            self.flush(&mut lines);
-        }
-    }
-
-    fn flush(&mut self, lines: &mut Vec<Vec<u8>>) {
-        if !lines.is_empty() {
-            let bytes: usize = lines.iter().map(Vec::len).sum();
-            let written = self.file.append(lines);
-            lines.clear();
-            self.queued.fetch_sub(bytes, Ordering::Relaxed);
-            self.account(written);
-        }
-    }
-
-    fn account(&mut self, written: Written) {
-        let Written { lines, dropped, trouble } = written;
-        self.metrics.access_log_lines.inc_by(lines);
-        self.metrics.access_log_dropped.inc_by(dropped);
-        match trouble {
-            Some(error) if !self.failing => {
-                self.failing = true;
-                tracing::error!(%error, "cannot write the access log; lines are dropped and counted until it can be written again");
-            }
-            None if self.failing && lines > 0 => {
-                self.failing = false;
-                tracing::info!(
-                    dropped = self.metrics.access_log_dropped.get(),
-                    "the access log is written again"
-                );
-            }
-            _ => {}
-        }
-    }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::confine::Stamp;
+use crate::outbox::Outbox;
 
 /// Read at once, and so the memory that a slow client costs: large enough for a disk, small enough for a thousand clients.
 const CHUNK: u64 = 128 * 1024;
@@ -35,15 +36,26 @@ pub enum Payload {
 pub struct Reading {
     file: Arc<File>,
     stamp: Stamp,
+    keeper: Keeper,
     at: u64,
     left: u64,
     chunk: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
+/// Who answers for a file's staying what it is while it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// Its publisher: a release never changes. So the kernel may send the file by itself.
+    Publisher,
+    /// Nobody: it may be edited in place, and pages on their way to the network with it. So each piece is read, and checked
+    /// before it is sent.
+    Nobody,
+}
+
 impl Payload {
     /// `length` bytes of a file from `first` on, as long as the file stays what `stamp` says.
-    pub fn from_file(file: Arc<File>, stamp: Stamp, first: u64, length: u64) -> Self {
-        Self::File(Reading { file, stamp, at: first, left: length, chunk: None })
+    pub fn from_file(file: Arc<File>, stamp: Stamp, keeper: Keeper, first: u64, length: u64) -> Self {
+        Self::File(Reading { file, stamp, keeper, at: first, left: length, chunk: None })
     }
 
     /// Bytes still to come.
@@ -56,8 +68,12 @@ impl Payload {
         }
     }
 
-    /// The next piece.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    /// The next piece, or its stand-in where the connection has an outbox.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        outbox: Option<&Outbox>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
         if self.left() == 0 {
             *self = Self::Empty;
         }
@@ -66,7 +82,8 @@ impl Payload {
                 while payloads.front().is_some_and(|first| first.left() == 0) {
                     payloads.pop_front();
                 }
-                let piece = payloads.front_mut().map_or(Poll::Ready(None), |first| first.poll_next(context));
+                let first = payloads.front_mut();
+                let piece = first.map_or(Poll::Ready(None), |first| first.poll_next(context, outbox));
                 if let Poll::Ready(Some(Err(_))) = piece {
                     *self = Self::Empty;
                 }
@@ -75,7 +92,7 @@ impl Payload {
             Self::Empty => Poll::Ready(None),
             Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::File(reading) => {
-                let piece = ready!(reading.poll_chunk(context));
+                let piece = ready!(reading.poll_piece(context, outbox));
                 if piece.is_err() {
                     *self = Self::Empty;
                 }
@@ -86,6 +103,16 @@ impl Payload {
 }
 
 impl Reading {
+    fn poll_piece(&mut self, context: &mut Context<'_>, outbox: Option<&Outbox>) -> Poll<io::Result<Bytes>> {
+        let Some(outbox) = outbox.filter(|_| self.keeper == Keeper::Publisher) else {
+            return self.poll_chunk(context);
+        };
+        let stand_in = outbox.put(Arc::clone(&self.file), self.stamp, self.at, self.left);
+        self.at += stand_in.len() as u64;
+        self.left -= stand_in.len() as u64;
+        Poll::Ready(Ok(stand_in))
+    }
+
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let (at, length, stamp) = (self.at, self.left.min(CHUNK), self.stamp);
         let file = &self.file;

@@ -34,6 +34,10 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", default_value = "10MiB", value_parser = units::size)]
     pub access_log_max_size: u64,
 
+    /// Age at which the access log is rotated, at the next line; without this flag size alone counts
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub access_log_max_age: Option<Duration>,
+
     /// How many rotated access logs are kept
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub access_log_keep: u32,

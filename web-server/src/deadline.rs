@@ -6,15 +6,20 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::metrics::{Metrics, Overdue};
+use crate::outbox::Outbox;
+use crate::turn::{Turn, Wait};
+
+/// How long a connection idles before it is said to rest.
+pub const REST: Duration = Duration::from_millis(200);
 
 /// The three deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,31 +32,13 @@ pub struct Deadlines {
     pub send: Duration,
 }
 
-/// Whose turn it is on a connection. HTTP knows, and the deadlines have to.
-#[derive(Debug, Clone)]
-pub struct Turn(Arc<AtomicU8>);
-
-/// The client has begun a request, or owes us its first.
-const HEAD: u8 = 0;
-/// We owe the client a response.
-const ANSWER: u8 = 1;
-/// Nobody owes anything.
-const IDLE: u8 = 2;
-
-impl Turn {
-    fn new() -> Self {
-        Self(Arc::new(AtomicU8::new(HEAD)))
-    }
-
-    /// A request's head is complete.
-    pub fn requested(&self) {
-        self.0.store(ANSWER, Ordering::Relaxed);
-    }
-
-    /// A response is complete.
-    pub fn answered(&self) {
-        self.0.store(IDLE, Ordering::Relaxed);
-    }
+/// Whether HTTP itself decides how much a client is sent at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowControl {
+    /// HTTP/1.1: a client that takes nothing shows in writes that do not go on.
+    Tcp,
+    /// HTTP/2: it shows in bodies that do not go on, while the connection looks well.
+    Streams,
 }
 
 /// A connection with deadlines.
@@ -59,42 +46,83 @@ impl Turn {
 pub struct Paced {
     stream: TcpStream,
     deadlines: Deadlines,
+    flow: FlowControl,
     metrics: Arc<Metrics>,
     turn: Turn,
+    outbox: Outbox,
+    /// Read before, and not looked at yet.
+    early: Bytes,
+    /// Whether all that was written has gone out.
+    flushed: bool,
     reading: Timer,
     sending: Timer,
 }
 
 impl Paced {
-    /// Begins with the client's first request.
-    pub fn new(stream: TcpStream, deadlines: Deadlines, metrics: Arc<Metrics>) -> (Self, Turn) {
-        let turn = Turn::new();
-        let paced = Self {
+    /// Begins with the client's first request, which is awaited since `opened`.
+    pub fn new(
+        stream: TcpStream,
+        opened: Instant,
+        deadlines: Deadlines,
+        flow: FlowControl,
+        metrics: Arc<Metrics>,
+        turn: Turn,
+        outbox: Outbox,
+    ) -> Self {
+        let reading = Timer::since(opened, Wait::Head, deadlines.header);
+        Self {
             stream,
             deadlines,
+            flow,
             metrics,
-            turn: turn.clone(),
-            reading: Timer::default(),
+            turn,
+            outbox,
+            early: Bytes::new(),
+            flushed: true,
+            reading,
             sending: Timer::default(),
-        };
-        (paced, turn)
+        }
+    }
+
+    /// The connection itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Gives back what was read and not looked at.
+    #[must_use]
+    pub fn with_early(self, early: Bytes) -> Self {
+        Self { early, ..self }
+    }
+
+    /// Counts a connection that idled for too long.
+    pub fn idled(&self) {
+        self.metrics.overdue(Overdue::Idle);
     }
 
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let turn = self.turn.0.load(Ordering::Relaxed);
-        let (patience, overdue) = match turn {
-            HEAD => (self.deadlines.header, Overdue::Header),
-            IDLE => (self.deadlines.idle, Overdue::Idle),
-            _ => {
+        let wait = self.turn.wait();
+        let (patience, overdue) = match (wait, self.flow) {
+            (Wait::Head, _) => (self.deadlines.header, Overdue::Header),
+            // A short idle is over soon, and nothing is gained by resting.
+            (Wait::Idle, FlowControl::Tcp) if self.flushed && self.deadlines.idle > REST => {
+                if self.reading.poll(wait, REST, context).is_ready() {
+                    self.turn.rest();
+                }
+                return Poll::Pending;
+            }
+            (Wait::Idle, _) => (self.deadlines.idle, Overdue::Idle),
+            (Wait::Taking(_), FlowControl::Streams) => (self.deadlines.send, Overdue::Send),
+            (Wait::Answer | Wait::Taking(_), _) => {
                 self.reading.stop();
                 return Poll::Pending;
             }
         };
-        if self.reading.poll(turn, patience, context).is_pending() {
+        if self.reading.poll(wait, patience, context).is_pending() {
             return Poll::Pending;
         }
         self.metrics.overdue(overdue);
-        if turn == IDLE {
+        if wait == Wait::Idle {
             // As if the client had closed: an end that both sides expect.
             Poll::Ready(Ok(()))
         } else {
@@ -107,11 +135,12 @@ impl Paced {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        self.flushed = false;
         if written.is_ready() {
             self.sending.stop();
             return written;
         }
-        if self.sending.poll(ANSWER, self.deadlines.send, context).is_pending() {
+        if self.sending.poll(Wait::Answer, self.deadlines.send, context).is_pending() {
             return Poll::Pending;
         }
         self.metrics.overdue(Overdue::Send);
@@ -125,12 +154,16 @@ impl AsyncRead for Paced {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.early.has_remaining() {
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_pending() {
             return self.poll_patience(context);
         }
-        if self.turn.0.load(Ordering::Relaxed) == IDLE {
-            self.turn.0.store(HEAD, Ordering::Relaxed);
+        if self.turn.received() {
             // This head has a deadline of its own, not what was left of an earlier one's.
             self.reading.stop();
         }
@@ -153,7 +186,8 @@ impl AsyncWrite for Paced {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let this = &mut *self;
+        let written = this.outbox.poll_write(&mut this.stream, context, slices);
         self.paced_write(context, written)
     }
 
@@ -161,7 +195,9 @@ impl AsyncWrite for Paced {
         self.stream.is_write_vectored()
     }
 
+    /// HTTP calls this when it has no more bytes to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushed = true;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -171,22 +207,40 @@ impl AsyncWrite for Paced {
 }
 
 /// Runs from the first time that something is waited for, for as long as it is the same thing.
+///
+/// Most waits end long before their time. So the alarm of an earlier wait stays set, and only when it rings is it looked at
+/// what it should be set to: a request costs a look at the clock, and not a timer made and removed.
 #[derive(Debug, Default)]
 struct Timer {
-    running: Option<(u8, Pin<Box<Sleep>>)>,
+    due: Option<(Wait, Instant)>,
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timer {
-    fn poll(&mut self, what: u8, patience: Duration, context: &mut Context<'_>) -> Poll<()> {
-        let (known, sleep) = self.running.get_or_insert_with(|| (what, Box::pin(sleep(patience))));
-        if *known != what {
-            *known = what;
-            sleep.as_mut().reset(Instant::now() + patience);
+    fn since(begin: Instant, wait: Wait, patience: Duration) -> Self {
+        Self { due: Some((wait, begin + patience)), alarm: None }
+    }
+
+    fn poll(&mut self, wait: Wait, patience: Duration, context: &mut Context<'_>) -> Poll<()> {
+        let due = match self.due {
+            Some((known, due)) if known == wait => due,
+            _ => Instant::now() + patience,
+        };
+        self.due = Some((wait, due));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if alarm.deadline() > due {
+            alarm.as_mut().reset(due);
         }
-        sleep.as_mut().poll(context)
+        while alarm.as_mut().poll(context).is_ready() {
+            if alarm.deadline() >= due {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(due);
+        }
+        Poll::Pending
     }
 
     fn stop(&mut self) {
-        self.running = None;
+        self.due = None;
     }
 }

@@ -3,7 +3,7 @@
 //! Everything that has to be done exactly once per response hangs on the end of its body: the counters, and its line in the
 //! access log, with the bytes that were really sent, however it ended.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::{Frame, SizeHint};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
 use crate::body::Payload;
-use crate::deadline::Turn;
+use crate::conversation::Conversation;
 use crate::metrics::Metrics;
 use crate::published::ReleaseId;
 use crate::route::Reply;
@@ -64,10 +64,8 @@ impl Accounts {
 pub struct Exchange {
     /// What was asked.
     pub request: Parts,
-    /// Who asked.
-    pub peer: SocketAddr,
-    accounts: Accounts,
-    turn: Turn,
+    /// What it has in common with the others of its connection.
+    pub conversation: Arc<Conversation>,
     arrived: SystemTime,
     began: Instant,
     id: HeaderValue,
@@ -77,14 +75,12 @@ pub struct Exchange {
 
 impl Exchange {
     /// A request has arrived.
-    pub fn begin(request: Parts, peer: SocketAddr, accounts: Accounts, turn: Turn) -> Self {
-        accounts.metrics.in_flight.inc();
+    pub fn begin(request: Parts, conversation: Arc<Conversation>) -> Self {
+        conversation.accounts.metrics.in_flight.inc();
         let id = request_id(&request);
         Self {
             request,
-            peer,
-            accounts,
-            turn,
+            conversation,
             arrived: SystemTime::now(),
             began: Instant::now(),
             id,
@@ -98,7 +94,10 @@ impl Exchange {
         let Reply { response, release } = reply;
         let (mut head, mut payload) = response.into_parts();
         head.headers.insert(REQUEST_ID, self.id.clone());
-        if self.accounts.shutdown.is_cancelled() {
+        if self.request.version == Version::HTTP_2 {
+            // There it would say nothing about the connection, and is forbidden (RFC 9113 section 8.2.2).
+            head.headers.remove(CONNECTION);
+        } else if self.conversation.accounts.shutdown.is_cancelled() {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.request.method == Method::HEAD {
@@ -109,24 +108,26 @@ impl Exchange {
             payload = Payload::Empty;
         }
         self.answered = Some((head.status, release));
+        self.conversation.turn.sending();
         Response::from_parts(head, Sending { payload, exchange: self })
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let metrics = &self.accounts.metrics;
-        metrics.in_flight.dec();
-        self.turn.answered();
+        let Conversation { accounts, turn, peer, .. } = &*self.conversation;
+        accounts.metrics.in_flight.dec();
+        turn.answered();
         // A client that left before there was an answer got none: there is nothing to account for.
         let Some((status, release)) = &self.answered else { return };
+        turn.sent();
         let took = self.began.elapsed();
-        metrics.answered(&self.request.method, *status, self.sent, took);
-        if let Some(log) = &self.accounts.access_log {
+        accounts.metrics.answered(&self.request.method, *status, self.sent, took);
+        if let Some(log) = &accounts.access_log {
             log.write(&Record {
                 request: Some(&self.request),
                 request_id: &self.id,
-                peer: self.peer,
+                peer: *peer,
                 arrived: self.arrived,
                 took,
                 status: *status,
@@ -152,7 +153,9 @@ impl hyper::body::Body for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.payload.poll_next(context).map(|piece| {
+        let Self { payload, exchange } = &mut *self;
+        exchange.conversation.turn.moved();
+        payload.poll_next(context, exchange.conversation.outbox.as_ref()).map(|piece| {
             piece.map(|piece| match piece {
                 Ok(bytes) => {
                     self.exchange.sent += bytes.len() as u64;
@@ -188,6 +191,7 @@ fn request_id(request: &Parts) -> HeaderValue {
 }
 
 fn new_request_id() -> HeaderValue {
-    HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)))
-        .expect("hexadecimal digits are a header value")
+    let mut digits = [b'0'; 16];
+    write!(digits.as_mut_slice(), "{:016x}", fastrand::u64(..)).expect("64 bits are 16 digits");
+    HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
 }

@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::encoding::Coding;
 use crate::published::{Published, ReleaseId};
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
+use crate::stored::{Shelf, Stored};
 use crate::target::ContentPath;
 use crate::walk::walk;
 
@@ -80,8 +81,15 @@ impl Generation {
         // Smaller files first: the budget then saves the most trips to the volume.
         files.sort_unstable_by_key(|(_, inspected)| inspected.stamp.size);
 
-        let mut loader =
-            Loader { directory, published: Modified::at(published), budget, held: 0, digests, previous };
+        let mut loader = Loader {
+            shelf: Shelf::new(Arc::clone(&directory)),
+            directory,
+            published: Modified::at(published),
+            budget,
+            held: 0,
+            digests,
+            previous,
+        };
         let mut table = HashMap::with_capacity(files.len());
         for (path, inspected) in files {
             let path: Arc<str> = path.into();
@@ -96,9 +104,9 @@ impl Generation {
     /// Looks a path up.
     pub fn find(&self, path: &ContentPath) -> Found {
         let file = path.file();
-        match self.file(&file) {
+        match self.file(file) {
             Some(representation) => Found::File(representation),
-            None if path.may_be_redirected() && self.directories.contains(&file) => Found::Directory,
+            None if path.may_be_redirected() && self.directories.contains(file) => Found::Directory,
             None => Found::Nothing,
         }
     }
@@ -131,6 +139,7 @@ impl Generation {
 }
 
 struct Loader<'a> {
+    shelf: Arc<Shelf>,
     directory: Arc<Directory>,
     published: Modified,
     budget: u64,
@@ -163,8 +172,7 @@ impl Loader<'_> {
                     Some(digest) => digest,
                     None => self.hash(path, stamp)?,
                 };
-                let release = Arc::clone(&self.directory);
-                (digest, Content::Stored { release, path: Arc::clone(path), stamp })
+                (digest, Content::Stored(Arc::new(Stored::new(&self.shelf, Arc::clone(path), stamp))))
             }
         };
         if let Content::Held(bytes) = &content {
@@ -179,6 +187,7 @@ impl Loader<'_> {
         let representation = Representation {
             etag: ETag::of(digest),
             modified,
+            last_modified: modified.header(),
             content_type: content_type::of(path),
             content,
             coding: Coding::Identity,

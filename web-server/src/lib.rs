@@ -3,8 +3,10 @@
 //! In the order in which a request meets them:
 //!
 //! - [`config`]: the flags
-//! - [`server`]: connections are accepted, served and drained
-//! - [`deadline`]: how long a client may take
+//! - [`server`]: connections are accepted and drained
+//! - [`conversation`]: one connection, its requests one after another
+//! - [`deadline`]: how long a client may take, and [`turn`], whose turn it is
+//! - [`outbox`]: files that are sent without being read
 //! - [`exchange`]: one request and its response, accounted for when its last byte is sent
 //! - [`route`]: who answers what
 //! - [`lesson`]: the lesson's endpoints, byte for byte
@@ -14,6 +16,7 @@
 //! - [`generation`]: that release, ready to be served; [`walk`] finds its files
 //! - [`live`]: a plain directory, looked at with each request
 //! - [`confine`]: a directory that nothing leads out of
+//! - [`stored`]: a file of a release that is too large for memory
 //! - [`representation`]: bytes and what is said of them; [`digest`] and [`content_type`] say it
 //! - [`manifest`]: the server as content manager
 //! - [`respond`]: from a representation to a response, by way of [`encoding`], [`conditional`] and [`range`]
@@ -27,6 +30,7 @@ pub mod conditional;
 pub mod config;
 pub mod confine;
 pub mod content_type;
+pub mod conversation;
 pub mod deadline;
 pub mod digest;
 pub mod encoding;
@@ -36,6 +40,7 @@ pub mod lesson;
 pub mod live;
 pub mod manifest;
 pub mod metrics;
+pub mod outbox;
 pub mod published;
 pub mod range;
 pub mod representation;
@@ -44,7 +49,9 @@ pub mod route;
 pub mod server;
 pub mod site;
 pub mod status;
+pub mod stored;
 pub mod target;
+pub mod turn;
 pub mod walk;
 pub mod watch;
 
@@ -112,7 +119,11 @@ pub async fn run(
     let metrics = Arc::new(Metrics::register(&mut registry));
     let access_log = match &config.access_log {
         Some(path) => {
-            let rotation = Rotation { max_size: config.access_log_max_size, keep: config.access_log_keep };
+            let rotation = Rotation {
+                max_size: config.access_log_max_size,
+                max_age: config.access_log_max_age,
+                keep: config.access_log_keep,
+            };
             let log = AccessLog::open(
                 &Destination::from_flag(path),
                 config.access_log_format,

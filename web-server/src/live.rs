@@ -77,9 +77,9 @@ impl LiveDirectory {
     pub fn find(&self, path: &ContentPath) -> io::Result<Found> {
         let name = path.file();
         for _ in 0..ATTEMPTS {
-            match self.directory.file(&name)? {
+            match self.directory.file(name)? {
                 Named::File((file, stamp)) => {
-                    if let Some(representation) = self.represent(&name, file, stamp)? {
+                    if let Some(representation) = self.represent(name, file, stamp)? {
                         return Ok(Found::File(Arc::new(representation)));
                     }
                 }
@@ -119,9 +119,11 @@ impl LiveDirectory {
             Some(body) => Content::Held(body),
             None => Content::Open { file: Arc::new(file), stamp },
         };
+        let modified = Modified::at(stamp.last_change());
         Ok(Some(Representation {
             etag: ETag::of(known.digest),
-            modified: Modified::at(stamp.last_change()),
+            modified,
+            last_modified: modified.header(),
             content_type: content_type::of(path),
             content,
             coding: Coding::Identity,

@@ -106,6 +106,7 @@ fn make(site: &Site) -> io::Result<Representation> {
     Ok(Representation {
         etag: ETag::of(Digest::of(&json)),
         modified,
+        last_modified: modified.header(),
         content_type: HeaderValue::from_static("application/json"),
         content: Content::Held(json.into()),
         coding: Coding::Identity,

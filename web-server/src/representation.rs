@@ -1,7 +1,6 @@
 //! A representation, in RFC 9110's sense: bytes ready to be sent, with the metadata that belongs to exactly these bytes.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,12 +8,14 @@ use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 
-use crate::confine::{Directory, Named, Stamp};
+use crate::confine::Stamp;
 use crate::digest::Digest;
 use crate::encoding::{Coding, preferred};
+use crate::stored::Stored;
 
-/// Files up to this size are held in memory; larger ones are read from the volume while they are sent.
-pub const HELD_MAX: u64 = 1024 * 1024;
+/// Files up to this size are held in memory; larger ones are sent from the volume by the kernel, which costs less than
+/// copying this much.
+pub const HELD_MAX: u64 = 256 * 1024;
 
 /// A strong entity tag (RFC 9110 section 8.8.3): 32 hexadecimal digits of the content's SHA-256, in quotes. Equal tags mean equal
 /// bytes, in whichever release, Pod or year.
@@ -68,11 +69,17 @@ impl Modified {
         Some(Self(httpdate::parse_http_date(value.to_str().ok()?).ok()?))
     }
 
-    /// The Last-Modified field; none while that second is not over, because a second change within it would go unseen (RFC
-    /// 9110 section 8.8.2.2).
-    pub fn header(self, now: SystemTime) -> Option<HeaderValue> {
-        let over = Self::at(now) > self;
-        over.then(|| HeaderValue::try_from(httpdate::fmt_http_date(self.0)).ok()).flatten()
+    /// As the Last-Modified field has it.
+    ///
+    /// # Panics
+    /// Never: a date is a header value.
+    pub fn header(self) -> HeaderValue {
+        HeaderValue::try_from(httpdate::fmt_http_date(self.0)).expect("a date is a header value")
+    }
+
+    /// Not while that second is not over, because a second change within it would go unseen (RFC 9110 section 8.8.2.2).
+    pub fn may_be_told(self, now: SystemTime) -> bool {
+        Self::at(now) > self
     }
 }
 
@@ -83,6 +90,8 @@ pub struct Representation {
     pub etag: ETag,
     /// When these bytes came to be found under this name, at the latest.
     pub modified: Modified,
+    /// Last-Modified, once it may be told.
+    pub last_modified: HeaderValue,
     /// Content-Type.
     pub content_type: HeaderValue,
     /// The bytes.
@@ -110,15 +119,8 @@ impl Representation {
 pub enum Content {
     /// In memory.
     Held(Bytes),
-    /// In a file of a release, opened when somebody wants it.
-    Stored {
-        /// The release.
-        release: Arc<Directory>,
-        /// Beneath it.
-        path: Arc<str>,
-        /// As it was when the release was loaded.
-        stamp: Stamp,
-    },
+    /// In a file of a release.
+    Stored(Arc<Stored>),
     /// In a file that is open already, because a plain directory's names may mean something else a moment later.
     Open {
         /// Ready to read.
@@ -133,23 +135,9 @@ impl Content {
     pub fn size(&self) -> u64 {
         match self {
             Self::Held(bytes) => bytes.len() as u64,
-            Self::Stored { stamp, .. } | Self::Open { stamp, .. } => stamp.size,
+            Self::Stored(stored) => stored.stamp.size,
+            Self::Open { stamp, .. } => stamp.size,
         }
-    }
-}
-
-/// Opens a file of a release. Blocks.
-///
-/// # Errors
-/// Where it is gone, or is no longer what the release's table says: a release never changes, so this one is damaged.
-pub fn open_stored(release: &Directory, path: &str, stamp: Stamp) -> io::Result<File> {
-    match release.file(path)? {
-        Named::File((file, found)) if found.same_file(&stamp) => Ok(file),
-        Named::File(_) => Err(io::Error::other(format!("{path} was changed inside a published release"))),
-        Named::Directory | Named::Nothing => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("{path} is gone from the release that is being served"),
-        )),
     }
 }
 
@@ -169,9 +157,9 @@ mod tests {
     fn a_second_that_is_not_over_is_not_told() {
         let time = UNIX_EPOCH + Duration::from_millis(784_111_777_400);
         let modified = Modified::at(time);
-        assert_eq!(modified.header(time + Duration::from_millis(500)), None);
-        let header = modified.header(time + Duration::from_millis(600)).unwrap();
-        assert_eq!(header, "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(Modified::parse(&header), Some(modified));
+        assert!(!modified.may_be_told(time + Duration::from_millis(500)));
+        assert!(modified.may_be_told(time + Duration::from_millis(600)));
+        assert_eq!(modified.header(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(Modified::parse(&modified.header()), Some(modified));
     }
 }

@@ -15,18 +15,20 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use crate::body::Payload;
+use crate::body::{Keeper, Payload};
 use crate::conditional::{Verdict, evaluate};
 use crate::confine::Stamp;
 use crate::encoding::Coding;
 use crate::range::{Part, Range, requested};
-use crate::representation::{Content, Representation, open_stored};
+use crate::representation::{Content, Representation};
 
 /// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
 /// and a new release is seen at once.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 /// A cache has to keep the codings apart.
 const VARIES: HeaderValue = HeaderValue::from_static("accept-encoding");
+/// As many as a response usually has, so that there is room for them at once.
+const HEADERS: usize = 12;
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Answers a GET or HEAD request with a representation, or with the part of it that is wanted.
@@ -40,16 +42,17 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
         refusal.headers_mut().insert(VARY, VARIES);
         return Ok(refusal);
     };
-    let Representation { etag, modified, content_type, content, coding, .. } = representation;
+    let Representation { etag, modified, last_modified, content_type, content, coding, .. } = representation;
     let mut response = Response::new(Payload::Empty);
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     if negotiated {
         headers.insert(VARY, VARIES);
     }
     headers.insert(ETAG, etag.header());
     headers.insert(CACHE_CONTROL, REVALIDATE);
-    if let Some(modified) = modified.header(SystemTime::now()) {
-        headers.insert(LAST_MODIFIED, modified);
+    if modified.may_be_told(SystemTime::now()) {
+        headers.insert(LAST_MODIFIED, last_modified.clone());
     }
     match evaluate(&request.headers, etag, *modified) {
         Verdict::NotModified => {
@@ -174,18 +177,22 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
 /// Content that is ready to be read.
 enum Source {
     Held(Bytes),
-    File(Arc<File>, Stamp),
+    File(Arc<File>, Stamp, Keeper),
 }
 
 impl Source {
     async fn open(content: &Content) -> io::Result<Self> {
         match content {
             Content::Held(bytes) => Ok(Self::Held(bytes.clone())),
-            Content::Open { file, stamp } => Ok(Self::File(Arc::clone(file), *stamp)),
-            Content::Stored { release, path, stamp } => {
-                let (release, path, stamp) = (Arc::clone(release), Arc::clone(path), *stamp);
-                let file = spawn_blocking(move || open_stored(&release, &path, stamp)).await??;
-                Ok(Self::File(Arc::new(file), stamp))
+            Content::Open { file, stamp } => Ok(Self::File(Arc::clone(file), *stamp, Keeper::Nobody)),
+            Content::Stored(stored) => {
+                let file = if let Some(file) = stored.opened() {
+                    file
+                } else {
+                    let stored = Arc::clone(stored);
+                    spawn_blocking(move || stored.open()).await??
+                };
+                Ok(Self::File(file, stored.stamp, Keeper::Publisher))
             }
         }
     }
@@ -198,7 +205,9 @@ impl Source {
                 let length = usize::try_from(length).map_err(io::Error::other)?;
                 Ok(Payload::Held(bytes.slice(first..first + length)))
             }
-            Self::File(file, stamp) => Ok(Payload::from_file(Arc::clone(file), *stamp, first, length)),
+            Self::File(file, stamp, keeper) => {
+                Ok(Payload::from_file(Arc::clone(file), *stamp, *keeper, first, length))
+            }
         }
     }
 }

@@ -116,7 +116,7 @@ impl Routes {
             Site::Release(generation) => Some(generation.release.clone()),
             Site::Live(_) => None,
         };
-        let response = match find(site, path.clone()).await {
+        let response = match find(site, &path).await {
             Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
             Ok(Found::Directory) => redirect(&path.as_directory_target(), request.uri.query()),
             Ok(Found::Nothing) => return not_found(site).await,
@@ -126,13 +126,13 @@ impl Routes {
     }
 }
 
-async fn find(site: &Arc<Site>, path: ContentPath) -> io::Result<Found> {
+async fn find(site: &Arc<Site>, path: &ContentPath) -> io::Result<Found> {
     match &**site {
         Site::Waiting(_) => Ok(Found::Nothing),
         // From memory: no system call, no other thread.
-        Site::Release(generation) => Ok(generation.find(&path)),
+        Site::Release(generation) => Ok(generation.find(path)),
         Site::Live(_) => {
-            let site = Arc::clone(site);
+            let (site, path) = (Arc::clone(site), path.clone());
             spawn_blocking(move || match &*site {
                 Site::Live(live) => live.find(&path),
                 Site::Waiting(_) | Site::Release(_) => Ok(Found::Nothing),
@@ -158,7 +158,7 @@ async fn not_found(site: &Arc<Site>) -> Reply {
         Site::Live(_) => None,
     };
     let page = match ContentPath::from_target(NOT_FOUND_PAGE) {
-        Ok(page) => find(site, page).await,
+        Ok(page) => find(site, &page).await,
         Err(_) => Ok(Found::Nothing),
     };
     let response = match page {
@@ -202,6 +202,15 @@ fn host(request: &Parts) -> Result<&str, &'static str> {
 
 /// `uri-host [ ":" port ]`, of which the host may not be empty where the scheme is http (RFC 9110 section 4.2.1).
 fn is_host(text: &str) -> bool {
+    // Nearly all are this plain, and need no parser.
+    let name = text.split_once(':').map_or(text, |(name, _)| name);
+    let port = text.get(name.len() + 1..).unwrap_or_default();
+    if !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
+        && port.bytes().all(|digit| digit.is_ascii_digit())
+    {
+        return true;
+    }
     text.parse::<Authority>().is_ok_and(|authority| {
         let host = authority.host();
         let port = text.strip_prefix(host);

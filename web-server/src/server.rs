@@ -4,29 +4,21 @@
 //! connections are accepted and requests answered, with `Connection: close`, because some were on their way when the signal
 //! came; then idle connections are closed. What is not done by the deadline is cut.
 
-use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::deadline::{Deadlines, Paced};
-use crate::exchange::{Accounts, Exchange};
+use crate::conversation::{Terms, converse};
+use crate::deadline::Deadlines;
+use crate::exchange::Accounts;
 use crate::route::Routes;
 
-/// Request line and headers together, roughly: it is looked at when the read buffer is full. No browser comes near it.
-const HEAD_MAX: usize = 32 * 1024;
 /// How long after the signal a request may still arrive.
 const LINGER: Duration = Duration::from_millis(100);
 /// Between attempts to accept where the system is out of something.
@@ -48,12 +40,9 @@ pub struct Limits {
 /// What serves connections.
 #[derive(Debug)]
 pub struct Server {
-    routes: Arc<Routes>,
-    accounts: Accounts,
-    limits: Limits,
+    terms: Terms,
+    most: usize,
     connections: TaskTracker,
-    /// Cancelled when idle connections have to go.
-    closing: CancellationToken,
     /// Cancelled when all connections have to go.
     cut: CancellationToken,
 }
@@ -61,12 +50,17 @@ pub struct Server {
 impl Server {
     /// Has no connections yet.
     pub fn new(routes: Arc<Routes>, accounts: Accounts, limits: Limits) -> Self {
-        Self {
+        let terms = Terms {
             routes,
             accounts,
-            limits,
-            connections: TaskTracker::new(),
+            deadlines: limits.deadlines,
             closing: CancellationToken::new(),
+            streams: TaskTracker::new(),
+        };
+        Self {
+            terms,
+            most: limits.connections,
+            connections: TaskTracker::new(),
             cut: CancellationToken::new(),
         }
     }
@@ -74,7 +68,7 @@ impl Server {
     /// Serves until the shutdown begins, and returns a moment after with connections still open.
     pub async fn serve(&self, listener: TcpListener) {
         let mut over = pin!(async {
-            self.accounts.shutdown.cancelled().await;
+            self.terms.accounts.shutdown.cancelled().await;
             tokio::time::sleep(LINGER).await;
         });
         loop {
@@ -83,8 +77,8 @@ impl Server {
                 () = &mut over => return,
             };
             match accepted {
-                Ok((stream, peer)) if self.connections.len() >= self.limits.connections => {
-                    self.accounts.metrics.connections_refused.inc();
+                Ok((stream, peer)) if self.connections.len() >= self.most => {
+                    self.terms.accounts.metrics.connections_refused.inc();
                     refuse(stream, peer);
                 }
                 Ok((stream, peer)) => {
@@ -101,28 +95,33 @@ impl Server {
 
     /// Lets connections finish, for at most `patience`; says how many had to be cut.
     pub async fn drain(&self, patience: Duration) -> usize {
-        self.closing.cancel();
+        self.terms.closing.cancel();
         self.connections.close();
-        let in_time = tokio::time::timeout(patience, self.connections.wait()).await.is_ok();
+        self.terms.streams.close();
+        let in_time = tokio::time::timeout(patience, self.ended()).await.is_ok();
         let left = self.connections.len();
         if in_time {
             return 0;
         }
         self.cut.cancel();
-        self.connections.wait().await;
+        self.ended().await;
         left
     }
 
+    /// Waits until no connection is left, once the drain has begun.
+    pub async fn ended(&self) {
+        self.connections.wait().await;
+        self.terms.streams.wait().await;
+    }
+
     fn connection(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + use<> {
-        let (routes, accounts) = (Arc::clone(&self.routes), self.accounts.clone());
-        let (closing, cut) = (self.closing.clone(), self.cut.clone());
-        let deadlines = self.limits.deadlines;
+        let (terms, cut) = (self.terms.clone(), self.cut.clone());
         async move {
-            let metrics = Arc::clone(&accounts.metrics);
+            let metrics = Arc::clone(&terms.accounts.metrics);
             metrics.connections.inc();
             metrics.connections_accepted.inc();
             tokio::select! {
-                () = converse(stream, peer, deadlines, routes, accounts, closing) => {}
+                () = converse(stream, peer, terms) => {}
                 () = cut.cancelled() => {}
             }
             metrics.connections.dec();
@@ -134,58 +133,4 @@ impl Server {
 fn refuse(stream: TcpStream, peer: SocketAddr) {
     let said = stream.into_std().and_then(|mut stream| stream.write_all(TOO_MANY));
     tracing::debug!(%peer, ?said, "refused a connection: there are too many");
-}
-
-async fn converse(
-    stream: TcpStream,
-    peer: SocketAddr,
-    deadlines: Deadlines,
-    routes: Arc<Routes>,
-    accounts: Accounts,
-    closing: CancellationToken,
-) {
-    // The last packet of a response must not wait for the client's acknowledgement of the one before.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "the connection is gone already");
-        return;
-    }
-    let (stream, turn) = Paced::new(stream, deadlines, Arc::clone(&accounts.metrics));
-    let service = service_fn(|request: Request<Incoming>| {
-        let (routes, accounts, turn) = (Arc::clone(&routes), accounts.clone(), turn.clone());
-        turn.requested();
-        async move {
-            // No resource here has a use for a request body.
-            let (request, _body) = request.into_parts();
-            let exchange = Exchange::begin(request, peer, accounts, turn);
-            let reply = routes.answer(&exchange.request, peer).await;
-            Ok::<_, Infallible>(exchange.answer(reply))
-        }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            // The deadlines are kept beneath HTTP, where an idle connection can be told from a slow request.
-            .header_read_timeout(None)
-            .max_buf_size(HEAD_MAX)
-            .half_close(true)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
-        if error.is_parse() {
-            // hyper has answered what was no request; that response is one like any other.
-            let status = if error.is_parse_too_large() {
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-            } else {
-                StatusCode::BAD_REQUEST
-            };
-            accounts.refused(peer, status);
-        }
-    }
 }

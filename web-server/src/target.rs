@@ -8,6 +8,9 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 /// Longest path that a release may have (docs/contract.md); a longer one names nothing.
 const MAX_BYTES: usize = 1024;
 
+/// What a directory answers with.
+const INDEX: &str = "index.html";
+
 /// What stays as it is in a path that we write ourselves: everything but what RFC 3986 keeps out of path segments.
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -29,7 +32,9 @@ const ENCODED: &AsciiSet = &CONTROLS
 /// A relative path, decoded, of segments that are neither empty nor `.` nor `..` nor hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentPath {
-    path: String,
+    file: String,
+    /// How much of it was named; the rest is the index of a directory.
+    named: usize,
     form: Form,
 }
 
@@ -57,7 +62,7 @@ impl ContentPath {
     /// for dot segments, empty segments, hidden names and whatever is not UTF-8.
     pub fn from_target(path: &str) -> Result<Self, Rejected> {
         if path == "/" {
-            return Ok(Self { path: String::new(), form: Form::Directory });
+            return Ok(Self { file: INDEX.to_owned(), named: 0, form: Form::Directory });
         }
         let path = path.strip_prefix('/').ok_or(Rejected::Malformed)?;
         let (path, form) = match path.strip_suffix('/') {
@@ -65,29 +70,41 @@ impl ContentPath {
             None => (path, Form::File),
         };
         check_encoding(path)?;
+        let mut decoded = String::with_capacity(path.len() + INDEX.len() + 1);
+        let mut place = Place::Top;
+        let mut visible = true;
         // Every segment is decoded by itself and once, so that `%252e` stays a name and never becomes a dot.
-        let mut segments = Vec::new();
         for segment in path.split('/') {
             let segment = percent_decode_str(segment).decode_utf8().map_err(|_| Rejected::Nowhere)?;
             if segment.contains(['/', '\\', '\0']) {
                 return Err(Rejected::Malformed);
             }
-            segments.push(segment);
+            visible &= is_public(&segment, place);
+            if place == Place::Below {
+                decoded.push('/');
+            }
+            decoded.push_str(&segment);
+            place = Place::Below;
         }
-        let first = segments.first().map_or("", AsRef::as_ref);
-        let visible =
-            is_public(first, Place::Top) && segments[1..].iter().all(|name| is_public(name, Place::Below));
-        let path = segments.join("/");
-        if visible && path.len() <= MAX_BYTES { Ok(Self { path, form }) } else { Err(Rejected::Nowhere) }
+        if !visible || decoded.len() > MAX_BYTES {
+            return Err(Rejected::Nowhere);
+        }
+        let named = decoded.len();
+        if form == Form::Directory {
+            decoded.push('/');
+            decoded.push_str(INDEX);
+        }
+        Ok(Self { file: decoded, named, form })
     }
 
     /// The file that this path stands for: itself, or the index of the directory that it names.
-    pub fn file(&self) -> String {
-        match (self.form, self.path.as_str()) {
-            (Form::File, path) => path.to_owned(),
-            (Form::Directory, "") => "index.html".to_owned(),
-            (Form::Directory, path) => format!("{path}/index.html"),
-        }
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// What was named: the file, or the directory.
+    pub fn named(&self) -> &str {
+        &self.file[..self.named]
     }
 
     /// Whether a slash at the end would make this a directory's path.
@@ -97,7 +114,7 @@ impl ContentPath {
 
     /// The same path as a directory's, percent-encoded, for a Location header.
     pub fn as_directory_target(&self) -> String {
-        format!("/{}/", encoded(&self.path))
+        format!("/{}/", encoded(self.named()))
     }
 }
 
@@ -136,7 +153,7 @@ mod tests {
     use super::*;
 
     fn file(target: &str) -> Result<String, Rejected> {
-        ContentPath::from_target(target).map(|path| path.file())
+        ContentPath::from_target(target).map(|path| path.file)
     }
 
     #[test]

@@ -3,31 +3,27 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use http::Version;
 use http::header::{HeaderName, REFERER, USER_AGENT};
 use http::uri::PathAndQuery;
 
 use super::record::Record;
 
 impl Record<'_> {
-    /// `client - - [time] "request line" status size`, and a line feed.
-    pub(super) fn to_common_line(&self) -> Vec<u8> {
-        let mut line = self.common();
-        line.push('\n');
-        line.into_bytes()
+    /// `client - - [time] "request line" status size`.
+    pub(super) fn write_common(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(self.common().as_bytes());
     }
 
     /// The same with the referer and the user agent after it.
-    pub(super) fn to_combined_line(&self) -> Vec<u8> {
+    pub(super) fn write_combined(&self, line: &mut Vec<u8>) {
         let (referer, agent) = (self.escaped(&REFERER), self.escaped(&USER_AGENT));
-        format!("{} \"{referer}\" \"{agent}\"\n", self.common()).into_bytes()
+        line.extend_from_slice(format!("{} \"{referer}\" \"{agent}\"", self.common()).as_bytes());
     }
 
     fn common(&self) -> String {
         let request = self.request.map_or_else(String::new, |request| {
             let target = request.uri.path_and_query().map_or("*", PathAndQuery::as_str);
-            let version = if request.version == Version::HTTP_10 { "1.0" } else { "1.1" };
-            format!("{} {} HTTP/{version}", request.method, escape(target.as_bytes()))
+            format!("{} {} {:?}", request.method, escape(target.as_bytes()), request.version)
         });
         format!(
             "{} - - [{}] \"{request}\" {} {}",

@@ -1,22 +1,15 @@
-//! The log's file: lines are appended whole, and it is rotated by rename.
+//! The log's file: lines are appended whole, and it is rotated when it is full or old.
 //!
-//! `access.log` becomes `access.log.1`, that one `access.log.2`, and so on; whoever reads the file has it open and reads on. No
-//! file grows over the limit, unless one line alone does.
+//! No file grows over the limit, unless one line alone does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// When a file is full, and how many full ones are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
-    /// In bytes.
-    pub max_size: u64,
-    /// Besides the one being written.
-    pub keep: u32,
-}
+use super::rotation::Rotation;
 
 /// What became of some lines.
 #[derive(Debug, Default)]
@@ -27,6 +20,14 @@ pub(super) struct Written {
     pub(super) dropped: u64,
     /// Why not.
     pub(super) trouble: Option<io::Error>,
+}
+
+impl Written {
+    fn lost(mut self, lines: &[u8], error: io::Error) -> Self {
+        self.dropped += count(lines);
+        self.trouble = Some(error);
+        self
+    }
 }
 
 /// A file that lines are appended to.
@@ -50,6 +51,7 @@ struct Open {
     file: File,
     /// `None` for what has no size: a pipe, a terminal.
     size: Option<u64>,
+    begun: SystemTime,
 }
 
 impl LogFile {
@@ -59,7 +61,8 @@ impl LogFile {
     /// As the system gives them.
     pub(super) fn stdout() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { target: Target::Stdout, open: Some(Open { file, size: None }), unfinished: Vec::new() })
+        let open = Some(Open { file, size: None, begun: SystemTime::now() });
+        Ok(Self { target: Target::Stdout, open, unfinished: Vec::new() })
     }
 
     /// Opens or makes the file at `path`.
@@ -89,16 +92,16 @@ impl LogFile {
     }
 
     /// Appends lines, each of which ends with a line feed.
-    pub(super) fn append(&mut self, lines: &[Vec<u8>]) -> Written {
+    pub(super) fn append(&mut self, lines: &[u8]) -> Written {
         let mut written = Written::default();
         if let Err(error) = self.revive(&mut written) {
-            return lost(written, lines.len(), error);
+            return written.lost(lines, error);
         }
         let mut rest = lines;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(self.fitting(rest));
             if let Err(error) = self.write_lines(batch, &mut written) {
-                return lost(written, later.len(), error);
+                return written.lost(later, error);
             }
             rest = later;
             if !rest.is_empty()
@@ -108,7 +111,7 @@ impl LogFile {
                 written.trouble = Some(error);
                 return match self.write_lines(rest, &mut written) {
                     Ok(()) => written,
-                    Err(error) => lost(written, 0, error),
+                    Err(error) => written.lost(&[], error),
                 };
             }
         }
@@ -141,40 +144,42 @@ impl LogFile {
         Ok(())
     }
 
-    /// How many of these lines the file takes before it has to be rotated: none, if it is full.
-    fn fitting(&self, lines: &[Vec<u8>]) -> usize {
-        let (Target::Path { rotation, .. }, Some(Open { size: Some(size), .. })) = (&self.target, &self.open)
+    /// How many bytes of these lines, whole lines, the file takes before it has to be rotated: none, if it is full or old.
+    fn fitting(&self, lines: &[u8]) -> usize {
+        let (Target::Path { rotation, .. }, Some(Open { size: Some(size), begun, .. })) =
+            (&self.target, &self.open)
         else {
             return lines.len();
         };
-        let mut size = *size;
-        let fitting = lines.iter().take_while(|line| {
-            let fits = size == 0 || size + line.len() as u64 <= rotation.max_size;
-            size += line.len() as u64;
-            fits
-        });
-        fitting.count()
+        if *size > 0 && rotation.is_over(*begun) {
+            return 0;
+        }
+        let room = rotation.max_size.saturating_sub(*size);
+        match usize::try_from(room) {
+            Ok(room) if room < lines.len() => match line_feed_before(lines, room) {
+                // One that is longer than a file may be gets a file of its own.
+                None if *size == 0 => after_first_line(lines),
+                None => 0,
+                Some(last) => last + 1,
+            },
+            _ => lines.len(),
+        }
     }
 
     /// Writes whole lines. One that the file took only the beginning of is neither written nor dropped yet; those after it
     /// are dropped.
-    fn write_lines(&mut self, lines: &[Vec<u8>], written: &mut Written) -> io::Result<()> {
-        let Err((mut taken, error)) = self.write(&lines.concat()) else {
-            written.lines += lines.len() as u64;
-            return Ok(());
+    fn write_lines(&mut self, lines: &[u8], written: &mut Written) -> io::Result<()> {
+        let (taken, error) = match self.write(lines) {
+            Ok(()) => (lines.len(), None),
+            Err((taken, error)) => (taken, Some(error)),
         };
-        for line in lines {
-            if taken >= line.len() {
-                written.lines += 1;
-                taken -= line.len();
-            } else if taken > 0 {
-                self.unfinished = line[taken..].to_vec();
-                taken = 0;
-            } else {
-                written.dropped += 1;
-            }
-        }
-        Err(error)
+        let (whole, rest) = lines.split_at(line_feed_before(lines, taken).map_or(0, |last| last + 1));
+        written.lines += count(whole);
+        let begun = taken - whole.len();
+        let unfinished = if begun == 0 { 0 } else { after_first_line(rest) };
+        self.unfinished.extend_from_slice(&rest[begun..unfinished.max(begun)]);
+        written.dropped += count(&rest[unfinished..]);
+        error.map_or(Ok(()), Err)
     }
 
     /// Writes bytes; on failure says how many of them the file took.
@@ -206,31 +211,21 @@ impl LogFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let Target::Path { path, rotation } = &self.target else { return Ok(()) };
-        if rotation.keep == 0 {
-            remove(path)?;
-        } else {
-            for number in (1..rotation.keep).rev() {
-                rename(&numbered(path, number), &numbered(path, number + 1))?;
-            }
-            rename(path, &numbered(path, 1))?;
+        if let Target::Path { path, rotation } = &self.target {
+            rotation.make_room(path)?;
+            self.open = Some(open(path)?);
         }
-        self.open = Some(open(path)?);
         Ok(())
     }
-}
-
-fn lost(mut written: Written, lines: usize, error: io::Error) -> Written {
-    written.dropped += lines as u64;
-    written.trouble = Some(error);
-    written
 }
 
 fn open(path: &Path) -> io::Result<Open> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
     let metadata = file.metadata()?;
+    // Not every file system knows when a file was made.
+    let begun = metadata.created().unwrap_or_else(|_| SystemTime::now());
     if !metadata.is_file() {
-        return Ok(Open { file, size: None });
+        return Ok(Open { file, size: None, begun });
     }
     let mut size = metadata.len();
     if size > 0 {
@@ -243,37 +238,33 @@ fn open(path: &Path) -> io::Result<Open> {
             size += 1;
         }
     }
-    Ok(Open { file, size: Some(size) })
+    Ok(Open { file, size: Some(size), begun })
 }
 
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    absent_is_fine(std::fs::rename(from, to))
+fn line_feed_before(lines: &[u8], end: usize) -> Option<usize> {
+    lines[..end].iter().rposition(|byte| *byte == b'\n')
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    absent_is_fine(std::fs::remove_file(path))
-}
-
-/// There may be fewer old files than are kept, and somebody else may have rotated.
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+fn after_first_line(lines: &[u8]) -> usize {
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |first| first + 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access_log::rotation::numbered;
+    use std::time::Duration;
 
-    fn lines(texts: &[&str]) -> Vec<Vec<u8>> {
-        texts.iter().map(|text| format!("{text}\n").into_bytes()).collect()
+    fn lines(texts: &[&str]) -> Vec<u8> {
+        texts.iter().flat_map(|text| format!("{text}\n").into_bytes()).collect()
+    }
+
+    fn rotation(max_size: u64, keep: u32) -> Rotation {
+        Rotation { max_size, max_age: None, keep }
     }
 
     fn read(path: &Path) -> String {
@@ -284,7 +275,7 @@ mod tests {
     fn full_files_move_on_and_the_oldest_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let mut log = LogFile::open(&path, Rotation { max_size: 4, keep: 2 }).unwrap();
+        let mut log = LogFile::open(&path, rotation(4, 2)).unwrap();
         let written = log.append(&lines(&["1", "2", "3", "4", "5", "6", "7"]));
         assert_eq!((written.lines, written.dropped), (7, 0));
         assert_eq!(read(&path), "7\n");
@@ -297,7 +288,7 @@ mod tests {
     fn a_line_longer_than_a_file_gets_a_file_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let mut log = LogFile::open(&path, Rotation { max_size: 4, keep: 5 }).unwrap();
+        let mut log = LogFile::open(&path, rotation(4, 5)).unwrap();
         log.append(&lines(&["1", "a long one", "2"]));
         assert_eq!(
             (read(&numbered(&path, 2)), read(&numbered(&path, 1)), read(&path)),
@@ -310,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         std::fs::write(&path, "whole\nhal").unwrap();
-        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
+        let mut log = LogFile::open(&path, rotation(100, 1)).unwrap();
         log.append(&lines(&["next"]));
         assert_eq!(read(&path), "whole\nhal\nnext\n");
     }
@@ -321,7 +312,7 @@ mod tests {
         let logs = dir.path().join("logs");
         let path = logs.join("access.log");
         std::fs::create_dir(&logs).unwrap();
-        let mut log = LogFile::open(&path, Rotation { max_size: 100, keep: 1 }).unwrap();
+        let mut log = LogFile::open(&path, rotation(100, 1)).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(log.append(&lines(&["1"])).lines, 1);
         assert_eq!(read(&path), "1\n");
@@ -334,5 +325,17 @@ mod tests {
         std::fs::create_dir(&logs).unwrap();
         assert_eq!(log.append(&lines(&["4"])).lines, 1);
         assert_eq!(read(&path), "4\n");
+    }
+
+    #[test]
+    fn an_old_file_moves_on_and_an_empty_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let old = Rotation { max_size: 100, max_age: Some(Duration::ZERO), keep: 2 };
+        let mut log = LogFile::open(&path, old).unwrap();
+        log.append(&lines(&["1"]));
+        assert!(!numbered(&path, 1).exists());
+        log.append(&lines(&["2"]));
+        assert_eq!((read(&numbered(&path, 1)), read(&path)), ("1\n".to_owned(), "2\n".to_owned()));
     }
 }

@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Measures web-server against nginx and static-web-server, side by side, on this machine.
+
+    benches/web-server.py [--rounds 5] [--seconds 3] [--only NAME,…] [--install]
+
+Needs nginx and wrk (Debian's packages; --install gets them, and static-web-server by `cargo install`) and a release build of
+web-server. Servers run on core 0 and wrk on core 1. Every server writes an access log. A round asks each server in turn, so that
+what else the machine does hits all of them; what is printed is the median of the rounds, and its ratio to nginx's. nginx runs
+twice: as Debian configures its log, one write per line, and with a log buffer, which loses lines in a crash.
+
+CPU is user and system time of all processes of a server, from /proc/<pid>/stat, divided by the requests that wrk saw answered.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
+TICK = os.sysconf("SC_CLK_TCK")
+SIZES = {"1k": 1 << 10, "16k": 16 << 10, "1m": 1 << 20, "100m": 100 << 20}
+LOADS = ["1k", "16k", "304", "1m", "100m"]
+EXTRAS = ["threads", "latency", "idle", "swap", "start"]
+
+NGINX = """
+worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err; worker_rlimit_nofile 30000;
+events {{ worker_connections 20000; }}
+http {{
+  include /etc/nginx/mime.types; sendfile on; tcp_nopush on; tcp_nodelay on;
+  keepalive_timeout 120s; keepalive_requests 1000000000;
+  open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  access_log {dir}/nginx.log combined{buffer};
+  server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }}
+}}
+"""
+
+
+class Server:
+    """A server process with its children, pinned, and ended by process id."""
+
+    def __init__(self, name, command, port, cores="0", log=None):
+        self.name, self.port = name, port
+        output = open(log, "ab") if log else subprocess.DEVNULL
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(["taskset", "-c", cores, *command], stdout=output, stderr=subprocess.DEVNULL)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                if self.process.poll() is not None or time.monotonic() - self.began > 10:
+                    sys.exit(f"{name} does not come up: {' '.join(map(str, command))}")
+                time.sleep(0.0005)
+        self.listening = time.monotonic() - self.began
+
+    def pids(self):
+        pids, todo = [], [self.process.pid]
+        while todo:
+            pids.append(pid := todo.pop())
+            todo += map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        return pids
+
+    def cpu(self):
+        """Seconds, user and system, of all processes."""
+        fields = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in self.pids()]
+        return sum(int(f[11]) + int(f[12]) for f in fields) / TICK
+
+    def rss(self, field="VmRSS"):
+        """KiB, of all processes."""
+        status = "".join(pathlib.Path(f"/proc/{pid}/status").read_text() for pid in self.pids())
+        return sum(int(kib) for kib in re.findall(rf"{field}:\s+(\d+)", status))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def wrk(server, path, seconds, connections=64, headers=(), script=None):
+    """Answered requests a second, how many, and latencies in milliseconds."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
+    command += [part for header in headers for part in ("-H", header)] + (["-s", str(script)] if script else [])
+    text = subprocess.run([*command, f"http://127.0.0.1:{server.port}{path}"], capture_output=True, text=True, check=True).stdout
+    if errors := re.search(r"Non-2xx.*|Socket errors.*", text):
+        if "304" not in str(script) and "If-None-Match" not in str(headers):
+            print(f"  {server.name}: {errors[0]}", file=sys.stderr)
+    count = int(re.search(r"(\d+) requests in", text)[1])
+    unit = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
+    number = lambda found: float(found[1]) * unit[found[2]]
+    return {
+        "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]), "count": count,
+        "p99": number(re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", text)),
+        "max": number(re.search(r"Latency\s+\S+\s+\S+\s+([\d.]+)(us|ms|s|m)\b", text)),
+    }
+
+
+def header(server, path, name):
+    with socket.create_connection(("127.0.0.1", server.port)) as stream:
+        stream.sendall(f"HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+        head = b"".join(iter(lambda: stream.recv(4096), b"")).decode()
+    return re.search(rf"(?im)^{name}: (.*?)\r$", head)[1]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Bench:
+    def __init__(self, arguments, scratch, cleanup):
+        self.arguments, self.dir, self.cleanup = arguments, scratch, cleanup
+        self.binary = TARGET / "release" / "web-server"
+        self.volume = scratch / "volume"
+        release = self.volume / "releases" / "one"
+        release.mkdir(parents=True)
+        for name, size in SIZES.items():
+            with open(release / name, "wb") as file:
+                for _ in range(0, size, 1 << 10):
+                    file.write(os.urandom(1 << 10))
+        self.link("one")
+
+    def link(self, release):
+        temporary = self.volume / ".tmp"
+        temporary.symlink_to(f"releases/{release}")
+        temporary.rename(self.volume / "current")
+
+    def start(self, name, command, port, **more):
+        server = Server(name, command, port, **more)
+        self.cleanup.callback(server.stop)
+        return server
+
+    def ours(self, name="web-server", *flags, cores="0"):
+        port = free_port()
+        command = [self.binary, "--root", self.volume / "current", "--listen", f"127.0.0.1:{port}", "--admin-addr", "127.0.0.1:0",
+                   "--access-log", self.dir / f"{name}.log", "--max-connections", "20000", *flags]
+        return self.start(name, command, port, cores=cores)
+
+    def nginx(self, name="nginx", buffer=""):
+        port, home = free_port(), self.dir / name
+        home.mkdir()
+        (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", buffer=buffer))
+        return self.start(name, ["nginx", "-c", home / "conf", "-e", home / "nginx.err"], port)
+
+    def static_web_server(self):
+        binary = shutil.which("static-web-server", path=f"{os.environ['PATH']}:{TARGET}/tools/bin")
+        if not binary:
+            print("static-web-server is not there: left out (--install)", file=sys.stderr)
+            return []
+        port = free_port()
+        command = [binary, "--host", "127.0.0.1", "--port", str(port), "--root", self.volume / "current", "--log-level", "info",
+                   "--log-remote-address", "true", "--threads-multiplier", "1", "--compression", "false"]
+        return [self.start("static-web-server", command, port, log=self.dir / "sws.log")]
+
+    def measure(self, servers, path, connections, per_server_headers=lambda _: ()):
+        rounds = {server.name: [] for server in servers}
+        for _ in range(self.arguments.rounds):
+            for server in servers:
+                headers, before = per_server_headers(server), server.cpu()
+                result = wrk(server, path, self.arguments.seconds, connections, headers)
+                result["cpu"] = (server.cpu() - before) / max(result["count"], 1) * 1e6
+                rounds[server.name].append(result)
+        return {name: {key: statistics.median(r[key] for r in results) for key in results[0]} for name, results in rounds.items()}
+
+    def loads(self, wanted):
+        servers = [self.ours(), self.nginx(), self.nginx("nginx-buffered-log", " buffer=64k flush=1s"), *self.static_web_server()]
+        for load in wanted:
+            path, connections = f"/{'1k' if load == '304' else load}", {"1m": 16, "100m": 4}.get(load, 64)
+            tag = lambda server: [f"If-None-Match: {header(server, path, 'etag')}"] if server.name != "static-web-server" else [
+                f"If-Modified-Since: {header(server, path, 'last-modified')}"]
+            results = self.measure(servers, path, connections, tag if load == "304" else lambda _: ())
+            table(f"{load}, {connections} connections", results, "nginx")
+        for server in servers:
+            print(f"  peak memory of {server.name}: {server.rss('VmHWM')} KiB")
+        return servers
+
+    def threads(self):
+        servers = [self.ours("one thread", "--threads", "1", cores="0,1"), self.ours("two threads", "--threads", "2", cores="0,1")]
+        table("1k, threads, all cores", self.measure(servers, "/1k", 64), "one thread")
+
+    def latency(self):
+        """At half of what nginx can do: each connection waits between its requests."""
+        ours, nginx = self.ours("web-server, half load"), self.nginx("nginx, half load")
+        rate = wrk(nginx, "/1k", 2)["rate"] / 2
+        script, connections = self.dir / "paced.lua", 64
+        # Not all at once: each wait is between nothing and twice the mean.
+        script.write_text(f"function delay() return math.random(0, {round(2 * 1000 * connections / rate)}) end\n")
+        results = {server.name: [] for server in (ours, nginx)}
+        for _ in range(self.arguments.rounds):
+            for server in (ours, nginx):
+                results[server.name].append(wrk(server, "/1k", self.arguments.seconds, connections, script=script))
+        for name, rounds in results.items():
+            rate, p99 = (statistics.median(r[key] for r in rounds) for key in ("rate", "p99"))
+            print(f"half load: {name}: {rate:.0f} requests/s, p99 {p99:.2f} ms")
+
+    def idle(self, count=10_000):
+        for server in (self.ours("web-server, idle"), self.nginx("nginx, idle")):
+            wrk(server, "/1k", 1)
+            before, streams = server.rss(), []
+            for _ in range(count):
+                stream = socket.create_connection(("127.0.0.1", server.port))
+                stream.sendall(b"GET /1k HTTP/1.1\r\nHost: h\r\n\r\n")
+                stream.recv(4096)
+                streams.append(stream)
+            print(f"idle: {server.name}: {(server.rss() - before) / count:.2f} KiB for each of {count} keep-alive connections")
+            for stream in streams:
+                stream.close()
+
+    def swap(self, files=10_000):
+        for name in ("many-a", "many-b"):
+            for number in range(files):
+                path = self.volume / "releases" / name / f"{number % 100}" / f"{number}.html"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(f"{name} {number}\n".encode() * 64)
+        self.link("many-a")
+        server = self.ours("web-server, swapping", cores="0")
+        script = self.dir / "swap.lua"
+        script.write_text("function delay() return 5 end\n")
+        time.sleep(2)
+        for label, swapping in (("no swaps", False), ("a swap each second", True)):
+            load = subprocess.Popen([sys.executable, __file__, "--probe", f"{server.port}", "/1/1.html", "8"], stdout=subprocess.PIPE, text=True)
+            for turn in range(8):
+                if swapping:
+                    self.link("many-b" if turn % 2 == 0 else "many-a")
+                time.sleep(1)
+            slowest = json.loads(load.communicate()[0])
+            print(f"swap of {files} files: {label}: slowest of {slowest['count']} requests {slowest['max']:.2f} ms, p99 {slowest['p99']:.2f} ms, "
+                  f"memory {server.rss()} KiB, peak {server.rss('VmHWM')} KiB")
+        self.link("one")
+
+    def begin(self):
+        times, memory = [], []
+        for _ in range(max(self.arguments.rounds, 5)):
+            server = self.ours("web-server, started")
+            times.append(server.listening * 1000)
+            time.sleep(0.5)
+            memory.append(server.rss())
+            server.stop()
+        print(f"start to listening: {statistics.median(times):.1f} ms (taskset's exec included); idle: {statistics.median(memory)} KiB; "
+              f"binary: {self.binary.stat().st_size / (1 << 20):.2f} MiB")
+
+
+def probe(port, path, seconds):
+    """One connection, one request after another: a slow one shows, and nothing hides it."""
+    times, end = [], time.monotonic() + seconds
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            stream.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            stream.recv(65536)
+            times.append((time.perf_counter() - began) * 1000)
+            time.sleep(0.001)
+    times.sort()
+    print(json.dumps({"count": len(times), "max": times[-1], "p99": times[len(times) * 99 // 100]}))
+
+
+def table(title, results, base):
+    print(f"\n{title}\n  {'':22}{'CPU µs':>10}{'ratio':>8}{'requests/s':>13}{'ratio':>8}{'p99 ms':>9}")
+    for name, result in results.items():
+        print(f"  {name:22}{result['cpu']:>10.1f}{result['cpu'] / results[base]['cpu']:>8.2f}"
+              f"{result['rate']:>13.1f}{result['rate'] / results[base]['rate']:>8.2f}{result['p99']:>9.2f}", flush=True)
+
+
+def install():
+    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx", "wrk"], check=True)
+    subprocess.run(["cargo", "install", "static-web-server", "--no-default-features", "--root", TARGET / "tools"], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="how long wrk asks, each time")
+    parser.add_argument("--only", default=",".join(LOADS + EXTRAS), help="comma-separated: %(default)s")
+    parser.add_argument("--install", action="store_true", help="get nginx, wrk and static-web-server first")
+    parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.probe:
+        return probe(int(arguments.probe[0]), arguments.probe[1], float(arguments.probe[2]))
+    if arguments.install:
+        install()
+    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "web-server"], cwd=REPO, check=True)
+    for tool in ("nginx", "wrk", "taskset"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is missing: --install gets it")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    wanted = arguments.only.split(",")
+    with contextlib.ExitStack() as cleanup:
+        scratch = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        scratch.chmod(0o755)
+        bench = Bench(arguments, scratch, cleanup)
+        if loads := [load for load in LOADS if load in wanted]:
+            bench.loads(loads)
+        for name, extra in zip(EXTRAS, (bench.threads, bench.latency, bench.idle, bench.swap, bench.begin)):
+            if name in wanted:
+                extra()
+
+
+if __name__ == "__main__":
+    main()

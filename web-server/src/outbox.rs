@@ -1,0 +1,167 @@
+//! Parts of files that a connection sends without reading them: `sendfile(2)` beneath HTTP.
+//!
+//! HTTP knows only bodies made of bytes. So a body that wants a file sent puts the part into the connection's outbox and hands
+//! HTTP a stand-in: as many bytes of [`STAND_IN`], which exist once in this process and are never looked at. When HTTP
+//! comes to write them, they are known by where they lie in memory, and what goes out in their place is the part at the head of
+//! the outbox. HTTP/1.1 keeps a connection's bytes in order, so parts and stand-ins meet in the order in which they were made.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use rustix::fs::sendfile;
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncWrite as _, Interest};
+use tokio::net::TcpStream;
+
+use crate::confine::Stamp;
+
+/// Longest part: how much one client may have sent before the others get their turn.
+pub const PART_MAX: usize = 1024 * 1024;
+
+/// Zeros that nobody reads or writes, so that the kernel never gives them memory.
+static STAND_IN: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; PART_MAX]);
+
+/// What a connection has been given to send and has not sent yet.
+#[derive(Debug, Clone, Default)]
+pub struct Outbox(Arc<Mutex<VecDeque<Part>>>);
+
+#[derive(Debug)]
+struct Part {
+    file: Arc<File>,
+    stamp: Stamp,
+    at: u64,
+    left: usize,
+    progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Untouched,
+    Begun,
+}
+
+impl Outbox {
+    /// Takes a part of a file that begins at `at`, as long as asked for or [`PART_MAX`], and gives its stand-in.
+    pub fn put(&self, file: Arc<File>, stamp: Stamp, at: u64, length: u64) -> Bytes {
+        let length = usize::try_from(length).map_or(PART_MAX, |length| length.min(PART_MAX));
+        let part = Part { file, stamp, at, left: length, progress: Progress::Untouched };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(part);
+        Bytes::from_static(&STAND_IN[..length])
+    }
+
+    /// Writes bytes, or what they stand for.
+    pub fn poll_write(
+        &self,
+        stream: &mut TcpStream,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices.iter().position(|slice| is_stand_in(slice)) {
+            None => Pin::new(stream).poll_write_vectored(context, slices),
+            Some(0) => poll_try(stream, context, || self.send_part(stream, slices[0].len())),
+            // The head shares a packet with the beginning of the file.
+            Some(_) => poll_try(stream, context, || {
+                Ok(send(&*stream, &slices[0], SendFlags::MORE | SendFlags::NOSIGNAL)?)
+            }),
+        }
+    }
+
+    fn send_part(&self, stream: &TcpStream, length: usize) -> io::Result<usize> {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = parts.front_mut().ok_or_else(|| io::Error::other("nothing is in the outbox"))?;
+        if part.progress == Progress::Untouched {
+            // A client that gets fewer bytes than it was promised knows that something is wrong.
+            if !Stamp::of_file(&part.file)?.same_file(&part.stamp) {
+                return Err(io::Error::other("a file was changed inside a published release"));
+            }
+            part.progress = Progress::Begun;
+        }
+        let sent = sendfile(stream, &part.file, Some(&mut part.at), length.min(part.left))?;
+        if sent == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        part.left -= sent;
+        if part.left == 0 {
+            parts.pop_front();
+        }
+        Ok(sent)
+    }
+}
+
+fn is_stand_in(slice: &[u8]) -> bool {
+    STAND_IN.as_ptr_range().contains(&slice.as_ptr()) && !slice.is_empty()
+}
+
+/// Does what would block only when it would not.
+fn poll_try(
+    stream: &TcpStream,
+    context: &mut Context<'_>,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(context))?;
+        match stream.try_io(Interest::WRITABLE, &mut write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn only_the_stand_in_stands_in() {
+        let bytes = Bytes::from_static(&STAND_IN[..10]);
+        assert!(is_stand_in(&bytes[9..]));
+        assert!(!is_stand_in(&[0; 10]));
+        assert!(!is_stand_in(&bytes[10..]));
+    }
+
+    #[tokio::test]
+    async fn bytes_and_parts_leave_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        File::create(&path).unwrap().write_all(b"0123456789").unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let stamp = Stamp::of_file(&file).unwrap();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let outbox = Outbox::default();
+        let pieces = [
+            Bytes::from_static(b"head "),
+            outbox.put(Arc::clone(&file), stamp, 2, 3),
+            Bytes::from_static(b" and "),
+            outbox.put(file, stamp, 7, 3),
+        ];
+        let mut left: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+        while !left.is_empty() {
+            let slices: Vec<_> = left.iter().map(|piece| IoSlice::new(piece)).collect();
+            let written = std::future::poll_fn(|context| outbox.poll_write(&mut stream, context, &slices))
+                .await
+                .unwrap();
+            let mut skip = written;
+            left = left
+                .into_iter()
+                .filter_map(|piece| {
+                    let gone = skip.min(piece.len());
+                    skip -= gone;
+                    (gone < piece.len()).then(|| &piece[gone..])
+                })
+                .collect();
+        }
+        drop(stream);
+        let mut received = String::new();
+        listener.accept().unwrap().0.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "head 234 and 789");
+    }
+}
