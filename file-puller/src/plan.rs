@@ -1,7 +1,7 @@
 //! What a release still needs: which of its files are on the volume already, and which have to be fetched.
 //!
 //! A file of an earlier release stands for one of the new release when content and mode are the same, wherever it lies, so that a
-//! renamed file costs no request. Here only manifests are compared; what is linked is looked at first ([`plausible`]), because
+//! renamed file costs no request. Here only manifests are compared; what is linked is looked at first (`plausible`), because
 //! a manifest says what a file was, and its size and mode whether it still can be.
 
 use std::collections::HashMap;

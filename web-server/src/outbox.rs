@@ -1,7 +1,7 @@
 //! Parts of files that a connection sends without reading them: `sendfile(2)` beneath HTTP.
 //!
 //! HTTP knows only bodies made of bytes. So a body that wants a file sent puts the part into the connection's outbox and hands
-//! HTTP a stand-in: as many bytes of [`STAND_IN`], which exist once in this process and are never looked at. When HTTP
+//! HTTP a stand-in: as many bytes of `STAND_IN`, which exist once in this process and are never looked at. When HTTP
 //! comes to write them, they are known by where they lie in memory, and what goes out in their place is the part at the head of
 //! the outbox. HTTP/1.1 keeps a connection's bytes in order, so parts and stand-ins meet in the order in which they were made.
 
