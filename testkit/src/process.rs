@@ -127,6 +127,14 @@ impl Process {
         status
     }
 
+    /// CPU time of the whole process so far, user and system, in clock ticks (`utime` and `stime` in proc(5)).
+    #[track_caller]
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it is running");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
+        [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// Resident memory in bytes; see [`resident_bytes`].
     #[track_caller]
     pub fn resident_bytes(&self) -> u64 {
