@@ -166,7 +166,7 @@ class Bench:
             return []
         port = free_port()
         command = [binary, "--host", "127.0.0.1", "--port", str(port), "--root", self.volume / "current", "--log-level", "info",
-                   "--log-remote-address", "true", "--threads-multiplier", "1", "--compression", "false"]
+                   "--log-remote-address", "true", "--threads-multiplier", "1"]
         return [self.start("static-web-server", command, port, log=self.dir / "sws.log")]
 
     def measure(self, servers, path, connections, per_server_headers=lambda _: ()):
@@ -289,13 +289,15 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="how long wrk asks, each time")
     parser.add_argument("--only", default=",".join(LOADS + EXTRAS), help="comma-separated: %(default)s")
     parser.add_argument("--install", action="store_true", help="get nginx, wrk and static-web-server first")
+    parser.add_argument("--built", action="store_true", help="measures the build that is there")
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
         return probe(int(arguments.probe[0]), arguments.probe[1], float(arguments.probe[2]))
     if arguments.install:
         install()
-    subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "web-server"], cwd=REPO, check=True)
+    if not arguments.built:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "web-server"], cwd=REPO, check=True)
     for tool in ("nginx", "wrk", "taskset"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: --install gets it")
