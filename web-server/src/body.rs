@@ -52,6 +52,17 @@ pub enum Keeper {
     Nobody,
 }
 
+/// Where a body's bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// There are none.
+    Nowhere,
+    /// They were held.
+    Memory,
+    /// They are in a file.
+    Volume,
+}
+
 impl Payload {
     /// `length` bytes of a file from `first` on, as long as the file stays what `stamp` says.
     pub fn from_file(file: Arc<File>, stamp: Stamp, keeper: Keeper, first: u64, length: u64) -> Self {
@@ -65,6 +76,18 @@ impl Payload {
             Self::Held(bytes) => bytes.len() as u64,
             Self::File(reading) => reading.left,
             Self::Chain(payloads) => payloads.iter().map(Self::left).sum(),
+        }
+    }
+
+    /// Where the bytes come from.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Empty => Origin::Nowhere,
+            Self::File(_) => Origin::Volume,
+            Self::Chain(payloads) if payloads.iter().any(|one| one.origin() == Origin::Volume) => {
+                Origin::Volume
+            }
+            Self::Held(_) | Self::Chain(_) => Origin::Memory,
         }
     }
 

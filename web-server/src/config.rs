@@ -8,6 +8,7 @@ use std::time::Duration;
 use lifecycle::units;
 
 use crate::access_log::Format;
+use crate::presentation::{CacheRule, ExtraHeader, Lines};
 
 /// The flags that are this container's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,6 +47,29 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
     pub cache_size: u64,
 
+    /// How long an asset that the next release has no more is still given out, for pages that were loaded before; pages
+    /// themselves never are
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
+    pub stale_assets_for: Duration,
+
+    /// Cache-Control of the files that a glob matches, such as '*.css=public, max-age=3600'; the first that matches counts,
+    /// other files are revalidated each time. May be repeated (one a line in the variable)
+    #[arg(long, value_name = "GLOB=VALUE")]
+    pub cache_control: Vec<Lines<CacheRule>>,
+
+    /// Header for every answer that is content, such as 'Referrer-Policy: no-referrer'. May be repeated (one a line in the
+    /// variable)
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub header: Vec<Lines<ExtraHeader>>,
+
+    /// Lists directories that have no index.html: HTML, or JSON for who accepts only that
+    #[arg(long)]
+    pub autoindex: bool,
+
+    /// Threads that serve connections, each with its own share of them
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+
     /// Connections served at once; one more is answered 503 and closed
     #[arg(long, value_name = "COUNT", default_value_t = 8192)]
     pub max_connections: usize,
@@ -65,6 +89,15 @@ pub struct Config {
     /// Plays the content manager: serves a live manifest of the root at /manifest.json
     #[arg(long)]
     pub manifest: bool,
+
+    /// Serves content under the names of the lesson's endpoints, too
+    #[arg(long)]
+    pub no_lesson: bool,
+
+    /// For labs: lets neighbours in the Pod make this server unready, failing, delayed or crash, by
+    /// POST /faults/unready and so on, on the admin port; POST /faults/none ends it
+    #[arg(long)]
+    pub enable_faults: bool,
 
     /// What /info and /endpoint0 call this service's version; without this flag the variables VERSION and
     /// SIMPLE_SERVICE_VERSION are asked [default: 0.5.0]

@@ -26,7 +26,8 @@ pub struct Directory(OwnedFd);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     device: u64,
-    inode: u64,
+    /// On its device.
+    pub inode: u64,
     /// In bytes.
     pub size: u64,
     modified: (i64, i64),

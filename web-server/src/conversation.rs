@@ -19,6 +19,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +38,6 @@ const HEAD_MAX: usize = 32 * 1024;
 const STREAMS_MAX: u32 = 64;
 /// What an HTTP/2 client that knows what it talks to begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Between looks at a preface that comes in pieces, which none does on purpose.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the exchanges of one connection share.
 #[derive(Debug)]
@@ -112,10 +111,17 @@ async fn protocol(stream: &TcpStream) -> io::Result<Protocol> {
         if start == PREFACE {
             return Ok(Protocol::Http2);
         }
-        if start.is_empty() || !PREFACE.starts_with(start) {
+        let seen = start.len();
+        if seen == 0 || !PREFACE.starts_with(start) {
             return Ok(Protocol::Http1);
         }
-        sleep(PREFACE_PAUSE).await;
+        // A preface that comes in pieces. What was seen of it stays where it is, so the socket says that it is readable; forget
+        // that, and be told when there is more.
+        drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
+        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+            // There will be no more.
+            return Ok(Protocol::Http1);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::published::ReleaseId;
 use crate::route::Reply;
 
 /// Names a request across all that handle it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_MAX: usize = 128;
 

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,7 +16,9 @@ use crate::confine::{Directory, Inspected, Named, Stamp};
 use crate::content_type;
 use crate::digest::Digest;
 use crate::encoding::Coding;
-use crate::published::{Published, ReleaseId};
+use crate::leftover::Leftovers;
+use crate::presentation::Presentation;
+use crate::published::{LinkStamp, Published, ReleaseId};
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
 use crate::stored::{Shelf, Stored};
 use crate::target::ContentPath;
@@ -26,18 +29,35 @@ use crate::walk::walk;
 pub struct Generation {
     /// Which release.
     pub release: ReleaseId,
+    /// The link that named it.
+    pub link: LinkStamp,
     /// Bytes of bodies held in memory.
     pub held: u64,
     /// Device and inode of the release's directory.
     pub identity: (u64, u64),
+    /// What releases before it had and it has not.
+    pub leftovers: Leftovers,
     files: HashMap<Arc<str>, Entry>,
     directories: HashSet<String>,
+    shelf: Arc<Shelf>,
+}
+
+/// How releases are made ready.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Bytes of bodies that may be held in memory.
+    pub budget: u64,
+    /// How long assets of a release are given out that the next one has no more.
+    pub stale_assets: Duration,
+    /// What is said of content.
+    pub presentation: Arc<Presentation>,
 }
 
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
     executable: bool,
+    stamp: Stamp,
     representation: Arc<Representation>,
 }
 
@@ -72,8 +92,8 @@ impl Generation {
     ///
     /// # Errors
     /// Where the release cannot be read; the generation before it then stays.
-    pub fn load(published: Published, budget: u64, previous: Option<&Self>) -> io::Result<Self> {
-        let Published { release, directory, published, digests } = published;
+    pub fn load(published: Published, policy: &Policy, previous: Option<&Self>) -> io::Result<Self> {
+        let Published { release, link, directory, published, digests } = published;
         let identity = directory.identity()?;
         let directory = Arc::new(directory);
         let tree = walk(&directory)?;
@@ -81,11 +101,12 @@ impl Generation {
         // Smaller files first: the budget then saves the most trips to the volume.
         files.sort_unstable_by_key(|(_, inspected)| inspected.stamp.size);
 
+        let shelf = Shelf::new(Arc::clone(&directory));
         let mut loader = Loader {
-            shelf: Shelf::new(Arc::clone(&directory)),
+            shelf,
             directory,
             published: Modified::at(published),
-            budget,
+            policy,
             held: 0,
             digests,
             previous,
@@ -97,8 +118,10 @@ impl Generation {
             table.insert(path, entry);
         }
         offer_compressed(&mut table);
+        let leftovers = previous.map(|previous| previous.left_over_by(&table, policy)).unwrap_or_default();
         let directories = tree.directories.into_iter().collect();
-        Ok(Self { release, held: loader.held, identity, files: table, directories })
+        let Loader { held, shelf, .. } = loader;
+        Ok(Self { release, link, held, identity, leftovers, files: table, directories, shelf })
     }
 
     /// Looks a path up.
@@ -114,6 +137,34 @@ impl Generation {
     /// The file at exactly this path.
     pub fn file(&self, path: &str) -> Option<Arc<Representation>> {
         self.files.get(path).map(|entry| Arc::clone(&entry.representation))
+    }
+
+    /// What is left of this release and those before it when one comes with these files.
+    fn left_over_by(&self, next: &HashMap<Arc<str>, Entry>, policy: &Policy) -> Leftovers {
+        let gone = self.files.iter().filter(|(path, entry)| {
+            let page = entry.representation.content_type.as_bytes().starts_with(b"text/html");
+            !page && !next.contains_key(*path)
+        });
+        let left = gone.map(|(path, entry)| {
+            let stored = Stored::new(&self.shelf, Arc::clone(path), entry.stamp);
+            let content = Content::Stored(Arc::new(stored));
+            // For so short a time one coding will do.
+            let file =
+                Representation { content, alternatives: Vec::new(), ..(*entry.representation).clone() };
+            (Arc::clone(path), Arc::new(file))
+        });
+        let left = if policy.stale_assets.is_zero() { HashMap::new() } else { left.collect() };
+        self.leftovers.after(&self.release, left, policy.stale_assets, |path| next.contains_key(path))
+    }
+
+    /// Whether there is such a directory, the root left out.
+    pub fn has_directory(&self, path: &str) -> bool {
+        self.directories.contains(path)
+    }
+
+    /// Every directory, the root left out, in no order.
+    pub fn directories(&self) -> impl Iterator<Item = &str> {
+        self.directories.iter().map(String::as_str)
     }
 
     /// Every file, in no order.
@@ -142,7 +193,7 @@ struct Loader<'a> {
     shelf: Arc<Shelf>,
     directory: Arc<Directory>,
     published: Modified,
-    budget: u64,
+    policy: &'a Policy,
     held: u64,
     digests: HashMap<String, (u64, Digest)>,
     previous: Option<&'a Generation>,
@@ -154,7 +205,7 @@ impl Loader<'_> {
         let stated =
             self.digests.get(&**path).filter(|(size, _)| *size == stamp.size).map(|(_, digest)| *digest);
         let before = self.previous.and_then(|previous| previous.files.get(path));
-        let hold = stamp.size <= HELD_MAX && self.held.saturating_add(stamp.size) <= self.budget;
+        let hold = stamp.size <= HELD_MAX && self.held.saturating_add(stamp.size) <= self.policy.budget;
 
         let (digest, content) = match (hold, stated, before) {
             // The publisher says that these are the bytes that are in memory already.
@@ -188,12 +239,13 @@ impl Loader<'_> {
             etag: ETag::of(digest),
             modified,
             last_modified: modified.header(),
+            cache_control: self.policy.presentation.cache_control(path),
             content_type: content_type::of(path),
             content,
             coding: Coding::Identity,
             alternatives: Vec::new(),
         };
-        Ok(Entry { digest, executable, representation: Arc::new(representation) })
+        Ok(Entry { digest, executable, stamp, representation: Arc::new(representation) })
     }
 
     fn read(&self, path: &str, stamp: Stamp) -> io::Result<Bytes> {
@@ -229,6 +281,7 @@ fn offer_compressed(table: &mut HashMap<Arc<str>, Entry>) {
             let original = path.strip_suffix(coding.suffix()).and_then(|path| table.get_key_value(path));
             if let Some((original, of)) = original {
                 let compressed = Representation {
+                    cache_control: of.representation.cache_control.clone(),
                     content_type: of.representation.content_type.clone(),
                     coding,
                     ..(*entry.representation).clone()

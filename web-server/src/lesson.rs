@@ -42,6 +42,9 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Where they are.
+    pub const PATHS: &[&str] = &["/info", "/health", "/endpoint0", "/env"];
+
     /// The endpoint at a path.
     pub fn at(path: &str) -> Option<Self> {
         match path {

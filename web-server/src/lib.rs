@@ -3,7 +3,7 @@
 //! In the order in which a request meets them:
 //!
 //! - [`config`]: the flags
-//! - [`server`]: connections are accepted and drained
+//! - [`server`]: connections are accepted and drained, on one thread or on several ([`threads`])
 //! - [`conversation`]: one connection, its requests one after another
 //! - [`deadline`]: how long a client may take, and [`turn`], whose turn it is
 //! - [`outbox`]: files that are sent without being read
@@ -14,17 +14,21 @@
 //! - [`site`]: what is served right now; [`watch`] notices that it has become something else
 //! - [`published`]: a release as its publisher left it
 //! - [`generation`]: that release, ready to be served; [`walk`] finds its files
+//! - [`leftover`]: what earlier releases had and this one has not
 //! - [`live`]: a plain directory, looked at with each request
 //! - [`confine`]: a directory that nothing leads out of
 //! - [`stored`]: a file of a release that is too large for memory
 //! - [`representation`]: bytes and what is said of them; [`digest`] and [`content_type`] say it
+//! - [`presentation`]: what is said of content beyond that
 //! - [`manifest`]: the server as content manager
+//! - [`autoindex`]: directories that are listed
 //! - [`respond`]: from a representation to a response, by way of [`encoding`], [`conditional`] and [`range`]
 //! - [`body`]: the bytes on their way
 //! - [`access_log`]: one line per response
-//! - [`metrics`], [`status`]: what operators see
+//! - [`metrics`], [`status`]: what operators see; [`fault`]: what a lab makes go wrong
 
 pub mod access_log;
+pub mod autoindex;
 pub mod body;
 pub mod conditional;
 pub mod config;
@@ -35,12 +39,15 @@ pub mod deadline;
 pub mod digest;
 pub mod encoding;
 pub mod exchange;
+pub mod fault;
 pub mod generation;
+pub mod leftover;
 pub mod lesson;
 pub mod live;
 pub mod manifest;
 pub mod metrics;
 pub mod outbox;
+pub mod presentation;
 pub mod published;
 pub mod range;
 pub mod representation;
@@ -51,6 +58,7 @@ pub mod site;
 pub mod status;
 pub mod stored;
 pub mod target;
+pub mod threads;
 pub mod turn;
 pub mod walk;
 pub mod watch;
@@ -58,10 +66,10 @@ pub mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::Container;
 use lifecycle::admin::{Admin, registry};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::signals::Signals;
+use lifecycle::{Container, descriptors};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -71,10 +79,13 @@ use crate::config::Config;
 use crate::confine::Directory;
 use crate::deadline::Deadlines;
 use crate::exchange::Accounts;
-use crate::lesson::Lesson;
+use crate::fault::Faults;
+use crate::generation::Policy;
+use crate::lesson::{Endpoint, Lesson};
 use crate::manifest::LiveManifest;
 use crate::metrics::Metrics;
-use crate::route::Routes;
+use crate::presentation::{Lines, Presentation};
+use crate::route::{Listings, Routes};
 use crate::server::{Limits, Server};
 use crate::site::Root;
 use crate::status::Status;
@@ -89,8 +100,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// The sockets to serve on.
 #[derive(Debug)]
 pub struct Listeners {
-    /// Content and the lesson's endpoints.
-    pub content: TcpListener,
+    /// Content and the lesson's endpoints: one for each thread.
+    pub content: Vec<TcpListener>,
     /// Probes, metrics, status.
     pub admin: TcpListener,
 }
@@ -114,6 +125,7 @@ pub async fn run(
     })?;
     let variable = |name: &str| std::env::var(name).ok();
     let lesson = Lesson::new(config.service_version, config.expose_env, variable)?;
+    let lesson = (!config.no_lesson).then_some(lesson);
 
     let mut registry = registry(&CONTAINER);
     let metrics = Arc::new(Metrics::register(&mut registry));
@@ -135,17 +147,28 @@ pub async fn run(
         None => None,
     };
 
-    let root = Arc::new(Root::new(&config.root, config.cache_size, Arc::clone(&metrics)));
-    let status = Status { root: Arc::clone(&root), metrics: Arc::clone(&metrics) };
-    // Answers before the first release is loaded: a large one takes a while, and the container lives meanwhile.
-    let admin =
-        Admin::new(CONTAINER, Arc::new(status), registry, signals.shutdown.clone()).serve(listeners.admin);
+    let presentation = Arc::new(Presentation {
+        cache_control: Lines::all(config.cache_control),
+        headers: Lines::all(config.header),
+    });
+    let policy = Policy {
+        budget: config.cache_size,
+        stale_assets: config.stale_assets_for,
+        presentation: Arc::clone(&presentation),
+    };
+    let root = Root::new(&config.root, policy, Arc::clone(&metrics), signals.shutdown.clone());
+    let root = Arc::new(root);
+    let faults = config.enable_faults.then(Faults::default);
+    let status = Status { root: Arc::clone(&root), metrics: Arc::clone(&metrics), faults: faults.clone() };
+    let admin = Admin::new(CONTAINER, Arc::new(status), registry, signals.shutdown.clone());
+    let admin = match &faults {
+        Some(faults) => faults.offer(admin),
+        None => admin,
+    };
+    let admin = admin.serve(listeners.admin);
 
-    let looking = Arc::clone(&root);
-    tokio::task::spawn_blocking(move || looking.refresh())
-        .await
-        .or_exit(Exit::Internal)?
-        .or_exit(Exit::Refused)?;
+    root.check().or_exit(Exit::Refused)?;
+    // The first release is loaded while connections are served already: a large one takes a while.
     let watch = AbortOnDropHandle::new(tokio::spawn(watch::follow(Arc::clone(&root))));
 
     let hangups = access_log.clone().map(|log| {
@@ -158,19 +181,21 @@ pub async fn run(
         }))
     });
 
-    let manifest = config.manifest.then(LiveManifest::default);
-    let routes = Arc::new(Routes { root, lesson, manifest });
+    let reserved = if lesson.is_some() { Endpoint::PATHS } else { &[] };
+    let manifest = config.manifest.then(|| LiveManifest::new(reserved));
+    let listings = if config.autoindex { Listings::On } else { Listings::Off };
+    let routes = Arc::new(Routes { root, lesson, manifest, listings, presentation, faults });
     let accounts = Accounts { metrics, access_log: access_log.clone(), shutdown: signals.shutdown.clone() };
     let limits = Limits {
-        connections: config.max_connections,
+        connections: affordable(config.max_connections, descriptors::raise_limit()),
         deadlines: Deadlines {
             header: config.header_timeout,
             idle: config.idle_timeout,
             send: config.send_timeout,
         },
     };
-    let server = Server::new(routes, accounts, limits);
-    server.serve(listeners.content).await;
+    let server = Arc::new(Server::new(routes, accounts, limits));
+    threads::serve(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;
     let cut = server.drain(shutdown_timeout).await;
@@ -184,4 +209,18 @@ pub async fn run(
     drop((watch, hangups, admin));
     tracing::info!("drained");
     Ok(())
+}
+
+/// As many connections as were asked for, or as there are descriptors for: each may have a file open besides its socket.
+fn affordable(wanted: usize, descriptors: u64) -> usize {
+    let affordable = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(1);
+    if affordable < wanted {
+        tracing::warn!(
+            wanted,
+            affordable,
+            descriptors,
+            "fewer connections than --max-connections says: the limit of open descriptors (ulimit -n) is low"
+        );
+    }
+    wanted.min(affordable)
 }

@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::confine::{Directory, Named, Stamp};
 use crate::content_type;
 use crate::digest::Digest;
 use crate::encoding::Coding;
-use crate::generation::Found;
+use crate::generation::{Found, Policy};
 use crate::representation::{Content, ETag, HELD_MAX, Modified, Representation};
 use crate::target::ContentPath;
 
@@ -33,9 +34,10 @@ pub struct LiveDirectory {
     /// Device and inode.
     pub identity: (u64, u64),
     directory: Directory,
-    /// Bytes that the memory may hold.
-    budget: u64,
+    policy: Policy,
     memory: Mutex<Memory>,
+    /// Where operators see how much is held.
+    shown: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +58,8 @@ impl LiveDirectory {
     ///
     /// # Errors
     /// As the system gives them.
-    pub fn new(directory: Directory, budget: u64) -> io::Result<Self> {
-        Ok(Self { identity: directory.identity()?, directory, budget, memory: Mutex::default() })
+    pub fn new(directory: Directory, policy: Policy, shown: Gauge) -> io::Result<Self> {
+        Ok(Self { identity: directory.identity()?, directory, policy, memory: Mutex::default(), shown })
     }
 
     /// The directory itself.
@@ -124,6 +126,7 @@ impl LiveDirectory {
             etag: ETag::of(known.digest),
             modified,
             last_modified: modified.header(),
+            cache_control: self.policy.presentation.cache_control(path),
             content_type: content_type::of(path),
             content,
             coding: Coding::Identity,
@@ -161,25 +164,31 @@ impl LiveDirectory {
             *memory = Memory::default();
         }
         let size = known.body.as_ref().map_or(0, |body| body.len() as u64);
-        if memory.held.saturating_add(size) > self.budget {
+        if memory.held.saturating_add(size) > self.policy.budget {
             // Some of what is held belongs to states that are gone. Digests are small, and dear to work out again: they stay.
             for known in memory.known.values_mut() {
                 known.body = None;
             }
             memory.held = 0;
         }
-        let fits = size <= self.budget;
+        let fits = size <= self.policy.budget;
         let body = known.body.clone().filter(|_| fits);
         memory.held += if fits { size } else { 0 };
         let before = memory.known.insert(stamp, Known { digest: known.digest, body });
         let released = before.and_then(|before| before.body).map_or(0, |body| body.len() as u64);
         memory.held -= released;
+        self.shown.set(i64::try_from(memory.held).unwrap_or(i64::MAX));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn live(root: &std::path::Path, budget: u64) -> LiveDirectory {
+        let policy = Policy { budget, stale_assets: Duration::ZERO, presentation: Arc::default() };
+        LiveDirectory::new(Directory::open(root).unwrap(), policy, Gauge::default()).unwrap()
+    }
 
     fn body(live: &LiveDirectory, path: &str) -> Option<Bytes> {
         match live.find(&ContentPath::from_target(path).unwrap()).unwrap() {
@@ -194,7 +203,7 @@ mod tests {
     #[test]
     fn a_change_of_equal_length_within_a_clock_tick_is_seen() {
         let root = tempfile::tempdir().unwrap();
-        let live = LiveDirectory::new(Directory::open(root.path()).unwrap(), 1 << 20).unwrap();
+        let live = live(root.path(), 1 << 20);
         for round in 0..200 {
             let text = format!("{round:04}");
             std::fs::write(root.path().join("f"), &text).unwrap();
@@ -205,7 +214,7 @@ mod tests {
     #[test]
     fn what_is_remembered_stays_within_the_budget() {
         let root = tempfile::tempdir().unwrap();
-        let live = LiveDirectory::new(Directory::open(root.path()).unwrap(), 10).unwrap();
+        let live = live(root.path(), 10);
         for name in ["a", "b", "c"] {
             std::fs::write(root.path().join(name), [b'x'; 6]).unwrap();
         }

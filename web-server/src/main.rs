@@ -45,13 +45,19 @@ fn main() -> ExitCode {
     exit::report(&CONTAINER, &cli.lifecycle.termination_log, outcome)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
-    let signals = Signals::install().or_exit(Exit::Internal)?;
-    let addr = lesson::listen_addr(config.listen, |name| std::env::var(name).ok())?;
-    let listeners = Listeners {
-        content: listen::bind("content", addr, "--listen").await?,
-        admin: listen::bind("admin", flags.admin_addr, "--admin-addr").await?,
-    };
-    web_server::run(config, flags.shutdown_timeout, listeners, signals).await
+fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
+    let served = runtime.block_on(async {
+        let signals = Signals::install().or_exit(Exit::Internal)?;
+        let addr = lesson::listen_addr(config.listen, |name| std::env::var(name).ok())?;
+        let listeners = Listeners {
+            content: listen::bind_shared("content", addr, "--listen", config.threads).await?,
+            admin: listen::bind("admin", flags.admin_addr, "--admin-addr").await?,
+        };
+        web_server::run(config, flags.shutdown_timeout, listeners, signals).await
+    });
+    // A release that is being loaded is not waited for.
+    runtime.shutdown_background();
+    served
 }

@@ -20,8 +20,8 @@ use crate::digest::Digest;
 use crate::encoding::Coding;
 use crate::generation::Listed;
 use crate::live::LiveDirectory;
+use crate::presentation::REVALIDATE;
 use crate::representation::{Content, ETag, Modified, Representation};
-use crate::route::is_shadowed;
 use crate::site::Site;
 use crate::walk::walk;
 
@@ -29,8 +29,10 @@ use crate::walk::walk;
 const ATTEMPTS: usize = 8;
 
 /// Makes manifests, one at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LiveManifest {
+    /// Paths that are answered by something else, which cannot be listed therefore.
+    reserved: &'static [&'static str],
     latest: Mutex<Option<(Instant, Arc<Representation>)>>,
 }
 
@@ -53,6 +55,11 @@ impl LiveManifest {
     /// Where it is served.
     pub const PATH: &'static str = "/manifest.json";
 
+    /// With nothing that other routes would answer.
+    pub fn new(reserved: &'static [&'static str]) -> Self {
+        Self { reserved, latest: Mutex::default() }
+    }
+
     /// The manifest of a site, as it is now or was later than this call.
     ///
     /// # Errors
@@ -65,21 +72,22 @@ impl LiveManifest {
         {
             return Ok(Arc::clone(manifest));
         }
-        let looked = Instant::now();
-        let manifest = Arc::new(spawn_blocking(move || make(&site)).await??);
+        let (looked, reserved) = (Instant::now(), self.reserved);
+        let manifest = Arc::new(spawn_blocking(move || make(&site, reserved)).await??);
         *latest = Some((looked, Arc::clone(&manifest)));
         Ok(manifest)
     }
 }
 
-fn make(site: &Site) -> io::Result<Representation> {
+fn make(site: &Site, reserved: &[&str]) -> io::Result<Representation> {
     let mut listed = match site {
         Site::Waiting(reason) => return Err(io::Error::new(io::ErrorKind::NotFound, reason.clone())),
         Site::Release(generation) => generation.listing().collect(),
         Site::Live(live) => look(live)?,
     };
     listed.retain(|file| {
-        let shadowed = is_shadowed(&file.path);
+        let target = format!("/{}", file.path);
+        let shadowed = target == LiveManifest::PATH || reserved.contains(&target.as_str());
         if shadowed {
             tracing::warn!(path = file.path, "left out of the manifest: that path is this server's own");
         }
@@ -107,6 +115,7 @@ fn make(site: &Site) -> io::Result<Representation> {
         etag: ETag::of(Digest::of(&json)),
         modified,
         last_modified: modified.header(),
+        cache_control: REVALIDATE,
         content_type: HeaderValue::from_static("application/json"),
         content: Content::Held(json.into()),
         coding: Coding::Identity,

@@ -29,6 +29,14 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Times that something else began to be served.
     pub swaps: Counter,
+    /// How often the root was found to be something else, or the same anew.
+    pub generation: Gauge,
+    /// Bytes of bodies in memory.
+    pub held: Gauge,
+    /// Bodies that were sent from memory.
+    pub from_memory: Counter,
+    /// Bodies that were sent from a file.
+    pub from_volume: Counter,
     /// Access-log lines written.
     pub access_log_lines: Counter,
     /// Access-log lines that could not be written.
@@ -39,7 +47,6 @@ pub struct Metrics {
     durations: Histogram,
     body_bytes: Counter,
     release: Family<ReleaseLabels, Gauge>,
-    held: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -129,7 +136,10 @@ impl Metrics {
             durations: Histogram::new(DURATIONS),
             body_bytes: Counter::default(),
             release: Family::default(),
+            generation: Gauge::default(),
             held: Gauge::default(),
+            from_memory: Counter::default(),
+            from_volume: Counter::default(),
         };
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register(
@@ -167,13 +177,20 @@ impl Metrics {
             metrics.body_bytes.clone(),
         );
         registry.register("swaps", "Times that other content began to be served", metrics.swaps.clone());
+        registry.register(
+            "generation",
+            "Counts up with each release that is loaded, and with each look that found the root to be something else",
+            metrics.generation.clone(),
+        );
         registry.register("release", "The release that is served, as a label", metrics.release.clone());
         registry.register_with_unit(
-            "held",
-            "Bodies of the served release that are in memory",
+            "cache",
+            "Bodies of the served content that are in memory",
             Unit::Bytes,
             metrics.held.clone(),
         );
+        registry.register("cache_hits", "Answers whose body came from memory", metrics.from_memory.clone());
+        registry.register("cache_misses", "Answers whose body came from a file", metrics.from_volume.clone());
         registry.register("access_log_lines", "Lines written", metrics.access_log_lines.clone());
         registry.register(
             "access_log_dropped_lines",
@@ -202,9 +219,8 @@ impl Metrics {
         self.overdue.get_or_create(&OverdueLabels { waited_for }).inc();
     }
 
-    /// Something else is served from here on.
-    pub fn swapped(&self, release: Option<&str>, held: u64) {
-        self.swaps.inc();
+    /// What is served from here on.
+    pub fn serves(&self, release: Option<&str>, held: u64) {
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
         self.release.clear();
         if let Some(release) = release {

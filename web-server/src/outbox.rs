@@ -77,13 +77,13 @@ impl Outbox {
         if part.progress == Progress::Untouched {
             // A client that gets fewer bytes than it was promised knows that something is wrong.
             if !Stamp::of_file(&part.file)?.same_file(&part.stamp) {
-                return Err(io::Error::other("a file was changed inside a published release"));
+                return Err(changed(part));
             }
             part.progress = Progress::Begun;
         }
         let sent = sendfile(stream, &part.file, Some(&mut part.at), length.min(part.left))?;
         if sent == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(changed(part));
         }
         part.left -= sent;
         if part.left == 0 {
@@ -91,6 +91,13 @@ impl Outbox {
         }
         Ok(sent)
     }
+}
+
+/// HTTP only learns that the connection failed, so it is said here.
+fn changed(part: &Part) -> io::Error {
+    let error = io::Error::other("a file was changed inside a published release");
+    tracing::error!(inode = part.stamp.inode, at = part.at, %error, "cut a response short");
+    error
 }
 
 fn is_stand_in(slice: &[u8]) -> bool {

@@ -1,6 +1,8 @@
 //! A release as its publisher left it: its name, its directory, when it was published, and what the publisher says of its files.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,11 +29,28 @@ impl ReleaseId {
     }
 }
 
+/// Which link, as it was made or renamed: a publisher that makes it anew says that there is something to look at, also where it
+/// names the same release as before. file-puller does so when it has mended one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkStamp {
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl LinkStamp {
+    /// Of the link itself, not of what it names.
+    pub fn of(link: &Metadata) -> Self {
+        Self { inode: link.ino(), changed: (link.ctime(), link.ctime_nsec()) }
+    }
+}
+
 /// A published release, found and not yet loaded.
 #[derive(Debug)]
 pub struct Published {
     /// What the link says.
     pub release: ReleaseId,
+    /// Which link says it.
+    pub link: LinkStamp,
     /// The directory that the link named.
     pub directory: Directory,
     /// When the link was made, which is when the release was published.

@@ -92,6 +92,8 @@ pub struct Representation {
     pub modified: Modified,
     /// Last-Modified, once it may be told.
     pub last_modified: HeaderValue,
+    /// Cache-Control.
+    pub cache_control: HeaderValue,
     /// Content-Type.
     pub content_type: HeaderValue,
     /// The bytes.

@@ -19,12 +19,10 @@ use crate::body::{Keeper, Payload};
 use crate::conditional::{Verdict, evaluate};
 use crate::confine::Stamp;
 use crate::encoding::Coding;
+use crate::presentation::REVALIDATE;
 use crate::range::{Part, Range, requested};
 use crate::representation::{Content, Representation};
 
-/// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
-/// and a new release is seen at once.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 /// A cache has to keep the codings apart.
 const VARIES: HeaderValue = HeaderValue::from_static("accept-encoding");
 /// As many as a response usually has, so that there is room for them at once.
@@ -42,7 +40,9 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
         refusal.headers_mut().insert(VARY, VARIES);
         return Ok(refusal);
     };
-    let Representation { etag, modified, last_modified, content_type, content, coding, .. } = representation;
+    let Representation {
+        etag, modified, last_modified, cache_control, content_type, content, coding, ..
+    } = representation;
     let mut response = Response::new(Payload::Empty);
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
@@ -50,7 +50,7 @@ pub async fn represent(request: &Parts, representation: &Representation) -> io::
         headers.insert(VARY, VARIES);
     }
     headers.insert(ETAG, etag.header());
-    headers.insert(CACHE_CONTROL, REVALIDATE);
+    headers.insert(CACHE_CONTROL, cache_control.clone());
     if modified.may_be_told(SystemTime::now()) {
         headers.insert(LAST_MODIFIED, last_modified.clone());
     }

@@ -4,19 +4,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{ALLOW, CONNECTION, HOST, TRANSFER_ENCODING, VARY};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use tokio::task::spawn_blocking;
 
+use crate::autoindex;
 use crate::body::Payload;
+use crate::fault::Faults;
 use crate::generation::Found;
 use crate::lesson::{Endpoint, Lesson};
 use crate::manifest::LiveManifest;
+use crate::presentation::Presentation;
 use crate::published::ReleaseId;
 use crate::representation::Representation;
 use crate::respond::{explain, plain, redirect, represent, unavailable};
@@ -35,9 +37,24 @@ pub struct Routes {
     /// Content.
     pub root: Arc<Root>,
     /// The lesson's endpoints.
-    pub lesson: Lesson,
+    pub lesson: Option<Lesson>,
     /// Where the server plays the content manager.
     pub manifest: Option<LiveManifest>,
+    /// What a directory without an index is answered with.
+    pub listings: Listings,
+    /// What is said of content.
+    pub presentation: Arc<Presentation>,
+    /// Where faults may be asked for.
+    pub faults: Option<Faults>,
+}
+
+/// Whether directories are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listings {
+    /// Nobody learns what there is but by being told.
+    Off,
+    /// A directory without an index shows what is in it.
+    On,
 }
 
 /// A response, and the release that it was answered from.
@@ -89,10 +106,17 @@ impl Routes {
         if path.len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
             return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n").into();
         }
-        if let Some(endpoint) = Endpoint::at(path) {
-            return self.lesson.answer(endpoint, host, peer).await.into();
+        if let Some(faults) = &self.faults
+            && let Some(response) = faults.befall().await
+        {
+            return response.into();
         }
-        let site = self.root.site();
+        if let Some(lesson) = &self.lesson
+            && let Some(endpoint) = Endpoint::at(path)
+        {
+            return lesson.answer(endpoint, host, peer).await.into();
+        }
+        let site = self.root.site_looked_at().await;
         if let Some(manifest) = self.manifest.as_ref().filter(|_| path == LiveManifest::PATH) {
             let listed = match &*site {
                 Site::Waiting(reason) => return unavailable(reason).into(),
@@ -100,7 +124,12 @@ impl Routes {
             };
             return sent(request, listed).await.into();
         }
-        self.content(request, &site).await
+        let mut reply = self.content(request, &site).await;
+        if reply.response.status().is_success() {
+            self.root.sends(reply.response.body().origin());
+        }
+        self.presentation.decorate(reply.response.headers_mut());
+        reply
     }
 
     async fn content(&self, request: &Parts, site: &Arc<Site>) -> Reply {
@@ -111,18 +140,46 @@ impl Routes {
             }
             Err(Rejected::Nowhere) => return not_found(site).await,
         };
-        let release = match &**site {
-            Site::Waiting(reason) => return unavailable(reason).into(),
-            Site::Release(generation) => Some(generation.release.clone()),
-            Site::Live(_) => None,
-        };
+        if let Site::Waiting(reason) = &**site {
+            return unavailable(reason).into();
+        }
+        let release = site.release();
         let response = match find(site, &path).await {
             Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
             Ok(Found::Directory) => redirect(&path.as_directory_target(), request.uri.query()),
-            Ok(Found::Nothing) => return not_found(site).await,
+            Ok(Found::Nothing) => return self.missing(request, site, &path).await,
             Err(error) => failed(request.uri.path(), &error),
         };
         Reply { response, release }
+    }
+
+    /// Nothing has this name: a directory may be listed, and a page that was loaded a moment ago may mean an asset that was
+    /// there then.
+    async fn missing(&self, request: &Parts, site: &Arc<Site>, path: &ContentPath) -> Reply {
+        if let Site::Release(generation) = &**site
+            && path.may_be_redirected()
+            && let Some((release, representation)) = generation.leftovers.find(path.file())
+        {
+            // Its release may be gone from the volume by now, which is no failure.
+            if let Ok(response) = represent(request, &representation).await {
+                return Reply { response, release: Some(release) };
+            }
+        }
+        if self.listings == Listings::On && !path.may_be_redirected() {
+            let (of, directory) = (Arc::clone(site), path.named().to_owned());
+            let form = autoindex::Form::wanted(&request.headers);
+            let listed = spawn_blocking(move || autoindex::list(&of, &directory, form)).await;
+            match listed.map_err(io::Error::other).and_then(|listed| listed) {
+                Ok(Some(listing)) => {
+                    let mut response = sent(request, Ok(Arc::new(listing))).await;
+                    response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+                    return Reply { response, release: site.release() };
+                }
+                Ok(None) => {}
+                Err(error) => return failed(request.uri.path(), &error).into(),
+            }
+        }
+        not_found(site).await
     }
 }
 
@@ -221,10 +278,4 @@ fn is_host(text: &str) -> bool {
                     && (port.is_empty() || port.starts_with(':'))
             })
     })
-}
-
-/// What the manifest leaves out at the top, because a request for it is answered by something else.
-pub fn is_shadowed(path: &str) -> bool {
-    let target = Path::new("/").join(path);
-    target.to_str().is_some_and(|target| Endpoint::at(target).is_some() || target == LiveManifest::PATH)
 }

@@ -7,17 +7,25 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::sync::SetOnce;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
+use crate::body::Origin;
 use crate::confine::Directory;
-use crate::generation::Generation;
+use crate::generation::{Generation, Policy};
 use crate::live::LiveDirectory;
 use crate::metrics::Metrics;
-use crate::published::{Published, ReleaseId, digests_beside};
+use crate::published::{LinkStamp, Published, ReleaseId, digests_beside};
 
 /// How often a link is read again whose target was gone by the time it was opened.
 const SWAP_RACES: usize = 16;
+/// How long a request waits for the first look at the root. Mostly that is over before the first request comes; a large
+/// release takes longer, and clients are better told to come back.
+const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 /// What is served.
 #[derive(Debug)]
@@ -30,31 +38,58 @@ pub enum Site {
     Live(LiveDirectory),
 }
 
+impl Site {
+    /// The release that it is, if it is one.
+    pub fn release(&self) -> Option<ReleaseId> {
+        match self {
+            Self::Release(generation) => Some(generation.release.clone()),
+            Self::Waiting(_) | Self::Live(_) => None,
+        }
+    }
+}
+
 /// The root, and what it holds now.
 #[derive(Debug)]
 pub struct Root {
     path: PathBuf,
-    budget: u64,
+    policy: Policy,
     site: ArcSwap<Site>,
     metrics: Arc<Metrics>,
     /// What was last complained of, so that a poll does not say it every time.
     trouble: Mutex<Option<String>>,
+    /// Set when the first look is over, whatever it saw.
+    looked: SetOnce<()>,
+    shutdown: CancellationToken,
 }
 
 /// What the root is found to be.
 enum Seen {
     Missing(String),
-    Release { release: ReleaseId, target: PathBuf, directory: Directory, published: std::time::SystemTime },
+    Release {
+        release: ReleaseId,
+        link: LinkStamp,
+        target: PathBuf,
+        directory: Directory,
+        published: SystemTime,
+    },
     Plain(Directory),
 }
 
 impl Root {
     /// Serves nothing until the first [`Root::refresh`].
-    pub fn new(path: &Path, budget: u64, metrics: Arc<Metrics>) -> Self {
+    pub fn new(path: &Path, policy: Policy, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
         // `current/` would be the directory behind the link; we are interested in the link.
         let path: PathBuf = path.components().collect();
         let waiting = Site::Waiting(format!("no content yet: {} is being loaded", path.display()));
-        Self { path, budget, site: ArcSwap::from_pointee(waiting), metrics, trouble: Mutex::default() }
+        Self {
+            path,
+            policy,
+            site: ArcSwap::from_pointee(waiting),
+            metrics,
+            trouble: Mutex::default(),
+            looked: SetOnce::new(),
+            shutdown,
+        }
     }
 
     /// Where it is.
@@ -67,12 +102,57 @@ impl Root {
         self.site.load_full()
     }
 
+    /// Counts an answer by where its body comes from.
+    pub fn sends(&self, origin: Origin) {
+        match origin {
+            Origin::Nowhere => {}
+            Origin::Memory => drop(self.metrics.from_memory.inc()),
+            Origin::Volume => drop(self.metrics.from_volume.inc()),
+        }
+    }
+
+    /// What is served now, after the first look at the root, unless that takes too long.
+    pub async fn site_looked_at(&self) -> Arc<Site> {
+        let site = self.site();
+        if self.looked.initialized() {
+            return site;
+        }
+        tokio::select! {
+            _ = timeout(FIRST_LOOK, self.looked.wait()) => {}
+            // Who is told to go does not wait for what would be served.
+            () = self.shutdown.cancelled() => {}
+        }
+        self.site()
+    }
+
+    /// Whether the root can ever be served. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Where it is no directory.
+    pub fn check(&self) -> Result<(), NotADirectory> {
+        match look(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(NotADirectory(self.path.clone())),
+            // What else there is to say is said when it is loaded.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Looks at the root and, if it has become something else, serves that from here on. Blocks.
     ///
     /// # Errors
     /// Where the root can never be served, because it is no directory.
     pub fn refresh(&self) -> Result<(), NotADirectory> {
+        let refreshed = self.look_again();
+        // Only the first time does anything.
+        let _ = self.looked.set(());
+        refreshed
+    }
+
+    fn look_again(&self) -> Result<(), NotADirectory> {
         let now = self.site();
+        if let Site::Release(generation) = &*now {
+            generation.leftovers.expire();
+        }
         let next = match look(&self.path) {
             Ok(seen) => self.prepare(seen, &now),
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
@@ -84,7 +164,7 @@ impl Root {
             Ok(None) => self.content(),
             Ok(Some(site)) => {
                 self.content();
-                self.announce(&site);
+                self.announce(&site, &now);
                 self.site.store(Arc::new(site));
             }
             // What is served stays: an older release is better than none.
@@ -100,32 +180,48 @@ impl Root {
             (Seen::Missing(reason), Site::Waiting(_) | Site::Live(_)) => Ok(Some(Site::Waiting(reason))),
             (Seen::Missing(reason), Site::Release(_)) => Err(io::Error::new(ErrorKind::NotFound, reason)),
             (Seen::Plain(directory), Site::Live(live)) if directory.identity()? == live.identity => Ok(None),
-            (Seen::Plain(directory), _) => Ok(Some(Site::Live(LiveDirectory::new(directory, self.budget)?))),
-            (Seen::Release { release, directory, .. }, Site::Release(generation))
-                if release == generation.release && directory.identity()? == generation.identity =>
+            (Seen::Plain(directory), _) => {
+                let held = self.metrics.held.clone();
+                Ok(Some(Site::Live(LiveDirectory::new(directory, self.policy.clone(), held)?)))
+            }
+            (Seen::Release { release, link, directory, .. }, Site::Release(generation))
+                if release == generation.release
+                    && link == generation.link
+                    && directory.identity()? == generation.identity =>
             {
                 Ok(None)
             }
-            (Seen::Release { release, target, directory, published }, now) => {
+            (Seen::Release { release, link, target, directory, published }, now) => {
                 let previous = if let Site::Release(generation) = now { Some(generation) } else { None };
                 let digests = digests_beside(&target);
-                let published = Published { release, directory, published, digests };
-                Ok(Some(Site::Release(Generation::load(published, self.budget, previous)?)))
+                let published = Published { release, link, directory, published, digests };
+                Ok(Some(Site::Release(Generation::load(published, &self.policy, previous)?)))
             }
         }
     }
 
-    fn announce(&self, site: &Site) {
+    fn announce(&self, site: &Site, before: &Site) {
+        self.metrics.generation.inc();
         match site {
-            Site::Waiting(reason) => tracing::warn!("{reason}; content is answered 503 until it does"),
+            Site::Waiting(reason) => {
+                self.metrics.serves(None, 0);
+                tracing::warn!("{reason}; content is answered 503 until it does");
+            }
             Site::Live(_) => {
-                self.metrics.swapped(None, 0);
+                self.metrics.swaps.inc();
+                self.metrics.serves(None, 0);
                 tracing::info!(root = %self.path.display(), "serving a plain directory");
             }
             Site::Release(generation) => {
                 let release = generation.release.as_str();
-                self.metrics.swapped(Some(release), generation.held);
-                tracing::info!(release, files = generation.len(), held = generation.held, "serving");
+                self.metrics.serves(Some(release), generation.held);
+                let (files, held) = (generation.len(), generation.held);
+                if before.release().as_ref() == Some(&generation.release) {
+                    tracing::info!(release, files, held, "published anew: loaded once more");
+                } else {
+                    self.metrics.swaps.inc();
+                    tracing::info!(release, files, held, "serving");
+                }
             }
         }
     }
@@ -189,10 +285,12 @@ fn look(root: &Path) -> io::Result<Seen> {
 }
 
 fn open_link(link: &Path) -> io::Result<Seen> {
-    let published = fs::symlink_metadata(link)?.modified()?;
+    // Before it is read: if it is swapped in between, its stamp is found to be another at the next look.
+    let metadata = fs::symlink_metadata(link)?;
     let target = fs::read_link(link)?;
     let release = ReleaseId::of(&target);
     let target = link.parent().unwrap_or(Path::new("")).join(target);
     let directory = Directory::open(&target)?;
-    Ok(Seen::Release { release, target, directory, published })
+    let (link, published) = (LinkStamp::of(&metadata), metadata.modified()?);
+    Ok(Seen::Release { release, link, target, directory, published })
 }

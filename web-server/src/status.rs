@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lifecycle::admin::Report;
 use serde_json::{Value, json};
 
+use crate::fault::{Fault, Faults};
 use crate::metrics::Metrics;
 use crate::site::{Root, Site};
 
@@ -15,10 +16,15 @@ pub struct Status {
     pub root: Arc<Root>,
     /// What was counted.
     pub metrics: Arc<Metrics>,
+    /// Where faults may be asked for.
+    pub faults: Option<Faults>,
 }
 
 impl Report for Status {
     fn readiness(&self) -> Result<(), String> {
+        if self.faults.as_ref().is_some_and(|faults| faults.now() == Fault::Unready) {
+            return Err("unready, because a fault was asked for".to_owned());
+        }
         match &*self.root.site() {
             Site::Waiting(reason) => Err(reason.clone()),
             Site::Release(_) | Site::Live(_) => Ok(()),
@@ -39,6 +45,7 @@ impl Report for Status {
         json!({
             "root": self.root.path(),
             "content": content,
+            "fault": self.faults.as_ref().map(|faults| faults.now().name()),
             "swaps": self.metrics.swaps.get(),
             "connections": self.metrics.connections.get(),
             "requests_in_flight": self.metrics.in_flight.get(),

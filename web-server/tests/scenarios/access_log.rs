@@ -238,6 +238,26 @@ fn access_log_rotation_size() {
 }
 
 #[test]
+fn access_log_rotation_age() {
+    let logged = Logged::start(&["--access-log-max-age", "300ms"]);
+    let old = logged.path().with_file_name("access.log.1");
+    logged.ask(0..5);
+    // The first line after that time goes to a new file.
+    let mut next = 5;
+    wait_until("the file is old enough", || {
+        logged.ask(next..=next);
+        next += 1;
+        wait_until("the line is written", || logged.written() == next as u64);
+        old.exists()
+    });
+    let mut all = ids(&lines(&old));
+    assert!(all.len() >= 5, "{all:?}");
+    all.extend(ids(&lines(&logged.path())));
+    assert_eq!(all, (0..next).collect::<Vec<_>>());
+    assert_eq!(logged.dropped(), 0);
+}
+
+#[test]
 fn access_log_keeps_so_many() {
     let logged = Logged::start(&["--access-log-max-size", "1KiB", "--access-log-keep", "2"]);
     logged.ask(0..50);

@@ -164,6 +164,13 @@ fn probes_and_metrics() {
         text.contains("web_server_http_requests_total{method=\"GET\",status=\"2xx\"} 1")
             && text.contains("web_server_http_requests_total{method=\"GET\",status=\"4xx\"} 1")
             && text.contains("web_server_release{release=\"one\"} 1")
+            && text.contains("web_server_generation 1")
+            && text.contains("web_server_swaps_total 1")
+            && text.contains("web_server_cache_hits_total 1")
+            && text.contains("web_server_cache_misses_total 0")
+            && text.contains("web_server_http_request_duration_seconds_bucket{le=\"0.001\"}")
+            && text.contains("web_server_connections_accepted_total")
+            && text.contains("web_server_access_log_dropped_lines_total 0")
             && text.contains("web_server_http_requests_in_flight 0")
             && text.contains("web_server_connections 0")
     });

@@ -30,6 +30,41 @@ fn slow_header() {
 }
 
 #[test]
+fn a_preface_that_comes_slowly_costs_no_cpu() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--header-timeout", "1500ms"]);
+    // HTTP/2 begins like this, and so would anybody who wants to keep us looking.
+    let mut slow: Vec<_> = (0..100).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut slow {
+        connection.send("PRI * HTTP").unwrap();
+    }
+    // One that has no more to say is no reason to look again and again.
+    let mut ended = Connection::open(server.addr);
+    ended.send("PRI").unwrap();
+    ended.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    drop(ended.receive("GET"));
+    let before = server.process.cpu_ticks();
+    for connection in &mut slow {
+        connection.receive("GET").unwrap_err();
+    }
+    let took = server.process.cpu_ticks() - before;
+    assert!(took < 20, "{took} ticks of 10 ms");
+
+    // In pieces it is a preface all the same, and what only begins like one is a request.
+    let mut pieces = Connection::open(server.addr);
+    for piece in ["P", "RI * HTTP/2.0\r\n", "\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        pieces.send(piece).unwrap();
+    }
+    let mut settings = [0; 9];
+    std::io::Read::read_exact(&mut pieces.stream(), &mut settings).unwrap();
+    assert_eq!(settings[3], 4, "a SETTINGS frame comes first");
+    let mut other = Connection::open(server.addr);
+    other.send("P").unwrap();
+    other.send("OST / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(other.receive("POST").unwrap().status(), 405);
+}
+
+#[test]
 fn slow_header_of_a_second_request() {
     let volume = Volume::with(&[("index.html", "hello")]);
     let server = Server::start(&volume.root(), &["--header-timeout", "400ms"]);

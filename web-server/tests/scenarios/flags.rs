@@ -1,5 +1,7 @@
 //! What is wrong at the start is said at the start, in one line, with an exit code that means something.
 
+use testkit::Process;
+use testkit::http::{Connection, get};
 use testkit::process::run;
 
 use crate::support::{BINARY, Server, Volume};
@@ -31,6 +33,9 @@ fn a_wrong_start_is_one_line() {
         74,
         &[&missing, &format!("{dir}/absent"), "--access-log"],
     );
+    fails(&["--root", dir, "--cache-control", "*.css"], 64, &["*.css", "GLOB=VALUE"]);
+    fails(&["--root", dir, "--header", "ETag: x"], 64, &["etag", "--header"]);
+    fails(&["--root", dir, "--threads", "0"], 64, &["--threads"]);
     let under_a_file = format!("{file}/access.log");
     fails(&["--root", dir, "--access-log", &under_a_file], 74, &[&under_a_file, file]);
 }
@@ -44,6 +49,25 @@ fn a_taken_port_is_named() {
     let (code, _, stderr) = run(BINARY, args);
     assert_eq!(code, 69);
     assert!(stderr.lines().last().unwrap().contains(&addr) && stderr.contains("--listen"), "{stderr}");
+}
+
+#[test]
+fn no_more_connections_than_there_are_descriptors_for() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let mut command = std::process::Command::new("/bin/sh");
+    let script = r#"ulimit -n 128; exec "$@""#;
+    command.args(["-c", script, "sh", BINARY, "--listen", "127.0.0.1:0", "--root"]).arg(volume.root());
+    let server = Server::of(Process::start_command(command));
+    server.process.event("it says so", |event| {
+        event["level"] == "WARN" && event["affordable"] == 64 && event["wanted"] == 8192
+    });
+    let mut connections: Vec<_> = (0..64).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut connections {
+        connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(connection.receive("GET").unwrap().text(), "hello");
+    }
+    assert_eq!(Connection::open(server.addr).receive("GET").unwrap().status(), 503);
+    assert_eq!(get(server.admin, "/readyz").status(), 200);
 }
 
 #[test]

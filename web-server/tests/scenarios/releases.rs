@@ -45,7 +45,7 @@ fn a_publishers_manifest_saves_hashing_and_reading() {
     };
     std::fs::write(volume.release("one.json"), manifest(body.len())).unwrap();
     volume.swap("one");
-    let server = Server::start(&volume.root(), &[]);
+    let server = Server::start(&volume.root(), &["--stale-assets-for", "0s"]);
     let tag = |server: &Server| server.request("HEAD", "/large.bin", &[]).header("etag").unwrap().to_owned();
     assert_eq!(tag(&server), format!("\"{}\"", &stated[..32]));
     assert_eq!(server.get("/small.txt").text(), "hello");
