@@ -19,10 +19,10 @@ use crate::puller::{Volume, once, publishes, start_from, try_sync};
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
 /// A certificate authority of the test's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -37,7 +37,7 @@ impl Authority {
     }
 
     /// A file with its certificate.
-    fn file(&self, volume: &Volume, name: &str) -> String {
+    pub(crate) fn file(&self, volume: &Volume, name: &str) -> String {
         file(volume, name, &self.0.pem())
     }
 }
@@ -49,11 +49,25 @@ fn file(volume: &Volume, name: &str, pem: &str) -> String {
 }
 
 /// Speaks TLS in front of a server that does not.
-struct TlsFront(SocketAddr);
+pub(crate) struct TlsFront(SocketAddr);
 
 impl TlsFront {
     /// `clients` may connect; without it, everybody.
-    fn start(behind: SocketAddr, authority: &Authority, clients: Option<&Authority>) -> Self {
+    pub(crate) fn start(behind: SocketAddr, authority: &Authority, clients: Option<&Authority>) -> Self {
+        Self::start_with("127.0.0.1", behind, authority, clients)
+    }
+
+    /// Everybody may connect, and sees the certificate of that name.
+    pub(crate) fn start_as(name: &str, behind: SocketAddr, authority: &Authority) -> Self {
+        Self::start_with(name, behind, authority, None)
+    }
+
+    fn start_with(
+        name: &str,
+        behind: SocketAddr,
+        authority: &Authority,
+        clients: Option<&Authority>,
+    ) -> Self {
         let provider = Arc::new(default_provider());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let config = config.with_safe_default_protocol_versions().expect("TLS 1.2 and 1.3");
@@ -66,7 +80,7 @@ impl TlsFront {
                 config.with_client_cert_verifier(verifier.build().expect("a verifier"))
             }
         };
-        let (certificate, key) = authority.issue("127.0.0.1");
+        let (certificate, key) = authority.issue(name);
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let config = config.with_single_cert(vec![certificate.der().clone()], key).expect("they match");
         let config = Arc::new(config);
@@ -83,7 +97,11 @@ impl TlsFront {
         Self(addr)
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("https://{}/site/manifest.json", self.0)
     }
 }
