@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive_duration)]
     pub period: Duration,
 
-    /// Sync once and exit: 0 in step, 69 source unavailable, 74 volume failed, 78 content refused
+    /// Sync once and exit: 0 in step, 69 source unavailable or volume in use, 74 volume failed, 78 content refused
     #[arg(long)]
     pub once: bool,
 
@@ -49,6 +49,11 @@ pub struct Options {
     /// Time from one re-reading of the published release to the next, which repairs what was damaged; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::duration)]
     pub verify_period: Duration,
+
+    // Below this, linking takes less than ten milliseconds.
+    /// Files from which on a copy of the current release is kept ready, in hard links, so that a small change is published sooner
+    #[arg(long, value_name = "N", default_value = "1000")]
+    pub spare_from: usize,
 
     #[command(flatten)]
     #[allow(missing_docs)]

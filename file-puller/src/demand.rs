@@ -73,6 +73,11 @@ impl Demand {
 }
 
 impl Asked {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Tells all of them.
     pub fn answer(self, reply: &Reply) {
         for sender in self.0 {

@@ -1,10 +1,11 @@
 //! Why a sync did not end well, sorted by who has to do something about it.
 //!
 //! Each module has an error of its own; here they meet, and get what the outside needs of them: an exit code for `--once`,
-//! a label for the metrics, and the wait that the source asked for.
+//! a status for `POST /sync`, a label for the metrics, and the wait that the source asked for.
 
 use std::time::Duration;
 
+use http::StatusCode;
 use lifecycle::exit::Exit;
 
 use crate::archive::ArchiveError;
@@ -71,6 +72,22 @@ impl SyncError {
             | Self::Signature(_)
             | Self::Archive(ArchiveError::Refused(_)) => Exit::Refused,
             Self::Volume(error) | Self::Archive(ArchiveError::Volume(error)) => error.exit(),
+        }
+    }
+
+    /// What `POST /sync` is answered with: whether the source's side failed, or ours.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Volume(_) | Self::Archive(ArchiveError::Volume(_)) | Self::Client(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::Source(_)
+            | Self::Signature(_)
+            | Self::Manifest(_)
+            | Self::OutsideBase(_)
+            | Self::Archive(ArchiveError::Refused(_))
+            | Self::Gate(_)
+            | Self::Mismatch(_) => StatusCode::BAD_GATEWAY,
         }
     }
 

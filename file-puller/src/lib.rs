@@ -8,14 +8,14 @@
 //! - [`signature`]: whose word it is
 //! - [`plan`]: what the volume has already, and what is new
 //! - [`gate`]: whether it may replace what is served
-//! - [`stage`], [`fetch`]: a release is put together where nobody sees it
+//! - [`stage`], [`fetch`]: a release is put together where nobody sees it, a large one beginning with a copy of the current one
 //! - [`archive`], [`inflate`], [`feed`]: or it arrives in one piece, and is unpacked there
 //! - [`publish`]: it becomes visible, in one step and for good
 //! - [`retain`]: old releases go when nobody can need them any more
 //! - [`verify`]: what was published is read again, and put right
 //! - [`volume`]: the layout that all of these share, its lock, and what a crash leaves
 //! - [`sync`]: one sync from beginning to end; [`failure`]: why it did not end well
-//! - [`run`] (here): when to sync, with [`backoff`] and [`demand`]
+//! - `puller`: when to sync, with [`backoff`] and [`demand`]; [`run`] and [`once`] (here) put all of it together
 //! - [`status`], [`metrics`], [`webhook`], [`progress`]: what the outside is told
 //! - [`fault`]: for tests, every place where a crash could hurt
 //! - [`scan`]: the content manager's side, `file-puller manifest DIR`
@@ -41,6 +41,7 @@ pub mod path;
 pub mod plan;
 pub mod progress;
 pub mod publish;
+mod puller;
 pub mod release;
 pub mod retain;
 pub mod scan;
@@ -54,27 +55,23 @@ pub mod verify;
 pub mod volume;
 pub mod webhook;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use lifecycle::Container;
 use lifecycle::admin::{self, Admin};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::signals::Signals;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::demand::{Asked, Demand, Reply};
-use crate::failure::SyncError;
 use crate::metrics::Metrics;
+use crate::puller::Puller;
 use crate::source::Source;
 use crate::status::Status;
-use crate::sync::{Outcome, Syncer, Verdict};
+use crate::sync::Syncer;
 use crate::tls::TlsPems;
 use crate::volume::{Volume, on_disk};
 use crate::webhook::Announcer;
@@ -82,6 +79,9 @@ use crate::webhook::Announcer;
 /// Who this container is.
 pub const CONTAINER: Container =
     Container { name: "file-puller", admin_port: 9878, version: env!("CARGO_PKG_VERSION") };
+
+/// How long those who are told at the last moment that the puller stops may take to hear it.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Keeps the volume in step until the signals say otherwise. A failed sync never ends it.
 ///
@@ -96,119 +96,36 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let volume = config.volume.display().to_string();
     let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));
     let report = Arc::clone(&status);
-    let _admin = Admin::new(CONTAINER, report, registry, signals.shutdown.clone())
+    let shutdown = &signals.shutdown;
+    let serving = Admin::new(CONTAINER, report, registry, shutdown.clone())
         .action("/sync", move || asker.clone().ask())
         .serve(admin);
     let new_backoff = || Backoff::new(options.period, options.max_backoff);
     let announcer = options.webhook.clone().map(|url| {
-        Announcer::start(
-            url,
-            config.source.clone(),
-            &options.transfer,
-            &trust,
-            new_backoff(),
-            metrics.clone(),
-        )
+        let (source, transfer) = (config.source.clone(), &options.transfer);
+        Announcer::start(url, source, transfer, &trust, new_backoff(), metrics.clone())
     });
-    let announcer = announcer.transpose().or_exit(Exit::Internal)?;
-    let backoff = new_backoff();
-    let verify_period = Some(options.verify_period).filter(|period| !period.is_zero());
-    let puller =
-        Puller { announcer, syncer, metrics, status, backoff, demand, verify_period, hangup: signals.hangup };
+    let puller = Puller {
+        syncer,
+        demand,
+        hangup: Arc::clone(&signals.hangup),
+        backoff: new_backoff(),
+        verify_period: Some(options.verify_period).filter(|period| !period.is_zero()),
+        announcer: announcer.transpose().or_exit(Exit::Internal)?,
+        status,
+        metrics,
+    };
+    let out_of_patience = async {
+        shutdown.cancelled().await;
+        sleep(options.lifecycle.shutdown_timeout).await;
+    };
     tokio::select! {
-        never = puller.turn() => match never {},
-        // What was staged so far is swept at the next start, as after a crash.
-        () = signals.shutdown.cancelled() => Ok(()),
+        () = puller.run(shutdown) => {}
+        () = out_of_patience => tracing::warn!("the sync that was asked for takes longer than --shutdown-timeout"),
     }
-}
-
-/// The loop: sync, tell, wait for a reason to sync again.
-struct Puller {
-    announcer: Option<Announcer>,
-    syncer: Syncer,
-    metrics: Metrics,
-    status: Arc<Status>,
-    backoff: Backoff,
-    demand: Demand,
-    verify_period: Option<Duration>,
-    hangup: Arc<Notify>,
-}
-
-impl Puller {
-    async fn turn(mut self) -> Infallible {
-        let mut next_verification = self.verify_period.map(|period| Instant::now() + period);
-        let mut waiting = Asked::default();
-        loop {
-            self.demand.join(&mut waiting);
-            let (outcome, wait) = self.sync().await;
-            waiting.answer(&self.reply(&outcome));
-            self.syncer.retain().await;
-            let next_sync = Instant::now() + wait;
-            waiting = loop {
-                tokio::select! {
-                    () = sleep_until(next_sync) => break Asked::default(),
-                    () = self.hangup.notified() => break Asked::default(),
-                    first = self.demand.first() => break first,
-                    () = due(next_verification) => {
-                        self.verify().await;
-                        next_verification = self.verify_period.map(|period| Instant::now() + period);
-                    }
-                }
-            };
-        }
-    }
-
-    /// Syncs, says how it went, and returns when to sync again.
-    async fn sync(&mut self) -> (Result<Outcome, SyncError>, Duration) {
-        let started = Instant::now();
-        let outcome = self.syncer.sync().await;
-        let took = started.elapsed();
-        self.metrics.ended(&outcome, took);
-        self.status.ended(&outcome, took);
-        let wait = match &outcome {
-            Ok(_) => self.backoff.after_success(),
-            Err(error) => self.backoff.after_failure(error.retry_after()),
-        };
-        log(&outcome, took, &self.backoff, wait);
-        if let (Some(announcer), Ok(outcome)) = (&self.announcer, &outcome) {
-            announcer.announce(outcome.release());
-        }
-        self.status.waiting(wait, self.backoff.failures());
-        (outcome, wait)
-    }
-
-    fn reply(&self, outcome: &Result<Outcome, SyncError>) -> Reply {
-        Reply {
-            status: outcome.as_ref().map_or_else(status_for, |_| StatusCode::OK),
-            body: self.status.describe(outcome),
-        }
-    }
-
-    /// Looks at what is published; a release that is gone altogether is put together again at once.
-    async fn verify(&mut self) {
-        match self.syncer.verify().await {
-            Ok(Verdict::Sound) => tracing::debug!("the published release is sound"),
-            Ok(Verdict::Repaired(files)) => {
-                self.metrics.repaired(files);
-                tracing::info!(files, "repaired");
-            }
-            Ok(Verdict::Lost) => {
-                tracing::warn!("the published release is gone from the volume, pulling it again");
-                if let Ok(Outcome::Published(publication)) = self.sync().await.0 {
-                    self.metrics.repaired(publication.files);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "cannot repair; the next sync tries again"),
-        }
-    }
-}
-
-/// Never, where there is no such time.
-async fn due(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+    // The loop is gone, so whoever still waits for it is told by now that nothing will come.
+    serving.finish(LAST_WORDS).await;
+    Ok(())
 }
 
 /// Syncs once, as an init container does.
@@ -231,7 +148,7 @@ pub async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     };
     match outcome {
         Ok(outcome) => {
-            say(&outcome, started.elapsed());
+            puller::say(&outcome, started.elapsed());
             Ok(())
         }
         Err(error) => {
@@ -261,40 +178,4 @@ async fn prepare(
         let exit = error.exit();
         Failure::new(exit, error.to_string())
     })
-}
-
-/// What a failed sync is to somebody who asked for it: the source's fault, or ours.
-fn status_for(error: &SyncError) -> StatusCode {
-    match error {
-        SyncError::Volume(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::BAD_GATEWAY,
-    }
-}
-
-fn log(outcome: &Result<Outcome, SyncError>, took: Duration, backoff: &Backoff, wait: Duration) {
-    match outcome {
-        Ok(outcome) => say(outcome, took),
-        Err(error) => {
-            let retry_in = humantime::format_duration(Duration::from_millis(
-                wait.as_millis().try_into().unwrap_or(u64::MAX),
-            ));
-            tracing::warn!(%error, reason = error.reason(), failures = backoff.failures(), %retry_in, "sync failed");
-        }
-    }
-}
-
-fn say(outcome: &Outcome, took: Duration) {
-    let seconds = took.as_secs_f64();
-    match outcome {
-        Outcome::Published(publication) => tracing::info!(
-            release = %publication.release,
-            files = publication.files,
-            bytes = publication.bytes,
-            fetched_files = publication.fetched_files,
-            fetched_bytes = publication.fetched_bytes,
-            seconds,
-            "published"
-        ),
-        Outcome::Unchanged(release) => tracing::debug!(%release, seconds, "in step"),
-    }
 }

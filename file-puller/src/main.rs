@@ -1,6 +1,7 @@
 //! Parses, starts logging, installs the signals, binds, and hands over to the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use file_puller::CONTAINER;
 use file_puller::cli::{Cli, Task};
@@ -12,6 +13,8 @@ use tokio::runtime::Builder;
 /// Threads that wait for the disk, and hash. The steps of a sync follow one another, and what one of them waits for is the
 /// network, never the disk; so one thread is enough, and every further one would keep memory of its own.
 const DISK_THREADS: usize = 1;
+/// How long a write that is under way at the end may take. A disk that hangs may not hold up the Pod.
+const LAST_WRITE: Duration = Duration::from_millis(250);
 
 fn main() -> ExitCode {
     let cli: Cli = match cli::parse(&CONTAINER) {
@@ -34,7 +37,6 @@ fn carry_out(task: Task) -> Result<(), Failure> {
         .max_blocking_threads(DISK_THREADS)
         .build()
         .or_exit(Exit::Internal)?;
-    let patience = config.options.lifecycle.shutdown_timeout;
     let outcome = runtime.block_on(async {
         let signals = Signals::install().or_exit(Exit::Internal)?;
         if config.options.once {
@@ -43,7 +45,6 @@ fn carry_out(task: Task) -> Result<(), Failure> {
         let admin = listen::bind("admin", config.options.lifecycle.admin_addr, "--admin-addr").await?;
         file_puller::run(config, admin, signals).await
     });
-    // A write that is under way may finish; a disk that hangs may not hold up the Pod.
-    runtime.shutdown_timeout(patience);
+    runtime.shutdown_timeout(LAST_WRITE);
     outcome
 }

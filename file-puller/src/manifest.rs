@@ -91,6 +91,13 @@ fn mode<'de, D: Deserializer<'de>>(field: D) -> Result<FileMode, D::Error> {
     FileMode::parse(&text).ok_or_else(rule)
 }
 
+impl ManifestFile {
+    /// What is in it, and what may be done with it: two files that have this in common can be one.
+    pub fn content(&self) -> (Digest, FileMode) {
+        (self.digest, self.mode)
+    }
+}
+
 impl Manifest {
     /// Reads and checks a manifest.
     ///

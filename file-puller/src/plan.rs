@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType};
 
 use crate::manifest::{Manifest, ManifestFile};
 use crate::path::ReleasePath;
-use crate::release::ReleaseId;
+use crate::release::{Digest, FileMode, ReleaseId};
 use crate::volume::{Volume, VolumeError};
 
 /// How a manifest's release comes about.
@@ -28,10 +28,21 @@ pub enum Plan {
 /// Where each file of a release comes from, as indices into the manifest's files.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// Files of earlier releases, by release.
+    /// Files of earlier releases, by release; the current one first.
     pub reuse: Vec<(ReleaseId, Vec<Reuse>)>,
     /// Files that only the content manager has.
     pub fetch: Vec<usize>,
+    /// How it differs from the current release, where there is one to compare it with.
+    pub departure: Option<Departure>,
+}
+
+/// What a release leaves behind of another.
+#[derive(Debug)]
+pub struct Departure {
+    /// The other one.
+    pub from: ReleaseId,
+    /// Its files that the new release does not have at the same path with the same content and mode.
+    pub gone: Vec<ReleasePath>,
 }
 
 /// One file that an earlier release already has.
@@ -39,8 +50,8 @@ pub struct Sources {
 pub struct Reuse {
     /// Which file of the new manifest.
     pub file: usize,
-    /// Where it lies in the earlier release.
-    pub from: ReleasePath,
+    /// Where it lies in the earlier release, if not at the path that it has in the new one.
+    pub moved_from: Option<ReleasePath>,
 }
 
 /// Reading an earlier manifest takes about as long as fetching one of so many of its files. When fewer than that are
@@ -52,11 +63,28 @@ const LOOK_WORTH: usize = 100;
 /// # Errors
 /// Where the volume cannot be read.
 pub fn plan(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Plan, VolumeError> {
+    let current = volume.current()?;
     if volume.manifest(id).is_some() && whole(volume, id, manifest)? {
-        let in_step = volume.current()?.as_ref() == Some(id);
+        let in_step = current.as_ref() == Some(id);
         return Ok(if in_step { Plan::InStep } else { Plan::PointBack });
     }
-    Ok(Plan::Stage(sources(volume, id, manifest)?))
+    let mut earlier = volume.complete_releases()?;
+    earlier.retain(|earlier| earlier != id);
+    // The others most recently published first: the likeliest to have much comes first.
+    earlier.sort_by_key(|earlier| current.as_ref() != Some(earlier));
+    let mut search = Search::new(manifest);
+    // One earlier manifest is in memory at a time.
+    for earlier in earlier {
+        if search.is_begun() && search.missing() * LOOK_WORTH <= manifest.files.len() {
+            break;
+        }
+        let Some(old) = volume.manifest(&earlier) else { continue };
+        let gone = search.look_into(&earlier, &old);
+        if current.as_ref() == Some(&earlier) {
+            search.sources.departure = Some(Departure { from: earlier, gone });
+        }
+    }
+    Ok(Plan::Stage(search.done()))
 }
 
 /// Whether every file of the release is there, by size and mode.
@@ -68,36 +96,78 @@ fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, V
     Ok(manifest.files.iter().all(|file| plausible(tree.as_fd(), &file.path, file)))
 }
 
-fn sources(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Sources, VolumeError> {
-    let mut earlier = volume.complete_releases()?;
-    earlier.retain(|earlier| earlier != id);
-    if earlier.is_empty() {
-        return Ok(Sources { reuse: Vec::new(), fetch: (0..manifest.files.len()).collect() });
-    }
-    let mut wanted: HashMap<_, Vec<usize>> = HashMap::with_capacity(manifest.files.len());
-    for (index, file) in manifest.files.iter().enumerate() {
-        wanted.entry((file.digest, file.mode)).or_default().push(index);
-    }
-    let mut sources = Sources::default();
-    // One earlier manifest is in memory at a time, the most recent first: it is the likeliest to have the most.
-    for earlier in earlier {
-        if wanted.len() * LOOK_WORTH <= manifest.files.len() {
-            break;
+/// The files of a new manifest, and which of them were found so far.
+struct Search<'m> {
+    manifest: &'m Manifest,
+    by_path: HashMap<&'m ReleasePath, usize>,
+    by_content: HashMap<(Digest, FileMode), Vec<usize>>,
+    found: Vec<bool>,
+    sources: Sources,
+}
+
+impl<'m> Search<'m> {
+    fn new(manifest: &'m Manifest) -> Self {
+        Self {
+            manifest,
+            by_path: HashMap::new(),
+            by_content: HashMap::new(),
+            found: vec![false; manifest.files.len()],
+            sources: Sources::default(),
         }
-        let Some(old) = volume.manifest(&earlier) else { continue };
+    }
+
+    fn is_begun(&self) -> bool {
+        !self.by_path.is_empty()
+    }
+
+    fn missing(&self) -> usize {
+        self.found.iter().filter(|found| !**found).count()
+    }
+
+    /// Finds what an earlier release has, and returns its files that the new one has not at the same path.
+    fn look_into(&mut self, id: &ReleaseId, old: &Manifest) -> Vec<ReleasePath> {
+        if !self.is_begun() {
+            self.by_path =
+                self.manifest.files.iter().enumerate().map(|(index, file)| (&file.path, index)).collect();
+        }
         let mut reuse = Vec::new();
-        for old in old.files {
-            let files = wanted.remove(&(old.digest, old.mode)).unwrap_or_default();
-            reuse.extend(files.into_iter().map(|file| Reuse { file, from: old.path.clone() }));
+        let mut gone = Vec::new();
+        for old in &old.files {
+            let same = self.by_path.get(&&old.path).copied();
+            match same.filter(|index| self.manifest.files[*index].content() == old.content()) {
+                Some(index) => self.claim(index, None, &mut reuse),
+                None => gone.push(old.path.clone()),
+            }
+        }
+        // What is still missing may lie there under another name.
+        self.by_content.clear();
+        for index in (0..self.found.len()).filter(|index| !self.found[*index]) {
+            self.by_content.entry(self.manifest.files[index].content()).or_default().push(index);
+        }
+        if !self.by_content.is_empty() {
+            for old in &old.files {
+                for index in self.by_content.remove(&old.content()).unwrap_or_default() {
+                    self.claim(index, Some(old.path.clone()), &mut reuse);
+                }
+            }
         }
         if !reuse.is_empty() {
-            sources.reuse.push((earlier, reuse));
+            self.sources.reuse.push((id.clone(), reuse));
+        }
+        gone
+    }
+
+    fn claim(&mut self, index: usize, moved_from: Option<ReleasePath>, reuse: &mut Vec<Reuse>) {
+        if !std::mem::replace(&mut self.found[index], true) {
+            reuse.push(Reuse { file: index, moved_from });
         }
     }
-    sources.fetch = wanted.into_values().flatten().collect();
-    // In the manifest's order, so that requests and their log read like it.
-    sources.fetch.sort_unstable();
-    Ok(sources)
+
+    fn done(mut self) -> Sources {
+        // In the manifest's order, so that requests and their log read like it.
+        self.sources.fetch = (0..self.found.len()).filter(|index| !self.found[*index]).collect();
+        self.sources
+    }
 }
 
 /// Whether a file can be what its manifest says, as far as its size and mode tell.

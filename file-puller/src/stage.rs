@@ -1,22 +1,28 @@
 //! A release while it is being put together, in the volume's private directory.
 //!
 //! Every name is made beneath the staging tree's own handle, and no file is opened that was there before, so nothing that a
-//! manifest says can reach out of the tree. A file is hashed as it is written and counts only once its size and digest are the
-//! manifest's. Modes are set on open handles: the umask has no say in what readers may read.
+//! manifest says can reach out of the tree. A [`Draft`] is hashed as it is written and counts only once its size and digest are the
+//! manifest's. Modes are set on open handles: the umask has no say in what readers may read. A [`Spare`] is where a large release
+//! begins that differs from the current one in little.
+
+mod draft;
+mod spare;
 
 use std::fs::File;
-use std::io::{self, Seek as _, Write as _};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags};
-use sha2::{Digest as _, Sha256};
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno;
 
+use self::draft::create;
+pub use self::draft::{Draft, Mismatch, SealError};
+pub use self::spare::Spare;
 use crate::fault;
-use crate::manifest::{Manifest, ManifestFile};
+use crate::manifest::Manifest;
 use crate::path::ReleasePath;
-use crate::release::{Digest, FileMode, ReleaseId};
+use crate::release::ReleaseId;
 use crate::volume::{DIRECTORY, Doing as _, RELEASES, STAGING, Volume, VolumeError, manifest_name};
 
 /// A release that nobody sees yet.
@@ -25,6 +31,8 @@ pub struct Staging {
     volume: Arc<Volume>,
     id: ReleaseId,
     tree: OwnedFd,
+    /// The release whose files are in the tree already, where the new one has them at the same paths.
+    copy_of: Option<ReleaseId>,
 }
 
 /// A release whose files arrive before anybody knows which release it is.
@@ -38,37 +46,6 @@ pub struct Incoming {
 const INCOMING: &str = "incoming";
 /// A link on its way to replace a file of its own content.
 const LINK: &str = "link";
-
-/// One file that is being written.
-#[derive(Debug)]
-pub struct Draft {
-    path: ReleasePath,
-    volume: Arc<Volume>,
-    file: File,
-    hasher: Sha256,
-    written: u64,
-}
-
-/// What was served is not what the manifest promised: most often content that changed between the two requests.
-#[derive(Debug, thiserror::Error)]
-#[error("{path} is not what the manifest promises: {difference}")]
-pub struct Mismatch {
-    /// The file.
-    pub path: ReleasePath,
-    /// Promised and found.
-    pub difference: String,
-}
-
-/// Why a draft could not be made a file of the release.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    /// It is not the file that was promised.
-    #[error(transparent)]
-    Mismatch(#[from] Mismatch),
-    /// The volume refused.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
 
 impl Staging {
     /// Clears the private directory, and makes in it the release's directories and its manifest.
@@ -87,7 +64,7 @@ impl Staging {
             fault::point();
         }
         write_manifest(&volume, &id, manifest)?;
-        Ok(Self { volume, id, tree })
+        Ok(Self { volume, id, tree, copy_of: None })
     }
 
     /// The release.
@@ -102,7 +79,27 @@ impl Staging {
 
     /// The staged tree.
     pub(crate) fn tree(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.tree)
+        self.tree.as_fd()
+    }
+
+    /// Whether it began with the files of that release.
+    pub(crate) fn is_copy_of(&self, release: &ReleaseId) -> bool {
+        self.copy_of.as_ref() == Some(release)
+    }
+
+    /// Takes a file out again, so that another can take its place.
+    ///
+    /// # Errors
+    /// Where the volume refuses.
+    pub(crate) fn remove(&self, path: &ReleasePath) -> Result<(), VolumeError> {
+        match rustix::fs::unlinkat(&self.tree, path.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => {
+                return Err(error).doing(|| format!("remove {}/{STAGING}/{}/{path}", self.volume, self.id));
+            }
+        }
+        fault::point();
+        Ok(())
     }
 
     /// Takes over a file of an earlier release: a hard link, so it costs neither transfer nor space.
@@ -179,67 +176,7 @@ impl Incoming {
         rustix::fs::renameat(volume.staging(), INCOMING, volume.staging(), id.as_str())
             .doing(|| format!("name {volume}/{STAGING}/{INCOMING} {id}"))?;
         fault::point();
-        Ok(Staging { volume, id, tree })
-    }
-}
-
-impl Draft {
-    fn create(tree: &OwnedFd, path: &ReleasePath, volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        let file = create(tree, path.as_str()).doing(|| format!("make {path} on {volume}"))?;
-        fault::point();
-        let (path, volume) = (path.clone(), Arc::clone(volume));
-        Ok(Self { path, volume, file: file.into(), hasher: Sha256::new(), written: 0 })
-    }
-
-    /// Adds bytes, and hashes them.
-    ///
-    /// # Errors
-    /// Where the volume refuses, most often because it is full.
-    pub fn append(&mut self, chunks: &[Bytes]) -> Result<(), VolumeError> {
-        for chunk in chunks {
-            self.hasher.update(chunk);
-            self.file.write_all(chunk).doing(|| format!("write {} on {}", self.path, self.volume))?;
-            self.written += chunk.len() as u64;
-            fault::point();
-        }
-        Ok(())
-    }
-
-    /// Begins again, as if nothing had been written.
-    ///
-    /// # Errors
-    /// Where the volume refuses.
-    pub fn emptied(mut self) -> Result<Self, VolumeError> {
-        let emptied = self.file.set_len(0).and_then(|()| self.file.rewind());
-        emptied.doing(|| format!("empty {} on {}", self.path, self.volume))?;
-        Ok(Self { hasher: Sha256::new(), written: 0, ..self })
-    }
-
-    /// Makes it a file of the release, whatever it is, and says what it is.
-    ///
-    /// # Errors
-    /// Where the volume refuses.
-    pub fn keep(self, mode: FileMode) -> Result<(u64, Digest), VolumeError> {
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.bits()))
-            .doing(|| format!("set the mode of {} on {}", self.path, self.volume))?;
-        Ok((self.written, Digest::of(self.hasher)))
-    }
-
-    /// Makes it a file of the release, if it is the one that the manifest promises.
-    ///
-    /// # Errors
-    /// Where it is not, or the volume refuses.
-    pub fn seal(self, promised: &ManifestFile) -> Result<(), SealError> {
-        let mismatch = |difference| Mismatch { path: promised.path.clone(), difference };
-        if self.written != promised.size {
-            let difference = format!("{} bytes instead of {}", self.written, promised.size);
-            return Err(mismatch(difference).into());
-        }
-        let (_, digest) = self.keep(promised.mode)?;
-        if digest != promised.digest {
-            return Err(mismatch(format!("SHA-256 {digest} instead of {}", promised.digest)).into());
-        }
-        Ok(())
+        Ok(Staging { volume, id, tree, copy_of: None })
     }
 }
 
@@ -276,9 +213,4 @@ fn make_directory(beneath: impl rustix::fd::AsFd + Copy, name: &str) -> io::Resu
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::mkdirat(beneath, name, mode)?;
     Ok(rustix::fs::chmodat(beneath, name, mode, AtFlags::empty())?)
-}
-
-fn create(beneath: impl rustix::fd::AsFd, name: &str) -> io::Result<OwnedFd> {
-    let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(beneath, name, new, Mode::from_raw_mode(0o600))?)
 }

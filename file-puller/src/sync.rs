@@ -3,78 +3,33 @@
 //! [`Syncer::sync`] either leaves the volume in step with the content manager and says how, or leaves what was published as it
 //! was and says why. Dropping it half-way is as good as a crash: whatever was staged is swept by the next one.
 
+mod afterwards;
 mod arrivals;
 mod authority;
+mod from_archive;
+mod from_manifest;
+mod outcome;
 mod repair;
 mod reuse;
-mod unpacked;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::afterwards::SpareKeeping;
 use self::authority::Authority;
-use self::reuse::link;
-use crate::body::Body;
+pub use self::outcome::{Outcome, Publication, Verdict};
 use crate::config::{Config, Limits, Unpacking};
 use crate::failure::SyncError;
 use crate::gate::Gates;
 use crate::location::Kind;
 use crate::manifest::Manifest;
-use crate::metrics::{Metrics, Phase, Retry};
-use crate::plan::{Plan, Sources, plan};
+use crate::metrics::{Metrics, Retry};
 use crate::progress::Audience;
-use crate::publish::{point_at, publish};
 use crate::release::{Digest, ReleaseId};
 use crate::retain::Retained;
 use crate::signature::SignatureError;
 use crate::source::{Freshness, Source, Validator};
-use crate::stage::Staging;
 use crate::volume::{Volume, VolumeError, on_disk};
-
-/// How a sync ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// `current` names another release than before.
-    Published(Publication),
-    /// It was in step already.
-    Unchanged(ReleaseId),
-}
-
-impl Outcome {
-    /// The release that `current` names now.
-    pub fn release(&self) -> &ReleaseId {
-        match self {
-            Self::Published(publication) => &publication.release,
-            Self::Unchanged(release) => release,
-        }
-    }
-}
-
-/// What was published, and what it took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
-    /// The release.
-    pub release: ReleaseId,
-    /// Its files.
-    pub files: usize,
-    /// All its bytes.
-    pub bytes: u64,
-    /// The files that had to be fetched; the others were on the volume.
-    pub fetched_files: usize,
-    /// The bytes of those.
-    pub fetched_bytes: u64,
-}
-
-/// What a look at the published release found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Every file is what was published, or nothing was published yet.
-    Sound,
-    /// So many files were not, and are again.
-    Repaired(usize),
-    /// `current` does not lead to it any more: a sync has to put it together again.
-    Lost,
-}
 
 /// Keeps one volume in step with one source.
 #[derive(Debug)]
@@ -91,6 +46,7 @@ pub struct Syncer {
     concurrency: usize,
     audience: Audience,
     retained: Retained,
+    spare: SpareKeeping,
     metrics: Metrics,
     /// The release that is served as far as we know.
     published: Option<ReleaseId>,
@@ -131,6 +87,7 @@ impl Syncer {
             concurrency,
             audience: if options.once { Audience::Terminal } else { Audience::Log },
             retained,
+            spare: SpareKeeping::new(options.spare_from),
             metrics,
             known: None,
         })
@@ -184,85 +141,11 @@ impl Syncer {
             let volume = Arc::clone(&self.volume);
             self.metrics.space(publication.bytes, on_disk(move || volume.free()).await?);
             self.retained.published(&id, current, Instant::now());
+            self.spare.is_due();
         }
         self.published = Some(id.clone());
         self.known = opened.validator.map(|validator| (id, validator));
         Ok(outcome)
-    }
-
-    async fn follow_manifest(
-        &mut self,
-        body: Body,
-        current: Option<ReleaseId>,
-        freshness: Freshness,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
-        let began = Instant::now();
-        let json = self.source.read_manifest(body).await?;
-        if let Some(authority) = &self.authority {
-            authority.check(&self.source, &json, freshness).await?;
-        }
-        let (volume, limits, base) = (Arc::clone(&self.volume), self.limits, self.source.url().clone());
-        let gates = self.gates.clone();
-        let (id, manifest, plan) = on_disk(move || {
-            let manifest = Manifest::parse(&json, &limits)?;
-            drop(json);
-            base.covers(&manifest)?;
-            let id = manifest.id();
-            let plan = plan(&volume, &id, &manifest)?;
-            if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, || current.and_then(|id| volume.manifest(&id)))?;
-            }
-            Ok::<_, SyncError>((id, Arc::new(manifest), plan))
-        })
-        .await?;
-        if let Some(authority) = &self.authority {
-            authority.check_age(&self.volume, &manifest).await?;
-        }
-        self.metrics.phase(Phase::Plan, began);
-        let outcome = match plan {
-            Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::PointBack => self.point_back(&id, &manifest).await?,
-            Plan::Stage(sources) => self.stage_and_publish(&id, &manifest, sources, freshness).await?,
-        };
-        if let Some(authority) = &mut self.authority {
-            authority.accepted(&self.volume, &id, &manifest).await?;
-        }
-        Ok((id, outcome))
-    }
-
-    async fn point_back(&self, id: &ReleaseId, manifest: &Manifest) -> Result<Outcome, SyncError> {
-        let (volume, target) = (Arc::clone(&self.volume), id.clone());
-        on_disk(move || point_at(&volume, &target)).await?;
-        Ok(Outcome::Published(self.publication(id, manifest, &[])))
-    }
-
-    async fn stage_and_publish(
-        &self,
-        id: &ReleaseId,
-        manifest: &Arc<Manifest>,
-        sources: Sources,
-        freshness: Freshness,
-    ) -> Result<Outcome, SyncError> {
-        let began = Instant::now();
-        let (volume, release, files) = (Arc::clone(&self.volume), id.clone(), Arc::clone(manifest));
-        let (staging, to_fetch) = on_disk(move || {
-            let staging = Staging::begin(volume, release, &files)?;
-            let to_fetch = link(&staging, sources, &files, Staging::reuse)?;
-            Ok::<_, VolumeError>((Arc::new(staging), to_fetch))
-        })
-        .await?;
-        self.metrics.phase(Phase::Link, began);
-        let publication = self.publication(id, manifest, &to_fetch);
-        let (volume, needed, min_free) =
-            (Arc::clone(&self.volume), publication.fetched_bytes, self.limits.min_free);
-        on_disk(move || volume.has_room_for(needed, min_free)).await?;
-        let began = Instant::now();
-        self.fetch_all(&staging, manifest, to_fetch, freshness).await?;
-        self.metrics.phase(Phase::Fetch, began);
-        let began = Instant::now();
-        on_disk(move || publish(&staging)).await?;
-        self.metrics.phase(Phase::Publish, began);
-        Ok(Outcome::Published(publication))
     }
 
     fn publication(&self, id: &ReleaseId, manifest: &Manifest, fetched: &[usize]) -> Publication {
@@ -274,22 +157,5 @@ impl Syncer {
             fetched_files: fetched.len(),
             fetched_bytes: fetched.iter().map(|index| manifest.files[*index].size).sum(),
         }
-    }
-
-    /// Removes the old releases whose time has come. A failure costs space, not content: it is said, and tried again.
-    ///
-    /// After each sync, and no part of it: nobody who asked for a sync should wait for it.
-    pub async fn retain(&mut self) {
-        for id in self.retained.due(Instant::now()) {
-            let (volume, old) = (Arc::clone(&self.volume), id.clone());
-            match on_disk(move || volume.remove(&old)).await {
-                Ok(()) => {
-                    self.retained.removed(&id);
-                    tracing::info!(release = %id, "old release removed");
-                }
-                Err(error) => tracing::warn!(%error, "an old release stays for now"),
-            }
-        }
-        self.metrics.old_releases(self.retained.len());
     }
 }

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::plan::plausible;
+use crate::publish::point_at;
 use crate::release::{Digest, ReleaseId};
 use crate::stage::Staging;
 use crate::volume::{Doing as _, RELEASES, Volume, VolumeError};
@@ -33,7 +34,7 @@ pub fn damaged(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<M
     Ok(Manifest { created: manifest.created, files })
 }
 
-/// Moves staged files over the damaged ones.
+/// Moves staged files over the damaged ones, and shows readers that something has changed.
 ///
 /// # Errors
 /// Where the volume refuses: the tree's shape is damaged, too, and it has to be put together anew.
@@ -54,7 +55,9 @@ pub fn restore(staging: &Staging, manifest: &Manifest) -> Result<(), VolumeError
         rustix::fs::renameat(staging.tree(), path, &tree, path).doing(|| doing(path))?;
         fault::point();
     }
-    rustix::fs::syncfs(volume.root()).doing(|| format!("sync the repair of {id} to the disk of {volume}"))
+    rustix::fs::syncfs(volume.root()).doing(|| format!("sync the repair of {id} to the disk of {volume}"))?;
+    // The link says what it said before. That it is a new one tells readers who keep files open, or in memory, to look again.
+    point_at(volume, id)
 }
 
 fn digest(tree: &std::os::fd::OwnedFd, file: &ManifestFile) -> io::Result<Digest> {

@@ -26,6 +26,8 @@ pub const CURRENT: &str = "current";
 pub const RELEASES: &str = "releases";
 /// Holds what is not complete, or no longer needed.
 pub const STAGING: &str = ".staging";
+/// In the private directory: a copy of the current release, which stays there from one sync to the next.
+pub const SPARE: &str = "spare";
 
 /// A volume that this process, and no other, writes.
 #[derive(Debug)]
@@ -48,7 +50,10 @@ pub enum VolumeError {
         /// The system's reason.
         cause: io::Error,
     },
-    /// The volume is in use, or not one of ours.
+    /// Another puller has it. That may end at any moment, so this is no verdict on the volume.
+    #[error("another file-puller is writing {}; stop it, or give this one a --volume of its own", .0.display())]
+    InUse(PathBuf),
+    /// It is not one of ours.
     #[error("{0}")]
     Refused(String),
 }
@@ -58,6 +63,7 @@ impl VolumeError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } => Exit::Io,
+            Self::InUse(_) => Exit::Unavailable,
             Self::Refused(_) => Exit::Refused,
         }
     }
@@ -106,10 +112,7 @@ impl Volume {
             .doing(|| format!("open the volume {shown}"))?;
         match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let reason = format!("another file-puller is writing {shown}; give each its own --volume");
-                return Err(VolumeError::Refused(reason));
-            }
+            Err(Errno::WOULDBLOCK) => return Err(VolumeError::InUse(path.to_owned())),
             Err(error) => return Err(error).doing(|| format!("lock the volume {shown}")),
         }
         check_current(&root, path)?;
@@ -117,6 +120,7 @@ impl Volume {
         let staging = open_or_make(&root, STAGING, path)?;
         let volume = Self { path: path.to_owned(), root, releases, staging };
         volume.sweep_staging()?;
+        volume.sweep_spare()?;
         volume.sweep_releases()?;
         Ok(volume)
     }

@@ -21,6 +21,10 @@ impl Syncer {
     pub async fn verify(&mut self) -> Result<Verdict, SyncError> {
         self.source.renew_credential().await?;
         let verdict = self.repair().await;
+        if !matches!(verdict, Ok(Verdict::Sound)) {
+            // What was damaged in the release is damaged in its copy.
+            drop(self.spare.take());
+        }
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Repaired(_))) {
             // Makes the next sync compare the volume with the source, whether or not that has changed.
             self.known = None;

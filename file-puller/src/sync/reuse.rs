@@ -8,6 +8,7 @@ use std::thread;
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
 use crate::plan::{Reuse, Sources, plausible};
+use crate::release::ReleaseId;
 use crate::stage::Staging;
 use crate::volume::VolumeError;
 
@@ -24,37 +25,76 @@ pub(super) fn link(
     manifest: &Manifest,
     link: Link,
 ) -> Result<Vec<usize>, VolumeError> {
-    let Sources { reuse, mut fetch } = sources;
+    let Sources { reuse, mut fetch, .. } = sources;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     for (release, files) in reuse {
         let tree = staging.volume().open_release(&release)?;
+        let from = Earlier { release: &release, tree: tree.as_fd() };
         // A link is time in the kernel and nothing else, so it is shared out where there are many.
         let share = files.len().div_ceil(threads).max(SHARE);
         thread::scope(|scope| {
-            let link_all = |files: &[Reuse]| -> Vec<usize> {
-                let refused = files.iter().filter(|file| {
-                    let new = &manifest.files[file.file];
-                    if !plausible(tree.as_fd(), &file.from, new) {
-                        tracing::warn!(path = %file.from, %release, "damaged, so it is fetched");
-                        return true;
+            let link_all = |files: &[Reuse]| -> Result<Vec<usize>, VolumeError> {
+                let mut refused = Vec::new();
+                for file in files {
+                    if !from.gives(staging, file, manifest, link)? {
+                        refused.push(file.file);
                     }
-                    // Too many links on one file, or a file of another owner: the content manager has it too.
-                    let to = &new.path;
-                    link(staging, tree.as_fd(), &file.from, to)
-                        .inspect_err(|error| tracing::debug!(path = %to, %release, %error, "cannot be linked, so it is a copy"))
-                        .is_err()
-                });
-                refused.map(|file| file.file).collect()
+                }
+                Ok(refused)
             };
             let mut shares = files.chunks(share);
             let own = shares.next().unwrap_or_default();
             let others: Vec<_> = shares.map(|files| (files, scope.spawn(move || link_all(files)))).collect();
-            fetch.extend(link_all(own));
+            fetch.extend(link_all(own)?);
             for (files, other) in others {
                 // Whatever ended a thread, its files are then fetched.
-                fetch.extend(other.join().unwrap_or_else(|_| files.iter().map(|file| file.file).collect()));
+                fetch.extend(
+                    other.join().unwrap_or_else(|_| Ok(files.iter().map(|file| file.file).collect()))?,
+                );
             }
-        });
+            Ok::<_, VolumeError>(())
+        })?;
     }
+    // In the manifest's order, so that requests and their log read like it.
+    fetch.sort_unstable();
     Ok(fetch)
+}
+
+/// A release that has files of the new one.
+#[derive(Clone, Copy)]
+struct Earlier<'e> {
+    release: &'e ReleaseId,
+    tree: BorrowedFd<'e>,
+}
+
+impl Earlier<'_> {
+    /// Whether the new release has the file now.
+    fn gives(
+        self,
+        staging: &Staging,
+        file: &Reuse,
+        manifest: &Manifest,
+        link: Link,
+    ) -> Result<bool, VolumeError> {
+        let Self { release, tree } = self;
+        let new = &manifest.files[file.file];
+        let is_there = file.moved_from.is_none() && staging.is_copy_of(release);
+        let from = file.moved_from.as_ref().unwrap_or(&new.path);
+        if !plausible(if is_there { staging.tree() } else { tree }, from, new) {
+            tracing::warn!(path = %from, %release, "damaged, so it is fetched");
+            if is_there {
+                staging.remove(from)?;
+            }
+            return Ok(false);
+        }
+        if is_there {
+            return Ok(true);
+        }
+        // Too many links on one file, or a file of another owner: the content manager has it too.
+        let linked = link(staging, tree, from, &new.path);
+        if let Err(error) = &linked {
+            tracing::debug!(path = %new.path, %release, %error, "cannot be linked, so it is a copy");
+        }
+        Ok(linked.is_ok())
+    }
 }

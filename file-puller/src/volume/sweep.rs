@@ -1,5 +1,6 @@
 //! Taking away: old releases, what a crash left behind, what is no longer needed in the private directory.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -7,19 +8,34 @@ use std::path::Path;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Doing as _, RELEASES, STAGING, Volume, VolumeError, manifest_name};
+use super::{Doing as _, RELEASES, SPARE, STAGING, Volume, VolumeError, manifest_name};
 use crate::fault;
 use crate::release::ReleaseId;
 
 impl Volume {
-    /// Empties the private directory.
+    /// Empties the private directory, but for the spare copy of the current release.
     ///
     /// # Errors
     /// Where something in it cannot be removed.
     pub fn sweep_staging(&self) -> Result<(), VolumeError> {
+        self.sweep(|name| name != SPARE)
+    }
+
+    /// Removes the spare copy, if there is one.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn sweep_spare(&self) -> Result<(), VolumeError> {
+        self.sweep(|name| name == SPARE)
+    }
+
+    fn sweep(&self, which: impl Fn(&OsStr) -> bool) -> Result<(), VolumeError> {
         let staging = self.path.join(STAGING);
         for entry in fs::read_dir(&staging).doing(|| format!("read {self}/{STAGING}"))? {
             let entry = entry.doing(|| format!("read {self}/{STAGING}"))?;
+            if !which(&entry.file_name()) {
+                continue;
+            }
             let path = entry.path();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };

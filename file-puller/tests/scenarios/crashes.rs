@@ -92,13 +92,8 @@ fn sigkill_everywhere() {
             TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Manifest))).collect();
         let archives: Vec<_> =
             TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Archive))).collect();
-        let repair = threads.spawn(kill_while_repairing);
-        transitions
-            .into_iter()
-            .chain(archives)
-            .chain([repair])
-            .map(|one| one.join().expect("it passed"))
-            .sum()
+        let others = [threads.spawn(kill_while_repairing), threads.spawn(kill_with_a_spare)];
+        transitions.into_iter().chain(archives).chain(others).map(|one| one.join().expect("it passed")).sum()
     });
     assert!(kills >= 200, "only {kills} steps: are the fault points compiled in?");
 }
@@ -145,6 +140,51 @@ fn kill_while_repairing() -> u32 {
         }
         step += 1;
     }
+}
+
+/// Two changes under one process: after the first it copies the release, and the second begins with the copy.
+fn kill_with_a_spare() -> u32 {
+    let trees = [A, B, C].map(expected);
+    let mut step = 1;
+    loop {
+        let (manager, volume) = (ContentManager::start(A), Volume::new());
+        assert_eq!(once(&manager.url(), &volume.path(), &[]).0, 0);
+        let mut command = Command::new(BINARY);
+        command.args(["--source", &manager.url(), "--period", "1h", "--spare-from", "1", "--volume"]);
+        command.arg(volume.path()).env("FILE_PULLER_KILL_AT", step.to_string());
+        manager.site().files.clone_from(&trees[1]);
+        let mut process = Process::start_command(command);
+        let mut survived = publishes_or_dies(&mut process, 1);
+        manager.site().files.clone_from(&trees[2]);
+        if survived {
+            // Read once the copy is made.
+            process.signal(Signal::HUP);
+            survived = publishes_or_dies(&mut process, 2);
+        }
+        drop(process);
+        let seen = tree(&volume.join("current"));
+        assert!(trees.contains(&seen), "step {step}: {seen:?}");
+        let (code, stderr) = once(&manager.url(), &volume.path(), &["--keep", "9"]);
+        assert_eq!(code, 0, "step {step}: {stderr}");
+        assert_eq!(volume.tree(), trees[2], "step {step}");
+        assert_eq!(volume.staging(), [] as [&str; 0], "step {step}");
+        for release in volume.releases() {
+            assert!(trees.contains(&tree(&volume.join("releases").join(release))), "step {step}");
+        }
+        if survived {
+            return step - 1;
+        }
+        step += 1;
+    }
+}
+
+/// Whether it has lived to publish so often.
+fn publishes_or_dies(process: &mut Process, times: usize) -> bool {
+    testkit::wait_until("it is published or killed", || {
+        let events = process.events();
+        process.has_ended() || events.iter().filter(|event| event["message"] == "published").count() >= times
+    });
+    !process.has_ended()
 }
 
 /// How many steps the transition has.

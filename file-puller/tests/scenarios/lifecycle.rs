@@ -1,13 +1,18 @@
 //! How the puller starts and ends: flags, exit codes, signals.
 
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
+use std::thread;
 use std::time::Instant;
 
+use rustix::process::Signal;
+use testkit::http::{get, request};
 use testkit::process::run;
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{BINARY, Volume, once, start, start_in_step, sync};
+use crate::requests::connections_to;
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -82,6 +87,77 @@ fn sigterm_while_waiting() {
     let mut process = start_in_step(&manager, &volume, &[]);
     assert!(process.terminate().success());
     assert!(!process.stderr().contains("ERROR"), "{}", process.stderr());
+}
+
+/// A content manager that answers once it is let, and then correctly.
+fn held_back(manager: &ContentManager) -> mpsc::Sender<()> {
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    manager.fault(move |_, _| {
+        // Ends when the test lets go of the other side.
+        let _released = gate.lock().expect("no holder panics").recv();
+        None
+    });
+    go
+}
+
+fn draining(process: &Process) {
+    process.event("the drain begins", |event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("draining"))
+    });
+}
+
+#[test]
+fn sigterm_finishes_the_sync_that_was_asked_for() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut process = start_in_step(&manager, &volume, &[]);
+    manager.put("index.html", "new");
+    let go = held_back(&manager);
+    let addr = process.addr("admin");
+    let asker = thread::spawn(move || request(addr, "POST", "/sync", &[]));
+    wait_until("the sync has begun", || manager.asked().len() == 1);
+    // Behind it waits another, who asked too late for this one.
+    let late = thread::spawn(move || request(addr, "POST", "/sync", &[]));
+    wait_until("both have asked", || connections_to(addr.port()) == 2 && get(addr, "/livez").status() == 200);
+    process.signal(Signal::TERM);
+    draining(&process);
+    assert_eq!(get(addr, "/readyz").status(), 503, "the admin server answers through the drain");
+    drop(go);
+    let answer = asker.join().expect("it was answered");
+    assert_eq!(
+        (answer.status(), answer.json()["result"].as_str()),
+        (200, Some("published")),
+        "{}",
+        answer.text()
+    );
+    let answer = late.join().expect("it was answered");
+    assert_eq!(
+        (answer.status(), answer.json()["result"].as_str()),
+        (503, Some("refused")),
+        "{}",
+        answer.text()
+    );
+    assert!(answer.text().contains("stopping"), "{}", answer.text());
+    assert!(process.wait().success());
+    assert_eq!(volume.tree(), manager.site().files);
+}
+
+#[test]
+fn sigterm_waits_no_longer_than_it_may() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let mut process = start_in_step(&manager, &volume, &["--shutdown-timeout", "300ms"]);
+    manager.put("index.html", "new");
+    let go = held_back(&manager);
+    let addr = process.addr("admin");
+    let asker = thread::spawn(move || request(addr, "POST", "/sync", &[]));
+    wait_until("the sync has begun", || manager.asked().len() == 1);
+    let before = (volume.current(), volume.tree());
+    assert!(process.terminate().success());
+    let answer = asker.join().expect("it was answered");
+    assert_eq!((answer.status(), answer.text().contains("stopping")), (503, true), "{}", answer.text());
+    assert!(process.stderr().contains("longer than --shutdown-timeout"), "{}", process.stderr());
+    assert_eq!((volume.current(), volume.tree()), before);
+    drop(go);
 }
 
 #[test]

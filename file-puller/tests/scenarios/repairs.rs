@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use testkit::{Process, wait_until};
 
@@ -43,6 +44,25 @@ fn release_file_edited() {
     reader.read_to_string(&mut seen).expect("it can be read");
     assert!(seen.contains("h4ck3d"), "who had it open keeps what he has");
     assert_eq!(manager.asked(), ["/site/index.html"]);
+}
+
+/// A reader that keeps files in memory watches the link, not every file: a repair shows there.
+#[test]
+fn repair_is_shown_to_readers() {
+    let (manager, volume, process) = verifying();
+    let link = || fs::symlink_metadata(volume.join("current")).expect("always there").ino();
+    let (release, before) = (volume.current(), link());
+    fs::write(volume.join("current/css/site.css"), "b{}").expect("it can be written");
+    is_whole_again(&manager, &volume, &process, 1.0);
+    let after = link();
+    assert_ne!(after, before, "another link,");
+    assert_eq!(volume.current(), release, "to the same release");
+    let looks = || {
+        process.events().iter().filter(|event| event["message"] == "the published release is sound").count()
+    };
+    let looked = looks();
+    wait_until("it has looked again", || looks() > looked);
+    assert_eq!(link(), after, "nothing was repaired, so nothing is shown");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{
-    Volume, metric, once, publishes, readyz, start, start_in_step, start_with_period, try_sync,
+    Volume, metric, once, publishes, readyz, start, start_from, start_in_step, start_with_period, try_sync,
 };
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
@@ -122,9 +122,25 @@ fn nobody_accepts() {
 
 #[test]
 fn dns_failure() {
-    let (code, stderr) = once("http://no-such-host.invalid/manifest.json", &Volume::new().path(), &[]);
-    assert_eq!(code, 69, "{stderr}");
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let nowhere = "http://no-such-host.invalid/manifest.json";
+    let (code, stderr) = once(nowhere, &volume.path(), &["--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (69, 1), "{stderr}");
     assert!(stderr.contains("no-such-host.invalid"), "{stderr}");
+    // A name that is no longer known: what was published stays, and it is tried again and again.
+    start_in_step(&manager, &volume, &[]).kill();
+    let before = volume.snapshot();
+    let mut process = start_from(nowhere, &volume, &["--period", "50ms", "--max-backoff", "100ms"]);
+    wait_until("it backs off", || {
+        metric(&process, "file_puller_sync_failures_total{reason=\"unreachable\"}") >= 3.0
+    });
+    assert_eq!(readyz(&process).status(), 200);
+    process.kill();
+    assert_eq!(volume.snapshot(), before);
+    // And known again.
+    let process = start_in_step(&manager, &volume, &[]);
+    manager.put("index.html", "new");
+    publishes(&process, &volume, &manager);
 }
 
 #[test]

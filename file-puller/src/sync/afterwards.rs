@@ -1,0 +1,67 @@
+//! What can wait until a sync is answered: nobody who asked for one should wait for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Syncer;
+use crate::location::Kind;
+use crate::stage::Spare;
+use crate::volume::on_disk;
+
+/// The copy with which the next release can begin, and when to make a new one.
+#[derive(Debug)]
+pub(super) struct SpareKeeping {
+    /// Files from which on a release gets one.
+    least: usize,
+    spare: Option<Spare>,
+    due: bool,
+}
+
+impl SpareKeeping {
+    pub(super) fn new(least: usize) -> Self {
+        Self { least, spare: None, due: false }
+    }
+
+    /// Hands it out: it is used up, whatever becomes of what is made of it.
+    pub(super) fn take(&mut self) -> Option<Spare> {
+        self.is_due();
+        self.spare.take()
+    }
+
+    /// Notes that there is none, or one of another release than the current one.
+    pub(super) fn is_due(&mut self) {
+        self.due = true;
+    }
+}
+
+impl Syncer {
+    /// Makes a copy of the current release for the next one to begin with. Without it, the next one only takes longer.
+    pub async fn keep_spare(&mut self) {
+        let due = std::mem::replace(&mut self.spare.due, false);
+        // An archive's files are all written anew, so it has no use for one.
+        let (true, Kind::Manifest, Some(current)) = (due, self.source.url().kind(), self.published.clone())
+        else {
+            return;
+        };
+        let (volume, least) = (Arc::clone(&self.volume), self.spare.least);
+        self.spare.spare = on_disk(move || Spare::make(&volume, current, least))
+            .await
+            .inspect_err(|error| tracing::debug!(%error, "the next release begins with nothing"))
+            .unwrap_or_default();
+    }
+
+    /// Removes the old releases whose time has come. A failure costs space, not content: it is said, and tried again.
+    pub async fn retain(&mut self) {
+        for id in self.retained.due(Instant::now()) {
+            let (volume, old) = (Arc::clone(&self.volume), id.clone());
+            match on_disk(move || volume.remove(&old)).await {
+                Ok(()) => {
+                    self.retained.removed(&id);
+                    tracing::info!(release = %id, "old release removed");
+                }
+                Err(error) => tracing::warn!(%error, "an old release stays for now"),
+            }
+        }
+        self.metrics.old_releases(self.retained.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! What came of a sync, or of a look at what is published.
+
+use crate::release::ReleaseId;
+
+/// How a sync ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// `current` names another release than before.
+    Published(Publication),
+    /// It was in step already.
+    Unchanged(ReleaseId),
+}
+
+impl Outcome {
+    /// The release that `current` names now.
+    pub fn release(&self) -> &ReleaseId {
+        match self {
+            Self::Published(publication) => &publication.release,
+            Self::Unchanged(release) => release,
+        }
+    }
+}
+
+/// What was published, and what it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The release.
+    pub release: ReleaseId,
+    /// Its files.
+    pub files: usize,
+    /// All its bytes.
+    pub bytes: u64,
+    /// The files that had to be fetched; the others were on the volume.
+    pub fetched_files: usize,
+    /// The bytes of those.
+    pub fetched_bytes: u64,
+}
+
+/// What a look at the published release found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every file is what was published, or nothing was published yet.
+    Sound,
+    /// So many files were not, and are again.
+    Repaired(usize),
+    /// `current` does not lead to it any more: a sync has to put it together again.
+    Lost,
+}
