@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures file-puller against rclone and wget, side by side, on this machine.
 
-    benches/file-puller.py [--rounds 5] [--only NAME,…] [--install]
+    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--install]
 
 Needs nginx, rclone and wget (Debian's packages; --install gets them) and a release build of file-puller. The content is 10,000
 files of 0.5 to 20 KB in 100 directories, served by nginx on loopback. A round runs each program in turn into an empty directory,
@@ -147,6 +147,15 @@ class Puller:
     def peak_kib(self):
         return peak_kib(self.process.pid)
 
+    def phases(self):
+        """Seconds in each phase of its syncs so far, by its own histograms."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin)
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+        connection.close()
+        sums = re.findall(r'phase_duration_seconds_sum{phase="(\w+)"} (\S+)', metrics)
+        return {phase: float(seconds) for phase, seconds in sums}
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate()
@@ -207,6 +216,7 @@ def change(port, scratch, rounds, root):
     volume = scratch / "change"
     puller = Puller(port, volume)
     file, walls, costs = root / "d042" / "f004242.bin", [], []
+    first = puller.phases()
     for number in range(20 * rounds):
         file.write_bytes(f"change {number}\n".encode() * 400)
         describe(root)
@@ -221,25 +231,28 @@ def change(port, scratch, rounds, root):
     print(f"\n| one file of 10,000 changed | {len(walls)} times |\n|---|---|")
     print(f"| POST /sync to published, median | {statistics.median(walls) * 1000:.0f} ms |")
     print(f"| p99 | {walls[int(len(walls) * 0.99) - 1] * 1000:.0f} ms |\n| slowest | {walls[-1] * 1000:.0f} ms |")
+    spent = {phase: (sum - first.get(phase, 0)) / len(walls) for phase, sum in puller.phases().items()}
+    print("| of it, mean | " + ", ".join(f"{phase} {seconds * 1000:.0f} ms" for phase, seconds in spent.items()) + " |")
     print(f"| CPU, mean | {statistics.mean(costs) * 1000:.0f} ms |\n| peak RSS | {puller.peak_kib() / 1024:.1f} MiB |")
     puller.stop()
     shutil.rmtree(volume)
 
 
-def growth(scratch, rounds):
-    print("\n| files | full sync, CPU | wall | peak RSS |\n|---|---|---|---|")
-    for files in [100, 1_000, 10_000, 100_000]:
+def growth(scratch, rounds, sizes):
+    print("\n| files | runs | full sync, CPU | wall | peak RSS |\n|---|---|---|---|---|")
+    for files in sizes:
         root = scratch / "grown"
         make_tree(root, files)
+        # A hundred thousand files are a gigabyte to make, to pull and to remove: once has to do.
+        runs = []
         with nginx(root) as port:
-            runs = []
-            for _ in range(rounds if files <= 10_000 else 3):
+            for _ in range(rounds if files <= 10_000 else 1):
                 os.sync()
                 command = programs(port)["file-puller"](scratch / "volume")
                 runs.append(run([*command, "--max-files", str(files), "--max-manifest-size", "64MiB"]))
                 shutil.rmtree(scratch / "volume")
         cpu, wall, kib = (statistics.median(one[key] for one in runs) for key in ["cpu", "wall", "kib"])
-        print(f"| {files:,} | {cpu:.2f} s | {wall:.2f} s | {kib / 1024:.1f} MiB |")
+        print(f"| {files:,} | {len(runs)} | {cpu:.2f} s | {wall:.2f} s | {kib / 1024:.1f} MiB |")
         shutil.rmtree(root)
 
 
@@ -255,6 +268,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--sizes", default="100,1000,10000,100000", help="files, for growth")
     parser.add_argument("--install", action="store_true", help="install what is missing, as root on Debian")
     arguments = parser.parse_args()
     if arguments.install:
@@ -280,7 +294,7 @@ def main():
                 if "change" in parts:
                     change(port, scratch, arguments.rounds, root)
         if "growth" in parts:
-            growth(scratch, arguments.rounds)
+            growth(scratch, arguments.rounds, [int(files) for files in arguments.sizes.split(",")])
 
 
 if __name__ == "__main__":

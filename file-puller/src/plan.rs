@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType};
 
@@ -36,6 +37,15 @@ pub struct Sources {
     pub departure: Option<Departure>,
 }
 
+/// A release whose manifest was read already.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The release.
+    pub id: ReleaseId,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+}
+
 /// What a release leaves behind of another.
 #[derive(Debug)]
 pub struct Departure {
@@ -58,11 +68,16 @@ pub struct Reuse {
 /// missing, they are fetched, instead of searched for in all that retention has kept.
 const LOOK_WORTH: usize = 100;
 
-/// Compares a manifest with what is on the volume.
+/// Compares a manifest with what is on the volume, of which one release may be known.
 ///
 /// # Errors
 /// Where the volume cannot be read.
-pub fn plan(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Plan, VolumeError> {
+pub fn plan(
+    volume: &Volume,
+    id: &ReleaseId,
+    manifest: &Manifest,
+    known: Option<&Known>,
+) -> Result<Plan, VolumeError> {
     let current = volume.current()?;
     if volume.manifest(id).is_some() && whole(volume, id, manifest)? {
         let in_step = current.as_ref() == Some(id);
@@ -78,7 +93,8 @@ pub fn plan(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<Plan
         if search.is_begun() && search.missing() * LOOK_WORTH <= manifest.files.len() {
             break;
         }
-        let Some(old) = volume.manifest(&earlier) else { continue };
+        let known = known.filter(|known| known.id == earlier).map(|known| Arc::clone(&known.manifest));
+        let Some(old) = known.or_else(|| volume.manifest(&earlier).map(Arc::new)) else { continue };
         let gone = search.look_into(&earlier, &old);
         if current.as_ref() == Some(&earlier) {
             search.sources.departure = Some(Departure { from: earlier, gone });

@@ -24,6 +24,7 @@ use crate::gate::Gates;
 use crate::location::Kind;
 use crate::manifest::Manifest;
 use crate::metrics::{Metrics, Retry};
+use crate::plan::{Known, Plan, plan};
 use crate::progress::Audience;
 use crate::release::{Digest, ReleaseId};
 use crate::retain::Retained;
@@ -158,4 +159,20 @@ impl Syncer {
             fetched_bytes: fetched.iter().map(|index| manifest.files[*index].size).sum(),
         }
     }
+}
+
+/// Compares a manifest with what is on the volume; what would change has to pass the gates.
+fn plan_within(
+    gates: &Gates,
+    volume: &Volume,
+    current: Option<ReleaseId>,
+    manifest: &Manifest,
+    known: Option<&Known>,
+) -> Result<(ReleaseId, Plan), SyncError> {
+    let id = manifest.id();
+    let plan = plan(volume, &id, manifest, known)?;
+    if !matches!(plan, Plan::InStep) {
+        gates.check(manifest, || current.and_then(|id| volume.manifest(&id)))?;
+    }
+    Ok((id, plan))
 }

@@ -15,14 +15,14 @@ use super::{Staging, make_directory, write_manifest};
 use crate::fault;
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
-use crate::plan::Departure;
+use crate::plan::{Departure, Known};
 use crate::release::ReleaseId;
 use crate::volume::{DIRECTORY, Doing as _, SPARE, STAGING, Volume, VolumeError};
 
-/// The copy, and of which release it is one.
+/// The copy, and of which release it is one. To know that one's manifest saves the next sync from reading it.
 #[derive(Debug)]
 pub struct Spare {
-    of: ReleaseId,
+    of: Known,
 }
 
 impl Spare {
@@ -33,18 +33,18 @@ impl Spare {
     pub fn make(volume: &Volume, of: ReleaseId, least: usize) -> Result<Option<Self>, VolumeError> {
         volume.sweep_spare()?;
         let manifest = volume.manifest(&of).filter(|manifest| manifest.files.len() >= least);
-        let Some(manifest) = manifest else { return Ok(None) };
+        let Some(manifest) = manifest.map(Arc::new) else { return Ok(None) };
         let copied =
             copy(volume, &of, &manifest).doing(|| format!("copy {of} to {volume}/{STAGING}/{SPARE}"));
         if copied.is_err() {
             volume.sweep_spare()?;
         }
-        copied.map(|()| Some(Self { of }))
+        copied.map(|()| Some(Self { of: Known { id: of, manifest } }))
     }
 
-    /// Whether it is a copy of that release.
-    pub fn is_copy_of(&self, release: &ReleaseId) -> bool {
-        self.of == *release
+    /// Which release it is a copy of.
+    pub fn of(&self) -> &Known {
+        &self.of
     }
 
     /// Makes it a release that is being put together: without what is gone, with the directories of what will come.
@@ -75,7 +75,7 @@ impl Spare {
             fault::point();
         }
         write_manifest(&volume, &id, manifest)?;
-        Ok(Staging { volume, id, tree, copy_of: Some(self.of) })
+        Ok(Staging { volume, id, tree, copy_of: Some(self.of.id) })
     }
 }
 
@@ -92,7 +92,7 @@ fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result
         rustix::fs::linkat(&original, path, &copy, path, AtFlags::empty())?;
         fault::point();
     }
-    // So that publishing has less to wait for.
+    // So that publishing finds most of it on the disk.
     Ok(rustix::fs::syncfs(volume.root())?)
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Syncer;
 use crate::location::Kind;
+use crate::plan::Known;
 use crate::stage::Spare;
 use crate::volume::on_disk;
 
@@ -20,6 +21,11 @@ pub(super) struct SpareKeeping {
 impl SpareKeeping {
     pub(super) fn new(least: usize) -> Self {
         Self { least, spare: None, due: false }
+    }
+
+    /// The release that it is a copy of.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.spare.as_ref().map(|spare| spare.of().clone())
     }
 
     /// Hands it out: it is used up, whatever becomes of what is made of it.

@@ -27,14 +27,14 @@ impl Syncer {
         &self,
         staging: &Arc<Staging>,
         manifest: &Arc<Manifest>,
-        files: Vec<usize>,
+        files: &[usize],
         freshness: Freshness,
     ) -> Result<(), SyncError> {
         let total = files.len();
         tracing::info!(release = %staging.id(), to_fetch = total, of = manifest.files.len(), "staging");
         let fetcher = Fetcher { source: &self.source, staging, manifest, freshness, metrics: &self.metrics };
         let mut arriving =
-            stream::iter(files).map(|index| fetcher.fetch(index)).buffer_unordered(self.concurrency);
+            stream::iter(files).map(|index| fetcher.fetch(*index)).buffer_unordered(self.concurrency);
         let (full, mut batches) = mpsc::channel(1);
         let gather = async move {
             let mut batch = Batch::default();

@@ -1,11 +1,10 @@
 //! Following an archive. It says what it is only once it is unpacked: what the volume has already is linked then.
 
 use std::sync::Arc;
-
-use super::reuse::link;
-use super::{Outcome, Publication, Syncer};
 use std::time::Instant;
 
+use super::reuse::link;
+use super::{Outcome, Publication, Syncer, plan_within};
 use crate::archive::unpack;
 use crate::body::Body;
 use crate::failure::SyncError;
@@ -13,7 +12,7 @@ use crate::feed::{feed, pump};
 use crate::inflate::Compression;
 use crate::manifest::Manifest;
 use crate::metrics::Phase;
-use crate::plan::{Plan, plan};
+use crate::plan::Plan;
 use crate::publish::publish;
 use crate::release::ReleaseId;
 use crate::stage::{Incoming, Staging};
@@ -32,11 +31,7 @@ impl Syncer {
         let began = Instant::now();
         let (volume, gates) = (Arc::clone(&self.volume), self.gates.clone());
         let (id, manifest, plan) = on_disk(move || {
-            let id = manifest.id();
-            let plan = plan(&volume, &id, &manifest)?;
-            if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, || current.and_then(|id| volume.manifest(&id)))?;
-            }
+            let (id, plan) = plan_within(&gates, &volume, current, &manifest, None)?;
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
         .await?;
@@ -48,7 +43,7 @@ impl Syncer {
                 let new = on_disk(move || {
                     let staging = incoming.named(release, &files)?;
                     let new = link(&staging, sources, &files, Staging::replace)?;
-                    publish(&staging)?;
+                    publish(&staging, &files, &new)?;
                     Ok::<_, VolumeError>(new)
                 });
                 let new = new.await?;

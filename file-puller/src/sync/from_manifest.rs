@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::reuse::link;
-use super::{Outcome, Syncer};
+use super::{Outcome, Syncer, plan_within};
 use crate::body::Body;
 use crate::failure::SyncError;
 use crate::manifest::Manifest;
 use crate::metrics::Phase;
-use crate::plan::{Plan, Sources, plan};
+use crate::plan::{Plan, Sources};
 use crate::publish::{point_at, publish};
 use crate::release::ReleaseId;
 use crate::source::Freshness;
@@ -29,16 +29,12 @@ impl Syncer {
             authority.check(&self.source, &json, freshness).await?;
         }
         let (volume, limits, base) = (Arc::clone(&self.volume), self.limits, self.source.url().clone());
-        let gates = self.gates.clone();
+        let (gates, known) = (self.gates.clone(), self.spare.known());
         let (id, manifest, plan) = on_disk(move || {
             let manifest = Manifest::parse(&json, &limits)?;
             drop(json);
             base.covers(&manifest)?;
-            let id = manifest.id();
-            let plan = plan(&volume, &id, &manifest)?;
-            if !matches!(plan, Plan::InStep) {
-                gates.check(&manifest, || current.and_then(|id| volume.manifest(&id)))?;
-            }
+            let (id, plan) = plan_within(&gates, &volume, current, &manifest, known.as_ref())?;
             Ok::<_, SyncError>((id, Arc::new(manifest), plan))
         })
         .await?;
@@ -75,7 +71,7 @@ impl Syncer {
         let spare = self.spare.take();
         let (staging, to_fetch) = on_disk(move || {
             let staging = match (spare, &sources.departure) {
-                (Some(spare), Some(departure)) if spare.is_copy_of(&departure.from) => {
+                (Some(spare), Some(departure)) if spare.of().id == departure.from => {
                     spare.begin(volume, release, &files, departure)?
                 }
                 _ => Staging::begin(volume, release, &files)?,
@@ -90,10 +86,11 @@ impl Syncer {
             (Arc::clone(&self.volume), publication.fetched_bytes, self.limits.min_free);
         on_disk(move || volume.has_room_for(needed, min_free)).await?;
         let began = Instant::now();
-        self.fetch_all(&staging, manifest, to_fetch, freshness).await?;
+        self.fetch_all(&staging, manifest, &to_fetch, freshness).await?;
         self.metrics.phase(Phase::Fetch, began);
         let began = Instant::now();
-        on_disk(move || publish(&staging)).await?;
+        let files = Arc::clone(manifest);
+        on_disk(move || publish(&staging, &files, &to_fetch)).await?;
         self.metrics.phase(Phase::Publish, began);
         Ok(Outcome::Published(publication))
     }

@@ -63,8 +63,8 @@ impl Syncer {
     async fn fetch_again(&self, id: ReleaseId, damaged: &Arc<Manifest>) -> Result<Arc<Staging>, SyncError> {
         let (volume, manifest) = (Arc::clone(&self.volume), Arc::clone(damaged));
         let staging = on_disk(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
-        let files = (0..damaged.files.len()).collect();
-        self.fetch_all(&staging, damaged, files, Freshness::Cached).await?;
+        let files: Vec<_> = (0..damaged.files.len()).collect();
+        self.fetch_all(&staging, damaged, &files, Freshness::Cached).await?;
         Ok(staging)
     }
 

@@ -1,62 +1,16 @@
 //! Archives as a source: what becomes a release, and what is refused whole.
 
-use std::io::Write as _;
-
-use flate2::write::GzEncoder;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::{ContentManager, Tree, sha256};
 use crate::puller::{BINARY, Volume, metric, once, sync};
+use crate::tarball::{gzip, header, raw_entry, tar, tar_with, zstd};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("empty", "")];
 
 fn site(files: &[(&str, &str)]) -> Tree {
     ContentManager::start(files).site().files.clone()
-}
-
-fn header(kind: EntryType, size: u64) -> Header {
-    let mut header = Header::new_ustar();
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(0o664);
-    header
-}
-
-/// An archive with these files, and with what `more` adds.
-fn tar_with(files: &Tree, more: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
-    let mut builder = Builder::new(Vec::new());
-    for (path, (_, content)) in files {
-        let mut header = header(EntryType::Regular, content.len() as u64);
-        builder.append_data(&mut header, path, content.as_slice()).expect("in memory");
-    }
-    more(&mut builder);
-    builder.into_inner().expect("in memory")
-}
-
-pub(crate) fn tar(files: &Tree) -> Vec<u8> {
-    tar_with(files, |_| {})
-}
-
-/// One entry whose name no builder would write.
-fn raw_entry(path: &str, kind: EntryType, content: &[u8]) -> Vec<u8> {
-    let mut header = header(kind, content.len() as u64);
-    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-    header.set_cksum();
-    let mut entry = header.as_bytes().to_vec();
-    entry.extend(content);
-    entry.resize(entry.len().next_multiple_of(512), 0);
-    entry
-}
-
-pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(data).and_then(|()| encoder.finish()).expect("in memory")
-}
-
-fn zstd(data: &[u8]) -> Vec<u8> {
-    compress_to_vec(data, CompressionLevel::Fastest)
 }
 
 fn serve(name: &str, archive: Vec<u8>) -> (Upstream, String) {

@@ -5,9 +5,9 @@ use std::process::Command;
 use rustix::process::Signal;
 use testkit::Process;
 
-use crate::archives::{gzip, tar};
 use crate::content::{ContentManager, Tree};
 use crate::puller::{BINARY, Volume, once, tree};
+use crate::tarball::{gzip, tar};
 
 /// What happens in one sync: how the volume and the content came to be, and what the sync has to do.
 struct Transition {

@@ -7,17 +7,20 @@
 
 mod content;
 mod puller;
+mod tarball;
 
 mod announcements;
 mod archives;
 mod crashes;
 mod gates;
 mod lifecycle;
+mod manifests;
 mod proxies;
 mod refusals;
 mod releases;
 mod repairs;
 mod requests;
+mod retention;
 mod secrets;
 mod signatures;
 mod spares;

@@ -3,10 +3,10 @@
 use std::fs;
 
 use testkit::http::{Message, get};
-use testkit::{Answer, wait_until};
+use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, publishes, start, start_with_period, try_sync};
+use crate::puller::{Volume, once, publishes, start, start_with_period, try_sync};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>")];
 
@@ -62,11 +62,21 @@ fn secret_never_printed() {
     let_in(&manager, "Bearer s3cr3t-token");
     let file = token(&volume, "s3cr3t-token");
     let (url, path) = (manager.url() + "?signature=s3cr3t-query", volume.path());
-    let flags = ["--source", &url, "--volume", path.to_str().expect("UTF-8"), "--period", "1h"];
-    let process = testkit::Process::start(
-        crate::puller::BINARY,
-        flags.into_iter().chain(["--bearer-token-file", &file, "--log-level", "trace"]),
-    );
+    let hook = Upstream::start(|_| Answer::new(200, ""));
+    // A hook's path is its secret, as with most chat services.
+    let hook_url = hook.url("/s3cr3t-hook");
+    let secrets = ["--bearer-token-file", &file, "--log-level", "trace"];
+    let flags = [
+        "--source",
+        &url,
+        "--volume",
+        path.to_str().expect("UTF-8"),
+        "--period",
+        "1h",
+        "--webhook",
+        &hook_url,
+    ];
+    let process = testkit::Process::start(crate::puller::BINARY, flags.into_iter().chain(secrets));
     let mut said = String::new();
     said += try_sync(&process).text();
     assert_eq!(volume.tree(), manager.site().files);
@@ -78,6 +88,13 @@ fn secret_never_printed() {
     said += try_sync(&process).text();
     token(&volume, "s3cr3t\nlines");
     said += try_sync(&process).text();
+    wait_until("the webhook is told", || !hook.requests().is_empty());
+    for told in hook.requests() {
+        assert_eq!(told.header("authorization"), None, "the token is the content manager's");
+        said += std::str::from_utf8(&told.body).expect("UTF-8");
+    }
+    said +=
+        &once(&url, &volume.above().join("other"), &["--bearer-token-file", &file, "--log-level", "trace"]).1;
     for path in ["/status", "/metrics", "/readyz"] {
         said += get(process.addr("admin"), path).text();
     }
