@@ -7,6 +7,7 @@
 
 mod common;
 mod file;
+mod opened;
 mod record;
 mod rotation;
 mod writer;

@@ -211,9 +211,9 @@ pub async fn run(
     Ok(())
 }
 
-/// As many connections as were asked for, or as there are descriptors for: each may have a file open besides its socket.
+/// As many connections as were asked for, or as there are descriptors for. A quarter of these is left for files.
 fn affordable(wanted: usize, descriptors: u64) -> usize {
-    let affordable = usize::try_from(descriptors / 2).unwrap_or(usize::MAX).max(1);
+    let affordable = usize::try_from(descriptors - descriptors / 4).unwrap_or(usize::MAX).max(1);
     if affordable < wanted {
         tracing::warn!(
             wanted,

@@ -239,8 +239,10 @@ fn refused(status: StatusCode, reason: &str) -> Response<Payload> {
     response
 }
 
-/// The host that was asked for (RFC 9112 section 3.2): in the request target, or else in exactly one valid Host field.
+/// The host that was asked for (RFC 9112 section 3.2): in the request target, or else in exactly one valid Host field. HTTP/2 has
+/// it in the target's place, and may leave the field out (RFC 9113 section 8.3.1).
 fn host(request: &Parts) -> Result<&str, &'static str> {
+    let authority = request.uri.authority().map(Authority::as_str);
     let mut hosts = request.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
@@ -251,10 +253,19 @@ fn host(request: &Parts) -> Result<&str, &'static str> {
             host
         }
         (None, _) if request.version < Version::HTTP_11 => "",
+        (None, _) if request.version == Version::HTTP_2 && authority.is_some() => "",
         (None, _) => return Err("a Host field is missing\n"),
         (Some(_), Some(_)) => return Err("there is more than one Host field\n"),
     };
-    Ok(request.uri.authority().map_or(host, Authority::as_str))
+    match authority {
+        Some(authority) if !is_host(authority) => Err("the host that is asked for is not valid\n"),
+        // SECURITY: who looks at one of the two and who looks at the other must see the same.
+        Some(authority) if request.version == Version::HTTP_2 && !host.is_empty() && host != authority => {
+            Err("the Host field is not the :authority\n")
+        }
+        Some(authority) => Ok(authority),
+        None => Ok(host),
+    }
 }
 
 /// `uri-host [ ":" port ]`, of which the host may not be empty where the scheme is http (RFC 9110 section 4.2.1).

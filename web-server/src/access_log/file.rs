@@ -2,13 +2,10 @@
 //!
 //! No file grows over the limit, unless one line alone does.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use super::opened::Open;
 use super::rotation::Rotation;
 
 /// What became of some lines.
@@ -46,22 +43,13 @@ enum Target {
     Path { path: PathBuf, rotation: Rotation },
 }
 
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// `None` for what has no size: a pipe, a terminal.
-    size: Option<u64>,
-    begun: SystemTime,
-}
-
 impl LogFile {
     /// Writes to stdout, which somebody else rotates if anyone does.
     ///
     /// # Errors
     /// As the system gives them.
     pub(super) fn stdout() -> io::Result<Self> {
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let open = Some(Open { file, size: None, begun: SystemTime::now() });
+        let open = Some(Open::stdout()?);
         Ok(Self { target: Target::Stdout, open, unfinished: Vec::new() })
     }
 
@@ -70,7 +58,7 @@ impl LogFile {
     /// # Errors
     /// As the system gives them.
     pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let open = Some(open(path)?);
+        let open = Some(Open::at(path)?);
         let target = Target::Path { path: path.to_owned(), rotation };
         Ok(Self { target, open, unfinished: Vec::new() })
     }
@@ -79,7 +67,7 @@ impl LogFile {
     pub(super) fn reopen(&mut self) -> Written {
         let mut written = Written::default();
         if let Target::Path { path, .. } = &self.target {
-            match open(path) {
+            match Open::at(path) {
                 Ok(opened) => {
                     self.finish(&mut written);
                     self.open = Some(opened);
@@ -123,11 +111,11 @@ impl LogFile {
         if let Target::Path { path, .. } = &self.target {
             let gone = match &self.open {
                 // A file that was renamed is still read by somebody. One that was removed is read by nobody.
-                Some(open) => open.size.is_some() && open.file.metadata()?.nlink() == 0,
+                Some(open) => open.is_removed()?,
                 None => true,
             };
             if gone {
-                let opened = open(path)?;
+                let opened = Open::at(path)?;
                 written.dropped += u64::from(!self.unfinished.is_empty());
                 self.unfinished.clear();
                 self.open = Some(opened);
@@ -185,19 +173,7 @@ impl LogFile {
     /// Writes bytes; on failure says how many of them the file took.
     fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
         let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
-        let mut taken = 0;
-        while taken < bytes.len() {
-            match open.file.write(&bytes[taken..]) {
-                Ok(0) => return Err((taken, io::ErrorKind::WriteZero.into())),
-                Ok(count) => {
-                    taken += count;
-                    open.size = open.size.map(|size| size + count as u64);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err((taken, error)),
-            }
-        }
-        Ok(())
+        open.write(bytes)
     }
 
     /// Finishes a line that was begun, or gives it up, because the file is let go of.
@@ -213,32 +189,10 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         if let Target::Path { path, rotation } = &self.target {
             rotation.make_room(path)?;
-            self.open = Some(open(path)?);
+            self.open = Some(Open::at(path)?);
         }
         Ok(())
     }
-}
-
-fn open(path: &Path) -> io::Result<Open> {
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-    let metadata = file.metadata()?;
-    // Not every file system knows when a file was made.
-    let begun = metadata.created().unwrap_or_else(|_| SystemTime::now());
-    if !metadata.is_file() {
-        return Ok(Open { file, size: None, begun });
-    }
-    let mut size = metadata.len();
-    if size > 0 {
-        // A crash may have left half a line. Ours must not become its other half.
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-            size += 1;
-        }
-    }
-    Ok(Open { file, size: Some(size), begun })
 }
 
 fn count(lines: &[u8]) -> u64 {

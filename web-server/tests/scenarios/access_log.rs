@@ -12,14 +12,14 @@ use testkit::{Process, wait_until};
 
 use crate::support::{BINARY, Server, Volume};
 
-struct Logged {
-    server: Server,
+pub(crate) struct Logged {
+    pub(crate) server: Server,
     logs: TempDir,
     _volume: Volume,
 }
 
 impl Logged {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let volume = Volume::with(&[("index.html", "hello"), ("page.html", &"x".repeat(1000))]);
         let logs = tempfile::tempdir().unwrap();
         let path = logs.path().join("access.log");
@@ -29,12 +29,12 @@ impl Logged {
         Self { server, logs, _volume: volume }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.logs.path().join("access.log")
     }
 
     /// Requests with these ids, on one connection.
-    fn ask(&self, ids: impl IntoIterator<Item = usize>) {
+    pub(crate) fn ask(&self, ids: impl IntoIterator<Item = usize>) {
         let mut connection = Connection::open(self.server.addr);
         for id in ids {
             connection.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id}\r\n\r\n")).unwrap();
@@ -42,17 +42,17 @@ impl Logged {
         }
     }
 
-    fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         get(self.server.admin, "/status").json()["access_log"]["lines"].as_u64().unwrap()
     }
 
-    fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         get(self.server.admin, "/status").json()["access_log"]["dropped"].as_u64().unwrap()
     }
 }
 
 /// Every line of a file has to be whole.
-fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "half a line in {}: {text}", path.display());
     text.lines()
@@ -60,13 +60,13 @@ fn lines(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-fn wait_for_lines(path: &Path, count: usize) -> Vec<Value> {
+pub(crate) fn wait_for_lines(path: &Path, count: usize) -> Vec<Value> {
     let written = || std::fs::read_to_string(path).unwrap_or_default().matches('\n').count();
     wait_until(&format!("{count} lines in {}", path.display()), || written() >= count);
     lines(path)
 }
 
-fn ids(lines: &[Value]) -> Vec<usize> {
+pub(crate) fn ids(lines: &[Value]) -> Vec<usize> {
     lines.iter().map(|line| line["request.id"].as_str().unwrap().parse().unwrap()).collect()
 }
 
@@ -208,86 +208,6 @@ fn access_log_on_stdout() {
     server.get("/");
     wait_until("the line is there", || server.process.stdout_lines().len() == 1);
     assert!(server.process.stdout_lines()[0].contains("\"url.path\":\"/\""));
-}
-
-#[test]
-fn access_log_rotation_size() {
-    let logged = Logged::start(&["--access-log-max-size", "4KiB", "--access-log-keep", "100"]);
-    logged.ask(0..100);
-    let last =
-        || std::fs::read_to_string(logged.path()).unwrap_or_default().contains("\"request.id\":\"99\"");
-    wait_until("the last line is written", last);
-    let mut files = Vec::new();
-    for number in 1.. {
-        let path = logged.path().with_file_name(format!("access.log.{number}"));
-        if !path.exists() {
-            break;
-        }
-        files.push(path);
-    }
-    assert!(files.len() >= 5, "{}", files.len());
-    files.reverse();
-    files.push(logged.path());
-    let mut all = Vec::new();
-    for path in &files {
-        assert!(std::fs::metadata(path).unwrap().len() <= 4096, "{}", path.display());
-        all.extend(lines(path));
-    }
-    // Each exactly once, and in order from the oldest file to the newest.
-    assert_eq!(ids(&all), (0..100).collect::<Vec<_>>());
-}
-
-#[test]
-fn access_log_rotation_age() {
-    let logged = Logged::start(&["--access-log-max-age", "300ms"]);
-    let old = logged.path().with_file_name("access.log.1");
-    logged.ask(0..5);
-    // The first line after that time goes to a new file.
-    let mut next = 5;
-    wait_until("the file is old enough", || {
-        logged.ask(next..=next);
-        next += 1;
-        wait_until("the line is written", || logged.written() == next as u64);
-        old.exists()
-    });
-    let mut all = ids(&lines(&old));
-    assert!(all.len() >= 5, "{all:?}");
-    all.extend(ids(&lines(&logged.path())));
-    assert_eq!(all, (0..next).collect::<Vec<_>>());
-    assert_eq!(logged.dropped(), 0);
-}
-
-#[test]
-fn access_log_keeps_so_many() {
-    let logged = Logged::start(&["--access-log-max-size", "1KiB", "--access-log-keep", "2"]);
-    logged.ask(0..50);
-    let last =
-        || std::fs::read_to_string(logged.path()).unwrap_or_default().contains("\"request.id\":\"49\"");
-    wait_until("the last line is written", last);
-    let mut names: Vec<_> = std::fs::read_dir(logged.logs.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["access.log", "access.log.1", "access.log.2"]);
-}
-
-#[test]
-fn access_log_sighup_reopen() {
-    let logged = Logged::start(&[]);
-    let moved = logged.path().with_file_name("moved.log");
-    logged.ask(0..10);
-    wait_for_lines(&logged.path(), 10);
-    std::fs::rename(logged.path(), &moved).unwrap();
-    // Until it is told, it goes on where it was.
-    logged.ask(10..20);
-    wait_for_lines(&moved, 20);
-    logged.server.process.signal(Signal::HUP);
-    wait_until("it has a new file", || logged.path().exists());
-    logged.ask(20..30);
-    let (old, new) = (lines(&moved), wait_for_lines(&logged.path(), 10));
-    assert_eq!(ids(&old), (0..20).collect::<Vec<_>>());
-    assert_eq!(ids(&new), (20..30).collect::<Vec<_>>());
 }
 
 #[test]

@@ -59,9 +59,9 @@ fn no_more_connections_than_there_are_descriptors_for() {
     command.args(["-c", script, "sh", BINARY, "--listen", "127.0.0.1:0", "--root"]).arg(volume.root());
     let server = Server::of(Process::start_command(command));
     server.process.event("it says so", |event| {
-        event["level"] == "WARN" && event["affordable"] == 64 && event["wanted"] == 8192
+        event["level"] == "WARN" && event["affordable"] == 96 && event["wanted"] == 8192
     });
-    let mut connections: Vec<_> = (0..64).map(|_| Connection::open(server.addr)).collect();
+    let mut connections: Vec<_> = (0..96).map(|_| Connection::open(server.addr)).collect();
     for connection in &mut connections {
         connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         assert_eq!(connection.receive("GET").unwrap().text(), "hello");

@@ -124,7 +124,7 @@ fn large_release(volume: &Volume) {
 fn a_large_first_release_holds_up_neither_the_lesson_nor_sigterm() {
     let volume = Volume::new();
     large_release(&volume);
-    let mut server = Server::start(&volume.root(), &["--shutdown-timeout", "30s"]);
+    let mut server = Server::start_loading(&volume.root(), &["--shutdown-timeout", "30s"], &[]);
     assert_eq!(server.get("/health").status(), 200);
     assert_eq!(get(server.admin, "/livez").status(), 200);
     let ready = get(server.admin, "/readyz");

@@ -80,6 +80,17 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn start_with(root: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let server = Self::start_loading(root, args, variables);
+        // Not what a test is about that changes the content next.
+        wait_until("the first look is over", || {
+            !get(server.admin, "/readyz").text().contains("is being loaded")
+        });
+        server
+    }
+
+    /// Does not wait for the content.
+    #[track_caller]
+    pub(crate) fn start_loading(root: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(BINARY);
         command.arg("--root").arg(root).args(["--listen", "127.0.0.1:0"]).args(args);
         command.envs(variables.iter().copied());
