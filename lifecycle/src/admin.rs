@@ -41,7 +41,7 @@ pub trait Report: Send + Sync + 'static {
     /// Why not, in a sentence for `kubectl describe pod`.
     fn readiness(&self) -> Result<(), String>;
 
-    /// What a person would want to know, as a JSON object. `/status` adds name, version and start time.
+    /// What a person would want to know, as a JSON object. `/status` adds name, version, process id and start time.
     fn status(&self) -> Value;
 }
 
@@ -154,6 +154,7 @@ impl Admin {
             "started": humantime::format_rfc3339_millis(self.started).to_string(),
             "ready": readiness.is_ok() && !self.shutdown.is_cancelled(),
             "draining": self.shutdown.is_cancelled(),
+            "pid": std::process::id(),
         });
         if let (Value::Object(all), Value::Object(own)) = (&mut status, self.report.status()) {
             all.extend(own);

@@ -13,6 +13,7 @@
 //! - [`console`]: every line of every container, behind its name
 //! - [`engine`]: what a scenario may ask of a running Pod, whatever runs it
 //! - [`scenario`]: the scorecard's rows, written once for every engine
+//! - [`lab`]: the documents' commands, run as a reader runs them
 
 pub mod backoff;
 pub mod binaries;
@@ -20,6 +21,7 @@ pub mod console;
 pub mod engine;
 pub mod flags;
 pub mod kubelet;
+pub mod lab;
 pub mod life;
 pub mod scenario;
 pub mod spec;

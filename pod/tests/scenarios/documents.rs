@@ -1,20 +1,39 @@
-//! What the documents point to is there.
+//! What the documents point to is there, and what they tell people to type is run.
+
+mod blocks;
+mod prose;
 
 use std::path::{Path, PathBuf};
 
+use pod::lab::page;
+
 #[test]
 fn every_link_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut pages = Vec::new();
-    for folder in ["", "docs", "docs/decisions", "deploy"] {
-        let entries = std::fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
-        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
-    }
+    let pages = pages();
     assert!(pages.len() >= 8, "only {pages:?}");
     let broken: Vec<_> = pages.iter().flat_map(|page| broken_links(page)).collect();
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn pages() -> Vec<PathBuf> {
+    page::all(root()).unwrap()
+}
+
+/// The pages for learners.
+fn learners_pages() -> Vec<PathBuf> {
+    let names = ["patterns.md", "object-model.md", "troubleshooting.md"];
+    let docs = root().join("docs");
+    pages()
+        .into_iter()
+        .filter(|page| {
+            page.starts_with(docs.join("labs")) || names.iter().any(|name| *page == docs.join(name))
+        })
+        .collect()
+}
 /// The relative targets of Markdown links and of `src` attributes that are not there, and headings that no page has.
 fn broken_links(page: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(page).unwrap();
