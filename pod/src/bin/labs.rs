@@ -115,11 +115,8 @@ fn follow(flags: &Flags, blocks: &[Block], repository: &Path, binaries: &Path) -
 
 /// The pages with something for the place, in the order of their names.
 fn chosen(flags: &Flags, repository: &Path) -> Result<Vec<(PathBuf, Vec<Block>)>, Failure> {
-    let pages = if flags.pages.is_empty() {
-        page::all(repository).or_exit(Exit::Io)?
-    } else {
-        flags.pages.clone()
-    };
+    let pages =
+        if flags.pages.is_empty() { page::all(repository).or_exit(Exit::Io)? } else { flags.pages.clone() };
     let mut chosen = Vec::new();
     for page in pages {
         let blocks = page::read(&page).or_exit(Exit::Refused)?;
@@ -146,7 +143,9 @@ fn binaries(flags: &Flags, repository: &Path) -> Result<PathBuf, Failure> {
             Some(folder) => folder,
         };
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--workspace", "--bins", "--profile", profile]).current_dir(repository);
+        build
+            .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile])
+            .current_dir(repository);
         if !build.status().or_exit(Exit::Internal)?.success() {
             return Err(Failure::new(Exit::Internal, "cargo build failed"));
         }
@@ -161,7 +160,9 @@ fn move_to_a_network_of_our_own(binaries: &Path) {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
     if !silent(Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"])) {
-        say(format_args!("labs: no network of its own here (that takes root): on this machine's, ports 9876 to 9880"));
+        say(format_args!(
+            "labs: no network of its own here (that takes root): on this machine's, ports 9876 to 9880"
+        ));
         return;
     }
     let Ok(own) = std::env::current_exe() else { return };

@@ -10,7 +10,9 @@ pub const ANYTHING: &str = "…";
 pub fn shows(shown: &[String], came: &[String]) -> bool {
     match shown.split_first() {
         None => came.is_empty(),
-        Some((line, rest)) if line == ANYTHING => (0..=came.len()).any(|skipped| shows(rest, &came[skipped..])),
+        Some((line, rest)) if line == ANYTHING => {
+            (0..=came.len()).any(|skipped| shows(rest, &came[skipped..]))
+        }
         Some((line, rest)) => {
             came.split_first().is_some_and(|(first, others)| matches(line, first) && shows(rest, others))
         }

@@ -197,11 +197,7 @@ fn block(line: usize, info: &str, body: &[(usize, &str)]) -> Result<Option<Block
 fn script(body: &[(usize, &str)]) -> Vec<Step> {
     let commands = body.iter().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     commands
-        .map(|(line, command)| Step {
-            line: *line,
-            action: Action::Type((*command).to_owned()),
-            shown: None,
-        })
+        .map(|(line, command)| Step { line: *line, action: Action::Type((*command).to_owned()), shown: None })
         .collect()
 }
 
@@ -254,10 +250,10 @@ mod tests {
     fn another_terminal_is_looked_at_and_interrupted() {
         let page = "```console terminal=pod\nup\n^C\ndown\n```\n";
         let steps = &blocks(page).unwrap()[0].steps;
-        assert_eq!(steps.iter().map(|step| &step.action).collect::<Vec<_>>(), [
-            &Action::Look,
-            &Action::Interrupt
-        ]);
+        assert_eq!(
+            steps.iter().map(|step| &step.action).collect::<Vec<_>>(),
+            [&Action::Look, &Action::Interrupt]
+        );
         assert_eq!(steps[1].shown, Some(vec!["down".to_owned()]));
     }
 

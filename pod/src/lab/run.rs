@@ -153,7 +153,9 @@ fn ended(terminal: &mut Terminal, command: &str, patience: Duration) -> Result<(
 /// Something runs on there; what the page shows comes sooner or later, in this order.
 fn other(terminal: &mut Terminal, step: &Step, patience: Duration) -> Result<(), String> {
     match &step.action {
-        Action::Type(command) => terminal.type_in(command).map_err(|error| format!("$ {command}\n{error}"))?,
+        Action::Type(command) => {
+            terminal.type_in(command).map_err(|error| format!("$ {command}\n{error}"))?;
+        }
         Action::Interrupt => terminal.interrupt().map_err(|error| error.to_string())?,
         Action::Look => {}
     }

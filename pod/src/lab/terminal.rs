@@ -88,8 +88,10 @@ impl Terminal {
     pub fn interrupt(&mut self) -> io::Result<()> {
         self.seen = self.lines().len();
         // The last one that was begun: a command in the background is an earlier one. Each leads a group of its own.
-        let foreground = children(Pid::from_child(&self.shell)).into_iter().max_by_key(|pid| pid.as_raw_nonzero());
-        let foreground = foreground.ok_or_else(|| io::Error::other("^C, and nothing runs in this terminal"))?;
+        let foreground =
+            children(Pid::from_child(&self.shell)).into_iter().max_by_key(|pid| pid.as_raw_nonzero());
+        let foreground =
+            foreground.ok_or_else(|| io::Error::other("^C, and nothing runs in this terminal"))?;
         Ok(kill_process_group(foreground, Signal::INT)?)
     }
 
@@ -178,7 +180,9 @@ mod tests {
     #[test]
     fn ctrl_c_meets_the_command_and_not_the_shell() {
         let mut shell = shell();
-        shell.type_in("bash -c 'trap \"echo bye; exit 3\" INT; echo up; while :; do sleep 0.01; done'").unwrap();
+        shell
+            .type_in("bash -c 'trap \"echo bye; exit 3\" INT; echo up; while :; do sleep 0.01; done'")
+            .unwrap();
         assert_eq!(shell.wait(Duration::from_millis(500)), Outcome::Runs(lines(&["up"])));
         shell.interrupt().unwrap();
         let Outcome::Ended(3, said) = shell.wait(PATIENCE) else { panic!("it runs on") };

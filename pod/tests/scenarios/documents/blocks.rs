@@ -15,7 +15,10 @@ fn every_block_of_commands_is_run_somewhere() {
     let used: HashSet<Place> =
         pages().iter().flat_map(|page| page::read(page).unwrap()).map(|block| block.place).collect();
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
-    assert!(ci.lines().any(|line| line == "deploy/verify labs"), ".ci/run does not run the documents' commands");
+    assert!(
+        ci.lines().any(|line| line == "deploy/verify labs"),
+        ".ci/run does not run the documents' commands"
+    );
     assert!(
         !used.contains(&Place::Compose)
             || ci.lines().any(|line| line.starts_with("deploy/verify labs --on compose")),
@@ -38,7 +41,8 @@ fn what_is_left_to_ci_is_in_ci() {
                     Some(recipe) => commands(recipe_of(&recipes, recipe)),
                     None => HashSet::from([command.to_owned()]),
                 };
-                let run = !lines.is_empty() && lines.iter().all(|line| line == ".ci/run" || ci.contains(line));
+                let run =
+                    !lines.is_empty() && lines.iter().all(|line| line == ".ci/run" || ci.contains(line));
                 if !run {
                     missing.push(format!("{}:{}: {command}", page.display(), step.line));
                 }
@@ -52,7 +56,8 @@ fn what_is_left_to_ci_is_in_ci() {
 #[test]
 fn only_benchmarks_are_run_by_hand() {
     for page in pages() {
-        let by_hand = page::read(&page).unwrap().into_iter().filter(|block| block.place == Place::Bench).count();
+        let by_hand =
+            page::read(&page).unwrap().into_iter().filter(|block| block.place == Place::Bench).count();
         assert!(by_hand == 0 || page.ends_with("docs/benchmarks.md"), "{}", page.display());
     }
 }

@@ -25,15 +25,16 @@ fn the_code_to_read_is_there() {
     for page in learners_pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for line in text.lines().filter(|line| line.starts_with("- [`")) {
-            let Some((target, rest)) = line.split_once("](").and_then(|(_, rest)| rest.split_once(')')) else {
+            let Some((target, rest)) = line.split_once("](").and_then(|(_, rest)| rest.split_once(')'))
+            else {
                 continue;
             };
             let Ok(source) = std::fs::read_to_string(page.with_file_name(target)) else { continue };
-            let rust = Path::new(target).extension().is_some_and(|extension| extension == "rs");
+            let is_code = Path::new(target).extension().is_some_and(|extension| extension == "rs");
             let names = rest.split('`').skip(1).step_by(2).filter(|name| is_a_name(name));
             missing.extend(
                 names
-                    .filter(|name| rust && !declares(&source, name))
+                    .filter(|name| is_code && !declares(&source, name))
                     .map(|name| format!("{}: {target} has no `{name}`", page.display())),
             );
         }
