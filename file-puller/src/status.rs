@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::failure::SyncError;
 use crate::location::SourceUrl;
 use crate::release::ReleaseId;
-use crate::sync::Outcome;
+use crate::sync::{Outcome, Publication};
 
 /// Shared by the loop, which writes it, and the admin server, which reads it.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Status {
 struct State {
     release: Option<ReleaseId>,
     published: Option<SystemTime>,
+    publication: Option<Publication>,
     in_step: Instant,
     last_sync: Option<LastSync>,
     failures: u32,
@@ -48,6 +49,7 @@ impl Status {
         let state = State {
             release,
             published: None,
+            publication: None,
             in_step: Instant::now(),
             last_sync: None,
             failures: 0,
@@ -63,6 +65,7 @@ impl Status {
             Ok(Outcome::Published(publication)) => {
                 state.release = Some(publication.release.clone());
                 state.published = Some(SystemTime::now());
+                state.publication = Some(publication.clone());
             }
             Ok(Outcome::Unchanged(release)) => state.release = Some(release.clone()),
             Err(_) => {}
@@ -95,14 +98,11 @@ impl Status {
 /// How a sync ended, as `POST /sync` answers it.
 fn describe(outcome: &Result<Outcome, SyncError>, release: Option<&ReleaseId>) -> Value {
     match outcome {
-        Ok(Outcome::Published(publication)) => json!({
-            "result": "published",
-            "release": publication.release.as_str(),
-            "files": publication.files,
-            "bytes": publication.bytes,
-            "fetched_files": publication.fetched_files,
-            "fetched_bytes": publication.fetched_bytes,
-        }),
+        Ok(Outcome::Published(published)) => {
+            let mut result = publication(published);
+            result["result"] = json!("published");
+            result
+        }
         Ok(Outcome::Unchanged(release)) => json!({"result": "unchanged", "release": release.as_str()}),
         Err(error) => json!({
             "result": "failed",
@@ -111,6 +111,16 @@ fn describe(outcome: &Result<Outcome, SyncError>, release: Option<&ReleaseId>) -
             "error": error.to_string(),
         }),
     }
+}
+
+fn publication(publication: &Publication) -> Value {
+    json!({
+        "release": publication.release.as_str(),
+        "files": publication.files,
+        "bytes": publication.bytes,
+        "fetched_files": publication.fetched_files,
+        "fetched_bytes": publication.fetched_bytes,
+    })
 }
 
 impl Report for Status {
@@ -141,6 +151,8 @@ impl Report for Status {
             "volume": self.volume,
             "release": state.release.as_ref().map(ReleaseId::as_str),
             "published": state.published.map(time),
+            // What was done for the release that `published` is the time of; later syncs change `last_sync` alone.
+            "publication": state.publication.as_ref().map(publication),
             "staleness_seconds": state.in_step.elapsed().as_secs(),
             "failures_in_a_row": state.failures,
             "next_sync": state.next_sync.map(time),

@@ -14,12 +14,14 @@
 //! - [`descriptors`]: as many open files and connections as may be had
 //! - [`listen`]: a port, or one line that names it and the flag that moves it
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`, `/status`, and actions for neighbours on localhost
+//! - [`downward`]: what the kubelet tells a container about its Pod
 //! - [`healthcheck`]: the same question asked from inside, for images without a shell
 //! - [`exit`]: exit codes and the last word, on stderr and in the termination message
 
 pub mod admin;
 pub mod cli;
 pub mod descriptors;
+pub mod downward;
 pub mod exit;
 pub mod healthcheck;
 pub mod listen;

@@ -69,7 +69,7 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
         healths.push((sink.name().to_owned(), sink.health()));
         pipelines.push(Pipeline::new(index, sink, config.chunk_size));
     }
-    let status = Arc::new(Status::new(healths));
+    let status = Arc::new(Status::new(healths, metrics.clone()));
     let _serving =
         Admin::new(CONTAINER, Arc::clone(&status) as _, registry, signals.shutdown.clone()).serve(admin);
 

@@ -4,17 +4,18 @@
 //! The kubelet writes the files anew when somebody labels the Pod; they are read again at every scan.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The downward API's variables, as Pods name them by custom, and OpenTelemetry's names for what they hold.
+use lifecycle::downward;
+
+/// The downward API's variables, and OpenTelemetry's names for what they hold.
 const DOWNWARD_API: [(&str, &str); 4] = [
-    ("POD_NAME", "k8s.pod.name"),
-    ("POD_NAMESPACE", "k8s.namespace.name"),
-    ("POD_UID", "k8s.pod.uid"),
-    ("NODE_NAME", "k8s.node.name"),
+    (downward::POD_NAME, "k8s.pod.name"),
+    (downward::POD_NAMESPACE, "k8s.namespace.name"),
+    (downward::POD_UID, "k8s.pod.uid"),
+    (downward::NODE_NAME, "k8s.node.name"),
 ];
 
 /// One `--label`.
@@ -52,27 +53,11 @@ impl PodFiles {
         let mut attributes = BTreeMap::new();
         for (file, prefix) in [(&self.labels, "k8s.pod.label."), (&self.annotations, "k8s.pod.annotation.")] {
             let Some(file) = file else { continue };
-            let pairs = read_pairs(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let pairs = downward::pairs(file).map_err(|error| format!("{}: {error}", file.display()))?;
             attributes.extend(pairs.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
         }
         Ok(attributes)
     }
-}
-
-/// One `name="value"` a line, the value quoted as Go does it.
-fn read_pairs(file: &Path) -> io::Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(file)?;
-    let pair = |line: &str| {
-        let (name, value) = line.split_once('=')?;
-        Some((name.to_owned(), unquoted(value)))
-    };
-    Ok(text.lines().filter_map(pair).collect())
-}
-
-/// Go's escapes are those of JSON, and a few more that a label or a readable annotation does not need; a value with one of
-/// those stays as it is written.
-fn unquoted(value: &str) -> String {
-    serde_json::from_str(value).unwrap_or_else(|_| value.trim_matches('"').to_owned())
 }
 
 /// The resource as it is now: written by the loop, read by the sinks.

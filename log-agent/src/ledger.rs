@@ -18,7 +18,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    fn as_str(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OverLong, Self::Truncated, Self::Refused];
+
+    /// As metrics and logs spell it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::OverLong => "over_long_line",
             Self::Truncated => "truncated_before_read",

@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::ledger::Reason;
+
 /// The label of what is counted by sink.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BySink {
@@ -61,6 +63,25 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Records that a sink has confirmed so far.
+    pub fn confirmed_records(&self, sink: &str) -> u64 {
+        self.confirmed_records.get(&BySink { sink: sink.to_owned() }).map_or(0, |counter| counter.get())
+    }
+
+    /// Bytes that wait for a sink, as of the last look.
+    pub fn unconfirmed_bytes(&self, sink: &str) -> i64 {
+        self.unconfirmed_bytes.get(&BySink { sink: sink.to_owned() }).map_or(0, |gauge| gauge.get())
+    }
+
+    /// Bytes that a sink will never get, other than those that the user left out.
+    pub fn lost_bytes(&self, sink: &str) -> u64 {
+        let lost = |reason: Reason| {
+            let label = ByLoss { sink: sink.to_owned(), reason: reason.as_str() };
+            self.lost_bytes.get(&label).map_or(0, |counter| counter.get())
+        };
+        Reason::ALL.map(lost).iter().sum()
+    }
+
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let bytes = || Unit::Bytes;

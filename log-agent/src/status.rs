@@ -6,6 +6,7 @@ use std::time::Duration;
 use lifecycle::admin::Report;
 use serde_json::{Value, json};
 
+use crate::metrics::Metrics;
 use crate::sink::Health;
 
 /// A sink that has failed for this long makes the agent unready. Shorter outages are what the files are a buffer for.
@@ -15,13 +16,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Status {
     sinks: Vec<(String, Arc<Health>)>,
+    metrics: Metrics,
     files: Mutex<Value>,
 }
 
 impl Status {
-    /// Of these sinks.
-    pub fn new(sinks: Vec<(String, Arc<Health>)>) -> Self {
-        Self { sinks, files: Mutex::new(json!([])) }
+    /// Of these sinks, and of what is counted for them.
+    pub fn new(sinks: Vec<(String, Arc<Health>)>, metrics: Metrics) -> Self {
+        Self { sinks, metrics, files: Mutex::new(json!([])) }
     }
 
     /// Replaces what is known of the files.
@@ -55,6 +57,9 @@ impl Report for Status {
             .map(|(name, health)| {
                 let mut status = health.status();
                 status["sink"] = json!(name);
+                status["confirmed_records"] = json!(self.metrics.confirmed_records(name));
+                status["unconfirmed_bytes"] = json!(self.metrics.unconfirmed_bytes(name));
+                status["lost_bytes"] = json!(self.metrics.lost_bytes(name));
                 status
             })
             .collect();

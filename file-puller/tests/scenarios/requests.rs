@@ -29,6 +29,10 @@ fn sync_on_post() {
     manager.fault(|_, _| Some(Answer::new(503, "")));
     let answer = try_sync(&process);
     assert_eq!((answer.status(), &answer.json()["release"]), (502, &outcome["release"]));
+    // What was done for the release stays to be asked for, however later syncs go.
+    let status = get(process.addr("admin"), "/status").json();
+    assert_eq!(status["publication"]["release"], outcome["release"]);
+    assert_eq!(status["publication"]["fetched_files"], 1);
 }
 
 #[test]

@@ -69,6 +69,10 @@ fn the_admin_port_tells_how_it_is_going() {
         let status = status(&agent);
         status["files"][0]["confirmed"][receiver.sink()] == 70 && status["files"][0]["size"] == 70
     });
+    let status = status(&agent);
+    let sink = &status["sinks"][0];
+    let counted = ["confirmed_records", "unconfirmed_bytes", "lost_bytes"].map(|name| sink[name].clone());
+    assert_eq!(counted, [10, 0, 0], "{status}");
     let (code, _, stderr) = run(BINARY, ["healthcheck", "--admin-addr", &addr.to_string()]);
     assert_eq!(code, 0, "{stderr}");
 }
