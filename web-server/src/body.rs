@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::Stream;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::confine::Stamp;
@@ -29,6 +30,24 @@ pub enum Payload {
     File(Reading),
     /// One after the other.
     Chain(VecDeque<Payload>),
+    /// Made while it is sent.
+    Feed(Feed),
+}
+
+/// A body whose end nobody knows: pieces that are sent as they come.
+pub struct Feed(Pin<Box<dyn Stream<Item = Bytes> + Send>>);
+
+impl Feed {
+    /// Of these pieces.
+    pub fn new(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Box::pin(pieces))
+    }
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Feed(..)")
+    }
 }
 
 /// A part of a file, read piece by piece on the blocking threads: a disk may stall, the event loop may not.
@@ -69,9 +88,18 @@ impl Payload {
         Self::File(Reading { file, stamp, keeper, at: first, left: length, chunk: None })
     }
 
-    /// Bytes still to come.
+    /// Bytes still to come, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Feed(_) => None,
+            Self::Empty | Self::Held(_) | Self::File(_) | Self::Chain(_) => Some(self.left()),
+        }
+    }
+
+    /// Bytes still to come, or at least one.
     pub fn left(&self) -> u64 {
         match self {
+            Self::Feed(_) => 1,
             Self::Empty => 0,
             Self::Held(bytes) => bytes.len() as u64,
             Self::File(reading) => reading.left,
@@ -114,6 +142,7 @@ impl Payload {
             }
             Self::Empty => Poll::Ready(None),
             Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Self::Feed(Feed(pieces)) => pieces.as_mut().poll_next(context).map(|piece| piece.map(Ok)),
             Self::File(reading) => {
                 let piece = ready!(reading.poll_piece(context, outbox));
                 if piece.is_err() {

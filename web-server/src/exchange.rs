@@ -103,7 +103,9 @@ impl Exchange {
         if self.request.method == Method::HEAD {
             // All that GET would say, length included, and no body.
             if head.status != StatusCode::NOT_MODIFIED && head.status != StatusCode::NO_CONTENT {
-                head.headers.insert(CONTENT_LENGTH, payload.left().into());
+                if let Some(length) = payload.length() {
+                    head.headers.insert(CONTENT_LENGTH, length.into());
+                }
             }
             payload = Payload::Empty;
         }
@@ -171,11 +173,11 @@ impl hyper::body::Body for Sending {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.payload.left() == 0
+        self.payload.length() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.payload.left())
+        self.payload.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

@@ -9,7 +9,7 @@ mod loading;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::confine::Stamp;
 use crate::digest::Digest;
@@ -31,6 +31,8 @@ pub struct Generation {
     pub held: u64,
     /// Device and inode of the release's directory.
     pub identity: (u64, u64),
+    /// When its link was made.
+    pub published: SystemTime,
     /// What releases before it had and it has not.
     pub leftovers: Leftovers,
     files: HashMap<Arc<str>, Entry>,

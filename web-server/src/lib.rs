@@ -10,6 +10,7 @@
 //! - [`exchange`]: one request and its response, accounted for when its last byte is sent
 //! - [`route`]: who answers what
 //! - [`lesson`]: the lesson's endpoints, byte for byte
+//! - [`pod_page`]: what the Pod's containers are doing, for the page that shows it
 //! - [`target`]: from a request target to a path that was checked
 //! - [`site`]: what is served right now; [`watch`] notices that it has become something else
 //! - [`published`]: a release as its publisher left it
@@ -47,6 +48,7 @@ pub mod live;
 pub mod manifest;
 pub mod metrics;
 pub mod outbox;
+pub mod pod_page;
 pub mod presentation;
 pub mod published;
 pub mod range;
@@ -84,6 +86,8 @@ use crate::generation::Policy;
 use crate::lesson::{Endpoint, Lesson};
 use crate::manifest::LiveManifest;
 use crate::metrics::Metrics;
+use crate::pod_page::PodPage;
+use crate::pod_page::rounds::Own;
 use crate::presentation::{Lines, Presentation};
 use crate::route::{Listings, Routes};
 use crate::server::{Limits, Server};
@@ -127,6 +131,8 @@ pub async fn run(
     let lesson = Lesson::new(config.service_version, config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
 
+    let pod_page = pod_page::Flags::of(&config);
+
     let mut registry = registry(&CONTAINER);
     let metrics = Arc::new(Metrics::register(&mut registry));
     let access_log = match &config.access_log {
@@ -160,7 +166,14 @@ pub async fn run(
     let root = Arc::new(root);
     let faults = config.enable_faults.then(Faults::default);
     let status = Status { root: Arc::clone(&root), metrics: Arc::clone(&metrics), faults: faults.clone() };
-    let admin = Admin::new(CONTAINER, Arc::new(status), registry, signals.shutdown.clone());
+    let status = Arc::new(status);
+    let own = Own {
+        status: Arc::clone(&status),
+        admin: listeners.admin.local_addr().or_exit(Exit::Io)?.port(),
+        shutdown: signals.shutdown.clone(),
+    };
+    let pod_page = pod_page.map(|flags| PodPage::new(flags, own, variable));
+    let admin = Admin::new(CONTAINER, status, registry, signals.shutdown.clone());
     let admin = match &faults {
         Some(faults) => faults.offer(admin),
         None => admin,
@@ -184,7 +197,7 @@ pub async fn run(
     let reserved = if lesson.is_some() { Endpoint::PATHS } else { &[] };
     let manifest = config.manifest.then(|| LiveManifest::new(reserved));
     let listings = if config.autoindex { Listings::On } else { Listings::Off };
-    let routes = Arc::new(Routes { root, lesson, manifest, listings, presentation, faults });
+    let routes = Arc::new(Routes { root, lesson, manifest, listings, presentation, faults, pod_page });
     let accounts = Accounts { metrics, access_log: access_log.clone(), shutdown: signals.shutdown.clone() };
     let limits = Limits {
         connections: affordable(config.max_connections, descriptors::raise_limit()),

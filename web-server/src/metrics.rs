@@ -214,6 +214,11 @@ impl Metrics {
         self.body_bytes.inc_by(body_bytes);
     }
 
+    /// Responses so far, from 1xx to 5xx.
+    pub fn answered_by_class(&self) -> [u64; 5] {
+        [0, 1, 2, 3, 4].map(|class| self.requests.iter().map(|method| method[class].get()).sum())
+    }
+
     /// A connection was closed because its client took too long.
     pub fn overdue(&self, waited_for: Overdue) {
         self.overdue.get_or_create(&OverdueLabels { waited_for }).inc();

@@ -1,4 +1,5 @@
-//! Who answers what: the protocol's own questions first, then the lesson's endpoints, then the manifest, then content.
+//! Who answers what: the protocol's own questions first, then the lesson's endpoints, then the Pod page's data and the manifest, then
+//! content.
 //!
 //! Content can shadow none of the others: a file called `info` is not what the contract says `/info` is.
 
@@ -18,6 +19,7 @@ use crate::fault::Faults;
 use crate::generation::Found;
 use crate::lesson::{Endpoint, Lesson};
 use crate::manifest::LiveManifest;
+use crate::pod_page::{PodPage, View, action};
 use crate::presentation::Presentation;
 use crate::published::ReleaseId;
 use crate::representation::Representation;
@@ -46,6 +48,8 @@ pub struct Routes {
     pub presentation: Arc<Presentation>,
     /// Where faults may be asked for.
     pub faults: Option<Faults>,
+    /// Where the Pod page is on.
+    pub pod_page: Option<PodPage>,
 }
 
 /// Whether directories are listed.
@@ -79,6 +83,9 @@ impl Routes {
             Ok(host) => host,
             Err(reason) => return refused(StatusCode::BAD_REQUEST, reason).into(),
         };
+        if let Some(page) = self.pod_page.as_ref().filter(|_| request.uri.path() == action::PATH) {
+            return page.act(request, peer).await.into();
+        }
         match request.method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => {
@@ -105,6 +112,10 @@ impl Routes {
         let path = request.uri.path();
         if path.len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
             return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n").into();
+        }
+        // Before the faults, so that they can be watched.
+        if let (Some(page), Some(view)) = (&self.pod_page, View::at(path)) {
+            return page.show(view, request).await.into();
         }
         if let Some(faults) = &self.faults
             && let Some(response) = faults.befall().await

@@ -51,7 +51,7 @@ impl Generation {
         let leftovers = previous.map(|previous| previous.left_over_by(&table, policy)).unwrap_or_default();
         let directories = tree.directories.into_iter().collect();
         let Loader { held, shelf, .. } = loader;
-        Ok(Self { release, link, held, identity, leftovers, files: table, directories, shelf })
+        Ok(Self { release, link, held, identity, published, leftovers, files: table, directories, shelf })
     }
 }
 

@@ -15,6 +15,7 @@ mod http2;
 mod idle;
 mod lesson;
 mod live;
+mod pod_page;
 mod preconditions;
 mod presentation;
 mod protocol;

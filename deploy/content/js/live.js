@@ -1,0 +1,333 @@
+// The live page: web-server sends snapshots of the Pod (docs/contract.md, `pod-page/1`), and this draws them. A snapshot says
+// how things are; what has happened is worked out here, from two of them. No library and no build: what is here is what runs.
+
+const $ = (id) => document.getElementById(id);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const CONTAINERS = ["file-puller", "web-server", "log-agent"];
+// Without a beat for this long, web-server hangs: it sends one every second.
+const SILENCE = 1900;
+
+let last = null; // the snapshot that is shown
+let skew = 0; // the server's clock less ours, in milliseconds
+let heard = 0; // when the stream said something, by our clock
+let lost = null; // since when it does not
+let source = null;
+let serverRestarts = 0;
+const rates = []; // [time, requests a second] of the last minute
+
+// ---- words ----
+
+const put = (key, text) => {
+  for (const element of document.querySelectorAll(`[data-v="${key}"]`)) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+};
+const state = (name, value) => {
+  for (const element of document.querySelectorAll(`[data-part="${name}"], [data-container="${name}"]`)) element.dataset.state = value;
+};
+const known = (value) => (value === null || value === undefined || value === "" ? "not known" : String(value));
+const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
+const now = () => Date.now() + skew;
+
+function span(milliseconds) {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+}
+
+function bytes(number) {
+  if (number < 1024) return `${number} B`;
+  return number < 1048576 ? `${(number / 1024).toFixed(1)} KiB` : `${(number / 1048576).toFixed(1)} MiB`;
+}
+
+function host(url) {
+  try { return new URL(url).host || url; } catch { return url; }
+}
+
+function chips(key, pairs) {
+  const names = Object.keys(pairs);
+  for (const element of document.querySelectorAll(`[data-v="${key}"]`)) {
+    element.replaceChildren(...names.map((name) => {
+      const chip = document.createElement("span");
+      chip.className = "chip";
+      chip.textContent = `${name}=${pairs[name]}`;
+      return chip;
+    }));
+    if (!names.length) element.textContent = "none known";
+  }
+}
+
+// ---- what happened ----
+
+let sentences = [];
+let speaking = 0;
+
+// To everybody's eyes at once; to the ears of a screen reader's user in one go, and not more often than every three seconds.
+function tell(sentence) {
+  const item = document.createElement("li");
+  const time = document.createElement("time");
+  time.textContent = clock(Date.now());
+  const words = document.createElement("span");
+  words.textContent = sentence;
+  item.append(time, words);
+  $("news").querySelector(".none")?.remove();
+  $("news").prepend(item);
+  while ($("news").children.length > 8) $("news").lastChild.remove();
+  sentences.push(sentence);
+  speaking ||= setTimeout(() => {
+    $("say").textContent = sentences.slice(-3).join(" ");
+    sentences = [];
+    speaking = setTimeout(() => { speaking = 0; }, 3000);
+  }, 250);
+}
+
+// Sends something along the drawing: at once where nothing may move, that is, not at all.
+function send(kind, points, { number = 1, delay = 0 } = {}) {
+  if (calm.matches || document.hidden) return;
+  for (let at = 0; at < Math.min(number, 5); at += 1) {
+    const square = kind === "release";
+    const packet = document.createElementNS("http://www.w3.org/2000/svg", square ? "rect" : "circle");
+    const shape = square ? { x: -8, y: -8, width: 16, height: 16, rx: 3 } : { r: 5 };
+    for (const [name, value] of Object.entries(shape)) packet.setAttribute(name, value);
+    packet.setAttribute("class", `packet ${kind}`);
+    $("packets").append(packet);
+    const steps = points.map(([x, y]) => ({ transform: `translate(${x}px, ${y}px)` }));
+    const run = packet.animate(steps, { duration: 420 * (points.length - 1), delay: delay + at * 140, easing: "ease-in-out", fill: "both" });
+    run.onfinish = run.oncancel = () => packet.remove();
+  }
+}
+
+function flash(part) {
+  for (const element of document.querySelectorAll(`#drawing [data-part="${part}"]`)) {
+    element.classList.add("flash");
+    element.addEventListener("animationend", () => element.classList.remove("flash"), { once: true });
+  }
+}
+
+const answers = (snapshot) => Object.values(snapshot.requests.classes).reduce((sum, each) => sum + each, 0);
+const shipped = (snapshot) => Math.min(...snapshot.log.sinks.map((sink) => sink.shipped ?? 0));
+
+function changed(changes) {
+  const parts = [["changed", changes.changed], ["added", changes.added], ["removed", changes.removed]];
+  const named = parts.flatMap(([, paths]) => paths).length;
+  const words = parts.filter(([, paths]) => paths.length).map(([what, paths]) => `${paths.join(", ")} ${what}`);
+  if (changes.count > named) words.push(`and ${changes.count - named} more`);
+  return words.join("; ") || "nothing";
+}
+
+function compare(before, after) {
+  CONTAINERS.forEach((name, at) => {
+    const [was, is] = [before.containers[at], after.containers[at]];
+    const restarted = was.started && is.started && was.started !== is.started;
+    if (restarted && name === "web-server") serverRestarts += 1;
+    if (was.state !== "down" && is.state === "down") tell(`${name} is down.`);
+    else if (was.state === "down" && is.state === "up") tell(restarted ? `${name} is up again, as a new process.` : `${name} is up again.`);
+    else if (restarted) tell(`${name} was started again.`);
+    else if (!was.draining && is.draining) tell(`${name} is stopping.`);
+    else if (was.ready && !is.ready) tell(`${name} is not ready.`);
+    else if (was.ready === false && is.ready) tell(`${name} is ready.`);
+  });
+  if (after.release && after.release.id !== before.release?.id) {
+    const { id, changes } = after.release;
+    tell(`Release ${id} has arrived${changes ? `: ${changed(changes)}` : ""}.`);
+    send("release", [[92, 58], [92, 140], [92, 234], [92, 342]]);
+    flash("content");
+  }
+  const [failed, fails] = [before, after].map((snapshot) => snapshot.sync?.result === "failed");
+  if (fails && !failed) tell("file-puller cannot sync: the last good release stays.");
+  if (failed && !fails && after.sync) tell("file-puller syncs again.");
+  const [refused, refuses] = [before, after].map((snapshot) => snapshot.log.sinks.some((sink) => sink.failing));
+  if (refuses && !refused) tell("The log sink does not confirm: lines wait in their file.");
+  if (refused && !refuses) tell("The log sink confirms again.");
+  const [asked, wrote] = [answers(after) - answers(before), after.log.written - before.log.written];
+  if (asked > 0) send("request", [[320, 371], [286, 371]], { number: asked });
+  if (wrote > 0) send("logline", [[92, 400], [92, 440]], { number: wrote, delay: 300 });
+  const arrived = shipped(after) - shipped(before);
+  if (arrived > 0 && arrived < Infinity) send("logline", [[92, 506], [92, 544], [92, 602], [92, 667]], { number: arrived, delay: 500 });
+}
+
+// ---- how things are ----
+
+const WORDS = { up: "ready", unready: "not ready", draining: "stopping", down: "down" };
+
+function container({ name, state: life, reason, version, ready, draining, restarts }) {
+  const how = life === "down" ? "down" : draining ? "draining" : ready ? "up" : "unready";
+  state(name, how === "draining" ? "unready" : how);
+  put(`${name}.state`, WORDS[how]);
+  put(`${name}.reason`, reason ?? "");
+  put(`${name}.version`, known(version));
+  put(`${name}.restarts`, String(restarts + (name === "web-server" ? serverRestarts : 0)));
+}
+
+function show(snapshot) {
+  if (last) compare(last, snapshot);
+  last = snapshot;
+  const { pod, release, sync, requests, log } = snapshot;
+  snapshot.containers.forEach(container);
+
+  put("podname", pod.name ?? "");
+  for (const key of ["namespace", "node", "uid"]) put(`pod.${key}`, known(pod[key]));
+  chips("pod.labels", pod.labels);
+  chips("pod.annotations", pod.annotations);
+
+  put("release.id", release ? release.id : "none yet");
+  put("current", release ? `current → ${cut(release.id, 18)}` : "no release yet");
+  put("release.files", release ? String(release.files) : "–");
+  put("release.fetched", release ? (release.fetched_files === null ? "not known" : count(release.fetched_files, "file")) : "–");
+  put("release.changes", release?.changes ? changed(release.changes) : "no release has arrived since this page is watched");
+  put("wrote", release ? `wrote ${count(release.files, "file")}` : "writes a release");
+
+  const stuck = sync?.result === "failed";
+  state("content-manager", stuck ? "down" : "up");
+  put("source", sync?.source ? cut(stuck ? `no sync: ${host(sync.source)}` : host(sync.source), 30) : "outside the Pod");
+
+  put("persecond", requests.per_second === null ? "–" : requests.per_second.toFixed(1));
+  put("rate", requests.per_second === null ? "–" : `${requests.per_second.toFixed(1)}/s`);
+  const classes = document.createElement("span");
+  classes.className = "classes";
+  for (const [name, number] of Object.entries(requests.classes)) {
+    if (name === "1xx" && !number) continue;
+    const one = document.createElement("span");
+    if (name === "5xx" && number) one.className = "bad";
+    const value = document.createElement("b");
+    value.textContent = number.toLocaleString("en");
+    one.append(`${name} `, value);
+    classes.append(one);
+  }
+  document.querySelector('[data-v="classes"]').replaceChildren(classes);
+
+  const away = snapshot.containers[2].state === "down";
+  const waits = Math.max(0, ...log.sinks.map((sink) => sink.waiting_bytes ?? 0));
+  const losses = log.sinks.reduce((sum, sink) => sum + (sink.lost_bytes ?? 0), 0);
+  const failing = log.sinks.find((sink) => sink.failing);
+  put("written", log.written.toLocaleString("en"));
+  put("access", `access.log: ${count(log.written, "line")}`);
+  put("waiting", log.waiting !== null ? count(log.waiting, "line") : log.sinks.length && !away ? bytes(waits) : "not known");
+  put("confirmed", log.sinks.length ? shipped(snapshot).toLocaleString("en") : "not known");
+  const dropped = log.dropped ? `, ${count(log.dropped, "line")} never written` : "";
+  put("lost", log.sinks.length ? `${losses ? bytes(losses) : "nothing"}${dropped}` : "not known");
+  put("sinks", log.sinks.length ? log.sinks.map((sink) => (sink.failing ? `${sink.name} does not confirm: ${sink.failing}` : sink.name)).join(", ") : "not known");
+  put("onway", log.waiting ? `${count(log.waiting, "line")} on the way` : "follows the file");
+  put("shipped", log.sinks.length ? `${count(shipped(snapshot), "line")} shipped` : "ships every line");
+  put("sink", log.sinks.length ? cut(log.sinks.map((sink) => sink.name).join(", "), 30) : "outside the Pod");
+  state("sink", failing ? "down" : "up");
+
+  const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) || location.hostname.startsWith("127.");
+  document.querySelector(".act").hidden = !(snapshot.actions.includes("sync") && local);
+  tick();
+}
+
+// What changes by itself: ages, the countdown, the last minute, and whether the stream is alive.
+function tick() {
+  if (source && performance.now() - heard > SILENCE) lose();
+  if (!last) return;
+  for (const { name, state: life, started, ready, draining } of last.containers) {
+    const dead = life === "down" || (name === "web-server" && lost !== null);
+    const up = started && !dead ? span(now() - Date.parse(started)) : "–";
+    put(`${name}.up`, up);
+    put(`${name}.short`, dead ? "down" : `${draining ? "stopping" : ready ? "ready" : "not ready"}, up ${up}`);
+  }
+  const { release, sync } = last;
+  put("release.age", release ? `${span(now() - Date.parse(release.published))} ago` : "–");
+  const until = sync?.next ? Date.parse(sync.next) - now() : null;
+  const pulls = last.containers[0].state === "up" && until !== null;
+  put("countdown", pulls ? (until > 0 ? `in ${Math.ceil(until / 1000)} s` : "now") : "–");
+  put("next", pulls ? (until > 0 ? `asks again in ${Math.ceil(until / 1000)} s` : "asks what is new") : "asks nobody");
+  const when = sync?.last ? `${span(now() - Date.parse(sync.last))} ago: ` : "";
+  const how = { published: "a new release", unchanged: "nothing new", failed: `failed, ${sync?.error ?? "no reason given"}` };
+  put("last", sync?.result ? `${when}${how[sync.result] ?? sync.result}` : "none yet");
+  spark();
+}
+
+function spark() {
+  const time = performance.now();
+  if (last.requests.per_second !== null && lost === null && (!rates.length || time - rates.at(-1)[0] >= 950)) rates.push([time, last.requests.per_second]);
+  while (rates.length && time - rates[0][0] > 61000) rates.shift();
+  const most = Math.max(1, ...rates.map(([, rate]) => rate));
+  const points = rates.map(([at, rate]) => `${(240 - (time - at) / 250).toFixed(1)},${(27 - (rate / most) * 25).toFixed(1)}`);
+  document.querySelector("#spark polyline").setAttribute("points", points.join(" "));
+}
+
+// ---- the stream ----
+
+function line(how, words) {
+  if ($("line").dataset.state === how) return;
+  $("line").dataset.state = how;
+  put("line", words);
+}
+
+function alive(event) {
+  heard = performance.now();
+  if (event.type === "beat") skew = Date.parse(event.data) - Date.now();
+  if (lost === null) return;
+  lost = null;
+  $("live").classList.remove("stale");
+  tell("web-server answers again.");
+}
+
+function lose() {
+  if (lost !== null || !last) return;
+  lost = Date.now();
+  $("live").classList.add("stale");
+  state("web-server", "down");
+  put("web-server.state", "down");
+  put("web-server.reason", "It does not answer this page. What you see of the others is what it said last.");
+  line("lost", "web-server does not answer");
+  tell("web-server does not answer.");
+  tick();
+}
+
+function connect() {
+  source?.close();
+  source = new EventSource("pod/events");
+  heard = performance.now();
+  source.addEventListener("beat", (event) => {
+    alive(event);
+    if (last) { line("live", "Live"); container(last.containers[1]); tick(); }
+  });
+  source.addEventListener("snapshot", (event) => {
+    alive(event);
+    line("live", "Live");
+    show(JSON.parse(event.data));
+    $("live").hidden = false;
+  });
+  source.onerror = async () => {
+    lose();
+    // A browser comes back by itself, except from an answer that is no stream.
+    if (source.readyState !== EventSource.CLOSED) return;
+    const missing = !last && (await fetch("pod").then((answer) => answer.status === 404, () => false));
+    if (missing) { $("off").hidden = false; $("line").hidden = true; return; }
+    setTimeout(connect, 1000);
+  };
+}
+
+// Nobody watches a page in the background, so nobody has to be polled for it.
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) return connect();
+  source?.close();
+  source = null;
+});
+
+$("sync").addEventListener("click", async ({ currentTarget: button }) => {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  $("synced").textContent = "";
+  try {
+    const answer = await fetch("pod/sync", { method: "POST" });
+    const text = await answer.text();
+    const outcome = answer.headers.get("content-type")?.startsWith("application/json") ? JSON.parse(text) : { error: text };
+    const words = { published: "A new release.", unchanged: "Nothing is new." };
+    $("synced").textContent = words[outcome.result] ?? `It failed: ${outcome.error ?? outcome.result}`;
+  } catch {
+    $("synced").textContent = "web-server does not answer.";
+  }
+  button.removeAttribute("aria-disabled");
+});
+
+$("line").hidden = false;
+setInterval(tick, 500);
+connect();

@@ -1,0 +1,132 @@
+//! "Sync now": the one thing that the page can ask for.
+//!
+//! SECURITY: it does no harm, and still is not for everybody. It takes the flag; a peer on this machine, or in this Pod; and a
+//! page that came from this server under a name for this machine. So neither another site in the same browser nor a name that
+//! somebody else has pointed at this machine gets anything done.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Response, StatusCode};
+
+use super::Actions;
+use super::neighbour::Neighbour;
+use crate::body::Payload;
+use crate::respond::plain;
+
+/// Where it is asked for.
+pub const PATH: &str = "/pod/sync";
+/// How long a sync may take; the next one that is due will do the rest.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Proof that a request may have its way.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// Why it may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody may.
+    Off,
+    /// It comes from another machine.
+    NotLocal,
+    /// It comes from another site's page, or from no page.
+    OtherOrigin,
+}
+
+impl From<Refusal> for Response<Payload> {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Off => plain(StatusCode::NOT_FOUND, "off: --pod-page-actions turns it on\n"),
+            Refusal::NotLocal => {
+                plain(StatusCode::FORBIDDEN, "only from this machine: open the page on localhost\n")
+            }
+            Refusal::OtherOrigin => plain(
+                StatusCode::FORBIDDEN,
+                "only from the page itself; others ask POST /sync of file-puller\n",
+            ),
+        }
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// Where the answer is no.
+pub fn permit(actions: Actions, request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
+    if actions == Actions::Off {
+        return Err(Refusal::Off);
+    }
+    if !peer.ip().to_canonical().is_loopback() {
+        return Err(Refusal::NotLocal);
+    }
+    let given = || Authority::try_from(request.headers.get(HOST)?.as_bytes()).ok();
+    let host = request.uri.authority().cloned().or_else(given).ok_or(Refusal::OtherOrigin)?;
+    if !is_local(host.host()) {
+        return Err(Refusal::NotLocal);
+    }
+    let origin = request.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    let origin = origin.and_then(|origin| origin.split_once("://"));
+    if origin.is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host.as_str())) {
+        Ok(Permit(()))
+    } else {
+        Err(Refusal::OtherOrigin)
+    }
+}
+
+/// Whether this is a name for the machine that whoever says it is on.
+fn is_local(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Asks file-puller, and passes its answer on.
+pub async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Payload> {
+    match Neighbour::new(puller).post("/sync", PATIENCE).await {
+        Ok(answer) => {
+            let mut response = Response::new(Payload::Held(answer.body));
+            *response.status_mut() = answer.status;
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(silence) => plain(StatusCode::BAD_GATEWAY, format!("file-puller: {silence}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(actions: Actions, peer: &str, host: &str, origin: Option<&str>) -> Result<(), Refusal> {
+        let mut request = http::Request::post(PATH).header(HOST, host);
+        if let Some(origin) = origin {
+            request = request.header(ORIGIN, origin);
+        }
+        let (request, ()) = request.body(()).unwrap().into_parts();
+        permit(actions, &request, peer.parse().unwrap()).map(|_| ())
+    }
+
+    #[test]
+    fn only_this_page_on_this_machine_may_act() {
+        let (here, page) = ("127.0.0.1:1", Some("http://localhost:9876"));
+        assert_eq!(ask(Actions::On, here, "localhost:9876", page), Ok(()));
+        assert_eq!(ask(Actions::On, "[::1]:1", "[::1]:9876", Some("http://[::1]:9876")), Ok(()));
+        assert_eq!(ask(Actions::Off, here, "localhost:9876", page), Err(Refusal::Off));
+        assert_eq!(ask(Actions::On, "10.0.0.9:1", "localhost:9876", page), Err(Refusal::NotLocal));
+        for other in [None, Some("null"), Some("http://localhost:9877"), Some("http://evil.example")] {
+            assert_eq!(
+                ask(Actions::On, here, "localhost:9876", other),
+                Err(Refusal::OtherOrigin),
+                "{other:?}"
+            );
+        }
+        // A name of somebody else's that leads to this machine.
+        let (host, origin) = ("evil.example:9876", Some("http://evil.example:9876"));
+        assert_eq!(ask(Actions::On, here, host, origin), Err(Refusal::NotLocal));
+    }
+}

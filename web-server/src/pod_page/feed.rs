@@ -1,0 +1,45 @@
+//! One viewer's stream of snapshots: Server-Sent Events, as the HTML standard defines them (section 9.2).
+//!
+//! A beat tells the server's time, at the beginning and whenever there is nothing else to tell. A browser hides a stream's
+//! comments from the page, so it is an event: a page that hears neither knows that web-server hangs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::audience::{Viewer, now};
+use crate::body::Feed;
+
+/// The longest silence.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a browser waits before it comes back, in milliseconds.
+const RETRY: u32 = 1000;
+
+/// All that a viewer is told, until it leaves or the server drains.
+pub fn of(viewer: Viewer) -> Feed {
+    let opening = Bytes::from(format!("retry: {RETRY}\n{}", beat()));
+    Feed::new(stream::unfold((viewer, Some(opening)), |(mut viewer, opening)| async move {
+        let piece = match opening {
+            Some(opening) => opening,
+            None => next(&mut viewer).await?,
+        };
+        Some((piece, (viewer, None)))
+    }))
+}
+
+/// A stream that is over.
+pub fn nothing() -> Feed {
+    Feed::new(stream::empty())
+}
+
+async fn next(viewer: &mut Viewer) -> Option<Bytes> {
+    match tokio::time::timeout(BEAT, viewer.news()).await {
+        Ok(told) => told.map(|told| told.event.clone()),
+        Err(_quiet) => Some(beat().into()),
+    }
+}
+
+fn beat() -> String {
+    format!("event: beat\ndata: {}\n\n", now())
+}

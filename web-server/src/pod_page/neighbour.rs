@@ -1,0 +1,144 @@
+//! A container next door, asked over the Pod's localhost.
+//!
+//! It may be gone, hang, or answer without end: every question has a deadline, and every answer a greatest size. The
+//! connection is kept between questions, so that looking often costs little.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+/// The longest answer that is read. log-agent names every file that it follows.
+const ANSWER_MAX: usize = 1024 * 1024;
+
+/// A neighbour's admin port.
+#[derive(Debug)]
+pub struct Neighbour {
+    addr: SocketAddr,
+    kept: Option<Conversation>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// As it was.
+    pub status: StatusCode,
+    /// All of it.
+    pub body: Bytes,
+}
+
+/// Why nothing did.
+#[derive(Debug)]
+pub enum Silence {
+    /// Nobody listens there, or whoever did has gone.
+    Gone(Box<dyn std::error::Error + Send + Sync>),
+    /// Somebody listens, and says nothing for this long.
+    Hangs(Duration),
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(error) => match error.downcast_ref::<std::io::Error>() {
+                // Without the system's number for it.
+                Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    write!(out, "nobody listens on its port")
+                }
+                _ => write!(out, "{error}"),
+            },
+            Self::Hangs(patience) => {
+                write!(out, "no answer within {}", humantime::format_duration(*patience))
+            }
+        }
+    }
+}
+
+impl Neighbour {
+    /// Not asked anything yet.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, kept: None }
+    }
+
+    /// Where its admin port is.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Asks with GET.
+    ///
+    /// # Errors
+    /// Where no whole answer comes within `patience`.
+    pub async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+        let asked = async {
+            // A connection that was kept may have been closed since, which says nothing about the neighbour.
+            if let Some(mut kept) = self.kept.take()
+                && let Ok(answer) = kept.ask(Method::GET, path).await
+            {
+                return Ok((answer, kept));
+            }
+            let mut opened = Conversation::open(self.addr).await?;
+            Ok((opened.ask(Method::GET, path).await?, opened))
+        };
+        let (answer, conversation) = timeout(patience, asked)
+            .await
+            .map_err(|_elapsed| Silence::Hangs(patience))?
+            .map_err(Silence::Gone)?;
+        self.kept = Some(conversation);
+        Ok(answer)
+    }
+
+    /// Asks for something to be done, once: on a connection of its own, and not again where it fails.
+    ///
+    /// # Errors
+    /// Where no whole answer comes within `patience`; it may have been done all the same.
+    pub async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+        let asked = async { Conversation::open(self.addr).await?.ask(Method::POST, path).await };
+        timeout(patience, asked).await.map_err(|_elapsed| Silence::Hangs(patience))?.map_err(Silence::Gone)
+    }
+
+    /// Ends the conversation until there is another question.
+    pub fn hang_up(&mut self) {
+        self.kept = None;
+    }
+}
+
+/// A connection to a neighbour.
+#[derive(Debug)]
+struct Conversation {
+    host: HeaderValue,
+    sender: SendRequest<Empty<Bytes>>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+impl Conversation {
+    async fn open(addr: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // How the connection ends is what the next question will find out.
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        Ok(Self { host: HeaderValue::try_from(addr.to_string())?, sender, _driver: driver })
+    }
+
+    async fn ask(&mut self, method: Method, path: &'static str) -> Outcome<Answer> {
+        self.sender.ready().await?;
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = http::Uri::from_static(path);
+        request.headers_mut().insert(HOST, self.host.clone());
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await?.to_bytes();
+        Ok(Answer { status, body })
+    }
+}

@@ -1,0 +1,329 @@
+//! All three containers, looked at again and again while somebody watches.
+//!
+//! The neighbours are asked at the same time; what this server knows of itself it reads from memory. A neighbour that does
+//! not answer is down, and what it said last stays, so that a viewer sees what is known and how old it is.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lifecycle::admin::Report as _;
+use lifecycle::downward;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lag::{Counts, Lag};
+use super::neighbour::Neighbour;
+use super::snapshot::{
+    Changes, Container, FORMAT, Log, Pod, Release, Requests, Said, Sink, Snapshot, State, Sync,
+};
+use super::status::{Agent, Puller, Status};
+use super::{Actions, Flags};
+use crate::CONTAINER;
+use crate::digest::Digest;
+use crate::generation::Generation;
+use crate::site::Site;
+use crate::status::Status as ServerStatus;
+
+/// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
+/// is seen to.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What requests per second are counted over.
+const WINDOW: Duration = Duration::from_secs(2);
+/// How often labels and annotations are read again; the kubelet takes longer to write them.
+const LABELS_PERIOD: Duration = Duration::from_secs(10);
+/// Releases with more files are not compared file by file.
+const COMPARED_MAX: usize = 20_000;
+
+/// This server, from inside.
+#[derive(Debug)]
+pub struct Own {
+    /// What it says of itself.
+    pub status: Arc<ServerStatus>,
+    /// Its admin port.
+    pub admin: u16,
+    /// Cancelled when it drains.
+    pub shutdown: CancellationToken,
+}
+
+/// What there is to look at, and what was seen so far.
+#[derive(Debug)]
+pub struct Rounds {
+    own: Own,
+    started: SystemTime,
+    actions: Actions,
+    downward: Downward,
+    puller: Watched<Puller>,
+    agent: Watched<Agent>,
+    lag: Lag,
+    site: Option<Arc<Site>>,
+    /// What the release that is served now has other than the one before.
+    changes: Option<Changes>,
+    answered: VecDeque<(Instant, u64)>,
+}
+
+impl Rounds {
+    /// Has seen nothing yet.
+    pub fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            own,
+            started: SystemTime::now(),
+            actions: flags.actions,
+            puller: Watched::new(Neighbour::new(flags.puller)),
+            agent: Watched::new(Neighbour::new(flags.agent)),
+            downward: Downward::new(flags, variable),
+            lag: Lag::default(),
+            site: None,
+            changes: None,
+            answered: VecDeque::new(),
+        }
+    }
+
+    /// Looks once.
+    pub async fn look(&mut self) -> Snapshot {
+        let written = self.own.status.metrics.access_log_lines.get();
+        let (puller, agent) = tokio::join!(self.puller.look(), self.agent.look());
+        self.downward.refresh().await;
+        let release = self.release().await;
+        if let (State::Up, Some(status)) = (agent.state, &self.agent.last) {
+            self.lag.look(counts(written, status, &agent));
+        }
+        let requests = self.requests();
+        // Read again: what was written in the meantime is on its way.
+        let written = self.own.status.metrics.access_log_lines.get();
+        let log = Log {
+            written,
+            dropped: self.own.status.metrics.access_log_dropped.get(),
+            waiting: self.lag.lines(written),
+            sinks: self.agent.last.as_ref().map(sinks).unwrap_or_default(),
+        };
+        Snapshot {
+            format: FORMAT,
+            actions: match self.actions {
+                Actions::On => &["sync"],
+                Actions::Off => &[],
+            },
+            pod: self.downward.pod.clone(),
+            containers: [puller, self.own_container(), agent],
+            release,
+            sync: self.puller.last.as_ref().map(sync),
+            requests,
+            log,
+        }
+    }
+
+    /// Nobody watches: what is only worth something from one round to the next is let go.
+    pub fn rest(&mut self) {
+        self.puller.neighbour.hang_up();
+        self.agent.neighbour.hang_up();
+        self.site = None;
+        self.changes = None;
+        self.answered.clear();
+    }
+
+    fn own_container(&self) -> Container {
+        let draining = self.own.shutdown.is_cancelled();
+        let reason = self.own.status.readiness().err();
+        Container {
+            name: CONTAINER.name,
+            admin: self.own.admin,
+            state: State::Up,
+            last: Some(Said {
+                version: CONTAINER.version.to_owned(),
+                started: humantime::format_rfc3339_millis(self.started).to_string(),
+                ready: reason.is_none() && !draining,
+                draining,
+            }),
+            reason,
+            restarts: 0,
+        }
+    }
+
+    async fn release(&mut self) -> Option<Release> {
+        let site = self.own.status.root.site();
+        if let Some(before) = self.site.replace(Arc::clone(&site))
+            && !Arc::ptr_eq(&before, &site)
+        {
+            let now = Arc::clone(&site);
+            // A comparison that fails is one that is not shown.
+            self.changes = spawn_blocking(move || compare(&before, &now)).await.ok().flatten();
+        }
+        let Site::Release(generation) = &*site else { return None };
+        let publication = self.puller.last.as_ref().and_then(|status| status.publication.as_ref());
+        let publication = publication.filter(|one| one.release == generation.release.as_str());
+        Some(Release {
+            id: generation.release.as_str().to_owned(),
+            published: humantime::format_rfc3339_millis(generation.published).to_string(),
+            files: generation.len(),
+            fetched_files: publication.map(|one| one.fetched_files),
+            changes: self.changes.clone(),
+        })
+    }
+
+    fn requests(&mut self) -> Requests {
+        let now = Instant::now();
+        let classes = self.own.status.metrics.answered_by_class();
+        let total = classes.iter().sum();
+        while self.answered.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+            self.answered.pop_front();
+        }
+        let per_second = self.answered.front().and_then(|(at, before)| rate(total - before, now - *at));
+        self.answered.push_back((now, total));
+        let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        Requests { per_second, classes: names.into_iter().zip(classes).collect() }
+    }
+}
+
+/// To a tenth, which is what people read.
+fn rate(count: u64, over: Duration) -> Option<f64> {
+    let count = f64::from(u32::try_from(count).ok()?);
+    (over >= WINDOW / 2).then(|| (count / over.as_secs_f64() * 10.0).round() / 10.0)
+}
+
+fn counts(written: u64, status: &Agent, agent: &Container) -> Counts {
+    let behind = |sink: &super::status::Sink| sink.failing.is_some() || sink.unconfirmed_bytes != Some(0);
+    Counts {
+        written,
+        shipped: status.sinks.iter().filter_map(|sink| sink.confirmed_records).min().unwrap_or_default(),
+        behind: status.sinks.is_empty() || status.sinks.iter().any(behind),
+        agent_started: agent.last.as_ref().map(|said| said.started.clone()).unwrap_or_default(),
+    }
+}
+
+fn sinks(status: &Agent) -> Vec<Sink> {
+    let sinks = status.sinks.iter().map(|sink| Sink {
+        name: sink.sink.clone(),
+        shipped: sink.confirmed_records,
+        waiting_bytes: sink.unconfirmed_bytes,
+        lost_bytes: sink.lost_bytes,
+        failing: sink.failing.as_ref().map(|failing| failing.reason.clone()),
+    });
+    sinks.collect()
+}
+
+fn sync(status: &Puller) -> Sync {
+    let outcome = status.last_sync.as_ref().map(|last| &last.outcome);
+    Sync {
+        source: status.source.clone(),
+        next: status.next_sync.clone(),
+        last: status.last_sync.as_ref().map(|last| last.ended.clone()),
+        result: outcome.map(|outcome| outcome.result.clone()),
+        error: outcome.and_then(|outcome| outcome.error.clone()),
+        failures: status.failures_in_a_row,
+    }
+}
+
+fn compare(before: &Site, now: &Site) -> Option<Changes> {
+    let (Site::Release(before), Site::Release(now)) = (before, now) else { return None };
+    if before.len().max(now.len()) > COMPARED_MAX {
+        return None;
+    }
+    let table = |generation: &Generation| -> HashMap<String, Digest> {
+        generation.listing().map(|file| (file.path, file.digest)).collect()
+    };
+    let (mut before, mut changes) = (table(before), Changes::default());
+    for (path, digest) in table(now) {
+        match before.remove(&path) {
+            Some(known) if known == digest => {}
+            Some(_) => changes.changed.push(path),
+            None => changes.added.push(path),
+        }
+    }
+    changes.removed = before.into_keys().collect();
+    let kinds = [&mut changes.added, &mut changes.changed, &mut changes.removed];
+    changes.count = kinds.iter().map(|paths| paths.len()).sum();
+    for paths in kinds {
+        paths.sort_unstable();
+        paths.truncate(Changes::NAMED);
+    }
+    Some(changes)
+}
+
+/// A neighbour, and what was seen of it.
+#[derive(Debug)]
+struct Watched<S> {
+    neighbour: Neighbour,
+    last: Option<S>,
+    restarts: u32,
+}
+
+impl<S: Status> Watched<S> {
+    fn new(neighbour: Neighbour) -> Self {
+        Self { neighbour, last: None, restarts: 0 }
+    }
+
+    async fn look(&mut self) -> Container {
+        let answer = self.neighbour.get("/status", PATIENCE).await;
+        let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
+        let reason = match found {
+            Ok(status) => {
+                let known = self.last.as_ref().map(|last| &last.common().started);
+                if known.is_some_and(|started| *started != status.common().started) {
+                    self.restarts += 1;
+                }
+                self.last = Some(status);
+                None
+            }
+            Err(reason) => Some(reason),
+        };
+        let said = self.last.as_ref().map(S::common).map(|common| Said {
+            version: common.version.clone(),
+            started: common.started.clone(),
+            ready: common.ready,
+            draining: common.draining,
+        });
+        Container {
+            name: S::NAME,
+            admin: self.neighbour.addr().port(),
+            state: if reason.is_none() { State::Up } else { State::Down },
+            reason,
+            last: said,
+            restarts: self.restarts,
+        }
+    }
+}
+
+/// What the kubelet says of the Pod.
+#[derive(Debug)]
+struct Downward {
+    pod: Pod,
+    labels: Option<PathBuf>,
+    annotations: Option<PathBuf>,
+    read: Option<Instant>,
+}
+
+impl Downward {
+    fn new(flags: Flags, variable: impl Fn(&str) -> Option<String>) -> Self {
+        // An empty variable is how a manifest says "not here".
+        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let pod = Pod {
+            name: variable(downward::POD_NAME),
+            namespace: variable(downward::POD_NAMESPACE),
+            uid: variable(downward::POD_UID),
+            node: variable(downward::NODE_NAME),
+            ..Pod::default()
+        };
+        Self { pod, labels: flags.labels, annotations: flags.annotations, read: None }
+    }
+
+    async fn refresh(&mut self) {
+        if self.read.is_some_and(|at| at.elapsed() < LABELS_PERIOD) {
+            return;
+        }
+        self.read = Some(Instant::now());
+        let files = [self.labels.clone(), self.annotations.clone()];
+        let read = spawn_blocking(move || files.map(|file| file.map(|file| (downward::pairs(&file), file))));
+        let Ok(read) = read.await else { return };
+        for (found, into) in read.into_iter().zip([&mut self.pod.labels, &mut self.pod.annotations]) {
+            match found {
+                None => {}
+                Some((Ok(pairs), _)) => *into = pairs.into_iter().collect(),
+                Some((Err(error), file)) => {
+                    tracing::debug!(file = %file.display(), %error, "cannot be read: what was known stays");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the neighbours say on `/status` (docs/contract.md, section 5), as far as the Pod page shows it.
+//!
+//! A neighbour may be of another version, or another program that keeps the contract: what it does not say is not shown.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::neighbour::Answer;
+
+/// What every container says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Common {
+    /// Who it is.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// RFC 3339.
+    pub started: String,
+    /// Whether it can do its job.
+    pub ready: bool,
+    /// Whether it was told to stop.
+    pub draining: bool,
+}
+
+/// Has the answer of a container.
+pub trait Status: DeserializeOwned {
+    /// The container that answers like this.
+    const NAME: &'static str;
+
+    /// What it says that every container says.
+    fn common(&self) -> &Common;
+
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// Where somebody else answers on that port.
+    fn read(answer: &Answer) -> Result<Self, String> {
+        let name = Self::NAME;
+        let status = serde_json::from_slice::<Self>(&answer.body)
+            .map_err(|_| format!("what answers on its port is not {name}"))?;
+        let given = &status.common().name;
+        if given == name { Ok(status) } else { Err(format!("{given} answers on the port of {name}")) }
+    }
+}
+
+/// What file-puller says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Puller {
+    #[serde(flatten)]
+    common: Common,
+    /// Where the content comes from, without credentials.
+    pub source: Option<String>,
+    /// What was done for the release that was published last.
+    pub publication: Option<Publication>,
+    /// RFC 3339.
+    pub next_sync: Option<String>,
+    /// Syncs that have failed since the last one that did not.
+    #[serde(default)]
+    pub failures_in_a_row: u32,
+    /// The sync before.
+    pub last_sync: Option<LastSync>,
+}
+
+/// What was done for a release.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Publication {
+    /// Its id.
+    pub release: String,
+    /// The files that had to be fetched for it.
+    pub fetched_files: u64,
+}
+
+/// A sync that ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LastSync {
+    /// RFC 3339.
+    pub ended: String,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// How a sync ended.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Outcome {
+    /// `published`, `unchanged` or `failed`.
+    pub result: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+impl Status for Puller {
+    const NAME: &'static str = "file-puller";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+/// What log-agent says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Agent {
+    #[serde(flatten)]
+    common: Common,
+    /// Where it ships to.
+    #[serde(default)]
+    pub sinks: Vec<Sink>,
+}
+
+/// A sink, as log-agent sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sink {
+    /// Its URL without credentials.
+    pub sink: String,
+    /// Since log-agent started.
+    pub confirmed_records: Option<u64>,
+    /// In files, for this sink.
+    pub unconfirmed_bytes: Option<i64>,
+    /// Since log-agent started.
+    pub lost_bytes: Option<u64>,
+    /// Where it does not confirm.
+    pub failing: Option<Failing>,
+}
+
+/// A sink that does not confirm.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Failing {
+    /// Why.
+    pub reason: String,
+}
+
+impl Status for Agent {
+    const NAME: &'static str = "log-agent";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    fn answer(body: &'static str) -> Answer {
+        Answer { status: StatusCode::OK, body: body.into() }
+    }
+
+    #[test]
+    fn whoever_answers_is_known_by_name() {
+        let other = r#"{"name":"log-agent","version":"1","started":"","ready":true,"draining":false}"#;
+        assert!(Agent::read(&answer(other)).is_ok());
+        let error = Puller::read(&answer(other)).unwrap_err();
+        assert_eq!(error, "log-agent answers on the port of file-puller");
+        assert!(Puller::read(&answer("<html>")).unwrap_err().contains("is not file-puller"));
+    }
+}
