@@ -143,8 +143,14 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--listen", flags.addr(0).to_string())
         .flag("--access-log", volumes.logs.join("access.log"))
         .flag("--admin-addr", flags.addr(1).to_string())
+        // The live page, and its button: whoever is at this machine may press it.
+        .word("--pod-page")
+        .word("--pod-page-actions")
+        .flag("--pod-page-puller", flags.addr(2).to_string())
+        .flag("--pod-page-agent", flags.addr(3).to_string())
         .container("web-server", binaries.path("web-server"), flags.addr(1));
     container.startup = startup(flags);
+    container.env = downward_api();
     container
 }
 
@@ -158,11 +164,14 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
         args = args.flag("--sink", sink);
     }
     let mut container = args.container("log-agent", binaries.path("log-agent"), flags.addr(3));
-    // The downward API: a kubelet tells a container which Pod it is in.
-    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    container.env =
-        vec![("POD_NAME", POD_NAME.to_owned()), ("POD_NAMESPACE", "default".to_owned()), ("NODE_NAME", node)];
+    container.env = downward_api();
     container
+}
+
+/// A kubelet tells a container which Pod it is in.
+fn downward_api() -> Vec<(&'static str, String)> {
+    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    vec![("POD_NAME", POD_NAME.to_owned()), ("POD_NAMESPACE", "default".to_owned()), ("NODE_NAME", node)]
 }
 
 /// A command line in the making.

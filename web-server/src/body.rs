@@ -115,7 +115,7 @@ impl Payload {
             Self::Chain(payloads) if payloads.iter().any(|one| one.origin() == Origin::Volume) => {
                 Origin::Volume
             }
-            Self::Held(_) | Self::Chain(_) => Origin::Memory,
+            Self::Held(_) | Self::Chain(_) | Self::Feed(_) => Origin::Memory,
         }
     }
 

@@ -102,10 +102,11 @@ impl Exchange {
         }
         if self.request.method == Method::HEAD {
             // All that GET would say, length included, and no body.
-            if head.status != StatusCode::NOT_MODIFIED && head.status != StatusCode::NO_CONTENT {
-                if let Some(length) = payload.length() {
-                    head.headers.insert(CONTENT_LENGTH, length.into());
-                }
+            if head.status != StatusCode::NOT_MODIFIED
+                && head.status != StatusCode::NO_CONTENT
+                && let Some(length) = payload.length()
+            {
+                head.headers.insert(CONTENT_LENGTH, length.into());
             }
             payload = Payload::Empty;
         }

@@ -128,10 +128,9 @@ pub async fn run(
         )
     })?;
     let variable = |name: &str| std::env::var(name).ok();
+    let pod_page = pod_page::Flags::of(&config);
     let lesson = Lesson::new(config.service_version, config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
-
-    let pod_page = pod_page::Flags::of(&config);
 
     let mut registry = registry(&CONTAINER);
     let metrics = Arc::new(Metrics::register(&mut registry));

@@ -170,6 +170,7 @@ function show(snapshot) {
   snapshot.containers.forEach(container);
 
   put("podname", pod.name ?? "");
+  put("podshort", cut(pod.name ?? "", 20));
   for (const key of ["namespace", "node", "uid"]) put(`pod.${key}`, known(pod[key]));
   chips("pod.labels", pod.labels);
   chips("pod.annotations", pod.annotations);
