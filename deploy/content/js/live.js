@@ -17,10 +17,15 @@ const rates = []; // [time, requests a second] of the last minute
 
 // ---- words ----
 
+const cells = new Map();
+for (const element of document.querySelectorAll("[data-v]")) {
+  cells.set(element.dataset.v, [...(cells.get(element.dataset.v) ?? []), element]);
+}
+const said = new Map();
 const put = (key, text) => {
-  for (const element of document.querySelectorAll(`[data-v="${key}"]`)) {
-    if (element.textContent !== text) element.textContent = text;
-  }
+  if (said.get(key) === text) return;
+  said.set(key, text);
+  for (const element of cells.get(key)) element.textContent = text;
 };
 const state = (name, value) => {
   for (const element of document.querySelectorAll(`[data-part="${name}"], [data-container="${name}"]`)) element.dataset.state = value;
@@ -50,7 +55,9 @@ function host(url) {
 
 function chips(key, pairs) {
   const names = Object.keys(pairs);
-  for (const element of document.querySelectorAll(`[data-v="${key}"]`)) {
+  if (said.get(key) === JSON.stringify(pairs)) return;
+  said.set(key, JSON.stringify(pairs));
+  for (const element of cells.get(key)) {
     element.replaceChildren(...names.map((name) => {
       const chip = document.createElement("span");
       chip.className = "chip";
@@ -246,11 +253,16 @@ function tick() {
 
 function spark() {
   const time = performance.now();
-  if (last.requests.per_second !== null && lost === null && (!rates.length || time - rates.at(-1)[0] >= 950)) rates.push([time, last.requests.per_second]);
+  if (rates.length && time - rates.at(-1)[0] < 950) return;
+  if (last.requests.per_second !== null && lost === null) rates.push([time, last.requests.per_second]);
   while (rates.length && time - rates[0][0] > 61000) rates.shift();
   const most = Math.max(1, ...rates.map(([, rate]) => rate));
   const points = rates.map(([at, rate]) => `${(240 - (time - at) / 250).toFixed(1)},${(27 - (rate / most) * 25).toFixed(1)}`);
-  document.querySelector("#spark polyline").setAttribute("points", points.join(" "));
+  // A line of nothing but zeros looks the same a second later.
+  const flat = rates.length < 2 || rates.every(([, rate]) => rate === 0);
+  const drawn = flat ? "0,27 240,27" : points.join(" ");
+  if (said.get("spark") !== drawn) document.querySelector("#spark polyline").setAttribute("points", drawn);
+  said.set("spark", drawn);
 }
 
 // ---- the stream ----
