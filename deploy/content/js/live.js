@@ -4,8 +4,8 @@
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CONTAINERS = ["file-puller", "web-server", "log-agent"];
-// Without a beat for this long, web-server hangs: it sends one every second.
-const SILENCE = 1900;
+// Without a word for this long, web-server hangs: it sends a beat after 750 ms without news.
+const SILENCE = 1600;
 
 let last = null; // the snapshot that is shown
 let skew = 0; // the server's clock less ours, in milliseconds
@@ -229,9 +229,8 @@ function show(snapshot) {
   tick();
 }
 
-// What changes by itself: ages, the countdown, the last minute, and whether the stream is alive.
+// What changes by itself: ages, the countdown, the last minute.
 function tick() {
-  if (source && performance.now() - heard > SILENCE) lose();
   if (!last) return;
   for (const { name, state: life, started, ready, draining } of last.containers) {
     const dead = life === "down" || (name === "web-server" && lost !== null);
@@ -300,7 +299,7 @@ function connect() {
   heard = performance.now();
   source.addEventListener("beat", (event) => {
     alive(event);
-    if (last) { line("live", "Live"); container(last.containers[1]); tick(); }
+    if (last) { line("live", "Live"); container(last.containers[1]); }
   });
   source.addEventListener("snapshot", (event) => {
     alive(event);
@@ -343,4 +342,5 @@ $("sync").addEventListener("click", async ({ currentTarget: button }) => {
 
 $("line").hidden = false;
 setInterval(tick, 500);
+setInterval(() => { if (source && performance.now() - heard > SILENCE) lose(); }, 200);
 connect();

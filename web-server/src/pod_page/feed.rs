@@ -12,7 +12,7 @@ use super::audience::{Viewer, now};
 use crate::body::Feed;
 
 /// The longest silence.
-const BEAT: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_millis(750);
 /// How long a browser waits before it comes back, in milliseconds.
 const RETRY: u32 = 1000;
 
