@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +15,7 @@ use crate::engine::command::end;
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long after its Pod's end a stream may still bring lines.
 const LAST_LINES: Duration = Duration::from_secs(120);
-/// Attempts without a line after which there is nothing to come: the Pod is gone.
+/// Attempts without a line after which there is nothing to come, whatever became of the Pod.
 const IN_VAIN: u32 = 50;
 
 /// A line, and when the container wrote it.
@@ -34,6 +35,8 @@ pub(super) struct LogStream {
 struct Shared {
     lines: Mutex<Vec<Line>>,
     state: Mutex<State>,
+    /// The Pod is no more, so what an attempt does not bring will never come.
+    pod_is_gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,8 +62,9 @@ impl LogStream {
         self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until nothing more can come, after the Pod has gone.
+    /// To be told when the Pod has gone: waits until nothing more can come.
     pub(super) fn until_its_end(&self) -> io::Result<()> {
+        self.shared.pod_is_gone.store(true, Ordering::Relaxed);
         let begun = Instant::now();
         while !matches!(*self.shared.state(), State::Over) {
             if begun.elapsed() > LAST_LINES {
@@ -91,6 +95,7 @@ impl Shared {
     fn collect(&self, place: &[String]) {
         let mut in_vain = 0;
         while in_vain < IN_VAIN {
+            let gone = self.pod_is_gone.load(Ordering::Relaxed);
             let before = self.lines.lock().unwrap_or_else(PoisonError::into_inner).last().map(|line| line.at);
             // Where a life was cut off, what it said at the very end is in the log of the previous container.
             self.read(place, &["--previous"], before);
@@ -99,6 +104,9 @@ impl Shared {
             }
             let now = self.lines.lock().unwrap_or_else(PoisonError::into_inner).last().map(|line| line.at);
             in_vain = if now > before { 0 } else { in_vain + 1 };
+            if gone && in_vain > 0 {
+                break;
+            }
             std::thread::sleep(AGAIN);
         }
         *self.state() = State::Over;
