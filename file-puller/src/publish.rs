@@ -5,63 +5,29 @@
 //! link is renamed over `current`, which is the one instant at which anything changes for a reader. (4) The directories whose
 //! entries changed reach the disk, so that a power cut takes none of it back.
 
-use std::io;
-use std::os::fd::BorrowedFd;
-
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::fault;
-use crate::manifest::Manifest;
 use crate::release::ReleaseId;
 use crate::stage::Staging;
-use crate::volume::{
-    CURRENT, DIRECTORY, Doing as _, RELEASES, Volume, VolumeError, link_text, manifest_name,
-};
+use crate::volume::{CURRENT, Doing as _, RELEASES, Volume, VolumeError, link_text, manifest_name};
 
-/// New files that are synced one by one: each waits for the disk, so beyond this one wait for all is shorter.
-const FEW_FILES: usize = 16;
-/// Directories that are: most of them are on the disk with the first, and cost no more than being asked.
-const FEW_DIRECTORIES: usize = 1000;
-
-/// Publishes a staged release, of whose files these are new on the volume.
+/// Publishes a staged release.
 ///
 /// # Errors
 /// Where the volume refuses; `current` then names what it named before.
-pub fn publish(staging: &Staging, manifest: &Manifest, new: &[usize]) -> Result<(), VolumeError> {
+pub fn publish(staging: &Staging) -> Result<(), VolumeError> {
     let (volume, id) = (staging.volume(), staging.id());
-    settle(staging, manifest, new).doing(|| format!("sync release {id} to the disk of {volume}"))?;
+    // One call for the whole tree. Its directories are all new, also where its files are links, and to sync a hundred one by one
+    // takes much longer (measured: docs/benchmarks.md). The price is that a neighbour's unwritten data on the same file system
+    // is waited for too; that wait is this thread's alone. A write-back error is reported since Linux 5.8.
+    rustix::fs::syncfs(volume.root()).doing(|| format!("sync release {id} to the disk of {volume}"))?;
     fault::point();
     place(volume, id)?;
     fault::point();
     rustix::fs::fsync(volume.releases()).doing(|| format!("sync {volume}/{RELEASES}"))?;
     point_at(volume, id)
-}
-
-/// Waits until all of the release is on the disk.
-fn settle(staging: &Staging, manifest: &Manifest, new: &[usize]) -> io::Result<()> {
-    let volume = staging.volume();
-    let directories = manifest.directories();
-    if new.len() > FEW_FILES || directories.len() > FEW_DIRECTORIES {
-        // One call for the whole tree. The price is that a neighbour's unwritten data on the same file system is waited for,
-        // too. A write-back error is reported since Linux 5.8.
-        return Ok(rustix::fs::syncfs(volume.root())?);
-    }
-    // Files that are links to those of earlier releases were synced with them. What is new besides is their names.
-    let tree = staging.tree();
-    for index in new {
-        sync(tree, manifest.files[*index].path.as_str(), OFlags::NOFOLLOW)?;
-    }
-    sync(volume.staging(), &manifest_name(staging.id()), OFlags::NOFOLLOW)?;
-    for directory in directories {
-        sync(tree, directory, DIRECTORY)?;
-    }
-    Ok(rustix::fs::fsync(tree)?)
-}
-
-fn sync(beneath: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<()> {
-    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::fsync(rustix::fs::openat(beneath, path, flags, Mode::empty())?)?)
 }
 
 /// Points `current` at a release that is in its place.

@@ -142,7 +142,7 @@ impl Syncer {
             let volume = Arc::clone(&self.volume);
             self.metrics.space(publication.bytes, on_disk(move || volume.free()).await?);
             self.retained.published(&id, current, Instant::now());
-            self.spare.is_due();
+            self.spare.make_another();
         }
         self.published = Some(id.clone());
         self.known = opened.validator.map(|validator| (id, validator));

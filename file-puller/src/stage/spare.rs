@@ -92,24 +92,22 @@ fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result
         rustix::fs::linkat(&original, path, &copy, path, AtFlags::empty())?;
         fault::point();
     }
-    // So that publishing finds most of it on the disk.
-    Ok(rustix::fs::syncfs(volume.root())?)
+    // So that publishing finds most of it on the disk; what it does not find there it waits for.
+    Ok(rustix::fs::fsync(&copy)?)
 }
 
 /// Removes a file, and the directories that are empty without it.
 fn take_out(volume: &Volume, tree: &OwnedFd, path: &ReleasePath) -> Result<(), VolumeError> {
     let tree = tree.as_fd();
-    rustix::fs::unlinkat(tree, path.as_str(), AtFlags::empty())
-        .doing(|| format!("take {path} out of a copy in {volume}/{STAGING}"))?;
+    let doing = |name: &str| format!("take {name} out of a copy in {volume}/{STAGING}");
+    rustix::fs::unlinkat(tree, path.as_str(), AtFlags::empty()).doing(|| doing(path.as_str()))?;
     fault::point();
     let directories: Vec<_> = path.ancestors().collect();
     for directory in directories.into_iter().rev() {
         match rustix::fs::unlinkat(tree, directory, AtFlags::REMOVEDIR) {
             Ok(()) => fault::point(),
             Err(Errno::NOTEMPTY | Errno::EXIST) => break,
-            Err(error) => {
-                return Err(error).doing(|| format!("take {directory} out of a copy in {volume}/{STAGING}"));
-            }
+            Err(error) => return Err(error).doing(|| doing(directory)),
         }
     }
     Ok(())

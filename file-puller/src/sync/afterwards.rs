@@ -30,12 +30,12 @@ impl SpareKeeping {
 
     /// Hands it out: it is used up, whatever becomes of what is made of it.
     pub(super) fn take(&mut self) -> Option<Spare> {
-        self.is_due();
+        self.make_another();
         self.spare.take()
     }
 
-    /// Notes that there is none, or one of another release than the current one.
-    pub(super) fn is_due(&mut self) {
+    /// Notes that there is none of the current release.
+    pub(super) fn make_another(&mut self) {
         self.due = true;
     }
 }

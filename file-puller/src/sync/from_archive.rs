@@ -43,7 +43,7 @@ impl Syncer {
                 let new = on_disk(move || {
                     let staging = incoming.named(release, &files)?;
                     let new = link(&staging, sources, &files, Staging::replace)?;
-                    publish(&staging, &files, &new)?;
+                    publish(&staging)?;
                     Ok::<_, VolumeError>(new)
                 });
                 let new = new.await?;

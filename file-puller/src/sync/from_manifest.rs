@@ -70,11 +70,17 @@ impl Syncer {
         let (volume, release, files) = (Arc::clone(&self.volume), id.clone(), Arc::clone(manifest));
         let spare = self.spare.take();
         let (staging, to_fetch) = on_disk(move || {
-            let staging = match (spare, &sources.departure) {
-                (Some(spare), Some(departure)) if spare.of().id == departure.from => {
-                    spare.begin(volume, release, &files, departure)?
-                }
-                _ => Staging::begin(volume, release, &files)?,
+            let from_spare = match (spare, &sources.departure) {
+                (Some(spare), Some(departure)) if spare.of().id == departure.from => spare
+                    .begin(Arc::clone(&volume), release.clone(), &files, departure)
+                    // Somebody's broom, most likely. It goes without, only slower.
+                    .inspect_err(|error| tracing::warn!(%error, "beginning with nothing"))
+                    .ok(),
+                _ => None,
+            };
+            let staging = match from_spare {
+                Some(staging) => staging,
+                None => Staging::begin(volume, release, &files)?,
             };
             let to_fetch = link(&staging, sources, &files, Staging::reuse)?;
             Ok::<_, VolumeError>((Arc::new(staging), to_fetch))
@@ -89,8 +95,7 @@ impl Syncer {
         self.fetch_all(&staging, manifest, &to_fetch, freshness).await?;
         self.metrics.phase(Phase::Fetch, began);
         let began = Instant::now();
-        let files = Arc::clone(manifest);
-        on_disk(move || publish(&staging, &files, &to_fetch)).await?;
+        on_disk(move || publish(&staging)).await?;
         self.metrics.phase(Phase::Publish, began);
         Ok(Outcome::Published(publication))
     }

@@ -157,6 +157,15 @@ fn a_damaged_copy_is_noticed() {
     manager.put("index.html", "new");
     let outcome = publishes(&process, &volume, &manager);
     assert_eq!(outcome["fetched_files"], 3);
+    has_spare(&manager, &volume);
+    // What is to go is gone already; or all of it is.
+    fs::remove_file(volume.join(".staging/spare/index.html")).expect("it was there");
+    manager.put("index.html", "newer");
+    publishes(&process, &volume, &manager);
+    has_spare(&manager, &volume);
+    fs::remove_dir_all(volume.join(".staging/spare")).expect("it was there");
+    manager.put("index.html", "newest");
+    publishes(&process, &volume, &manager);
 }
 
 #[test]
