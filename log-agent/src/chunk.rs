@@ -16,6 +16,15 @@ const MAX_LINES: usize = 4096;
 /// Nor are more bytes read at once where most lines are left out: probes are answered in between.
 const MAX_COVERED: u64 = 8 * 1024 * 1024;
 
+/// What lines are gathered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Each becomes a record: it is read, and has lost its line break.
+    Records,
+    /// They are copied as they are, line breaks included. Nobody looks into them.
+    Copies,
+}
+
 /// Where lines come from, as their records say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -25,7 +34,7 @@ pub struct Origin {
     pub path: Arc<str>,
 }
 
-/// One line, not yet a record.
+/// One line, not yet a record; in a chunk of copies perhaps a run of them.
 #[derive(Debug)]
 pub struct Line {
     /// Where it lies in its file, without its line break; the beginning, with the file's id, is the record's id.
@@ -55,20 +64,24 @@ pub struct Chunk {
     parts: Vec<Part>,
     /// Bytes of the files that its segments cover, lines that were left out included.
     covered: u64,
+    records: u64,
     observed: SystemTime,
     limit: usize,
+    purpose: Purpose,
 }
 
 impl Chunk {
     /// An empty one that is full at about `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, purpose: Purpose) -> Self {
         Self {
             text: Vec::new(),
             lines: Vec::new(),
             parts: Vec::new(),
             covered: 0,
+            records: 0,
             observed: SystemTime::now(),
             limit,
+            purpose,
         }
     }
 
@@ -78,6 +91,12 @@ impl Chunk {
         self.lines.clear();
         self.parts.clear();
         self.covered = 0;
+        self.records = 0;
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Whether there is nothing to deliver and nothing to confirm.
@@ -92,12 +111,27 @@ impl Chunk {
 
     /// Adds a line; [`Chunk::close`] says which segment it belongs to.
     pub fn push(&mut self, place: Range<u64>, text: &[u8], cut: u64, parsed: Parsed) {
+        let start = self.text.len();
+        self.text.extend_from_slice(text);
+        if self.purpose == Purpose::Copies {
+            self.text.push(b'\n');
+        }
+        self.note(Line { place, cut, parsed, text: start..self.text.len() }, 1);
+    }
+
+    /// Adds a run of this many lines as they are, to a chunk of copies.
+    pub fn push_run(&mut self, place: Range<u64>, lines: &[u8], count: usize) {
+        let start = self.text.len();
+        self.text.extend_from_slice(lines);
+        self.note(Line { place, cut: 0, parsed: Parsed::Text, text: start..self.text.len() }, count);
+    }
+
+    fn note(&mut self, line: Line, records: usize) {
         if self.lines.is_empty() {
             self.observed = SystemTime::now();
         }
-        let start = self.text.len();
-        self.text.extend_from_slice(text);
-        self.lines.push(Line { place, cut, parsed, text: start..self.text.len() });
+        self.lines.push(line);
+        self.records += records as u64;
     }
 
     /// Ends a segment: the lines since the last one belong to it. There may be none, where they were left out on purpose.
@@ -137,14 +171,30 @@ impl Chunk {
         Some((&part.origin, line.place.clone()))
     }
 
-    /// How many lines.
+    /// How many lines, or runs of them.
     pub fn len(&self) -> usize {
         self.lines.len()
     }
 
+    /// How many lines of the files.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Lends the text of all lines, so that copies are written from where they were read into.
+    #[must_use]
+    pub fn lend_text(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.text)
+    }
+
+    /// Takes back what was lent, or other memory in its place: the chunk is done with, and only its ranges still count.
+    pub fn return_text(&mut self, text: Vec<u8>) {
+        self.text = text;
+    }
+
     /// Their bytes.
     pub fn bytes(&self) -> usize {
-        self.text.len()
+        self.lines.last().map_or(0, |last| last.text.end)
     }
 
     /// When the first of its lines was read.
@@ -189,7 +239,7 @@ mod tests {
 
     #[test]
     fn neighbouring_segments_become_one() {
-        let (mut chunk, origin) = (Chunk::new(100), origin());
+        let (mut chunk, origin) = (Chunk::new(100, Purpose::Records), origin());
         chunk.push(0..1, b"a", 0, Parsed::Text);
         chunk.close(&origin, segment(0, 2));
         chunk.push(2..3, b"b", 0, Parsed::Text);
@@ -203,9 +253,19 @@ mod tests {
     }
 
     #[test]
+    fn copies_keep_their_line_breaks_and_are_counted() {
+        let mut chunk = Chunk::new(100, Purpose::Copies);
+        chunk.push_run(0..4, b"a\r\n\n", 2);
+        chunk.push(4..5, b"b", 0, Parsed::Text);
+        assert_eq!((chunk.records(), chunk.len(), chunk.bytes()), (3, 2, 6));
+        assert_eq!(chunk.lend_text(), b"a\r\n\nb\n");
+        assert_eq!(chunk.bytes(), 6, "whoever has the text");
+    }
+
+    #[test]
     fn the_key_is_that_of_the_ranges() {
         let key = |end| {
-            let mut chunk = Chunk::new(100);
+            let mut chunk = Chunk::new(100, Purpose::Records);
             chunk.push(0..1, b"a", 0, Parsed::Text);
             chunk.close(&origin(), segment(0, end));
             chunk.key(&(0..1))
@@ -216,10 +276,10 @@ mod tests {
 
     #[test]
     fn full_by_bytes_or_by_lines() {
-        let mut chunk = Chunk::new(10);
+        let mut chunk = Chunk::new(10, Purpose::Records);
         chunk.push(0..1, b"0123456789", 0, Parsed::Text);
         assert!(chunk.is_full());
-        let mut chunk = Chunk::new(10);
+        let mut chunk = Chunk::new(10, Purpose::Records);
         (0..MAX_LINES as u64).for_each(|at| chunk.push(at..at, b"", 0, Parsed::Text));
         assert!(chunk.is_full());
         chunk.clear();

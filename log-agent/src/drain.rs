@@ -1,11 +1,34 @@
-//! The last word: what every sink has, and what it does not have yet, by file.
+//! The end: how long it may take, and the last word about what every sink has, and what it does not have yet, by file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lifecycle::exit::{Exit, Failure, terminate_with};
+use tokio::time::Instant;
 
 use crate::catalog::Catalog;
 use crate::status::Status;
+
+/// What is kept back of a drain's time for its last checkpoint, at most.
+const FOR_THE_CHECKPOINT: Duration = Duration::from_secs(1);
+
+/// The time that a drain has.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// What is not confirmed by then is not waited for.
+    pub deliver_until: Instant,
+    /// Nor is the disk that the last checkpoint goes to by then.
+    pub leave_by: Instant,
+}
+
+impl Drain {
+    /// From now on, and over within this time.
+    pub fn within(time: Duration) -> Self {
+        let now = Instant::now();
+        let kept_back = (time / 5).min(FOR_THE_CHECKPOINT);
+        Self { deliver_until: now + time.saturating_sub(kept_back), leave_by: now + time }
+    }
+}
 
 /// Says how the drain went, in the log and in the termination message.
 ///

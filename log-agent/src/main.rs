@@ -9,6 +9,7 @@ use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
 use log_agent::CONTAINER;
 use log_agent::config::Flags;
+use tokio::runtime::Builder;
 
 /// Tails the logs in a shared volume and forwards them, losing none
 #[derive(Debug, Parser)]
@@ -28,8 +29,7 @@ enum Command {
     Healthcheck(Healthcheck),
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli: Cli = match cli::parse(&CONTAINER) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -37,9 +37,17 @@ async fn main() -> ExitCode {
     let termination_log = cli.lifecycle.termination_log.clone();
     let outcome = match cli.command {
         Some(Command::Healthcheck(healthcheck)) => healthcheck.ask(),
-        None => follow(cli.flags, cli.lifecycle).await,
+        None => live(cli),
     };
     exit::report(&CONTAINER, &termination_log, outcome)
+}
+
+fn live(cli: Cli) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
+    let outcome = runtime.block_on(follow(cli.flags, cli.lifecycle));
+    // A disk that does not answer holds one of its threads. The drain is over, so nobody waits for that.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn follow(flags: Flags, lifecycle: cli::Flags) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::ledger::Reason;
@@ -33,9 +34,25 @@ pub struct ByReason {
     pub reason: &'static str,
 }
 
-/// All of them; clones share their values.
-#[derive(Debug, Clone, Default)]
+/// How long sinks take, from a millisecond on a neighbour's port to a receiver that lets wait until the time is over.
+const ATTEMPT_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
+
+/// Durations of attempts, by sink.
+pub type AttemptTime = Family<BySink, Histogram, fn() -> Histogram>;
+
+/// All of them; clones share their values. What is known of single files is in `status`.
+#[derive(Debug, Clone)]
 pub struct Metrics {
+    /// Bytes of lines that were read for a sink.
+    pub read_bytes: Family<BySink, Counter>,
+    /// Records that were read for a sink.
+    pub read_records: Family<BySink, Counter>,
+    /// Bytes of lines that are with a sink and not confirmed.
+    pub in_flight_bytes: Family<BySink, Gauge<i64>>,
+    /// How long an attempt takes, whatever comes of it.
+    pub attempt_time: AttemptTime,
+    /// Records that were written to the dead-letter file.
+    pub dead_lettered: Family<BySink, Counter>,
     /// Bytes of lines that a sink has confirmed.
     pub confirmed_bytes: Family<BySink, Counter>,
     /// Records that a sink has confirmed.
@@ -62,6 +79,30 @@ pub struct Metrics {
     pub checkpoint_time: Gauge<f64, AtomicU64>,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            read_bytes: Family::default(),
+            read_records: Family::default(),
+            in_flight_bytes: Family::default(),
+            attempt_time: Family::new_with_constructor(|| Histogram::new(ATTEMPT_SECONDS)),
+            dead_lettered: Family::default(),
+            confirmed_bytes: Family::default(),
+            confirmed_records: Family::default(),
+            retries: Family::default(),
+            sink_up: Family::default(),
+            unconfirmed_bytes: Family::default(),
+            lost_bytes: Family::default(),
+            refused_records: Family::default(),
+            bad_lines: Family::default(),
+            open_files: Gauge::default(),
+            checkpoints: Counter::default(),
+            checkpoint_failures: Counter::default(),
+            checkpoint_time: Gauge::default(),
+        }
+    }
+}
+
 impl Metrics {
     /// Records that a sink has confirmed so far.
     pub fn confirmed_records(&self, sink: &str) -> u64 {
@@ -85,6 +126,30 @@ impl Metrics {
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
         let bytes = || Unit::Bytes;
+        registry.register_with_unit(
+            "read",
+            "Bytes of log lines that were read for the sink",
+            bytes(),
+            self.read_bytes.clone(),
+        );
+        registry.register("read_records", "Records that were read for the sink", self.read_records.clone());
+        registry.register_with_unit(
+            "in_flight",
+            "Bytes of log lines that are with the sink and not confirmed",
+            bytes(),
+            self.in_flight_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "delivery_attempt",
+            "How long an attempt to deliver takes, whatever comes of it",
+            Unit::Seconds,
+            self.attempt_time.clone(),
+        );
+        registry.register(
+            "dead_lettered_records",
+            "Records that were written to the dead-letter file",
+            self.dead_lettered.clone(),
+        );
         registry.register_with_unit(
             "confirmed",
             "Bytes of log lines that the sink has confirmed",

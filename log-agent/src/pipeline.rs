@@ -43,8 +43,9 @@ pub struct Pipeline {
 impl Pipeline {
     /// For the sink with this index.
     pub fn new(index: usize, sink: Sink, chunk_size: usize) -> Self {
-        let idle = Some((sink, Chunk::new(chunk_size)));
-        Self { index, turns: Turns::default(), filling: Chunk::new(chunk_size), idle }
+        let chunk = || Chunk::new(chunk_size, sink.purpose());
+        let (filling, empty) = (chunk(), chunk());
+        Self { index, turns: Turns::default(), filling, idle: Some((sink, empty)) }
     }
 
     /// Reads as much as the chunk takes, and sends it off if nothing is under way. There is no waiting for a chunk to fill:
@@ -85,9 +86,9 @@ impl Pipeline {
         if !self.filling.is_empty()
             && let Some((mut sink, empty)) = self.idle.take()
         {
-            let (chunk, pipeline) = (std::mem::replace(&mut self.filling, empty), self.index);
+            let (mut chunk, pipeline) = (std::mem::replace(&mut self.filling, empty), self.index);
             deliveries.spawn(async move {
-                sink.deliver(&chunk).await;
+                sink.deliver(&mut chunk).await;
                 Delivered { pipeline, sink, chunk }
             });
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::checkpoint::{FileEntry, StateDir};
 use crate::metrics::Metrics;
@@ -65,13 +65,18 @@ impl Saver {
         self.writing = Some(tokio::task::spawn_blocking(move || pending.write()));
     }
 
-    /// Writes, and waits until it is on the disk.
-    pub async fn save_now(&mut self, files: Vec<FileEntry>) {
-        if self.writing.is_some() {
+    /// Writes, and waits until it is on the disk, but not for a disk that does not answer in time.
+    pub async fn save_by(&mut self, until: Instant, files: Vec<FileEntry>) {
+        let written = timeout_at(until, async {
+            if self.writing.is_some() {
+                self.wish().await;
+            }
+            self.save(files);
             self.wish().await;
+        });
+        if written.await.is_err() {
+            self.failure = Some("the disk did not answer in time".to_owned());
         }
-        self.save(files);
-        self.wish().await;
     }
 
     /// Whether the last write failed, and why.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use crate::json::{Value, Walk};
+use crate::json;
 use crate::parse::{self, Parsed};
 
 /// In the place of a redacted value.
@@ -59,70 +59,54 @@ impl Shape {
         if !matches!(parsed, Parsed::Object(_)) || *self == Self::default() {
             return Shaped::Ship(parsed, text);
         }
-        if !self.drops.is_empty() && self.leaves_out(&text).unwrap_or(false) {
+        if !self.drops.is_empty() && self.leaves_out(&text) {
             return Shaped::LeaveOut;
         }
         if self.drop_fields.is_empty() && self.redact_fields.is_empty() {
             return Shaped::Ship(parsed, text);
         }
-        let rewritten = self.rewrite(&text).and_then(|text| String::from_utf8(text).ok());
+        let rewritten = String::from_utf8(self.rewrite(&text)).ok();
         match rewritten.map(|text| (parse::fields::object(&text), text)) {
-            Some((Ok(fields), text)) => Shaped::Ship(Parsed::Object(fields), Cow::Owned(text.into_bytes())),
+            Some((Some(fields), text)) => Shaped::Ship(Parsed::Object(fields), Cow::Owned(text.into_bytes())),
             // Cannot be: the line was one object. Should it, what may be secret is not shipped.
             _ => Shaped::LeaveOut,
         }
     }
 
-    fn leaves_out(&self, text: &[u8]) -> Option<bool> {
-        let (mut walk, mut names, mut values) = (Walk::new(text), Vec::new(), Vec::new());
-        walk.value()?;
-        while let Some(name) = walk.name() {
-            let name = name.bytes(&mut names);
-            let mut value = walk.clone();
-            let raw = walk.skip()?;
-            let of_this_name = |one: &&Match| one.field.as_bytes() == name;
-            for one in self.drops.iter().filter(of_this_name) {
-                let is = match value.value()? {
-                    Value::Text(text) => text.bytes(&mut values) == one.value.as_bytes(),
-                    _ => raw == one.value.as_bytes(),
-                };
-                if is {
-                    return Some(true);
-                }
-                value = Walk::new(raw);
-            }
-        }
-        Some(false)
+    fn leaves_out(&self, text: &[u8]) -> bool {
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        json::pairs(text).any(|pair| {
+            let name = pair.name.bytes(&mut names);
+            let value = match pair.text() {
+                Some(text) => text.bytes(&mut values),
+                None => pair.value,
+            };
+            self.drops.iter().any(|one| one.field.as_bytes() == name && one.value.as_bytes() == value)
+        })
     }
 
-    fn rewrite(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let (mut walk, mut names) = (Walk::new(text), Vec::new());
-        walk.value()?;
+    fn rewrite(&self, text: &[u8]) -> Vec<u8> {
+        let mut names = Vec::new();
         let mut out = Vec::with_capacity(text.len());
         out.push(b'{');
-        let mut start = walk.at();
-        while let Some(name) = walk.name() {
-            let before_value = walk.at();
-            walk.skip()?;
-            let name = name.bytes(&mut names);
+        for pair in json::pairs(text) {
+            let name = pair.name.bytes(&mut names);
             let is_in = |fields: &[String]| fields.iter().any(|field| field.as_bytes() == name);
-            if !is_in(&self.drop_fields) {
-                if out.len() > 1 {
-                    out.push(b',');
-                }
-                let pair = text.get(start..walk.at())?.trim_ascii_start();
-                let pair = pair.strip_prefix(b",").unwrap_or(pair);
-                if is_in(&self.redact_fields) {
-                    out.extend_from_slice(pair.get(..pair.len() - (walk.at() - before_value))?);
-                    out.extend_from_slice(REDACTED);
-                } else {
-                    out.extend_from_slice(pair);
-                }
+            if is_in(&self.drop_fields) {
+                continue;
             }
-            start = walk.at();
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            if is_in(&self.redact_fields) {
+                out.extend_from_slice(pair.before_value());
+                out.extend_from_slice(REDACTED);
+            } else {
+                out.extend_from_slice(pair.whole);
+            }
         }
         out.push(b'}');
-        Some(out)
+        out
     }
 }
 
@@ -151,7 +135,7 @@ mod tests {
                 r#"{"a":1,"b":1.50,"c":"s","d":[{"a":2}],"e":{}}"#,
                 r#"{"b":1.50,"c":"REDACTED","d":[{"a":2}]}"#,
             ),
-            (r#" { "b" : 1 , "a" : 2 , "c" : {"x":[1]} } "#, r#"{"b" : 1, "c" :"REDACTED"}"#),
+            (r#" { "b" : 1 , "a" : 2 , "c" : {"x":[1]} } "#, r#"{"b" : 1,"c" : "REDACTED"}"#),
             (r#"{"a":1}"#, "{}"),
             (r#"{"\u0061":1,"b":2}"#, r#"{"b":2}"#),
             ("no object", "no object"),

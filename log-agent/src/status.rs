@@ -1,34 +1,108 @@
-//! What the agent says of itself on its admin port.
+//! What the agent says of itself on its admin port: how its sinks and its files are doing.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lifecycle::admin::Report;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
 use serde_json::{Value, json};
 
+use crate::identity::FileId;
 use crate::metrics::Metrics;
 use crate::sink::Health;
+use crate::source::{Life, Source};
 
 /// A sink that has failed for this long makes the agent unready. Shorter outages are what the files are a buffer for.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One file, as it was when the loop last looked.
+#[derive(Debug)]
+pub struct FileState {
+    path: PathBuf,
+    id: Option<FileId>,
+    size: u64,
+    life: Life,
+    /// In the order of the sinks.
+    progress: Vec<Progress>,
+}
+
+/// How far a sink is in a file.
+#[derive(Debug)]
+struct Progress {
+    confirmed: u64,
+    /// Bytes that wait.
+    lag: u64,
+    /// When the first of them was seen; none where nothing waits but a line without an end.
+    since: Option<Instant>,
+}
+
+impl FileState {
+    /// Of a file that is followed for this many sinks.
+    pub fn of(source: &Source, sinks: usize) -> Self {
+        let progress = |sink| Progress {
+            confirmed: source.confirmed(sink).map_or(0, |confirmed| confirmed.offset.get()),
+            lag: source.unconfirmed(sink),
+            since: source.waiting_since(sink),
+        };
+        Self {
+            path: source.path.clone(),
+            id: source.id(),
+            size: source.size(),
+            life: source.life,
+            progress: (0..sinks).map(progress).collect(),
+        }
+    }
+
+    /// Bytes that wait for a sink.
+    pub fn lag(&self, sink: usize) -> u64 {
+        self.progress.get(sink).map_or(0, |progress| progress.lag)
+    }
+}
 
 /// Shared between the loop, which writes it, and the admin server, which reads it.
 #[derive(Debug, Default)]
 pub struct Status {
     sinks: Vec<(String, Arc<Health>)>,
     metrics: Metrics,
-    files: Mutex<Value>,
+    files: Mutex<Vec<FileState>>,
 }
 
 impl Status {
     /// Of these sinks, and of what is counted for them.
     pub fn new(sinks: Vec<(String, Arc<Health>)>, metrics: Metrics) -> Self {
-        Self { sinks, metrics, files: Mutex::new(json!([])) }
+        Self { sinks, metrics, files: Mutex::default() }
     }
 
     /// Replaces what is known of the files.
-    pub fn set_files(&self, files: Value) {
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    pub fn set_files(&self, files: Vec<FileState>) {
+        *self.files() = files;
+    }
+
+    fn files(&self) -> MutexGuard<'_, Vec<FileState>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, file: &FileState) -> Value {
+        let confirmed: serde_json::Map<_, _> = self
+            .sinks
+            .iter()
+            .zip(&file.progress)
+            .map(|((name, _), progress)| (name.clone(), json!(progress.confirmed)))
+            .collect();
+        json!({
+            "path": file.path,
+            "id": file.id.map(|id| id.to_string()),
+            "size": file.size,
+            "confirmed": confirmed,
+            "named": file.life == Life::Attached,
+        })
     }
 
     /// The sink that has been failing longest.
@@ -63,7 +137,41 @@ impl Report for Status {
                 status
             })
             .collect();
-        json!({"sinks": sinks, "files": *self.files.lock().unwrap_or_else(PoisonError::into_inner)})
+        let files: Vec<_> = self.files().iter().map(|file| self.file(file)).collect();
+        json!({"sinks": sinks, "files": files})
+    }
+}
+
+/// How far behind each sink is in each file, in bytes and in seconds. Made when somebody asks, so that the seconds are those of
+/// that moment, and a file that is gone leaves nothing behind.
+#[derive(Debug)]
+pub struct FileLag(pub Arc<Status>);
+
+impl Collector for FileLag {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // Files that had the same name, one after the other, are one series: all that waits, since the oldest of it.
+        let mut series = BTreeMap::<_, (u64, f64)>::new();
+        for file in &*self.0.files() {
+            let path = file.path.to_string_lossy().into_owned();
+            for ((sink, _), progress) in self.0.sinks.iter().zip(&file.progress) {
+                let (bytes, seconds) = series.entry((path.clone(), sink.as_str())).or_default();
+                *bytes += progress.lag;
+                *seconds = progress.since.map_or(0.0, |since| since.elapsed().as_secs_f64()).max(*seconds);
+            }
+        }
+        let help = "Bytes of the file that the sink has not confirmed";
+        let mut bytes = encoder.encode_descriptor("file_lag", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        for ((file, sink), (lag, _)) in &series {
+            let labels = [("file", file.as_str()), ("sink", *sink)];
+            ConstGauge::new(i64::try_from(*lag).unwrap_or(i64::MAX)).encode(bytes.encode_family(&labels)?)?;
+        }
+        let help = "How long the oldest byte of the file that the sink has not confirmed has been there";
+        let mut age = encoder.encode_descriptor("file_lag", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for ((file, sink), (_, seconds)) in &series {
+            let labels = [("file", file.as_str()), ("sink", *sink)];
+            ConstGauge::new(*seconds).encode(age.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use log_agent::chunk::{Chunk, Origin};
+use log_agent::chunk::{Chunk, Origin, Purpose};
 use log_agent::enrich::Resource;
 use log_agent::identity::{Epoch, FileId, Fingerprint};
 use log_agent::parse::{Format, Parsed};
@@ -26,7 +26,7 @@ fuzz_target!(|line: &[u8]| {
             serde_json::from_slice::<serde::de::IgnoredAny>(&text).expect("an object");
         }
         let Shaped::Ship(parsed, text) = shape.apply(parsed, text) else { continue };
-        let mut chunk = Chunk::new(1);
+        let mut chunk = Chunk::new(1, Purpose::Records);
         chunk.push(0..line.len() as u64, &text, 0, parsed);
         let id = FileId::try_from("0123456789abcdef".to_owned()).expect("an id");
         let origin = Arc::new(Origin { id, path: "/a".into() });

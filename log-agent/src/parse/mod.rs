@@ -85,10 +85,10 @@ impl Format {
             Self::Raw => Ok(Parsed::Text),
             Self::Auto if !looks_like_an_object => Ok(Parsed::Text),
             Self::Json if !looks_like_an_object => Err(BadLine::NotJsonObject),
-            // The JSON reader does not look at the bytes of strings that it skips.
+            // The JSON reader leaves it to its caller to look.
             Self::Auto | Self::Json => std::str::from_utf8(line)
                 .map_err(|_| BadLine::NotUtf8)
-                .and_then(|text| object(text).map(Parsed::Object).map_err(|_| BadLine::NotJsonObject)),
+                .and_then(|text| object(text).map(Parsed::Object).ok_or(BadLine::NotJsonObject)),
             Self::Combined => return rewritten(line, combined::parse, BadLine::NotCombined),
             Self::Logfmt => return rewritten(line, logfmt::parse, BadLine::NotLogfmt),
         };
@@ -109,8 +109,8 @@ fn rewritten(
         return (Parsed::Bad(bad), Cow::Borrowed(line));
     };
     match object(&json) {
-        Ok(fields) => (Parsed::Object(fields), Cow::Owned(json.into_bytes())),
-        Err(_) => (Parsed::Bad(bad), Cow::Borrowed(line)),
+        Some(fields) => (Parsed::Object(fields), Cow::Owned(json.into_bytes())),
+        None => (Parsed::Bad(bad), Cow::Borrowed(line)),
     }
 }
 

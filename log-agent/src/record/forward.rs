@@ -7,20 +7,17 @@ use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
 use super::msgpack::{
-    begin_array, begin_map, binary, boolean, end, extension8, float, integer, nil, small_array, string,
+    Open, begin_array, begin_map, binary, boolean, end, extension8, float, integer, nil, small_array, string,
     unsigned,
 };
 use super::{digits, event_time, severity_number, severity_text};
 use crate::chunk::{Chunk, Line};
 use crate::enrich::Resource;
-use crate::json::{Value, Walk};
+use crate::json::{self, Number, Text, Write};
 use crate::parse::Parsed;
 
 /// The extension type of an event time: seconds and nanoseconds, 32 bits each.
 const EVENT_TIME: u8 = 0;
-/// Nested deeper, a value goes as the text that it is.
-const DEPTH: u32 = 32;
-
 /// Appends one entry for each line.
 pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
     let nanos = chunk.observed().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -89,11 +86,9 @@ impl Writer {
                     pair(b"timestamp", stated, out);
                 }
                 string(b"attributes", out);
-                let mut walk = Walk::new(text);
-                match walk.value() {
-                    Some(value) => self.value(value, &mut walk, DEPTH, out),
-                    None => nil(out),
-                }
+                let map = begin_map(out);
+                let pairs = json::object(text, &mut Attributes { scratch: &mut self.scratch, out });
+                end(&map, pairs.unwrap_or_default(), out);
                 1 + u32::from(stated.is_some())
             }
             Parsed::Text => body(text, out),
@@ -110,44 +105,58 @@ impl Writer {
         out.extend_from_slice(&self.common);
         end(&record, count, out);
     }
+}
 
-    fn value(&mut self, value: Value<'_>, walk: &mut Walk<'_>, depth: u32, out: &mut Vec<u8>) {
+/// Writes what it is told of.
+struct Attributes<'b> {
+    scratch: &'b mut Vec<u8>,
+    out: &'b mut Vec<u8>,
+}
+
+impl<'a> Write<'a> for Attributes<'_> {
+    type Open = Open;
+
+    #[inline]
+    fn name(&mut self, name: Text<'a>) {
+        string(name.bytes(self.scratch), self.out);
+    }
+    #[inline]
+    fn text(&mut self, value: Text<'a>) {
+        string(value.bytes(self.scratch), self.out);
+    }
+    #[inline]
+    fn number(&mut self, value: Number<'a>) {
         match value {
-            Value::Null => nil(out),
-            Value::Bool(value) => boolean(value, out),
-            Value::Integer(value) => integer(value, out),
-            Value::Large(digits) => {
+            Number::Integer(value) => integer(value, self.out),
+            Number::Float(value) => float(value, self.out),
+            Number::Large(digits) => {
                 match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
-                    Some(value) => unsigned(value, out),
-                    None => string(digits, out),
+                    Some(value) => unsigned(value, self.out),
+                    None => string(digits, self.out),
                 }
-            }
-            Value::Float(value) => float(value, out),
-            Value::Text(text) => string(text.bytes(&mut self.scratch), out),
-            Value::Array | Value::Object if depth == 0 => string(walk.raw().unwrap_or_default(), out),
-            Value::Array => {
-                let (array, mut count) = (begin_array(out), 0);
-                while walk.element()
-                    && let Some(value) = walk.value()
-                {
-                    self.value(value, walk, depth - 1, out);
-                    count += 1;
-                }
-                end(&array, count, out);
-            }
-            Value::Object => {
-                let (object, mut count) = (begin_map(out), 0);
-                while let Some(name) = walk.name() {
-                    string(name.bytes(&mut self.scratch), out);
-                    match walk.value() {
-                        Some(value) => self.value(value, walk, depth - 1, out),
-                        None => nil(out),
-                    }
-                    count += 1;
-                }
-                end(&object, count, out);
             }
         }
+    }
+    fn null(&mut self) {
+        nil(self.out);
+    }
+    fn boolean(&mut self, value: bool) {
+        boolean(value, self.out);
+    }
+    fn raw(&mut self, value: &'a [u8]) {
+        string(value, self.out);
+    }
+    fn begin_array(&mut self) -> Open {
+        begin_array(self.out)
+    }
+    fn end_array(&mut self, open: Open, elements: u32) {
+        end(&open, elements, self.out);
+    }
+    fn begin_object(&mut self) -> Open {
+        begin_map(self.out)
+    }
+    fn end_object(&mut self, open: Open, pairs: u32) {
+        end(&open, pairs, self.out);
     }
 }
 

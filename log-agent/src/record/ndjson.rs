@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use crate::chunk::Purpose;
     use crate::identity::{Epoch, Fingerprint};
     use crate::parse::Format;
     use crate::position::{ReadOffset, Segment, SourceSeq};
@@ -118,7 +119,7 @@ mod tests {
     fn record(line: &[u8], cut: u64) -> (String, serde_json::Value) {
         let id = serde_json::from_str("\"0123456789abcdef\"").unwrap();
         let origin = Arc::new(Origin { id, path: "/logs/a \"b\"".into() });
-        let mut chunk = Chunk::new(1000);
+        let mut chunk = Chunk::new(1000, Purpose::Records);
         chunk.push(42..43, line, cut, Format::Auto.parse(line).0);
         let before_end = Fingerprint::of(b"");
         let (start, end) = (ReadOffset(42), ReadOffset(42 + line.len() as u64));

@@ -10,11 +10,11 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
-use super::protobuf::{begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
+use super::protobuf::{Open, begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
 use super::{digits, event_time, severity_number, severity_text};
 use crate::chunk::{Chunk, Line};
 use crate::enrich::Resource;
-use crate::json::{Value, Walk};
+use crate::json::{self, Number, Text, Write};
 use crate::parse::Parsed;
 
 mod request {
@@ -58,9 +58,6 @@ mod any_value {
 }
 /// Of `ArrayValue` and of `KeyValueList`.
 const VALUES: u32 = 1;
-
-/// Nested deeper, a value goes as the text that it is.
-const DEPTH: u32 = 32;
 
 /// Appends one request.
 pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
@@ -115,7 +112,12 @@ impl Writer {
             bytes(log_record::SEVERITY_TEXT, level, out);
         }
         match &line.parsed {
-            Parsed::Object(_) => self.attributes(text, out),
+            Parsed::Object(_) => {
+                let (names, values) = (&mut self.names, &mut self.values);
+                let field = log_record::ATTRIBUTES;
+                // Checked before: it is an object.
+                json::object(text, &mut Attributes { name: None, field, names, values, out });
+            }
             Parsed::Text => body(text, out),
             Parsed::Bad(reason) => {
                 body(text, out);
@@ -139,60 +141,115 @@ impl Writer {
         fixed64(log_record::OBSERVED_TIME, self.observed, out);
         end(&record, out);
     }
+}
 
-    fn attributes(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        let mut walk = Walk::new(text);
-        if walk.value() == Some(Value::Object) {
-            self.pairs(log_record::ATTRIBUTES, &mut walk, DEPTH, out);
+/// Writes what it is told of: pairs as `KeyValue` messages, elements of arrays as `AnyValue` messages.
+struct Attributes<'a, 'b> {
+    /// Of the value that comes next; none in an array.
+    name: Option<Text<'a>>,
+    /// The field that a pair is in: `attributes` of the record, `values` within it.
+    field: u32,
+    names: &'b mut Vec<u8>,
+    values: &'b mut Vec<u8>,
+    out: &'b mut Vec<u8>,
+}
+
+/// An array or an object that was begun: the messages that it is wrapped in, and the field that its neighbours are in.
+struct Nested {
+    pair: Option<Open>,
+    any: Open,
+    list: Open,
+    field: u32,
+}
+
+impl Attributes<'_, '_> {
+    /// Wraps a value of any kind but a string.
+    fn wrapped(&mut self, value: impl FnOnce(&mut Vec<u8>)) {
+        let (pair, any) = self.begin_any();
+        value(self.out);
+        self.end_any(pair.as_ref(), &any);
+    }
+
+    fn begin_any(&mut self) -> (Option<Open>, Open) {
+        let Some(name) = self.name.take() else { return (None, begin(VALUES, 0, self.out)) };
+        let pair = begin(self.field, 0, self.out);
+        bytes(key_value::KEY, name.bytes(self.names), self.out);
+        (Some(pair), begin(key_value::VALUE, 0, self.out))
+    }
+
+    fn end_any(&mut self, pair: Option<&Open>, any: &Open) {
+        end(any, self.out);
+        if let Some(pair) = pair {
+            end(pair, self.out);
         }
     }
 
-    /// The pairs of an object, each as a `KeyValue` in this field.
-    fn pairs(&mut self, field: u32, walk: &mut Walk<'_>, depth: u32, out: &mut Vec<u8>) {
-        while let Some(name) = walk.name() {
-            let Some(value) = walk.value() else { return };
-            if let Value::Text(text) = value {
-                // By far the most frequent: all lengths are known before anything is written.
-                string_attribute(field, name.bytes(&mut self.names), text.bytes(&mut self.values), out);
-                continue;
-            }
-            let pair = begin(field, 0, out);
-            bytes(key_value::KEY, name.bytes(&mut self.names), out);
-            self.any(key_value::VALUE, value, walk, depth, out);
-            end(&pair, out);
+    fn string(&mut self, value: &[u8]) {
+        match self.name.take() {
+            // By far the most frequent: all lengths are known before anything is written.
+            Some(name) => string_attribute(self.field, name.bytes(self.names), value, self.out),
+            None => self.wrapped(|out| bytes(any_value::STRING, value, out)),
         }
     }
 
-    /// An `AnyValue` in this field.
-    fn any(&mut self, field: u32, value: Value<'_>, walk: &mut Walk<'_>, depth: u32, out: &mut Vec<u8>) {
-        let any = begin(field, 0, out);
+    fn begin_nested(&mut self, list: u32) -> Nested {
+        let (pair, any) = self.begin_any();
+        let list = begin(list, 0, self.out);
+        Nested { pair, any, list, field: std::mem::replace(&mut self.field, VALUES) }
+    }
+
+    fn end_nested(&mut self, nested: &Nested) {
+        end(&nested.list, self.out);
+        self.end_any(nested.pair.as_ref(), &nested.any);
+        self.field = nested.field;
+    }
+}
+
+impl<'a> Write<'a> for Attributes<'a, '_> {
+    type Open = Nested;
+
+    #[inline]
+    fn name(&mut self, name: Text<'a>) {
+        self.name = Some(name);
+    }
+    #[inline]
+    fn text(&mut self, value: Text<'a>) {
+        // Taken out for as long as `self` writes what may be in it.
+        let mut scratch = std::mem::take(self.values);
+        self.string(value.bytes(&mut scratch));
+        *self.values = scratch;
+    }
+    #[inline]
+    fn number(&mut self, value: Number<'a>) {
         match value {
-            // A value that is not set.
-            Value::Null => {}
-            Value::Bool(value) => number(any_value::BOOL, u64::from(value), out),
-            Value::Integer(value) => number(any_value::INT, value.cast_unsigned(), out),
-            Value::Large(digits) => bytes(any_value::STRING, digits, out),
-            Value::Float(value) => fixed64(any_value::DOUBLE, value.to_bits(), out),
-            Value::Text(text) => bytes(any_value::STRING, text.bytes(&mut self.values), out),
-            Value::Array | Value::Object if depth == 0 => {
-                bytes(any_value::STRING, walk.raw().unwrap_or_default(), out);
+            Number::Integer(value) => {
+                self.wrapped(|out| number(any_value::INT, value.cast_unsigned(), out));
             }
-            Value::Array => {
-                let array = begin(any_value::ARRAY, 0, out);
-                while walk.element()
-                    && let Some(value) = walk.value()
-                {
-                    self.any(VALUES, value, walk, depth - 1, out);
-                }
-                end(&array, out);
-            }
-            Value::Object => {
-                let object = begin(any_value::KVLIST, 0, out);
-                self.pairs(VALUES, walk, depth - 1, out);
-                end(&object, out);
-            }
+            Number::Float(value) => self.wrapped(|out| fixed64(any_value::DOUBLE, value.to_bits(), out)),
+            Number::Large(digits) => self.string(digits),
         }
-        end(&any, out);
+    }
+    fn null(&mut self) {
+        // A value that is not set.
+        self.wrapped(|_| ());
+    }
+    fn boolean(&mut self, value: bool) {
+        self.wrapped(|out| number(any_value::BOOL, u64::from(value), out));
+    }
+    fn raw(&mut self, value: &'a [u8]) {
+        self.string(value);
+    }
+    fn begin_array(&mut self) -> Nested {
+        self.begin_nested(any_value::ARRAY)
+    }
+    fn end_array(&mut self, open: Nested, _: u32) {
+        self.end_nested(&open);
+    }
+    fn begin_object(&mut self) -> Nested {
+        self.begin_nested(any_value::KVLIST)
+    }
+    fn end_object(&mut self, open: Nested, _: u32) {
+        self.end_nested(&open);
     }
 }
 

@@ -4,12 +4,11 @@ use std::ops::Range;
 
 use crate::chunk::Chunk;
 
-/// Appends the lines, each with a line break.
+/// Appends the lines, which have their line breaks: a chunk of copies keeps them.
 pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, out: &mut Vec<u8>) {
     for part in chunk.parts() {
         for (_, text) in chunk.lines(part, numbers) {
             out.extend_from_slice(text);
-            out.push(b'\n');
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Where records go. A sink makes one attempt at a time and says how it went; that an attempt is repeated until it is
-//! confirmed, in order and without a gap, is decided here, once for all of them.
-//!
-//! A receiver that will not have the content itself (400, 413, 422) is given it in halves, until the records that it will
-//! not have stand alone. Those go to the dead-letter file and into the ledger, and everything else is delivered.
+//! confirmed, in order and without a gap, is decided in `deliver`, once for all of them.
 
 mod compress;
+mod deliver;
 mod file;
 mod forward;
 mod health;
@@ -15,18 +13,16 @@ mod stdout;
 mod tls;
 mod url;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 
-use crate::backoff::Backoff;
-use crate::chunk::Chunk;
+use crate::chunk::Purpose;
 use crate::dead_letter::DeadLetters;
 use crate::enrich::SharedResource;
-use crate::ledger::{Ledger, Reason};
+use crate::ledger::Ledger;
 use crate::metrics::{BySink, Metrics};
 use crate::record::Encoding;
 pub use compress::Compression;
@@ -55,9 +51,6 @@ pub(crate) enum Remedy {
     /// a bisection is tried for a while before it is given up.
     PerhapsOtherContent,
 }
-
-/// How often a record is tried that a receiver perhaps breaks at.
-const PERHAPS: u32 = 8;
 
 /// What was confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,148 +185,16 @@ impl Sink {
         &self.name
     }
 
+    /// What its chunks are for.
+    pub fn purpose(&self) -> Purpose {
+        match self.encoding {
+            Encoding::Raw => Purpose::Copies,
+            Encoding::Ndjson | Encoding::Otlp | Encoding::Forward => Purpose::Records,
+        }
+    }
+
     /// How it is doing, for others to look at.
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
-    }
-
-    /// Delivers a chunk: returns when the sink has confirmed all of it but for what it will never have, however long that
-    /// takes.
-    pub async fn deliver(&mut self, chunk: &Chunk) {
-        let all = 0..chunk.len();
-        // None, where every line of the ranges was left out on purpose.
-        let mut todo = if all.is_empty() { Vec::new() } else { vec![all] };
-        while let Some(numbers) = todo.pop() {
-            let Err(reason) = self.deliver_lines(chunk, &numbers).await else {
-                self.proven = true;
-                continue;
-            };
-            if numbers.len() > 1 {
-                let middle = numbers.start + numbers.len() / 2;
-                // A stack: the first half is the next, so that the order stays.
-                todo.extend([middle..numbers.end, numbers.start..middle]);
-            } else {
-                self.bury(chunk, numbers.start, &reason).await;
-            }
-        }
-        self.note_success(chunk);
-    }
-
-    /// Delivers some lines, again and again.
-    ///
-    /// # Errors
-    /// Why the receiver will not have this content.
-    async fn deliver_lines(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Result<(), String> {
-        let payload = self.payload(chunk, numbers);
-        let (mut backoff, mut attempts) = (Backoff::default(), 0);
-        let outcome = loop {
-            let refusal = match self.attempt(&payload).await {
-                Ok(accepted) => break Ok(accepted),
-                Err(refusal) => refusal,
-            };
-            attempts += 1;
-            let (alone, proven) = (numbers.len() == 1, self.proven);
-            let asked = match refusal.remedy {
-                Remedy::Wait(asked) => asked,
-                Remedy::OtherContent | Remedy::PerhapsOtherContent if !alone => break Err(refusal.reason),
-                // A receiver that never took anything is more likely to be the wrong one than every record is to be bad.
-                Remedy::OtherContent if proven => break Err(refusal.reason),
-                Remedy::PerhapsOtherContent if proven && attempts >= PERHAPS => break Err(refusal.reason),
-                Remedy::OtherContent | Remedy::PerhapsOtherContent => None,
-            };
-            let wait = backoff.next(asked);
-            self.note_failure(&refusal, wait);
-            tokio::time::sleep(wait).await;
-        };
-        if payload.body.is_unique() {
-            self.spare = payload.body.into();
-        }
-        if let Accepted::AllBut(refused, reason) = outcome? {
-            self.set_aside(chunk, numbers, refused, &reason).await;
-        }
-        Ok(())
-    }
-
-    fn payload(&mut self, chunk: &Chunk, numbers: &Range<usize>) -> Payload {
-        let mut body = std::mem::take(&mut self.spare);
-        body.clear();
-        self.encoding.encode(chunk, numbers, &self.resource.now(), &mut body);
-        let compression = self.compressor.compress(&mut body);
-        Payload { key: chunk.key(numbers), body: body.into(), compression, records: numbers.len() }
-    }
-
-    /// A receiver that takes a request in part does not say which records it will not have, and must not be sent them again
-    /// (OTLP, "Partial Success"). So all that may be among them are kept for a person to look at.
-    async fn set_aside(&self, chunk: &Chunk, numbers: &Range<usize>, refused: u64, reason: &str) {
-        let reason = format!("{refused} of these {} records were refused: {reason}", numbers.len());
-        self.keep(chunk, numbers, &reason).await;
-        self.ledger.refuse_some(self.index, refused, numbers.len(), &reason);
-    }
-
-    /// Gives up on one record, once it is safe in the dead-letter file.
-    async fn bury(&self, chunk: &Chunk, number: usize, reason: &str) {
-        self.keep(chunk, &(number..number + 1), reason).await;
-        if let Some((origin, range)) = chunk.place(number) {
-            self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), range);
-        }
-    }
-
-    /// Writes records to the dead-letter file, and returns when they are on the disk.
-    async fn keep(&self, chunk: &Chunk, numbers: &Range<usize>, reason: &str) {
-        let mut records = Vec::new();
-        Encoding::Ndjson.encode(chunk, numbers, &self.resource.now(), &mut records);
-        let records = Bytes::from(records);
-        let mut backoff = Backoff::default();
-        loop {
-            let (letters, sink) = (self.dead_letters.clone(), self.name.clone());
-            let (why, copy) = (reason.to_owned(), records.clone());
-            let kept = tokio::task::spawn_blocking(move || letters.keep(&sink, &why, &copy)).await;
-            let failure = match kept {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
-            };
-            let refusal = Refusal::wait(format!("cannot write the dead-letter file: {failure}"));
-            let wait = backoff.next(None);
-            self.note_failure(&refusal, wait);
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, Refusal> {
-        let confirmed = match &mut self.kind {
-            Kind::Stdout(stdout) => stdout.attempt(payload).await,
-            Kind::File(file) => file.attempt(payload).await,
-            Kind::Ndjson(ndjson) => ndjson.attempt(payload).await,
-            Kind::Otlp(otlp) => return otlp.attempt(payload).await,
-            Kind::Forward(forward) => forward.attempt(payload).await,
-        };
-        confirmed.map(|()| Accepted::All)
-    }
-
-    fn note_failure(&self, refusal: &Refusal, wait: Duration) {
-        let label = BySink { sink: self.name.clone() };
-        self.metrics.retries.get_or_create(&label).inc();
-        self.metrics.sink_up.get_or_create(&label).set(0);
-        let (attempts, say) = self.health.fail(&refusal.reason);
-        if say {
-            tracing::warn!(
-                sink = self.name,
-                attempts,
-                retry_in = ?wait,
-                reason = refusal.reason,
-                "sink does not confirm: its lines wait in their files"
-            );
-        }
-    }
-
-    fn note_success(&self, chunk: &Chunk) {
-        let label = BySink { sink: self.name.clone() };
-        self.metrics.confirmed_records.get_or_create(&label).inc_by(chunk.len() as u64);
-        self.metrics.confirmed_bytes.get_or_create(&label).inc_by(chunk.bytes() as u64);
-        if let Some((attempts, outage)) = self.health.succeed() {
-            self.metrics.sink_up.get_or_create(&label).set(1);
-            tracing::info!(sink = self.name, attempts, ?outage, "sink confirms again");
-        }
     }
 }

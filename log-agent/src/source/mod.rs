@@ -3,17 +3,22 @@
 //! Nothing is kept of what was read: a line that is not finished stays in the file, and so does what a slow sink cannot
 //! take yet. The file is the buffer, so memory does not grow with either.
 //!
-//! Every read begins a little before the position and compares that overlap with what was there when it was read. So a
+//! Every read begins a little before the position and compares that overlap with what was there when it was read, and the file's
+//! beginning with what another sink was given of it. So a
 //! file that is truncated or written anew shows in the very read that would have gone wrong, without a race between
 //! looking and reading.
 //!
-//! Reading on is in `read`, going on after a restart or from a copy in `resume`; here is what they share, and what
-//! befalls a file in between.
+//! Reading on is in `read`, going on after a restart or from a copy in `resume`, and what befalls a file in between in
+//! `change`; here is what they share.
 //!
 //! The handle is kept until every sink has everything, whatever became of the name: renamed, out of the globs, removed.
 
+mod change;
 mod read;
+mod reader;
+mod records;
 mod resume;
+mod sightings;
 
 use std::fs::File;
 use std::io;
@@ -25,61 +30,10 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::FileEntry;
 use crate::chunk::Origin;
 use crate::identity::{Epoch, FileId, FileKey};
-use crate::ledger::{Ledger, Reason};
-use crate::parse::Format;
 use crate::position::{Confirmed, ReadOffset, Segment, SourceSeq};
-use crate::shape::Shape;
 use crate::turns::Family;
-
-/// How lines are cut from files.
-#[derive(Debug)]
-pub struct Reader {
-    /// How a line is read.
-    pub format: Format,
-    /// Which lines are one record.
-    pub joining: Joining,
-    /// What the user wants left out.
-    pub shape: Shape,
-    /// The longest line that is shipped whole.
-    pub max_line: usize,
-    /// Read into here, whatever the file: one buffer for all of them.
-    pub buffer: Vec<u8>,
-}
-
-/// Which lines are one record.
-#[derive(Debug, Clone)]
-pub enum Joining {
-    /// Each is one.
-    None,
-    /// A line that begins like this begins a record, and those that follow belong to it.
-    ByStart {
-        /// How a record begins.
-        start: regex_lite::Regex,
-        /// How long a file has to be quiet before its last record is at its end.
-        quiet: Duration,
-    },
-}
-
-/// What to do with a last line that has no line break.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LastLine {
-    /// Its writer will finish it: wait.
-    Wait,
-    /// Nobody will: it is a line.
-    Take,
-}
-
-/// How a read went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// There may be more.
-    More,
-    /// Nothing more for now.
-    AtEnd,
-    /// The content is not what it was. Before it is given up, somebody should look for a copy of it: the next read draws
-    /// the conclusion.
-    Replaced,
-}
+pub use reader::{Joining, LastLine, Progress, Reader};
+use sightings::Sightings;
 
 /// Whether a name that is followed still leads to the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +86,7 @@ pub struct Source {
     head: Vec<u8>,
     size: u64,
     grown: Instant,
+    sightings: Sightings,
     cursors: Vec<Cursor>,
 }
 
@@ -172,6 +127,10 @@ impl Source {
     /// Where its metadata cannot be read.
     pub fn begin(seq: SourceSeq, family: Family, path: &Path, file: File, sinks: usize) -> io::Result<Self> {
         let metadata = file.metadata()?;
+        let (now, mut sightings) = (Instant::now(), Sightings::default());
+        if metadata.len() > 0 {
+            sightings.note(0, now);
+        }
         Ok(Self {
             seq,
             family,
@@ -188,7 +147,8 @@ impl Source {
             origin: None,
             head: Vec::new(),
             size: metadata.len(),
-            grown: Instant::now(),
+            grown: now,
+            sightings,
             cursors: (0..sinks).map(|_| Cursor::at_start()).collect(),
         })
     }
@@ -200,44 +160,6 @@ impl Source {
             self.origin = Some(Arc::new(Origin { id, path: path.as_ref().into() }));
         }
         self.origin.clone()
-    }
-
-    /// The file holds other content than what was read: what was seen and not read is gone, and reading begins anew.
-    fn truncated(&mut self, ledger: &Ledger) -> io::Result<()> {
-        if let Copied::Perhaps(sinks) = &self.copied {
-            // The copy has it all, and is read on from where this file was.
-            self.past = self.entry(sinks);
-        } else {
-            for (sink, cursor) in self.cursors.iter().enumerate() {
-                if self.size > cursor.read.0 {
-                    ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
-                }
-            }
-        }
-        self.start_over("truncated or written anew");
-        self.size = self.file.metadata()?.len();
-        Ok(())
-    }
-
-    /// What is before the position is still there, but what had been seen behind it is not: an unfinished line was
-    /// taken back, or what a slow sink had not been given yet.
-    fn note_shrinking(&mut self, end: u64, ledger: &Ledger) {
-        if end >= self.size {
-            return;
-        }
-        for (sink, cursor) in self.cursors.iter().enumerate() {
-            ledger.lose(Reason::Truncated, sink, &self.path, end.max(cursor.read.0)..self.size);
-        }
-        self.size = end;
-    }
-
-    fn start_over(&mut self, how: &str) {
-        tracing::warn!(file = %self.path.display(), how, "the file's content was replaced: reading it from its beginning");
-        self.epoch = self.epoch.next();
-        self.id = None;
-        self.origin = None;
-        self.head.clear();
-        self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::at_start());
     }
 
     /// Reads until the buffer is full or the file ends.
@@ -256,8 +178,9 @@ impl Source {
 
     fn note_size(&mut self, at_least: u64) {
         if at_least > self.size {
-            self.size = at_least;
             self.grown = Instant::now();
+            self.sightings.note(self.size, self.grown);
+            self.size = at_least;
         }
     }
 
@@ -285,6 +208,8 @@ impl Source {
             cursor.read = cursor.confirmed.offset.resume();
             cursor.before.clear();
         }
+        let least = self.least_confirmed();
+        self.sightings.forget_before(least, self.size);
     }
 
     /// Bytes that a sink has not confirmed, as far as the size is known.
@@ -294,6 +219,13 @@ impl Source {
         }
         let confirmed = self.cursors.get(sink).map_or(0, |cursor| cursor.confirmed.offset.get());
         self.size.saturating_sub(confirmed)
+    }
+
+    /// When the first of those was seen; nothing where only a last line without an end waits, which nobody could ship.
+    pub fn waiting_since(&self, sink: usize) -> Option<Instant> {
+        let confirmed = self.cursors.get(sink)?.confirmed.offset.get();
+        let waits = self.unconfirmed(sink) > self.unfinished(sink);
+        if waits { self.sightings.of(confirmed) } else { None }
     }
 
     /// Of those, the bytes of a last line without an end: all that is left where everything before is confirmed.

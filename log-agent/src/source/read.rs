@@ -2,19 +2,18 @@
 
 use std::io;
 
-use memchr::{memchr, memchr_iter};
-use regex_lite::Regex;
+use memchr::{memchr, memchr_iter, memrchr};
 
+use super::reader::PORTION;
+use super::records::End;
 use super::{Joining, LastLine, Progress, Reader, Reading, Source, Suspicion};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Purpose};
 use crate::identity::{FileId, Fingerprint, WINDOW};
 use crate::ledger::{Ledger, Reason};
-use crate::parse::Parsed;
+use crate::parse::{Format, Parsed};
 use crate::position::{ReadOffset, Segment};
 use crate::shape::Shaped;
 
-/// Read at once. Large enough that system calls do not show, small enough to stay in the cache.
-const PORTION: usize = 128 * 1024;
 /// A line that goes on for longer than this many portions is looked through in several turns, so that probes are
 /// answered in between.
 const PORTIONS_A_TURN: usize = 64;
@@ -44,7 +43,8 @@ impl Source {
         buffer.resize((overlap + PORTION).max(buffer.len()), 0);
         let outcome =
             self.fill(&mut buffer[..overlap + PORTION], start - overlap as u64).and_then(|filled| {
-                if filled < overlap || buffer[..overlap] != self.cursors[sink].before {
+                let (before, on) = buffer[..filled].split_at(overlap.min(filled));
+                if before != self.cursors[sink].before || !on.starts_with(self.known_from(start)) {
                     if self.suspicion == Suspicion::None {
                         self.suspicion = Suspicion::Replaced;
                         return Ok(Progress::Replaced);
@@ -64,9 +64,13 @@ impl Source {
                 }
                 let data = &buffer[overlap..filled];
                 let taken = match &reader.joining {
+                    Joining::None if chunk.purpose() == Purpose::Copies && reader.leaves_lines_alone() => {
+                        self.take_run(sink, data, chunk)
+                    }
                     Joining::None => self.take_lines(sink, data, reader, chunk, ledger),
                     Joining::ByStart { start, quiet } => {
-                        let over = at_end && (last_line == LastLine::Take || self.quiet() >= *quiet);
+                        let whole = data.ends_with(b"\n") && self.quiet() >= *quiet;
+                        let over = at_end && (last_line == LastLine::Take || whole);
                         let end = if over {
                             End::Over
                         } else if at_end {
@@ -95,6 +99,11 @@ impl Source {
         outcome
     }
 
+    /// What other sinks were given of the file's beginning, from here on: it has to be what this one is given.
+    fn known_from(&self, start: u64) -> &[u8] {
+        usize::try_from(start).ok().and_then(|start| self.head.get(start..)).unwrap_or_default()
+    }
+
     fn is_compressed(&mut self, head: &[u8]) -> bool {
         let compressed = COMPRESSED.iter().any(|magic| head.starts_with(magic));
         if compressed {
@@ -102,6 +111,18 @@ impl Source {
             tracing::info!(file = %self.path.display(), "compressed, so not read: exclude it, or let rotation compress later");
         }
         compressed
+    }
+
+    /// Takes the complete lines at the start of `data` as they are, and says how many bytes they were.
+    fn take_run(&mut self, sink: usize, data: &[u8], chunk: &mut Chunk) -> usize {
+        let Some(last) = memrchr(b'\n', data) else { return 0 };
+        if self.id.is_none() {
+            let first = memchr(b'\n', data).unwrap_or(last);
+            self.id = Some(FileId::derive(&self.key, self.epoch, &data[..=first]));
+        }
+        let (start, lines) = (self.cursors[sink].read.0, &data[..=last]);
+        chunk.push_run(start..start + last as u64, lines, memchr_iter(b'\n', lines).count());
+        lines.len()
     }
 
     /// Takes the complete lines at the start of `data`, and says how many bytes they were.
@@ -125,45 +146,6 @@ impl Source {
             let line = &data[taken..newline];
             self.push(sink, start + taken as u64, line, line.len() as u64, reader, chunk, ledger);
             taken = newline + 1;
-        }
-        taken
-    }
-
-    /// Takes the complete records at the start of `data`, each of one line or more, and says how many bytes they were.
-    #[expect(clippy::too_many_arguments, reason = "a step of `read`, with what `read` was given")]
-    fn take_records(
-        &mut self,
-        sink: usize,
-        data: &[u8],
-        start: &Regex,
-        end: End,
-        reader: &Reader,
-        chunk: &mut Chunk,
-        ledger: &Ledger,
-    ) -> usize {
-        let offset = self.cursors[sink].read.0;
-        let (mut taken, mut line) = (0, 0);
-        let mut take = |from: usize, to: usize, chunk: &mut Chunk| {
-            if self.id.is_none() {
-                self.id = Some(FileId::derive(&self.key, self.epoch, &data[from..to]));
-            }
-            let record = &data[from..to - 1];
-            self.push(sink, offset + from as u64, record, record.len() as u64, reader, chunk, ledger);
-        };
-        for newline in memchr_iter(b'\n', data) {
-            if chunk.is_full() {
-                return taken;
-            }
-            if line > taken && begins(start, &data[line..newline]) {
-                take(taken, line, chunk);
-                taken = line;
-            }
-            line = newline + 1;
-        }
-        // What is left may go on. Where it fills all that is read at once it is shipped in parts.
-        if line > taken && (end == End::Over || (end == End::Beyond && taken == 0)) {
-            take(taken, line, chunk);
-            taken = line;
         }
         taken
     }
@@ -224,7 +206,7 @@ impl Source {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a step of `read`, with what `read` was given")]
-    fn push(
+    pub(super) fn push(
         &self,
         sink: usize,
         offset: u64,
@@ -236,12 +218,20 @@ impl Source {
     ) {
         let text = whole_characters(line, reader.max_line);
         let cut = length - text.len() as u64;
-        // The carriage return of a CRLF belongs to the line break.
-        let text = if cut == 0 { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
+        // The carriage return of a CRLF belongs to the line break, which a copy keeps.
+        let text = if cut == 0 && chunk.purpose() == Purpose::Records {
+            text.strip_suffix(b"\r").unwrap_or(text)
+        } else {
+            text
+        };
         if cut > 0 {
             ledger.lose(Reason::OverLong, sink, &self.path, offset + text.len() as u64..offset + length);
         }
-        let (parsed, text) = reader.format.parse(text);
+        let format = match chunk.purpose() {
+            Purpose::Copies if reader.leaves_lines_alone() => Format::Raw,
+            _ => reader.format,
+        };
+        let (parsed, text) = format.parse(text);
         if let Parsed::Bad(reason) = parsed {
             ledger.bad_line(reason);
         }
@@ -288,22 +278,6 @@ impl Source {
             self.head.extend(bytes.drain(skip..).take(WINDOW - have));
         }
     }
-}
-
-/// How the data ends that records are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// At the end of the file, and nobody writes any more.
-    Over,
-    /// At the end of the file, for now.
-    Open,
-    /// There is more to read.
-    Beyond,
-}
-
-/// Whether a line begins a record, by its first bytes.
-fn begins(start: &Regex, line: &[u8]) -> bool {
-    start.is_match(&String::from_utf8_lossy(&line[..line.len().min(WINDOW)]))
 }
 
 /// At most `limit` bytes of a line, without half a character at the end.

@@ -5,7 +5,7 @@ use testkit::http::get;
 use testkit::process::run;
 use testkit::{Process, wait_until};
 
-use crate::support::{BINARY, Receiver, Room, append, metric, status, write, write_numbers};
+use crate::support::{Receiver, Room, append, binary, metric, status, write, write_numbers};
 
 #[test]
 fn wrong_flags_are_one_line() {
@@ -22,7 +22,7 @@ fn wrong_flags_are_one_line() {
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--max-line", "1"], "--max-line"),
     ];
     for (args, named) in cases {
-        let (code, stdout, stderr) = run(BINARY, args);
+        let (code, stdout, stderr) = run(binary(), args);
         assert_eq!((code, stdout.as_str()), (64, ""), "{args:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
         assert!(stderr.contains(named), "{args:?}: {stderr}");
@@ -35,7 +35,7 @@ fn a_state_directory_that_cannot_be() {
     write(&room.path("file"), "");
     let state = room.path("file/state");
     let args = ["--include", "x", "--sink", "stdout:", "--admin-addr", "127.0.0.1:0", "--state-dir"];
-    let (code, _, stderr) = run(BINARY, args.into_iter().chain([state.to_str().unwrap()]));
+    let (code, _, stderr) = run(binary(), args.into_iter().chain([state.to_str().unwrap()]));
     assert_eq!(code, 74, "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.contains("--state-dir") && last.contains(state.to_str().unwrap()), "{last}");
@@ -45,7 +45,7 @@ fn a_state_directory_that_cannot_be() {
 fn flags_from_the_environment() {
     let (room, receiver) = (Room::new(), Receiver::start());
     write(&room.log("a.log"), "line 0\n");
-    let mut command = std::process::Command::new(BINARY);
+    let mut command = std::process::Command::new(binary());
     command
         .env("LOG_AGENT_INCLUDE", format!("{},{}", room.log("none").display(), room.log("*.log").display()));
     command.env("LOG_AGENT_STATE_DIR", room.state()).env("LOG_AGENT_SINK", receiver.sink());
@@ -73,7 +73,7 @@ fn the_admin_port_tells_how_it_is_going() {
     let sink = &status["sinks"][0];
     let counted = ["confirmed_records", "unconfirmed_bytes", "lost_bytes"].map(|name| sink[name].clone());
     assert_eq!(counted, [10, 0, 0], "{status}");
-    let (code, _, stderr) = run(BINARY, ["healthcheck", "--admin-addr", &addr.to_string()]);
+    let (code, _, stderr) = run(binary(), ["healthcheck", "--admin-addr", &addr.to_string()]);
     assert_eq!(code, 0, "{stderr}");
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::{Answer, Process, wait_until};
 
-use crate::support::{BINARY, Receiver, Room, Verdict, append, write, write_numbers};
+use crate::support::{Receiver, Room, Verdict, append, binary, write, write_numbers};
 
 #[test]
 fn sigkill_100_times_slow_sink() {
@@ -198,5 +198,5 @@ fn exit_at_eof_gives_up_on_a_sink_that_is_down() {
     assert_eq!(agent.wait().code(), Some(69));
     let last = agent.stderr().lines().last().unwrap().to_owned();
     assert!(last.contains("remaining_bytes=7") && last.contains("503"), "{last}");
-    assert!(fs::exists(BINARY).unwrap());
+    assert!(fs::exists(binary()).unwrap());
 }

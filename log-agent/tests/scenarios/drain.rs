@@ -58,3 +58,36 @@ fn sigterm_sink_down() {
     assert!(agent.terminate().success());
     assert_eq!(std::fs::read_to_string(&termination).unwrap(), "drained remaining_bytes=0\n");
 }
+
+#[test]
+fn a_disk_that_does_not_answer_is_not_waited_for() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    std::fs::create_dir(room.state()).unwrap();
+    // To open a FIFO for writing takes as long as it takes until somebody reads from it.
+    let hangs = room.state().join("checkpoint.tmp");
+    assert!(std::process::Command::new("mkfifo").arg(&hangs).status().unwrap().success());
+    let termination = room.path("termination-log");
+    std::fs::write(&termination, "").unwrap();
+    let more = [
+        "--checkpoint-period",
+        "50ms",
+        "--shutdown-timeout",
+        "1s",
+        "--termination-log",
+        termination.to_str().unwrap(),
+    ];
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    let mut agent = room.agent(&receiver.sink(), &more);
+    receiver.expect_numbers(10);
+    write_numbers(&mut file, 10..20);
+    receiver.expect_numbers(20);
+    let asked = Instant::now();
+    assert!(agent.terminate().success(), "all is delivered: {}", agent.stderr());
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    let message = std::fs::read_to_string(&termination).unwrap();
+    assert!(message.contains("remaining_bytes=0") && message.contains("did not answer in time"), "{message}");
+    std::fs::remove_file(&hangs).unwrap();
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_each_number(20);
+}

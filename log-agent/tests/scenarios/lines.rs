@@ -63,7 +63,8 @@ fn no_final_newline_at_end() {
 }
 
 #[test]
-fn line_10mb() {
+#[expect(non_snake_case, reason = "the unit is a name")]
+fn line_10MB() {
     let (room, receiver) = (Room::new(), Receiver::start());
     let long = "x".repeat(10_000_000);
     let mut file = append(&room.log("a.log"));
@@ -95,11 +96,31 @@ fn a_line_of_exactly_the_limit_is_whole() {
 }
 
 #[test]
-fn nul_bytes_crlf_and_empty_lines() {
+fn nul_bytes() {
     let (room, receiver) = (Room::new(), Receiver::start());
-    write(&room.log("a.log"), "a\0b\r\n\n\r\n \nend\n");
+    write(&room.log("a.log"), "a\0b\n\0\n\0\0\0\0\nend\n");
     let _agent = room.agent(&receiver.sink(), &[]);
-    receiver.expect(&["a\0b", "", "", " ", "end"]);
+    receiver.expect(&["a\0b", "\0", "\0\0\0\0", "end"]);
+}
+
+#[test]
+fn crlf() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "one\r\ntwo\r\r\n\r\nthree\rfour\nend\r\n");
+    let agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&["one", "two\r", "", "three\rfour", "end"]);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "a line break is no loss");
+}
+
+#[test]
+fn empty_lines() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "\n\n \n\nend\n\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect(&["", "", " ", "", "end", ""]);
+    let ids: std::collections::BTreeSet<_> =
+        receiver.records().iter().map(|record| record["id"].to_string()).collect();
+    assert_eq!(ids.len(), 6, "each is a record of its own");
 }
 
 #[test]

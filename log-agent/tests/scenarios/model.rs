@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log_agent::catalog::Catalog;
 use log_agent::checkpoint::FileEntry;
-use log_agent::chunk::Chunk;
+use log_agent::chunk::{Chunk, Purpose};
 use log_agent::ledger::Ledger;
 use log_agent::metrics::Metrics;
 use log_agent::parse::Format;
@@ -26,28 +26,34 @@ enum Step {
     /// Half a line, or the other half of it.
     WriteHalf,
     Rotate,
+    /// Rotate by copying and truncating.
+    CopyTruncate,
     Truncate,
     /// The oldest file that is not written to any more.
     Remove,
     Scan,
-    /// Read up to a few chunks; each is confirmed.
-    Ship(u8),
-    /// Read a chunk, checkpoint, and crash before it is confirmed.
-    ReadOnly,
+    /// Read up to a few chunks for one of the sinks; each is confirmed.
+    Ship(usize, u8),
+    /// Read a chunk for one of the sinks, checkpoint, and crash before it is confirmed.
+    ReadOnly(usize),
     Checkpoint,
     Crash,
 }
+
+/// They stand at different places in every file.
+const SINKS: [&str; 2] = ["one", "other"];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (1..6_u8).prop_map(Step::Write),
         2 => Just(Step::WriteHalf),
         2 => Just(Step::Rotate),
+        1 => Just(Step::CopyTruncate),
         1 => Just(Step::Truncate),
         1 => Just(Step::Remove),
         3 => Just(Step::Scan),
-        6 => (1..5_u8).prop_map(Step::Ship),
-        1 => Just(Step::ReadOnly),
+        8 => (0..SINKS.len(), 1..5_u8).prop_map(|(sink, chunks)| Step::Ship(sink, chunks)),
+        1 => (0..SINKS.len()).prop_map(Step::ReadOnly),
         2 => Just(Step::Checkpoint),
         2 => Just(Step::Crash),
     ];
@@ -61,8 +67,10 @@ struct World {
     half: Option<usize>,
     /// What may be missing in the end, because its bytes went before the agent could see them.
     excused: BTreeSet<usize>,
-    /// By id: a record that comes twice is the same record.
-    delivered: BTreeMap<String, String>,
+    /// By id: a record that comes twice is the same record, to whichever sink.
+    records: BTreeMap<String, String>,
+    /// What each sink has confirmed.
+    delivered: [BTreeSet<String>; SINKS.len()],
     checkpoint: Vec<FileEntry>,
     agent: Agent,
 }
@@ -75,7 +83,7 @@ struct Agent {
 
 impl Agent {
     fn start(checkpoint: Vec<FileEntry>) -> Self {
-        let sinks = vec!["sink".to_owned()];
+        let sinks = SINKS.map(str::to_owned).to_vec();
         let ledger = Ledger::new(sinks.clone(), Metrics::default());
         let catalog = Catalog::new(sinks, checkpoint, Duration::ZERO, ledger.clone());
         let reader = Reader {
@@ -96,7 +104,8 @@ impl World {
             next: 0,
             half: None,
             excused: BTreeSet::new(),
-            delivered: BTreeMap::new(),
+            records: BTreeMap::new(),
+            delivered: Default::default(),
             checkpoint: Vec::new(),
             agent: Agent::start(Vec::new()),
         }
@@ -106,11 +115,15 @@ impl World {
         self.dir.path().join("a.log")
     }
 
-    /// Oldest first.
+    /// Newest first.
     fn names(dir: &Path) -> Vec<PathBuf> {
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        names.sort();
+        names.sort_by_key(|path| Self::rotations(path));
         names
+    }
+
+    fn rotations(path: &Path) -> usize {
+        path.extension().and_then(|end| end.to_str()?.parse().ok()).unwrap_or_default()
     }
 
     fn scan(&mut self) {
@@ -118,14 +131,14 @@ impl World {
         self.agent.catalog.update(|| Self::names(&dir));
     }
 
-    /// Reads one chunk; confirms it or not; true where there was one.
-    fn read(&mut self, confirmed: bool) -> bool {
-        let mut chunk = Chunk::new(40);
+    /// Reads one chunk for a sink, which confirms it or not; true where there was one.
+    fn read(&mut self, sink: usize, confirmed: bool) -> bool {
+        let mut chunk = Chunk::new(40, Purpose::Records);
         'files: for seq in self.agent.catalog.look(|_| true) {
             while !chunk.is_full() {
                 let Agent { catalog, reader, ledger } = &mut self.agent;
                 let Some(source) = catalog.source(seq) else { break };
-                match source.read(0, LastLine::Wait, reader, &mut chunk, ledger).unwrap() {
+                match source.read(sink, LastLine::Wait, reader, &mut chunk, ledger).unwrap() {
                     Progress::More => {}
                     Progress::AtEnd => break,
                     Progress::Replaced => self.scan(),
@@ -140,10 +153,11 @@ impl World {
                 for (line, text) in chunk.lines(part, &(0..chunk.len())) {
                     let id = format!("{}:{}", part.origin.id, line.place.start);
                     let text = String::from_utf8(text.to_vec()).unwrap();
-                    let known = self.delivered.entry(id).or_insert_with(|| text.clone());
+                    let known = self.records.entry(id).or_insert_with(|| text.clone());
                     assert_eq!(*known, text, "the same id, another record");
+                    self.delivered[sink].insert(text);
                 }
-                self.agent.catalog.confirm(0, &part.segment);
+                self.agent.catalog.confirm(sink, &part.segment);
             }
         }
         !chunk.is_empty()
@@ -172,12 +186,14 @@ impl World {
             }
             Step::Rotate => {
                 self.finish_half();
-                let names = Self::names(self.dir.path());
-                for path in names.iter().rev() {
-                    let number: usize =
-                        path.extension().and_then(|end| end.to_str()?.parse().ok()).unwrap_or_default();
-                    fs::rename(path, self.dir.path().join(format!("a.log.{}", number + 1))).unwrap();
-                }
+                self.make_room(0);
+            }
+            Step::CopyTruncate if self.log().exists() => {
+                self.finish_half();
+                self.make_room(1);
+                let path = self.log();
+                fs::copy(&path, self.dir.path().join("a.log.1")).unwrap();
+                fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
             }
             Step::Truncate if self.log().exists() => {
                 let path = self.log();
@@ -195,23 +211,33 @@ impl World {
                 }
             }
             Step::Scan => self.scan(),
-            Step::Ship(chunks) => {
+            Step::Ship(sink, chunks) => {
                 self.scan();
                 for _ in 0..chunks {
-                    self.read(true);
+                    self.read(sink, true);
                 }
             }
             // What was read is not what was confirmed, whatever a checkpoint is made of. A sink gives up its place in a
             // file only with the agent.
-            Step::ReadOnly => {
+            Step::ReadOnly(sink) => {
                 self.scan();
-                self.read(false);
+                self.read(sink, false);
                 self.checkpoint = self.agent.catalog.entries();
                 self.crash();
             }
             Step::Checkpoint => self.checkpoint = self.agent.catalog.entries(),
             Step::Crash => self.crash(),
-            Step::Truncate => {}
+            Step::Truncate | Step::CopyTruncate => {}
+        }
+    }
+
+    /// Renames the files from this number on, the oldest first.
+    fn make_room(&self, from: usize) {
+        for path in Self::names(self.dir.path()).iter().rev() {
+            let number = Self::rotations(path);
+            if number >= from {
+                fs::rename(path, self.dir.path().join(format!("a.log.{}", number + 1))).unwrap();
+            }
         }
     }
 
@@ -237,18 +263,20 @@ proptest! {
         }
         world.finish_half();
         world.scan();
-        for _ in 0..10_000 {
-            world.scan();
-            if !world.read(true) {
-                break;
+        for sink in 0..SINKS.len() {
+            for _ in 0..10_000 {
+                world.scan();
+                if !world.read(sink, true) {
+                    break;
+                }
+            }
+            for number in 0..world.next {
+                let line = format!("line {number} of it");
+                let found = world.delivered[sink].contains(&line) || world.excused.contains(&number);
+                prop_assert!(found, "{line} is missing at sink {sink}");
             }
         }
-        let found: BTreeSet<String> = world.delivered.values().cloned().collect();
-        for number in 0..world.next {
-            let line = format!("line {number} of it");
-            prop_assert!(found.contains(&line) || world.excused.contains(&number), "{line} is missing");
-        }
-        for line in &found {
+        for line in world.delivered.iter().flatten() {
             let number = line.strip_prefix("line ").and_then(|rest| rest.strip_suffix(" of it"));
             prop_assert!(number.is_some_and(|number| number.parse::<usize>().is_ok_and(|number| number < world.next)), "{line:?} was never written");
         }

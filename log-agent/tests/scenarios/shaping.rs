@@ -33,6 +33,36 @@ fn multiline_without_end() {
 }
 
 #[test]
+fn multiline_exit_at_eof() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    // The last line of each file has no end, and nobody will give it one.
+    write(&room.log("a.log"), "2026-11-23 first\n  at a\n2026-11-23 last\n  at b\n  at c");
+    write(&room.log("b.log"), "2026-11-23 first\n  at a\n2026-11-23 last");
+    let more = ["--multiline-start", r"^\d{4}-", "--exit-at-eof"];
+    let mut agent = room.agent(&receiver.sink(), &more);
+    assert!(agent.wait().success(), "{}", agent.stderr());
+    assert_eq!(drained(&agent), 0);
+    let mut bodies = receiver.bodies();
+    bodies.sort();
+    let first = "2026-11-23 first\n  at a";
+    assert_eq!(bodies, [first, first, "2026-11-23 last", "2026-11-23 last\n  at b\n  at c"]);
+}
+
+#[test]
+fn multiline_with_an_unfinished_line() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let more = ["--multiline-start", r"^\d{4}-"];
+    write(&room.log("a.log"), "2026-11-23 first\n2026-11-23 last\n  at b\n  at");
+    let mut agent = room.agent(&receiver.sink(), &more);
+    receiver.expect(&["2026-11-23 first"]);
+    assert!(agent.terminate().success(), "{}", agent.stderr());
+    assert_eq!(drained(&agent), 27, "it waits for its end");
+    write(&room.log("a.log"), " c\n");
+    let _agent = room.agent(&receiver.sink(), &more);
+    receiver.expect(&["2026-11-23 first", "2026-11-23 last\n  at b\n  at c"]);
+}
+
+#[test]
 fn fields_and_lines_that_are_left_out() {
     let (room, receiver) = (Room::new(), Receiver::start());
     let more = [
@@ -93,15 +123,4 @@ fn downward_api_files() {
         let records = receiver.records();
         records.last().is_some_and(|record| record["resource"]["k8s.pod.label.app"] == "other")
     });
-}
-
-#[test]
-fn raw_copy() {
-    let room = Room::new();
-    let text = b"{\"a\": 1}\ncaf\xe9\n\n  x\n";
-    write(&room.log("a.log"), text);
-    let out = room.path("copy");
-    let mut agent = room.agent(&format!("raw+file:{}", out.display()), &["--exit-at-eof"]);
-    assert!(agent.wait().success());
-    assert_eq!(fs::read(out).unwrap(), text);
 }

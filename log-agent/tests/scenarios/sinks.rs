@@ -1,13 +1,11 @@
 //! Sinks that are slow, down, mistaken or forgetful.
 
-use std::io::Read as _;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::{Answer, Process, Upstream, wait_until};
 
-use crate::support::{Receiver, Room, Verdict, append, metric, write, write_numbers};
+use crate::support::{Bounded as _, Receiver, Room, Verdict, append, metric, write, write_numbers};
 
 #[test]
 fn sink_503() {
@@ -81,6 +79,7 @@ fn sink_400() {
     let mut agent = room.agent(&receiver.sink(), &[]);
     wait_until("all others arrive", || receiver.records().len() == 497);
     wait_until("the refused are counted", || metric(&agent, "log_agent_lost_bytes_total") > 23.5);
+    assert!((metric(&agent, "log_agent_dead_lettered_records_total") - 3.0).abs() < 0.1);
     let numbers: Vec<_> = receiver.bodies().iter().filter_map(|body| crate::support::number(body)).collect();
     assert!(
         numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))),
@@ -144,6 +143,7 @@ fn sink_down_with_rotations() {
     agent.event("it says so", |event| {
         event["message"].as_str().is_some_and(|text| text.contains("does not confirm"))
     });
+    agent.expect_bounded(&room);
     let up = Upstream::start_on(addr, |_| Answer::new(200, ""));
     wait_until("all arrive", || {
         let lines = up.requests().iter().map(|request| request.text().lines().count()).sum::<usize>();
@@ -161,6 +161,32 @@ fn sink_down_with_rotations() {
         .map(|record| record["body"].as_str().unwrap().split(' ').nth(1).unwrap().parse::<usize>().unwrap())
         .collect::<Vec<_>>();
     assert!(bodies.into_iter().eq(0..20_000), "in order");
+    agent.expect_bounded(&room);
+}
+
+#[test]
+fn sink_slow() {
+    let judge = |_: &testkit::http::Message| {
+        std::thread::sleep(Duration::from_millis(10));
+        Verdict::Confirm
+    };
+    let (room, receiver) = (Room::new(), Receiver::that(judge));
+    let agent = room.agent(&receiver.sink(), &["--chunk-size", "8KiB", "--rotate-wait", "200ms"]);
+    let filler = "x".repeat(90);
+    for round in 0..10 {
+        let text: String =
+            (round * 2000..(round + 1) * 2000).map(|n| format!("line {n} {filler}\n")).collect();
+        write(&room.log("a.log"), text);
+        std::fs::rename(room.log("a.log"), room.log(&format!("a.log.{}", 10 - round))).unwrap();
+        agent.expect_bounded(&room);
+    }
+    wait_until("all arrive", || {
+        agent.expect_bounded(&room);
+        receiver.records().len() >= 20_000
+    });
+    let numbers = receiver.bodies();
+    let numbers = numbers.iter().map(|body| body.split(' ').nth(1).unwrap().parse::<usize>().unwrap());
+    assert!(numbers.eq(0..20_000), "in order, none twice");
 }
 
 #[test]
@@ -173,9 +199,10 @@ fn sink_flapping() {
     });
     let room = Room::new();
     let mut file = append(&room.log("a.log"));
-    let _agent = room.agent(&receiver.sink(), &["--chunk-size", "2KiB"]);
+    let agent = room.agent(&receiver.sink(), &["--chunk-size", "2KiB"]);
     write_numbers(&mut file, 0..1000);
     receiver.expect_numbers(1000);
+    agent.expect_bounded(&room);
 }
 
 #[test]
@@ -196,91 +223,6 @@ fn two_sinks_one_down() {
     // Each goes on from where it stood: nothing is missing at the one, and nothing comes twice to the other.
     bad.expect_numbers(6000);
     good.expect_numbers(6000);
-}
-
-#[test]
-fn stdout_sink() {
-    let room = Room::new();
-    write_numbers(&mut append(&room.log("a.log")), 0..2000);
-    let mut agent = room.agent("stdout:", &["--exit-at-eof"]);
-    assert!(agent.wait().success());
-    let lines = agent.stdout_lines();
-    let bodies =
-        lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["body"].clone());
-    assert!(bodies.eq((0..2000).map(|number| serde_json::Value::from(format!("line {number}")))));
-}
-
-#[test]
-fn file_sink() {
-    let room = Room::new();
-    let out = room.path("out.ndjson");
-    let mut file = append(&room.log("a.log"));
-    let mut agent = room.agent(&format!("file:{}", out.display()), &[]);
-    let numbers = |path: &std::path::Path| -> Vec<usize> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let records = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        records.filter_map(|record| crate::support::number(record["body"].as_str().unwrap())).collect()
-    };
-    write_numbers(&mut file, 0..100);
-    wait_until("they are in the file", || numbers(&out).len() == 100);
-    std::fs::rename(&out, room.path("out.1")).unwrap();
-    write_numbers(&mut file, 100..200);
-    assert!(agent.terminate().success());
-    assert!(numbers(&room.path("out.1")).into_iter().chain(numbers(&out)).eq(0..200));
-}
-
-#[test]
-fn file_sink_that_cannot_be_written() {
-    let room = Room::new();
-    let out = room.path("later/out.ndjson");
-    write(&room.log("a.log"), "line 0\n");
-    let agent = room.agent(&format!("file:{}", out.display()), &[]);
-    agent.event("it says so", |event| {
-        event["reason"].as_str().is_some_and(|reason| reason.contains("later/out"))
-    });
-    std::fs::create_dir(room.path("later")).unwrap();
-    wait_until("it is in the file", || {
-        std::fs::read_to_string(&out).is_ok_and(|text| text.contains("line 0"))
-    });
-}
-
-#[test]
-fn stdout_that_nobody_reads() {
-    let room = Room::new();
-    let mut command = room.command("logs/*.log", &["stdout:"], &["--shutdown-timeout", "300ms"]);
-    command.args(["--admin-addr", "127.0.0.1:0", "--log-format", "json"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // More than a pipe holds.
-    write_numbers(&mut append(&room.log("a.log")), 0..50_000);
-    let mut first = [0; 1];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    let asked = Instant::now();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let status = testkit::eventually("it leaves though its write is stuck", || child.try_wait().unwrap());
-    assert_eq!(status.code(), Some(69));
-    assert!(asked.elapsed() < Duration::from_secs(5));
-}
-
-#[test]
-fn stdout_is_closed() {
-    let room = Room::new();
-    let mut command = room.command("logs/*.log", &["stdout:"], &["--shutdown-timeout", "300ms"]);
-    command.args(["--admin-addr", "127.0.0.1:0", "--log-format", "json"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    write(&room.log("a.log"), "line 0\n");
-    let mut said = String::new();
-    let stderr = child.stderr.as_mut().unwrap();
-    while !said.contains("does not confirm") {
-        let mut part = [0; 1024];
-        let read = stderr.read(&mut part).unwrap();
-        assert!(read > 0, "{said}");
-        said.push_str(&String::from_utf8_lossy(&part[..read]));
-    }
-    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(69), "what was not taken is not confirmed");
 }
 
 #[test]

@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use testkit::http::Message;
 use testkit::{Answer, Process, Upstream, wait_until};
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_log-agent");
+/// The agent that is tested: the one that was built with the tests, or that of `LOG_AGENT_BINARY`, such as an image's.
+pub(crate) fn binary() -> String {
+    std::env::var("LOG_AGENT_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_log-agent").to_owned())
+}
 
 /// Logs and state of one agent.
 pub(crate) struct Room {
@@ -44,13 +47,37 @@ impl Room {
     }
 
     pub(crate) fn command(&self, include: &str, sinks: &[&str], more: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.arg("--include").arg(self.path(include)).arg("--state-dir").arg(self.state());
         for sink in sinks {
             command.args(["--sink", sink]);
         }
         command.args(more);
         command
+    }
+}
+
+/// What an agent may take, whatever becomes of its sinks.
+pub(crate) trait Bounded {
+    /// Memory, open files, and disk beside the files themselves.
+    fn expect_bounded(&self, room: &Room);
+}
+
+/// The scorecard's bound for memory.
+pub(crate) const RSS: u64 = 24 * 1024 * 1024;
+
+impl Bounded for Process {
+    #[track_caller]
+    fn expect_bounded(&self, room: &Room) {
+        let (rss, open) = (self.resident_bytes(), std::fs::read_dir(format!("/proc/{}/fd", self.id())));
+        assert!(rss < RSS, "{rss} bytes of memory");
+        // Each file of the logs, and a few of its own.
+        let followed = std::fs::read_dir(room.path("logs")).unwrap().count();
+        let open = open.unwrap().count();
+        assert!(open <= followed + 30, "{open} open files");
+        let kept = std::fs::read_dir(room.state()).into_iter().flatten();
+        let kept: u64 = kept.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
+        assert!(kept < 1_000_000, "{kept} bytes of state");
     }
 }
 
@@ -112,6 +139,10 @@ impl Receiver {
         self.records.lock().unwrap().clone()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.records.lock().unwrap().len()
+    }
+
     /// The texts of all records, in the order in which they came.
     pub(crate) fn bodies(&self) -> Vec<String> {
         self.records().iter().map(|record| record["body"].as_str().unwrap_or_default().to_owned()).collect()
@@ -131,7 +162,7 @@ impl Receiver {
     /// order.
     #[track_caller]
     pub(crate) fn expect_numbers(&self, count: usize) {
-        wait_until(&format!("{count} lines arrive"), || self.records.lock().unwrap().len() >= count);
+        wait_until(&format!("{count} lines arrive"), || self.count() >= count);
         let expected: Vec<_> = (0..count).map(|number| format!("line {number}")).collect();
         let got = self.bodies();
         assert!(

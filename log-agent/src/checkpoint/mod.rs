@@ -4,6 +4,8 @@
 //! synced. A crash at any instant leaves the other slot; a slot that is torn or damaged is recognised by its checksum,
 //! said, and passed over. An older checkpoint, or none, means that lines are sent again, never that one is skipped.
 
+mod remembered;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Epoch, FileId, FileKey, Fingerprint};
 use crate::position::Confirmed;
+pub use remembered::Remembered;
 
 /// The first field of a checkpoint; one with another is not for this version to read.
 const FORMAT: &str = "log-agent-checkpoint/1";
@@ -201,56 +204,11 @@ fn parse(bytes: &[u8]) -> Result<Document, String> {
     Ok(document)
 }
 
-/// Entries of the checkpoint whose files have not been met yet: not mounted, rotated out of sight, or gone.
-#[derive(Debug, Default)]
-pub struct Remembered {
-    entries: Vec<FileEntry>,
-}
-
-/// An entry that nobody has claimed for this long is forgotten.
-const FORGET_AFTER_SECONDS: u64 = 7 * 24 * 3600;
-/// More unclaimed entries than this are not kept, the longest unseen go first.
-const MAX_REMEMBERED: usize = 4096;
-
-impl Remembered {
-    /// Starts with everything that the checkpoint had.
-    pub fn new(entries: Vec<FileEntry>) -> Self {
-        Self { entries }
-    }
-
-    /// Takes the entry of a file that was found.
-    pub fn claim(&mut self, key: &FileKey) -> Option<FileEntry> {
-        let exact = self.entries.iter().position(|entry| entry.key == *key);
-        let at = exact.or_else(|| self.entries.iter().position(|entry| entry.key.may_be(key)))?;
-        Some(self.entries.swap_remove(at))
-    }
-
-    /// Those that nobody has claimed yet.
-    pub fn unclaimed(&mut self) -> impl Iterator<Item = &mut FileEntry> {
-        self.entries.iter_mut()
-    }
-
-    /// Keeps the entry of a file that is followed no more but may come back.
-    pub fn keep(&mut self, entry: FileEntry) {
-        self.entries.push(entry);
-    }
-
-    /// What is still worth remembering at `now`, in seconds since 1970.
-    pub fn entries(&mut self, now: u64) -> &[FileEntry] {
-        self.entries.retain(|entry| now.saturating_sub(entry.seen) < FORGET_AFTER_SECONDS);
-        if self.entries.len() > MAX_REMEMBERED {
-            self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen));
-            self.entries.truncate(MAX_REMEMBERED);
-        }
-        &self.entries
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(confirmed: &[(&str, Confirmed)]) -> FileEntry {
+    pub(super) fn entry(confirmed: &[(&str, Confirmed)]) -> FileEntry {
         FileEntry {
             key: FileKey::of(&fs::metadata("/").unwrap()),
             epoch: Epoch::default(),
@@ -309,16 +267,5 @@ mod tests {
         assert_eq!(entry.confirmed_by(&names(&["a", "b"])), [at(10), at(20)]);
         assert_eq!(entry.confirmed_by(&names(&["b", "c"])), [at(20), at(10)]);
         assert_eq!(entry.confirmed_by(&names(&["a", "b", "c"]))[2], Confirmed::nothing());
-    }
-
-    #[test]
-    fn an_entry_is_claimed_once_and_forgotten_after_a_week() {
-        let known = entry(&[]);
-        let mut remembered = Remembered::new(vec![known.clone()]);
-        assert_eq!(remembered.entries(1000).len(), 1);
-        assert!(remembered.claim(&known.key).is_some());
-        assert!(remembered.claim(&known.key).is_none());
-        remembered.keep(known);
-        assert_eq!(remembered.entries(1000 + FORGET_AFTER_SECONDS).len(), 0);
     }
 }

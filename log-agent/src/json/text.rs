@@ -1,0 +1,140 @@
+//! Strings: where one ends, whether it is right, and what it says once its escapes are gone.
+
+use super::Reader;
+
+/// A string, as it is written between its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Text<'a> {
+    raw: &'a [u8],
+    /// Where it begins in the text that was read.
+    start: usize,
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Its bytes; `scratch` is where they are written if they have to be.
+    #[inline(always)]
+    pub(crate) fn bytes<'b>(&self, scratch: &'b mut Vec<u8>) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if self.escaped { unescaped(self.raw, scratch) } else { self.raw }
+    }
+
+    /// Its bytes and their beginning in the text that was read, where they stand there as they are.
+    #[inline(always)]
+    pub(crate) fn plain(&self) -> Option<(&'a [u8], usize)> {
+        (!self.escaped).then_some((self.raw, self.start))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A string, from behind its first quote to behind its last.
+    ///
+    /// Most strings in a log are short: eight bytes are looked at in one step, without the cost of beginning a search that pays
+    /// only for long ones.
+    #[inline(always)]
+    pub(super) fn string(&mut self) -> Option<Text<'a>> {
+        let (start, mut at) = (self.at, self.at);
+        while let Some(word) = self.text.get(at..at + 8) {
+            let found = marked(u64::from_le_bytes(word.try_into().ok()?));
+            if found != 0 {
+                at += found.trailing_zeros() as usize / 8;
+                if self.text[at] == b'"' {
+                    self.at = at + 1;
+                    return Some(Text { raw: &self.text[start..at], start, escaped: false });
+                }
+                break;
+            }
+            at += 8;
+        }
+        self.rest_of_string(start, at)
+    }
+
+    /// The same, byte by byte from `at` on: behind the first escape, and where fewer than eight bytes are left.
+    #[inline(never)]
+    fn rest_of_string(&mut self, start: usize, mut at: usize) -> Option<Text<'a>> {
+        let mut escaped = false;
+        loop {
+            match *self.text.get(at)? {
+                b'"' => {
+                    self.at = at + 1;
+                    return Some(Text { raw: &self.text[start..at], start, escaped });
+                }
+                b'\\' => {
+                    escaped = true;
+                    at += match *self.text.get(at + 1)? {
+                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+                        b'u' if self.text.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
+                        _ => return None,
+                    };
+                }
+                0..b' ' => return None,
+                _ => at += 1,
+            }
+        }
+    }
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// The high bit of every byte that is a quote, a backslash or a control character, exact for the first of them.
+#[inline(always)]
+fn marked(word: u64) -> u64 {
+    let is = |byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    is(b'"') | is(b'\\') | below(word, b' ')
+}
+
+/// The high bit of every byte that is less than this, exact for the first of them.
+#[inline(always)]
+fn below(word: u64, limit: u8) -> u64 {
+    word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH
+}
+
+#[cold]
+fn unescaped<'b>(raw: &[u8], scratch: &'b mut Vec<u8>) -> &'b [u8] {
+    scratch.clear();
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        scratch.extend_from_slice(&rest[..at]);
+        let Some((mark, after)) = rest[at + 1..].split_first() else { return scratch };
+        rest = after;
+        match mark {
+            b'n' => scratch.push(b'\n'),
+            b't' => scratch.push(b'\t'),
+            b'r' => scratch.push(b'\r'),
+            b'b' => scratch.push(8),
+            b'f' => scratch.push(12),
+            b'u' => {
+                let (character, after) = unicode(rest);
+                scratch.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            other => scratch.push(*other),
+        }
+    }
+    scratch.extend_from_slice(rest);
+    scratch
+}
+
+/// The character of a `\u`, whose digits `rest` begins with, and what follows; half a pair of surrogates is the
+/// replacement character.
+fn unicode(rest: &[u8]) -> (char, &[u8]) {
+    let Some((first, after)) = hex4(rest) else { return (char::REPLACEMENT_CHARACTER, rest) };
+    if !(0xd800..0xdc00).contains(&first) {
+        return (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), after);
+    }
+    if let Some((second, behind)) = after.strip_prefix(b"\\u").and_then(hex4)
+        && (0xdc00..0xe000).contains(&second)
+    {
+        let both = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+        return (char::from_u32(both).unwrap_or(char::REPLACEMENT_CHARACTER), behind);
+    }
+    (char::REPLACEMENT_CHARACTER, after)
+}
+
+fn hex4(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (digits, after) = bytes.split_at_checked(4)?;
+    Some((u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?, after))
+}

@@ -1,0 +1,48 @@
+//! What befalls a file while it is followed: it shrinks, or has another content all of a sudden.
+
+use std::io;
+
+use super::{Copied, Cursor, Source};
+use crate::ledger::{Ledger, Reason};
+
+impl Source {
+    /// The file holds other content than what was read: what was seen and not read is gone, and reading begins anew.
+    pub(super) fn truncated(&mut self, ledger: &Ledger) -> io::Result<()> {
+        if let Copied::Perhaps(sinks) = &self.copied {
+            // The copy has it all, and is read on from where this file was.
+            self.past = self.entry(sinks);
+        } else {
+            for (sink, cursor) in self.cursors.iter().enumerate() {
+                if self.size > cursor.read.0 {
+                    ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
+                }
+            }
+        }
+        self.start_over("truncated or written anew");
+        self.size = 0;
+        self.note_size(self.file.metadata()?.len());
+        Ok(())
+    }
+
+    /// What is before the position is still there, but what had been seen behind it is not: an unfinished line was
+    /// taken back, or what a slow sink had not been given yet.
+    pub(super) fn note_shrinking(&mut self, end: u64, ledger: &Ledger) {
+        if end >= self.size {
+            return;
+        }
+        for (sink, cursor) in self.cursors.iter().enumerate() {
+            ledger.lose(Reason::Truncated, sink, &self.path, end.max(cursor.read.0)..self.size);
+        }
+        self.size = end;
+    }
+
+    pub(super) fn start_over(&mut self, how: &str) {
+        tracing::warn!(file = %self.path.display(), how, "the file's content was replaced: reading it from its beginning");
+        self.epoch = self.epoch.next();
+        self.id = None;
+        self.origin = None;
+        self.head.clear();
+        self.sightings.clear();
+        self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::at_start());
+    }
+}

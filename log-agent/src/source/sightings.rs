@@ -1,0 +1,90 @@
+//! When which bytes of a file were first seen: how long those have waited that a sink does not have yet.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Bytes that come within this time are taken to have come at once.
+const STEP: Duration = Duration::from_millis(100);
+/// More marks are not kept: of a file that grows all day while its sink is down, times are known the coarser.
+const MOST: usize = 64;
+
+/// Offsets and times, both rising: the bytes from an offset to the next were there at its time.
+#[derive(Debug, Default)]
+pub(super) struct Sightings {
+    marks: VecDeque<(u64, Instant)>,
+}
+
+impl Sightings {
+    /// Bytes from here on are there now.
+    pub(super) fn note(&mut self, from: u64, now: Instant) {
+        if self.marks.back().is_some_and(|(_, last)| now.duration_since(*last) < STEP) {
+            return;
+        }
+        if self.marks.len() >= MOST {
+            // Every other one goes; its bytes count as older than they are, never as younger.
+            let mut number = 0;
+            self.marks.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+        }
+        self.marks.push_back((from, now));
+    }
+
+    /// When the byte at this offset was seen.
+    pub(super) fn of(&self, offset: u64) -> Option<Instant> {
+        let later = self.marks.partition_point(|(from, _)| *from <= offset);
+        self.marks.get(later.saturating_sub(1)).map(|(_, seen)| *seen)
+    }
+
+    /// All sinks have the bytes before `offset` of a file of this size.
+    pub(super) fn forget_before(&mut self, offset: u64, size: u64) {
+        if offset >= size {
+            self.clear();
+        }
+        while self.marks.get(1).is_some_and(|(from, _)| *from <= offset) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// The content is another.
+    pub(super) fn clear(&mut self) {
+        self.marks.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_as_old_as_the_look_that_found_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut sightings = Sightings::default();
+        assert_eq!(sightings.of(0), None);
+        sightings.note(0, at(0));
+        sightings.note(50, at(0) + STEP / 2);
+        sightings.note(100, at(1));
+        sightings.note(200, at(2));
+        assert_eq!([0, 99, 100, 250].map(|offset| sightings.of(offset).unwrap()), [0, 0, 1, 2].map(at));
+        sightings.forget_before(150, 300);
+        assert_eq!(sightings.of(150), Some(at(1)));
+        assert_eq!(sightings.marks.len(), 2);
+        sightings.forget_before(300, 300);
+        assert_eq!(sightings.of(300), None);
+    }
+
+    #[test]
+    fn there_are_never_many_and_no_byte_gets_younger() {
+        let start = Instant::now();
+        let mut sightings = Sightings::default();
+        for second in 0..1000 {
+            sightings.note(second * 10, start + Duration::from_secs(second));
+        }
+        assert!(sightings.marks.len() <= MOST);
+        for second in 0..1000 {
+            assert!(sightings.of(second * 10).unwrap() <= start + Duration::from_secs(second));
+        }
+    }
+}
