@@ -154,7 +154,7 @@ class Bench:
         return self.start(name, command, port, cores=cores)
 
     def nginx(self, name="nginx", buffer=""):
-        port, home = free_port(), self.dir / name
+        port, home = free_port(), self.dir / re.sub(r"\W+", "-", name)
         home.mkdir()
         (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", buffer=buffer))
         return self.start(name, ["nginx", "-c", home / "conf", "-e", home / "nginx.err"], port)

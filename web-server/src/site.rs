@@ -252,9 +252,12 @@ impl std::fmt::Display for NotADirectory {
 
 impl std::error::Error for NotADirectory {}
 
+/// What the kubelet calls the link in a ConfigMap, Secret or projected volume.
+pub const KUBELET_LINK: &str = "..data";
+
 /// Whether the kubelet writes this directory: a ConfigMap, Secret or projected volume keeps its release behind `..data`.
 pub fn kubelet_link(root: &Path) -> Option<PathBuf> {
-    let link = root.join("..data");
+    let link = root.join(KUBELET_LINK);
     link.is_symlink().then_some(link)
 }
 

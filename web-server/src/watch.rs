@@ -11,7 +11,7 @@ use std::time::Duration;
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use crate::site::{Root, kubelet_link};
+use crate::site::{KUBELET_LINK, Root, kubelet_link};
 
 /// How long a swap may go unseen where events fail.
 const POLL: Duration = Duration::from_secs(2);
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// Follows the root until the task is dropped.
 pub async fn follow(root: Arc<Root>) {
     let stirred = Arc::new(Notify::new());
-    let mut watcher = watcher(&stirred);
+    let mut watcher = watcher(root.path(), &stirred);
     loop {
         for directory in watched(root.path()) {
             if let Some(watcher) = &mut watcher {
@@ -45,17 +45,31 @@ pub async fn follow(root: Arc<Root>) {
     }
 }
 
-fn watcher(stirred: &Arc<Notify>) -> Option<RecommendedWatcher> {
-    let stirred = Arc::clone(stirred);
+fn watcher(root: &Path, stirred: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let (root, stirred) = (root.to_owned(), Arc::clone(stirred));
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-        // Reading is no change; our own reading would wake us for ever.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
+        // What goes wrong with the watch itself is a reason to look, too.
+        if event.map_or(true, |event| concerns(&root, &event)) {
             stirred.notify_one();
         }
     });
     watcher
         .inspect_err(|error| tracing::warn!(%error, "no file events, so a swap is seen within {POLL:?}"))
         .ok()
+}
+
+/// Whether an event may be about the root: neighbours in its directory, such as an access log that is written all the time, are
+/// nobody's reason to look.
+fn concerns(root: &Path, event: &Event) -> bool {
+    // Reading is no change; our own reading would wake us for ever.
+    if event.kind.is_access() {
+        return false;
+    }
+    let link = |path: &PathBuf| {
+        let name = path.file_name();
+        name == root.file_name() || name.is_some_and(|name| name == KUBELET_LINK) || root.starts_with(path)
+    };
+    event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(link)
 }
 
 fn watched(root: &Path) -> Vec<PathBuf> {
@@ -69,4 +83,28 @@ fn watched(root: &Path) -> Vec<PathBuf> {
         directories.push(root.to_owned());
     }
     directories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::EventKind;
+    use notify::event::{AccessKind, CreateKind, DataChange, ModifyKind, RenameMode};
+
+    #[test]
+    fn neighbours_are_nobodys_reason_to_look() {
+        let root = Path::new("/volume/current");
+        let event = |kind, path: &str| Event::new(kind).add_path(path.into());
+        let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(concerns(root, &event(renamed, "/volume/current")));
+        assert!(concerns(root, &event(renamed, "/volume/current/..data")));
+        assert!(concerns(root, &event(EventKind::Create(CreateKind::Folder), "/volume")));
+        assert!(concerns(root, &Event::new(EventKind::Other)));
+        assert!(!concerns(root, &event(written, "/volume/access.log")));
+        assert!(!concerns(root, &event(renamed, "/volume/releases")));
+        assert!(!concerns(root, &event(EventKind::Access(AccessKind::Any), "/volume/current")));
+        let two = event(renamed, "/volume/.tmp").add_path("/volume/current".into());
+        assert!(concerns(root, &two));
+    }
 }
