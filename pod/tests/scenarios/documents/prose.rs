@@ -42,13 +42,15 @@ fn the_code_to_read_is_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// The README promises what can be read in an hour, in lines. Code grows; a promise that is a quarter off is to be made anew.
+/// The README promises what can be read in an hour, in lines. Code grows and moves; a file that
+/// is half as long again as was promised, or a path that is a quarter longer, is to be counted anew.
 #[test]
 fn the_reading_path_is_as_long_as_it_says() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let Some((_, path)) = readme.split_once("## One hour of reading") else { panic!("no reading path") };
     let path = path.split("\n## ").next().unwrap();
     let mut promised_in_all = 0;
+    let mut lines_in_all = 0;
     let mut wrong = Vec::new();
     for row in path.lines().filter(|line| line.starts_with("| [`")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -56,11 +58,13 @@ fn the_reading_path_is_as_long_as_it_says() {
         let target = cells[1].split_once("](").and_then(|(_, rest)| rest.split(')').next()).unwrap();
         let lines = std::fs::read_to_string(root().join(target)).unwrap().lines().count();
         promised_in_all += promised;
-        if lines.abs_diff(promised) * 4 > lines {
+        lines_in_all += lines;
+        if lines.abs_diff(promised) * 2 > lines {
             wrong.push(format!("{target} has {lines} lines, not {promised}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(lines_in_all.abs_diff(promised_in_all) * 4 <= lines_in_all, "{lines_in_all} lines in all");
     let total = format!("{},{:03} lines", promised_in_all / 1000, promised_in_all % 1000);
     assert!(path.contains(&total), "the rows add up to {total}, which the section does not say");
 }
