@@ -54,7 +54,6 @@ impl Catalog {
         let over: Vec<_> =
             self.sources.values().filter(|source| over(source)).map(|source| source.seq).collect();
         for source in over.into_iter().filter_map(|seq| self.sources.remove(&seq)) {
-            tracing::info!(file = %source.path.display(), bytes = source.size(), "drained and closed");
             self.by_key.remove(&source.key);
             self.by_path.retain(|_, seq| *seq != source.seq);
             if self.newest.get(&source.family) == Some(&source.seq) {
@@ -66,6 +65,10 @@ impl Catalog {
             {
                 self.remembered.keep(entry);
             }
+            let (path, bytes) = (source.path.clone(), source.size());
+            drop(source);
+            // Said only when it is true: the disk has its space back.
+            tracing::info!(file = %path.display(), bytes, "drained and closed");
         }
     }
 }
