@@ -154,11 +154,12 @@ impl Drop for Process {
     }
 }
 
-/// Resident memory of a running process in bytes, as the kernel counts it (`VmRSS` in proc(5)).
+/// Resident memory of a process in bytes, as the kernel counts it (`VmRSS` in proc(5)): none once it has ended and nobody has
+/// waited for it yet.
 #[track_caller]
 pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is running");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a running process has VmRSS");
+    let Some(line) = status.lines().find(|line| line.starts_with("VmRSS:")) else { return 0 };
     let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is in KiB");
     kib * 1024
 }
