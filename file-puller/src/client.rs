@@ -56,7 +56,8 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
         let text = cause.to_string();
         // The resolver's words for a name without an address are its question, as a data structure.
         if text.contains("no records found") {
-            return "its host name has no address; check the name, and the DNS of this machine or Pod".to_owned();
+            return "its host name has no address; check the name, and the DNS of this machine or Pod"
+                .to_owned();
         }
         // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
         let is_news = causes.last().is_none_or(|last| !last.contains(&text));
