@@ -59,9 +59,11 @@ fn main() -> ExitCode {
 fn labs(flags: &Flags) -> Result<(), Failure> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().or_exit(Exit::Io)?;
     let pages = chosen(flags, &repository)?;
-    let binaries = binaries(flags, &repository)?;
+    // Asked for before anything is built: a build may replace this very file, and what is asked for later is what was there.
+    let own = std::env::current_exe().or_exit(Exit::Internal)?;
+    let binaries = binaries(flags, &own, &repository)?;
     if flags.on == Place::Processes && !flags.inside {
-        move_to_a_network_of_our_own(&binaries);
+        move_to_a_network_of_our_own(&own, &binaries);
     }
     descendants::adopt().or_exit(Exit::Internal)?;
     end_all_when_interrupted().or_exit(Exit::Internal)?;
@@ -131,11 +133,10 @@ fn chosen(flags: &Flags, repository: &Path) -> Result<Vec<(PathBuf, Vec<Block>)>
 }
 
 /// The folder of the built binaries; where cargo runs us, they are first brought up to date.
-fn binaries(flags: &Flags, repository: &Path) -> Result<PathBuf, Failure> {
+fn binaries(flags: &Flags, own: &Path, repository: &Path) -> Result<PathBuf, Failure> {
     if let Some(dir) = &flags.binaries {
         return dir.canonicalize().or_exit(Exit::Refused);
     }
-    let own = std::env::current_exe().or_exit(Exit::Internal)?;
     let dir = own.parent().unwrap_or(Path::new("."));
     if let (Some(cargo), false) = (std::env::var_os("CARGO"), flags.inside) {
         let profile = match dir.file_name().and_then(|name| name.to_str()) {
@@ -155,7 +156,7 @@ fn binaries(flags: &Flags, repository: &Path) -> Result<PathBuf, Failure> {
 
 /// The pages use the contract's ports. In a network namespace these are free, whatever else runs on this machine. It takes root;
 /// others run on the machine's own, as a reader does.
-fn move_to_a_network_of_our_own(binaries: &Path) {
+fn move_to_a_network_of_our_own(own: &Path, binaries: &Path) {
     let silent = |command: &mut Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     };
@@ -165,7 +166,6 @@ fn move_to_a_network_of_our_own(binaries: &Path) {
         ));
         return;
     }
-    let Ok(own) = std::env::current_exe() else { return };
     let mut again = Command::new("unshare");
     again.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "labs"]).arg(own);
     again.args(std::env::args_os().skip(1)).env("LABS_INSIDE", "true").env("LABS_BINARIES", binaries);
