@@ -10,7 +10,7 @@
 //! - [`gate`]: whether it may replace what is served
 //! - [`stage`], [`fetch`]: a release is put together where nobody sees it, a large one beginning with a copy of the current one
 //! - [`archive`], [`inflate`], [`feed`]: or it arrives in one piece, and is unpacked there
-//! - [`publish`]: it becomes visible, in one step and for good
+//! - [`publish`]: it becomes visible, in one step and for good; `durable`: on the disk, too
 //! - [`retain`]: old releases go when nobody can need them any more
 //! - [`verify`]: what was published is read again, and put right
 //! - [`volume`]: the layout that all of these share, its lock, and what a crash leaves
@@ -28,6 +28,7 @@ pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod demand;
+mod durable;
 pub mod failure;
 pub mod fault;
 pub mod feed;
@@ -92,6 +93,9 @@ pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result
     let metrics = Metrics::new(&mut registry);
     let (asker, demand) = demand::channel();
     let (syncer, release, trust) = prepare(&config, metrics.clone()).await?;
+    if let Some(release) = &release {
+        metrics.current(release);
+    }
     let options = &config.options;
     let volume = config.volume.display().to_string();
     let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::failure::SyncError;
+use crate::release::ReleaseId;
 use crate::sync::Outcome;
 
 /// From a request that was answered "not modified" to a first sync of many gigabytes.
@@ -27,6 +28,7 @@ pub struct Metrics {
     retries: Family<Retried, Counter>,
     volume_free: Gauge,
     release_size: Gauge,
+    release: Family<Current, Gauge>,
     fetched_files: Counter,
     fetched_bytes: Counter,
     reused_files: Counter,
@@ -39,6 +41,11 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Current {
+    release: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +102,7 @@ impl Metrics {
             retries: Family::default(),
             volume_free: Gauge::default(),
             release_size: Gauge::default(),
+            release: Family::default(),
             fetched_files: Counter::default(),
             fetched_bytes: Counter::default(),
             reused_files: Counter::default(),
@@ -115,6 +123,8 @@ impl Metrics {
         registry.register_with_unit("volume_free", help, Unit::Bytes, metrics.volume_free.clone());
         let help = "All files of the last release that was published";
         registry.register_with_unit("release_size", help, Unit::Bytes, metrics.release_size.clone());
+        let help = "The release that is published, as its label: always 1";
+        registry.register("release_info", help, metrics.release.clone());
         registry.register(
             "fetched_files",
             "Files fetched from the content manager",
@@ -146,9 +156,16 @@ impl Metrics {
             }
         };
         self.syncs.get_or_create(&Ended { result }).inc();
-        if outcome.is_ok() {
+        if let Ok(outcome) = outcome {
+            self.current(outcome.release());
             *self.in_step_at.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
+    }
+
+    /// Notes which release is published.
+    pub fn current(&self, release: &ReleaseId) {
+        self.release.clear();
+        self.release.get_or_create(&Current { release: release.as_str().to_owned() }).set(1);
     }
 
     /// Notes how long a phase took that began then.

@@ -19,10 +19,7 @@ use crate::volume::{CURRENT, Doing as _, RELEASES, Volume, VolumeError, link_tex
 /// Where the volume refuses; `current` then names what it named before.
 pub fn publish(staging: &Staging) -> Result<(), VolumeError> {
     let (volume, id) = (staging.volume(), staging.id());
-    // One call for the whole tree. Its directories are all new, also where its files are links, and to sync a hundred one by one
-    // takes much longer (measured: docs/benchmarks.md). The price is that a neighbour's unwritten data on the same file system
-    // is waited for too; that wait is this thread's alone. A write-back error is reported since Linux 5.8.
-    rustix::fs::syncfs(volume.root()).doing(|| format!("sync release {id} to the disk of {volume}"))?;
+    staging.to_disk()?;
     fault::point();
     place(volume, id)?;
     fault::point();

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use self::draft::create;
 pub use self::draft::{Draft, Mismatch, SealError};
 pub use self::spare::Spare;
+use crate::durable::{self, Unsynced};
 use crate::fault;
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
@@ -33,6 +34,7 @@ pub struct Staging {
     tree: OwnedFd,
     /// The release whose files are in the tree already, where the new one has them at the same paths.
     copy_of: Option<ReleaseId>,
+    unsynced: Unsynced,
 }
 
 /// A release whose files arrive before anybody knows which release it is.
@@ -40,6 +42,7 @@ pub struct Staging {
 pub struct Incoming {
     volume: Arc<Volume>,
     tree: OwnedFd,
+    unsynced: Unsynced,
 }
 
 /// The tree of [`Incoming`], which no release id can be.
@@ -59,12 +62,15 @@ impl Staging {
         make_directory(volume.staging(), id.as_str()).doing(|| doing(""))?;
         let tree = rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty())
             .doing(|| doing(""))?;
+        let unsynced = Unsynced::new();
+        unsynced.note_root();
         for directory in manifest.directories() {
             make_directory(&tree, directory).doing(|| doing(directory))?;
+            unsynced.made(directory);
             fault::point();
         }
         write_manifest(&volume, &id, manifest)?;
-        Ok(Self { volume, id, tree, copy_of: None })
+        Ok(Self { volume, id, tree, copy_of: None, unsynced })
     }
 
     /// The release.
@@ -98,6 +104,7 @@ impl Staging {
                 return Err(error).doing(|| format!("remove {}/{STAGING}/{}/{path}", self.volume, self.id));
             }
         }
+        self.unsynced.renamed(path.as_str());
         fault::point();
         Ok(())
     }
@@ -108,6 +115,7 @@ impl Staging {
     /// Where the file system will not have it, for instance because the file has as many links as a file can have.
     pub fn reuse(&self, release: BorrowedFd<'_>, from: &ReleasePath, to: &ReleasePath) -> io::Result<()> {
         rustix::fs::linkat(release, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())?;
+        self.unsynced.renamed(to.as_str());
         fault::point();
         Ok(())
     }
@@ -121,6 +129,7 @@ impl Staging {
         rustix::fs::linkat(release, from.as_str(), private, LINK, AtFlags::empty())?;
         fault::point();
         rustix::fs::renameat(private, LINK, &self.tree, to.as_str())?;
+        self.unsynced.renamed(to.as_str());
         fault::point();
         Ok(())
     }
@@ -130,7 +139,19 @@ impl Staging {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
+        self.unsynced.made(path.as_str());
         Draft::create(&self.tree, path, &self.volume)
+    }
+
+    /// Waits until the tree and its manifest are on the disk.
+    ///
+    /// # Errors
+    /// Where the disk did not take all of it.
+    pub(crate) fn to_disk(&self) -> Result<(), VolumeError> {
+        let manifest = manifest_name(&self.id);
+        let beside = Some((self.volume.staging(), manifest.as_str()));
+        let synced = self.unsynced.to_disk(&self.volume, self.tree(), beside);
+        synced.doing(|| format!("sync release {} to the disk of {}", self.id, self.volume))
     }
 }
 
@@ -145,7 +166,9 @@ impl Incoming {
         make_directory(volume.staging(), INCOMING).doing(doing)?;
         fault::point();
         let tree = rustix::fs::openat(volume.staging(), INCOMING, DIRECTORY, Mode::empty()).doing(doing)?;
-        Ok(Self { volume, tree })
+        let unsynced = Unsynced::new();
+        unsynced.note_root();
+        Ok(Self { volume, tree, unsynced })
     }
 
     /// Makes a directory; those above it are there.
@@ -154,6 +177,7 @@ impl Incoming {
     /// Where the volume refuses.
     pub fn make_directory(&self, path: &str) -> Result<(), VolumeError> {
         make_directory(&self.tree, path).doing(|| format!("make {path} on {}", self.volume))?;
+        self.unsynced.made(path);
         fault::point();
         Ok(())
     }
@@ -163,6 +187,7 @@ impl Incoming {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
+        self.unsynced.made(path.as_str());
         Draft::create(&self.tree, path, &self.volume)
     }
 
@@ -171,12 +196,12 @@ impl Incoming {
     /// # Errors
     /// Where the volume refuses.
     pub fn named(self, id: ReleaseId, manifest: &Manifest) -> Result<Staging, VolumeError> {
-        let Self { volume, tree } = self;
+        let Self { volume, tree, unsynced } = self;
         write_manifest(&volume, &id, manifest)?;
         rustix::fs::renameat(volume.staging(), INCOMING, volume.staging(), id.as_str())
             .doing(|| format!("name {volume}/{STAGING}/{INCOMING} {id}"))?;
         fault::point();
-        Ok(Staging { volume, id, tree, copy_of: None })
+        Ok(Staging { volume, id, tree, copy_of: None, unsynced })
     }
 }
 
@@ -190,7 +215,7 @@ pub fn replace_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) ->
     let name = manifest_name(id);
     let doing = || format!("replace {volume}/{RELEASES}/{name}");
     // It says how old content may be that is accepted after a power cut, too.
-    rustix::fs::syncfs(volume.root()).doing(doing)?;
+    durable::sync(volume.staging(), &name).doing(doing)?;
     rustix::fs::renameat(volume.staging(), &name, volume.releases(), &name).doing(doing)?;
     fault::point();
     rustix::fs::fsync(volume.releases()).doing(doing)

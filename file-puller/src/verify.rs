@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
+use crate::durable::Unsynced;
 use crate::fault;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::plan::plausible;
@@ -42,10 +43,12 @@ pub fn restore(staging: &Staging, manifest: &Manifest) -> Result<(), VolumeError
     let (volume, id) = (staging.volume(), staging.id());
     let tree = volume.open_release(id)?;
     let doing = |name: &str| format!("restore {volume}/{RELEASES}/{id}/{name}");
-    rustix::fs::syncfs(volume.root()).doing(|| format!("sync the repair of {id} to the disk of {volume}"))?;
+    staging.to_disk()?;
+    let unsynced = Unsynced::new();
     for directory in manifest.directories() {
         match rustix::fs::mkdirat(&tree, directory, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => unsynced.made(directory),
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(error).doing(|| doing(directory)),
         }
         fault::point();
@@ -53,9 +56,11 @@ pub fn restore(staging: &Staging, manifest: &Manifest) -> Result<(), VolumeError
     for file in &manifest.files {
         let path = file.path.as_str();
         rustix::fs::renameat(staging.tree(), path, &tree, path).doing(|| doing(path))?;
+        unsynced.renamed(path);
         fault::point();
     }
-    rustix::fs::syncfs(volume.root()).doing(|| format!("sync the repair of {id} to the disk of {volume}"))?;
+    let synced = unsynced.to_disk(volume, tree.as_fd(), None);
+    synced.doing(|| format!("sync the repair of {id} to the disk of {volume}"))?;
     // The link says what it said before. That it is a new one tells readers who keep files open, or in memory, to look again.
     point_at(volume, id)
 }

@@ -44,13 +44,14 @@ pub(super) fn link(
             };
             let mut shares = files.chunks(share);
             let own = shares.next().unwrap_or_default();
-            let others: Vec<_> = shares.map(|files| (files, scope.spawn(move || link_all(files)))).collect();
+            let spawn = |files| (files, thread::Builder::new().spawn_scoped(scope, move || link_all(files)));
+            let others: Vec<_> = shares.map(spawn).collect();
             fetch.extend(link_all(own)?);
             for (files, other) in others {
-                // Whatever ended a thread, its files are then fetched.
-                fetch.extend(
-                    other.join().unwrap_or_else(|_| Ok(files.iter().map(|file| file.file).collect()))?,
-                );
+                // Where the system has no more threads, this one does.
+                let refused =
+                    other.ok().and_then(|other| other.join().ok()).unwrap_or_else(|| link_all(files));
+                fetch.extend(refused?);
             }
             Ok::<_, VolumeError>(())
         })?;

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use testkit::{Answer, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, publishes, ready, readyz, start, start_in_step, sync};
+use crate::puller::{Volume, metric, publishes, ready, readyz, start, start_in_step, sync};
 
 const SITE: &[(&str, &str)] =
     &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("img/pod.svg", "<svg/>")];
@@ -52,15 +52,22 @@ fn first_sync() {
 
 #[test]
 fn noop_is_one_request() {
-    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
-    let process = start_in_step(&manager, &volume, &[]);
-    let before = volume.snapshot();
-    assert_eq!(sync(&process)["result"], "unchanged");
-    let requests = manager.upstream.requests();
-    assert_eq!(requests.len(), 1);
-    assert!(requests[0].header("if-none-match").is_some());
-    assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
-    assert_eq!(volume.snapshot(), before);
+    // A large release has a copy, which is made once, after the sync that published. From then on nothing is written.
+    for (spare_from, staging) in [("4", [].as_slice()), ("3", &["spare"])] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let process = start_in_step(&manager, &volume, &["--spare-from", spare_from]);
+        assert_eq!(volume.staging(), staging);
+        let before = volume.snapshot();
+        for _ in 0..3 {
+            manager.upstream.forget();
+            assert_eq!(sync(&process)["result"], "unchanged");
+            let requests = manager.upstream.requests();
+            assert_eq!(requests.len(), 1);
+            assert!(requests[0].header("if-none-match").is_some());
+            assert_eq!(requests[0].header("accept-encoding"), Some("identity"));
+        }
+        assert_eq!(volume.snapshot(), before);
+    }
 }
 
 #[test]
@@ -281,6 +288,8 @@ fn an_earlier_runs_release_is_ready_at_once() {
     manager.fault(|_, _| Some(Answer::new(503, "").with("Retry-After", "3600")));
     let process = start(&manager, &volume, &[]);
     assert_eq!(readyz(&process).status(), 200);
+    let release = volume.current().expect("published");
+    assert!(metric(&process, &format!("file_puller_release_info{{release=\"{release}\"}}")) > 0.0);
     let before = volume.snapshot();
     manager.recover();
     assert_eq!(sync(&process)["result"], "unchanged");

@@ -166,6 +166,10 @@ fn metrics_say_what_a_sync_took() {
         assert!(value(&format!("phase_duration_seconds_count{{phase=\"{phase}\"}}")) >= 2.0, "{phase}");
     }
     assert!((value("release_size_bytes") - 6.0).abs() < 0.1);
+    let metrics = get(process.addr("admin"), "/metrics").text().to_owned();
+    let releases: Vec<_> =
+        metrics.lines().filter_map(|line| line.strip_prefix("file_puller_release_info{")).collect();
+    assert_eq!(releases, [format!("release=\"{}\"}} 1", volume.current().expect("published"))]);
     assert!(value("volume_free_bytes") > 0.0);
     assert!((value("fetched_files_total") - 3.0).abs() < 0.1);
     assert!((value("reused_files_total") - 1.0).abs() < 0.1);

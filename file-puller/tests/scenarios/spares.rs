@@ -95,16 +95,6 @@ fn every_change_can_begin_with_a_copy() {
 }
 
 #[test]
-fn no_change_leaves_the_copy_alone() {
-    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
-    let process = sparing(&manager, &volume, &[]);
-    let before = volume.snapshot();
-    assert_eq!(sync(&process)["result"], "unchanged");
-    assert_eq!(sync(&process)["result"], "unchanged");
-    assert_eq!(volume.snapshot(), before);
-}
-
-#[test]
 fn small_releases_have_no_copy() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     let process = start_in_step(&manager, &volume, &["--spare-from", "5"]);
