@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Measures file-puller against rclone and wget, side by side, on this machine.
 
-    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--install]
+    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--at DIR] [--install]
 
 Needs nginx, rclone and wget (Debian's packages; --install gets them) and a release build of file-puller. The content is 10,000
 files of 0.5 to 20 KB in 100 directories, served by nginx on loopback. A round runs each program in turn into an empty directory,
 so that what else the machine does hits all of them; what is printed is the median of the rounds and its ratio to file-puller's.
+Nothing is removed before the end: ext4 without a journal does not use an inode again for minutes, and searches past all that were
+removed just now for each file that is made, so that one run would pay for clearing up after another.
 
 CPU is user and system time of the whole process with its threads: from wait4(2) for programs that end, from /proc/<pid>/stat for
 the puller that goes on running.
@@ -19,7 +21,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -32,7 +33,7 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
 PULLER = TARGET / "release" / "file-puller"
 TICK = os.sysconf("SC_CLK_TCK")
-PARTS = ["full", "poll", "change", "growth"]
+PARTS = ["full", "poll", "change", "busy", "growth"]
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
@@ -175,11 +176,9 @@ def full(port, scratch, rounds):
     seen = {name: [] for name in programs(port)}
     for _ in range(rounds):
         for name, command in programs(port).items():
-            to = scratch / "full"
             # What an earlier run left to be written is not for this one to wait for.
             os.sync()
-            seen[name].append(run(command(to)))
-            shutil.rmtree(to)
+            seen[name].append(run(command(pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "full")))
     median = {name: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for name, runs in seen.items()}
     ours = median["file-puller"]
     for name, its in median.items():
@@ -195,6 +194,8 @@ def written(volume):
 def poll(port, scratch, rounds):
     volume = scratch / "poll"
     puller = Puller(port, volume)
+    # The next answer comes when all is done that waited for the first sync's: the copy that the next release begins with.
+    assert puller.sync()[0]["result"] == "unchanged"
     before, polls, costs, walls = written(volume), 200, [], []
     for _ in range(rounds):
         began = puller.cpu()
@@ -209,57 +210,63 @@ def poll(port, scratch, rounds):
     print(f"| wall per poll | {statistics.median(walls) * 1000:.2f} ms |\n| written on the volume | {wrote} |")
     print(f"| peak RSS, first sync included | {puller.peak_kib() / 1024:.1f} MiB |")
     puller.stop()
-    shutil.rmtree(volume)
 
 
-def change(port, scratch, rounds, root):
-    volume = scratch / "change"
+def change(port, scratch, times, root, neighbour=0):
+    """A neighbour has so many MB on the same file system that are not written yet."""
+    volume = scratch / f"change-{neighbour}"
     puller = Puller(port, volume)
     file, walls, costs = root / "d042" / "f004242.bin", [], []
+    megabyte = os.urandom(1_000_000)
     first = puller.phases()
-    for number in range(20 * rounds):
-        file.write_bytes(f"change {number}\n".encode() * 400)
+    for number in range(times):
+        file.write_bytes(f"change {number} {neighbour}\n".encode() * 400)
         describe(root)
         # nginx's ETag is made of whole seconds and the size: two changes within a second would look like none.
         os.utime(root / "manifest.json", (moment := time.time() + 2 * number, moment))
+        # A new file: one that is overwritten is sent to the disk by ext4 itself when it is closed.
+        other = scratch / f"neighbour-{number}"
+        with open(other, "wb") as out:
+            for _ in range(neighbour):
+                out.write(megabyte)
         began = puller.cpu()
         answer, took = puller.sync()
         assert answer["result"] == "published" and answer["fetched_files"] == 1, answer
         walls.append(took)
         costs.append(puller.cpu() - began)
+        other.unlink()
     walls.sort()
-    print(f"\n| one file of 10,000 changed | {len(walls)} times |\n|---|---|")
+    beside = f", {neighbour} MB of a neighbour's not written yet" if neighbour else ""
+    print(f"\n| one file of 10,000 changed{beside} | {len(walls)} times |\n|---|---|")
     print(f"| POST /sync to published, median | {statistics.median(walls) * 1000:.0f} ms |")
     print(f"| p99 | {walls[int(len(walls) * 0.99) - 1] * 1000:.0f} ms |\n| slowest | {walls[-1] * 1000:.0f} ms |")
     spent = {phase: (sum - first.get(phase, 0)) / len(walls) for phase, sum in puller.phases().items()}
     print("| of it, mean | " + ", ".join(f"{phase} {seconds * 1000:.0f} ms" for phase, seconds in spent.items()) + " |")
     print(f"| CPU, mean | {statistics.mean(costs) * 1000:.0f} ms |\n| peak RSS | {puller.peak_kib() / 1024:.1f} MiB |")
     puller.stop()
-    shutil.rmtree(volume)
 
 
 def growth(scratch, rounds, sizes):
     print("\n| files | runs | full sync, CPU | wall | peak RSS |\n|---|---|---|---|---|")
     for files in sizes:
-        root = scratch / "grown"
+        root = scratch / f"grown-{files}"
         make_tree(root, files)
-        # A hundred thousand files are a gigabyte to make, to pull and to remove: once has to do.
+        # A hundred thousand files are a gigabyte to make and to pull: once has to do.
         runs = []
         with nginx(root) as port:
-            for _ in range(rounds if files <= 10_000 else 1):
+            for number in range(rounds if files <= 10_000 else 1):
                 os.sync()
-                command = programs(port)["file-puller"](scratch / "volume")
+                command = programs(port)["file-puller"](scratch / f"volume-{files}-{number}")
                 runs.append(run([*command, "--max-files", str(files), "--max-manifest-size", "64MiB"]))
-                shutil.rmtree(scratch / "volume")
         cpu, wall, kib = (statistics.median(one[key] for one in runs) for key in ["cpu", "wall", "kib"])
         print(f"| {files:,} | {len(runs)} | {cpu:.2f} s | {wall:.2f} s | {kib / 1024:.1f} MiB |")
-        shutil.rmtree(root)
 
 
-def machine():
+def machine(scratch):
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
     version = lambda command: subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
-    print(f"{cpu}, {os.cpu_count()} cores, Linux {os.uname().release}, load {os.getloadavg()[0]:.1f};", end=" ")
+    disk = subprocess.run(["stat", "-f", "-c", "%T", scratch], capture_output=True, text=True).stdout.strip()
+    print(f"{cpu}, {os.cpu_count()} cores, Linux {os.uname().release}, {disk}, load {os.getloadavg()[0]:.1f};", end=" ")
     nginx_version = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip().rsplit("/", 1)[-1]
     print(f"{version([PULLER, '--version'])}, nginx {nginx_version}, {version(['rclone', 'version'])}, {version(['wget', '--version'])}")
 
@@ -269,6 +276,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="files, for growth")
+    parser.add_argument("--at", metavar="DIR", help="where content and volumes are, instead of the system's temporary directory")
     parser.add_argument("--install", action="store_true", help="install what is missing, as root on Debian")
     arguments = parser.parse_args()
     if arguments.install:
@@ -278,13 +286,13 @@ def main():
     parts = arguments.only.split(",")
     # Each table is shown when it is done, also in a file.
     sys.stdout.reconfigure(line_buffering=True)
-    machine()
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=arguments.at) as directory:
         # nginx's worker is another user.
         os.chmod(directory, 0o755)
         scratch = pathlib.Path(directory)
+        machine(scratch)
         root = scratch / "site"
-        if set(parts) & {"full", "poll", "change"}:
+        if set(parts) & {"full", "poll", "change", "busy"}:
             make_tree(root, 10_000)
             with nginx(root) as port:
                 if "full" in parts:
@@ -292,7 +300,9 @@ def main():
                 if "poll" in parts:
                     poll(port, scratch, arguments.rounds)
                 if "change" in parts:
-                    change(port, scratch, arguments.rounds, root)
+                    change(port, scratch, 20 * arguments.rounds, root)
+                if "busy" in parts:
+                    change(port, scratch, 2 * arguments.rounds, root, neighbour=500)
         if "growth" in parts:
             growth(scratch, arguments.rounds, [int(files) for files in arguments.sizes.split(",")])
 
