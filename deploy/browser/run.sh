@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The live page in a real browser, over a Pod of real processes: deploy/browser/run.sh [--screenshot] [TEST...]
 #
-# --screenshot also writes docs/pod-page.png. Installs its tools (requirements.txt) into the target folder, and Chromium where
-# there is none. Fails, never skips.
+# A TEST is a module, a class or a test, such as test_reach or test_reach.WhoCanUseIt.test_one_column_on_a_phone.
+# --screenshot also writes docs/pod-page.png. Builds the Pod, or takes the binaries in the folder BINARIES. Installs its tools
+# (requirements.txt) into the target folder, and Chromium where there is none. Fails, never skips.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,8 +25,12 @@ if ! cmp --silent deploy/browser/requirements.txt "$tools/requirements.txt"; the
     cp deploy/browser/requirements.txt "$tools/requirements.txt"
 fi
 
-echo "== building the Pod"
-cargo build --quiet --locked --package pod --package web-server --package file-puller --package log-agent
+if [ -z "${BINARIES-}" ]; then
+    echo "== building the Pod"
+    cargo build --quiet --locked --package pod --package web-server --package file-puller --package log-agent
+    BINARIES=$target/debug
+fi
+BINARIES=$(realpath "$BINARIES")
 
 echo "== the page in $(chromium --version 2>/dev/null)"
 screenshot=
@@ -33,4 +38,8 @@ if [ "${1-}" = --screenshot ]; then
     screenshot=$PWD/docs/pod-page.png
     shift
 fi
-BINARIES=$target/debug SCREENSHOT=$screenshot "$tools/bin/python" deploy/browser/test_page.py --verbose "$@"
+tests=("$@")
+if [ ${#tests[@]} -eq 0 ]; then tests=(test_happens test_shown test_reach); fi
+cd deploy/browser
+export BINARIES
+SCREENSHOT=$screenshot PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" -m unittest --verbose "${tests[@]}"

@@ -7,6 +7,7 @@
 //! - [`flags`]: what `cargo demo` can be told
 //! - [`binaries`]: builds or finds the three binaries
 //! - [`spec`]: this Pod, declared as data: containers, volumes, order
+//! - [`downward`]: what its containers are told of it
 //! - [`kubelet`]: runs a declared Pod: start order, probes, restarts, stop order
 //! - [`life`]: one life of one container, and everything that it says
 //! - [`backoff`]: how long a kubelet waits before it starts a dead container again
@@ -18,6 +19,7 @@
 pub mod backoff;
 pub mod binaries;
 pub mod console;
+pub mod downward;
 pub mod engine;
 pub mod flags;
 pub mod kubelet;

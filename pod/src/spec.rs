@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::binaries::Binaries;
+use crate::downward::Downward;
 use crate::flags::{Flags, Sidecars};
 
 /// The folders that stand for the Pod's volumes.
@@ -19,15 +20,19 @@ pub struct Volumes {
     pub logs: PathBuf,
     /// log-agent's own: how far it has come.
     pub state: PathBuf,
+    /// What the kubelet tells the containers of their Pod.
+    pub podinfo: Downward,
 }
 
 impl Volumes {
-    /// Makes the three folders beneath `dir`.
+    /// Makes the four folders beneath `dir`.
     ///
     /// # Errors
     /// As the file system gives them.
     pub fn create_in(dir: &Path) -> std::io::Result<Self> {
-        let volumes = Self { content: dir.join("content"), logs: dir.join("logs"), state: dir.join("state") };
+        let podinfo = Downward::create_in(&dir.join("podinfo"))?;
+        let volumes =
+            Self { content: dir.join("content"), logs: dir.join("logs"), state: dir.join("state"), podinfo };
         for volume in [&volumes.content, &volumes.logs, &volumes.state] {
             std::fs::create_dir_all(volume)?;
         }
@@ -80,9 +85,6 @@ pub struct PodSpec {
     /// How long they may take to stop, all together.
     pub grace: Duration,
 }
-
-/// The Pod's name in the records that log-agent ships.
-pub const POD_NAME: &str = "sidecar-pod-demo";
 
 /// The budget of file-puller's startup probe, as in the Kubernetes manifests.
 const STARTUP_BUDGET: Duration = Duration::from_secs(300);
@@ -148,9 +150,11 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .word("--pod-page-actions")
         .flag("--pod-page-puller", flags.addr(2).to_string())
         .flag("--pod-page-agent", flags.addr(3).to_string())
+        .flag("--pod-labels-file", &volumes.podinfo.labels)
+        .flag("--pod-annotations-file", &volumes.podinfo.annotations)
         .container("web-server", binaries.path("web-server"), flags.addr(1));
     container.startup = startup(flags);
-    container.env = downward_api();
+    container.env = volumes.podinfo.variables();
     container
 }
 
@@ -164,14 +168,8 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
         args = args.flag("--sink", sink);
     }
     let mut container = args.container("log-agent", binaries.path("log-agent"), flags.addr(3));
-    container.env = downward_api();
+    container.env = volumes.podinfo.variables();
     container
-}
-
-/// A kubelet tells a container which Pod it is in.
-fn downward_api() -> Vec<(&'static str, String)> {
-    let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    vec![("POD_NAME", POD_NAME.to_owned()), ("POD_NAMESPACE", "default".to_owned()), ("NODE_NAME", node)]
 }
 
 /// A command line in the making.

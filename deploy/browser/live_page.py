@@ -1,0 +1,159 @@
+"""A Pod of real processes, and a browser that has its live page open: what every test here begins with."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+from playwright.sync_api import expect, sync_playwright
+
+BINARIES = pathlib.Path(os.environ["BINARIES"])
+CONTENT = pathlib.Path(__file__).parents[1] / "content"
+CONTAINERS = ("file-puller", "web-server", "log-agent")
+# Whatever takes longer than this has failed; nothing here waits for time to pass where it could wait for something to happen.
+PATIENCE = 20_000
+
+
+class Pod:
+    """`cargo demo` on an address of its own, and outside it a content manager that the tests may stop and a sink that they may take away."""
+
+    started = 0
+
+    def __init__(self, sinks):
+        Pod.started += 1
+        self.ip = f"127.0.{os.getpid() % 200 + 20}.{Pod.started}"
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pod-page-"))
+        self.content = self.folder / "content"
+        shutil.copytree(CONTENT, self.content)
+        self.log = open(self.folder / "pod.log", "w+b")
+        self.manager = None
+        self.start_content_manager()
+        arguments = ["--ip", self.ip, "--source", f"http://{self.ip}:9880/manifest.json", "--period", "1s"]
+        self.sink = self.folder / "sink"
+        self.sink.mkdir()
+        arguments += [f"--sink={sink.format(self.sink)}" for sink in sinks]
+        arguments += [f"--keep-dir={self.folder / 'volumes'}", "--binaries", BINARIES]
+        self.process = subprocess.Popen([BINARIES / "pod", *arguments], stdout=self.log, stderr=self.log)
+        wait(lambda: self.get("/live.html"), "the Pod serves its page")
+
+    def start_content_manager(self):
+        arguments = ["--root", self.content, "--manifest", "--listen", f"{self.ip}:9880", "--admin-addr", f"{self.ip}:0"]
+        self.manager = subprocess.Popen([BINARIES / "web-server", *arguments], stdout=self.log, stderr=self.log)
+
+    def stop_content_manager(self):
+        self.manager.kill()
+        self.manager.wait()
+
+    def another_server(self, port, *arguments):
+        """A web-server over the same volume, outside the Pod, such as one that was told less. The caller ends it."""
+        arguments = ["--root", self.folder / "volumes/content/current", "--listen", f"{self.ip}:{port}", "--admin-addr", f"{self.ip}:0", *arguments]
+        server = subprocess.Popen([BINARIES / "web-server", *arguments], stdout=self.log, stderr=self.log)
+        wait(lambda: self.status("/live.html", port) == 200, "the other server serves")
+        return server
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.stop_content_manager()
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+    def url(self, path, port=9876):
+        return f"http://{self.ip}:{port}{path}"
+
+    def get(self, path, port=9876):
+        with urllib.request.urlopen(self.url(path, port), timeout=5) as answer:
+            return answer.read().decode()
+
+    def status(self, path, port=9876):
+        try:
+            with urllib.request.urlopen(self.url(path, port), timeout=5) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def edit(self, path, text):
+        temporary = self.folder / "edit"
+        temporary.write_text(text)
+        temporary.replace(self.content / path)
+
+    def pid(self, container):
+        """The container's process: the demo's child with that name."""
+        for child in pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == container:
+                return int(child)
+        raise LookupError(f"{container} does not run")
+
+    def cpu_seconds(self, container):
+        fields = pathlib.Path(f"/proc/{self.pid(container)}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait(condition, what):
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, LookupError) as error:
+            last = error
+        else:
+            last = None
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain until {what}: {last}")
+        time.sleep(0.05)
+
+
+class LivePage(unittest.TestCase):
+    """One Pod and one browser for a class of tests; a browser context for each test, which leaves the Pod as it found it."""
+
+    sinks = ("stdout:",)
+
+    @classmethod
+    def setUpClass(cls):
+        cls.pod = Pod(cls.sinks)
+        cls.addClassCleanup(cls.pod.stop)
+        playwright = sync_playwright().start()
+        cls.addClassCleanup(playwright.stop)
+        # A name that means the Pod, as a browser on another machine would have one.
+        elsewhere = f"--host-resolver-rules=MAP pod.example {cls.pod.ip}"
+        cls.browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", elsewhere])
+        cls.addClassCleanup(cls.browser.close)
+        expect.set_options(timeout=PATIENCE)
+
+    def open(self, address=None, live=True, **options):
+        context = self.browser.new_context(**options)
+        self.addCleanup(context.close)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        self.complaints = []
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.goto(address or self.pod.url("/live.html"))
+        if live:
+            expect(page.locator("#live")).to_be_visible()
+            expect(page.locator("#line")).to_have_text(re.compile("Live"))
+            for container in CONTAINERS:
+                self.state(page, container, "up")
+        return page
+
+    def state(self, page, container, state):
+        expect(page.locator(f'.card[data-container="{container}"]')).to_have_attribute("data-state", state)
+
+    def value(self, page, key):
+        return page.locator(f'dd[data-v="{key}"]')
+
+    def number(self, page, key):
+        return int(self.value(page, key).inner_text().replace(",", ""))
+
+    def happened(self, page, sentence):
+        expect(page.locator("#news")).to_contain_text(sentence)
+
+    def quiet(self):
+        self.assertEqual(self.complaints, [], "the browser's console has something to say")

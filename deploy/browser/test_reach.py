@@ -1,0 +1,113 @@
+"""Whom the page reaches, and what it costs: keyboards, screen readers, phones, dark rooms, no JavaScript; bytes and processor time."""
+
+import re
+import time
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from live_page import CONTAINERS, PATIENCE, LivePage
+
+WEIGHT_MAX = 60 * 1024
+CPU_MAX = 0.02
+
+
+class WhoCanUseIt(LivePage):
+    def test_sync_now_by_keyboard(self):
+        page = self.open()
+        page.keyboard.press("Tab")
+        expect(page.locator(".skip")).to_be_focused()
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "sync":
+                break
+        expect(page.locator("#sync")).to_be_focused()
+        self.assertNotEqual(page.evaluate("getComputedStyle(document.activeElement).outlineStyle"), "none", "nobody sees where the focus is")
+        page.keyboard.press("Enter")
+        expect(page.locator("#synced")).to_have_text(re.compile("Nothing is new|A new release"))
+        self.quiet()
+
+    def test_accessible_in_light_and_dark_on_a_desk_and_on_a_phone(self):
+        for scheme in ("light", "dark"):
+            for width, height in ((1280, 900), (360, 740)):
+                with self.subTest(scheme=scheme, width=width):
+                    page = self.open(color_scheme=scheme, viewport={"width": width, "height": height})
+                    results = Axe().run(page)
+                    self.assertEqual(results.violations_count, 0, results.generate_report())
+                    self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width, "it scrolls sideways")
+                    self.quiet()
+
+    def test_dark_where_the_reader_wants_it_dark(self):
+        lightness = {}
+        for scheme in ("light", "dark"):
+            page = self.open(color_scheme=scheme)
+            colours = page.evaluate("['background-color', 'color'].map((name) => getComputedStyle(document.body).getPropertyValue(name))")
+            lightness[scheme] = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765 for colour in colours]
+        paper, ink = lightness["light"]
+        self.assertTrue(paper > 0.8 and ink < 0.3, lightness)
+        paper, ink = lightness["dark"]
+        self.assertTrue(paper < 0.2 and ink > 0.7, lightness)
+
+    def test_one_column_on_a_phone(self):
+        page = self.open(viewport={"width": 360, "height": 740})
+        boxes = [page.locator(one).bounding_box() for one in ("#drawing", ".puller-card", ".pod-card")]
+        self.assertEqual(sorted(boxes, key=lambda box: box["y"]), boxes)
+        for above, below in zip(boxes, boxes[1:]):
+            self.assertGreaterEqual(below["y"], above["y"] + above["height"], "they overlap")
+
+    def test_a_screen_reader_is_told_what_happens(self):
+        page = self.open()
+        region = page.locator("#say")
+        # A live region has to be there, and empty, before anything is said in it.
+        self.assertEqual((region.get_attribute("role"), region.inner_text()), ("status", ""))
+        self.assertTrue(page.get_by_role("img", name="The Pod that serves this page").is_visible())
+        self.pod.edit("robots.txt", f"# {time.time()}\n")
+        expect(page.get_by_role("status").filter(has_text="has arrived")).to_have_count(1)
+
+    def test_nothing_moves_where_nothing_may(self):
+        page = self.open(reduced_motion="reduce")
+        page.evaluate("window.moved = 0; new MutationObserver(() => { moved += 1 }).observe(document.getElementById('packets'), {childList: true})")
+        self.pod.edit("robots.txt", f"# {time.time()}\n")
+        self.happened(page, "has arrived")
+        self.pod.get("/")
+        self.assertEqual(page.evaluate("moved"), 0)
+        self.assertEqual(page.evaluate("document.getAnimations().length"), 0)
+        self.quiet()
+
+    def test_without_javascript_the_last_snapshot_is_there(self):
+        page = self.open(live=False, java_script_enabled=False)
+        expect(page.locator("#live")).to_be_hidden()
+        snapshot = page.frame_locator("iframe.plain")
+        expect(snapshot.get_by_role("heading", name="log-agent")).to_be_visible()
+        expect(snapshot.get_by_text("up, ready").first).to_be_visible()
+        self.quiet()
+
+    def test_light_in_weight_and_from_here_alone(self):
+        context = self.browser.new_context()
+        self.addCleanup(context.close)
+        page = context.new_page()
+        answers = []
+        page.on("response", lambda answer: answers.append(answer))
+        page.goto(self.pod.url("/live.html"))
+        expect(page.locator("#live")).to_be_visible(timeout=PATIENCE)
+        self.assertEqual({answer.url for answer in answers if not answer.url.startswith(self.pod.url("/"))}, set())
+        loaded = {answer.url: len(answer.body()) for answer in answers if not answer.url.endswith("/pod/events")}
+        self.assertGreaterEqual(len(loaded), 4, loaded)
+        print(f"\n{sum(loaded.values())} bytes in {len(loaded)} files", flush=True)
+        self.assertLess(sum(loaded.values()), WEIGHT_MAX, loaded)
+
+    def test_one_viewer_costs_little(self):
+        page = self.open()
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        measure = lambda: {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+        containers = ("web-server", "file-puller", "log-agent")
+        cpu, browsed, began = [self.pod.cpu_seconds(container) for container in containers], measure(), time.monotonic()
+        # A share of time can only be had by letting time pass.
+        page.wait_for_timeout(10_000)
+        took = time.monotonic() - began
+        shares = {container: (self.pod.cpu_seconds(container) - before) / took for container, before in zip(containers, cpu)}
+        shares["the page"] = (measure() - browsed) / took
+        print("\n" + ", ".join(f"{name} {share:.2%}" for name, share in shares.items()), flush=True)
+        self.assertLess(sum(shares[container] for container in containers), CPU_MAX)
+        self.quiet()

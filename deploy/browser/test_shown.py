@@ -1,0 +1,131 @@
+"""What the page shows of each container, of the release, of the Pod: what they say of themselves, and a button only where it may be pressed."""
+
+import http.server
+import json
+import os
+import pathlib
+import re
+import subprocess
+import threading
+import unittest
+
+from PIL import Image
+from playwright.sync_api import expect
+
+from live_page import BINARIES, CONTAINERS, CONTENT, LivePage
+
+# Where the README's picture of the page goes.
+SCREENSHOT = os.environ.get("SCREENSHOT")
+
+
+class WhatIsShown(LivePage):
+    def test_each_container_says_since_when_and_what_it_is(self):
+        page = self.open()
+        for container in CONTAINERS:
+            with self.subTest(container):
+                version = subprocess.run([BINARIES / container, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+                expect(self.value(page, f"{container}.version")).to_have_text(version)
+                expect(self.value(page, f"{container}.up")).to_have_text(re.compile(r"\d+ s$"))
+                expect(self.value(page, f"{container}.restarts")).to_have_text("0")
+                expect(page.locator(f'.state[data-v="{container}.state"]')).to_have_text("ready")
+                expect(page.locator(f'#drawing [data-v="{container}.short"]')).to_have_text(re.compile("ready, up "))
+
+    def test_the_release_and_the_next_sync(self):
+        page = self.open()
+        current = (self.pod.folder / "volumes/content/current").readlink().name
+        expect(page.locator('h2 [data-v="release.id"]')).to_have_text(current)
+        expect(page.locator('#drawing [data-v="current"]')).to_contain_text(current)
+        files = sum(file.is_file() for file in (self.pod.folder / "volumes/content/current/").rglob("*"))
+        expect(self.value(page, "release.files")).to_have_text(str(files))
+        expect(self.value(page, "release.age")).to_have_text(re.compile(r"\d+ s ago$"))
+        expect(self.value(page, "countdown")).to_have_text(re.compile(r"in \d+ s|now"))
+        expect(self.value(page, "last")).to_have_text(re.compile(r"\d+ s ago: nothing new"))
+
+    def test_answers_are_counted_by_class_and_by_second(self):
+        page = self.open()
+        count = lambda: int(re.search(r"4xx ([\d,]+)", self.value(page, "classes").inner_text())[1].replace(",", ""))
+        before = count()
+        for _ in range(3):
+            self.assertEqual(self.pod.status("/no-such-page"), 404)
+        expect(self.value(page, "classes")).to_contain_text(f"4xx {before + 3}")
+        expect(self.value(page, "persecond")).to_have_text(re.compile(r"\d+\.\d"))
+        written = self.number(page, "written")
+        expect(page.locator('#drawing [data-v="access"]')).to_have_text(re.compile(f"access.log: ({written}|{written + 1}) lines"))
+
+    def test_the_pod_says_who_it_is(self):
+        page = self.open()
+        for key, expected in {"pod.namespace": "default", "pod.node": os.uname().nodename}.items():
+            expect(self.value(page, key)).to_have_text(expected)
+        expect(page.locator('h2 [data-v="podname"]')).to_have_text("sidecar-pod-demo")
+        expect(self.value(page, "pod.uid")).to_have_text(re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"))
+        expect(self.value(page, "pod.labels")).to_have_text("app.kubernetes.io/name=sidecar-pod")
+        expect(self.value(page, "pod.annotations")).to_have_text("kubectl.kubernetes.io/default-container=web-server")
+
+    def test_what_is_lost_is_not_hidden(self):
+        page = self.open()
+        expect(self.value(page, "lost")).to_have_text("nothing")
+        # The Pod's own agent loses nothing, so another speaks here: what that says, with a loss in it.
+        status = json.loads(self.pod.get("/status", 9879))
+        status["sinks"][0]["lost_bytes"] = 987
+        answer = json.dumps(status).encode()
+
+        class Agent(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        agent = http.server.ThreadingHTTPServer((self.pod.ip, 0), Agent)
+        self.addCleanup(agent.server_close)
+        threading.Thread(target=agent.serve_forever).start()
+        self.addCleanup(agent.shutdown)
+        self.another_server(9892, "--pod-page", "--pod-page-puller", f"{self.pod.ip}:9878", "--pod-page-agent", f"{self.pod.ip}:{agent.server_port}")
+        page = self.open(address=self.pod.url("/live.html", 9892))
+        expect(self.value(page, "lost")).to_have_text("987 B")
+        self.quiet()
+
+    def another_server(self, port, *arguments):
+        server = self.pod.another_server(port, *arguments)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+
+    def test_the_button_is_there_only_where_it_may_be_pressed(self):
+        page = self.open()
+        expect(page.locator("#sync")).to_be_visible()
+        # From another machine.
+        page = self.open(address="http://pod.example:9876/live.html")
+        expect(page.locator("#sync")).to_be_hidden()
+        self.quiet()
+        # Where nobody has said that actions are allowed. Its neighbours are not at the ports of its own localhost.
+        neighbours = ["--pod-page-puller", f"{self.pod.ip}:9878", "--pod-page-agent", f"{self.pod.ip}:9879"]
+        self.another_server(9890, "--pod-page", *neighbours)
+        page = self.open(address=self.pod.url("/live.html", 9890))
+        expect(page.locator("#sync")).to_be_hidden()
+        self.quiet()
+
+    def test_off_unless_asked_for_and_the_page_says_how(self):
+        self.another_server(9891)
+        page = self.open(address=self.pod.url("/live.html", 9891), live=False)
+        expect(page.locator("#off")).to_contain_text("--pod-page")
+        expect(page.locator("#live")).to_be_hidden()
+
+    @unittest.skipUnless(SCREENSHOT, "only with --screenshot")
+    def test_screenshot_for_the_readme(self):
+        page = self.open(viewport={"width": 1200, "height": 1000})
+        page.evaluate("document.fonts.ready")
+        self.pod.edit("index.html", (CONTENT / "index.html").read_text().replace("Three small programs", "Three little programs"))
+        for _ in range(12):
+            self.pod.get("/sidecar.html")
+        self.happened(page, "index.html changed")
+        expect(self.value(page, "waiting")).to_have_text("0 lines")
+        page.wait_for_timeout(2500)
+        page.screenshot(path=SCREENSHOT, animations="disabled", clip={"x": 80, "y": 0, "width": 1040, "height": 1205}, full_page=True)
+        with Image.open(SCREENSHOT) as image:
+            small = image.convert("RGB").quantize(colors=128, dither=Image.Dither.NONE)
+        small.save(SCREENSHOT, optimize=True)
+        self.assertLess(pathlib.Path(SCREENSHOT).stat().st_size, 150_000)
+        self.quiet()
