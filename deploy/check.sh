@@ -19,7 +19,7 @@ fi
 PATH=$tools/bin:$PATH
 
 step "shell scripts: shellcheck"
-shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify
+shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify .ci/run
 
 step "Dockerfile: hadolint"
 hadolint --failure-threshold style deploy/Dockerfile
@@ -49,7 +49,7 @@ for kustomization in deploy/kubernetes/*/kustomization.yaml deploy/kubernetes/ov
     folder=$(dirname "$kustomization")
     kubectl kustomize "$folder" >"$rendered/$(basename "$folder").yaml"
 done
-for version in 1.29 1.31 1.33 1.35 1.37; do
+for version in 1.{29..37}; do
     kubernetes-validate --strict --quiet --kubernetes-version "$version" "$rendered"/*.yaml
     echo "Kubernetes $version: ok"
 done
