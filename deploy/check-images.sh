@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What every image must be, however it was made: deploy/check-images.sh [docker | podman]. TAG=… names other images than :dev.
+# What every image must be, however it was made: deploy/check-images.sh [docker | podman]. TAG=… names other images than
+# :dev, LARGEST=… another limit than 8 MiB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/podman/environment.sh
@@ -7,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 engine=${1:-docker}
 tag=${TAG:-dev}
-largest=$((8 << 20))
+largest=${LARGEST:-$((8 << 20))}
 failed=0
 
 expect() { # what, expected, found
