@@ -16,7 +16,7 @@ pub enum Place {
     Compose,
     /// In the cluster of the current context
     Cluster,
-    /// Nowhere of its own: each line is one that `.ci/run` runs anyway.
+    /// Nowhere of its own: each line is one that CI runs anyway.
     #[value(skip)]
     Ci,
     /// Where base images can be pulled.
@@ -155,8 +155,23 @@ pub fn all(repository: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// An indented line that starts a block: Markdown shows it as code, and nobody could say where it runs.
 fn looks_like_commands(line: &str) -> bool {
-    const PROGRAMS: [&str; 10] =
-        ["$", "cargo", "docker", "kubectl", "podman", "curl", "just", "benches", "deploy", ".ci"];
+    const PROGRAMS: [&str; 14] = [
+        "$",
+        "cargo",
+        "docker",
+        "kubectl",
+        "podman",
+        "curl",
+        "just",
+        ".ci",
+        "benches",
+        "deploy",
+        "target",
+        // Folders with scripts, and the binaries.
+        "file-puller",
+        "web-server",
+        "log-agent",
+    ];
     let code = line.strip_prefix("    ").filter(|code| !code.starts_with(' '));
     code.and_then(|code| code.split([' ', '/']).next()).is_some_and(|word| PROGRAMS.contains(&word))
 }
@@ -265,6 +280,7 @@ mod tests {
             ("```console\n```\n", 1),
             ("```console\nno prompt\n```\n", 2),
             ("Run:\n\n    cargo demo\n", 3),
+            ("Run:\n\n    log-agent/tests/wire/run.sh\n", 3),
             ("Run:\n\n    $ curl localhost\n", 3),
         ] {
             assert_eq!(blocks(page).unwrap_err().line, line, "{page}");
