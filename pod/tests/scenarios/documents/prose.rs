@@ -1,6 +1,8 @@
-//! The learners' pages: short sentences, and names of functions that are there.
+//! The learners' pages: all parts of a lab, short sentences, and names of functions that are there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use pod::lab::page;
 
 use super::{learners_pages, root};
 
@@ -16,6 +18,39 @@ fn sentences_are_short() {
         let mean = lengths.iter().map(|(words, _)| words).sum::<usize>() / lengths.len();
         assert!(mean <= 13, "{}: {mean} words in a sentence on average", page.display());
     }
+}
+
+/// A lab has a goal, commands, what they show and why, code to read, and questions with answers to unfold.
+#[test]
+fn every_lab_has_all_its_parts() {
+    let labs: Vec<PathBuf> = learners_pages().into_iter().filter(|page| is_a_lab(page)).collect();
+    assert_eq!(labs.len(), 10, "{labs:?}");
+    let overview = std::fs::read_to_string(root().join("docs/labs/README.md")).unwrap();
+    for lab in labs {
+        let text = std::fs::read_to_string(&lab).unwrap();
+        for part in [
+            "\n**Goal.**",
+            "\n**Runs on**",
+            "**Takes**",
+            "\n**Why.**",
+            "\n## Read the code\n",
+            "\n## Questions\n",
+        ] {
+            assert!(text.contains(part), "{}: no {part:?}", lab.display());
+        }
+        assert!(text.matches("<details><summary>").count() >= 2, "{}: questions", lab.display());
+        let steps = page::read(&lab).unwrap().into_iter().flat_map(|block| block.steps);
+        let shown = steps.filter(|step| step.shown.as_ref().is_some_and(|lines| !lines.is_empty())).count();
+        assert!(shown >= 5, "{}: only {shown} commands show what you should see", lab.display());
+        let name = lab.file_name().unwrap().to_str().unwrap();
+        assert!(overview.contains(&format!("({name})")), "{name} is not in the overview");
+    }
+}
+
+/// Its name begins with its number.
+fn is_a_lab(page: &Path) -> bool {
+    let name = page.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// `- [`file.rs`](…): `name` …` promises that the file has that function, type or constant.
