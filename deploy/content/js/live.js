@@ -170,6 +170,24 @@ function container({ name, state: life, reason, version, ready, draining, restar
   put(`${name}.restarts`, String(restarts + (name === "web-server" ? serverRestarts : 0)));
 }
 
+// How many answers of each class: "2xx 12".
+function answered(numbers) {
+  if (said.get("classes") === JSON.stringify(numbers)) return;
+  said.set("classes", JSON.stringify(numbers));
+  const classes = document.createElement("span");
+  classes.className = "classes";
+  for (const [name, number] of Object.entries(numbers)) {
+    if (name === "1xx" && !number) continue;
+    const one = document.createElement("span");
+    if (name === "5xx" && number) one.className = "bad";
+    const value = document.createElement("b");
+    value.textContent = number.toLocaleString("en");
+    one.append(`${name} `, value);
+    classes.append(one);
+  }
+  document.querySelector('[data-v="classes"]').replaceChildren(classes);
+}
+
 function show(snapshot) {
   if (last) compare(last, snapshot);
   last = snapshot;
@@ -195,18 +213,7 @@ function show(snapshot) {
 
   put("persecond", requests.per_second === null ? "–" : requests.per_second.toFixed(1));
   put("rate", requests.per_second === null ? "–" : `${requests.per_second.toFixed(1)}/s`);
-  const classes = document.createElement("span");
-  classes.className = "classes";
-  for (const [name, number] of Object.entries(requests.classes)) {
-    if (name === "1xx" && !number) continue;
-    const one = document.createElement("span");
-    if (name === "5xx" && number) one.className = "bad";
-    const value = document.createElement("b");
-    value.textContent = number.toLocaleString("en");
-    one.append(`${name} `, value);
-    classes.append(one);
-  }
-  document.querySelector('[data-v="classes"]').replaceChildren(classes);
+  answered(requests.classes);
 
   const away = snapshot.containers[2].state === "down";
   const waits = Math.max(0, ...log.sinks.map((sink) => sink.waiting_bytes ?? 0));
@@ -341,6 +348,6 @@ $("sync").addEventListener("click", async ({ currentTarget: button }) => {
 });
 
 $("line").hidden = false;
-setInterval(tick, 500);
+setInterval(tick, 1000);
 setInterval(() => { if (source && performance.now() - heard > SILENCE) lose(); }, 200);
 connect();
