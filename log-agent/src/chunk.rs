@@ -46,6 +46,13 @@ pub struct Line {
     text: Range<usize>,
 }
 
+impl Line {
+    /// Bytes of it that are carried, as [`Chunk::bytes`] counts them.
+    pub fn bytes(&self) -> u64 {
+        self.text.len() as u64
+    }
+}
+
 /// A segment's lines.
 #[derive(Debug)]
 pub struct Part {
@@ -119,11 +126,11 @@ impl Chunk {
         self.note(Line { place, cut, parsed, text: start..self.text.len() }, 1);
     }
 
-    /// Adds a run of this many lines as they are, to a chunk of copies.
-    pub fn push_run(&mut self, place: Range<u64>, lines: &[u8], count: usize) {
-        let start = self.text.len();
-        self.text.extend_from_slice(lines);
-        self.note(Line { place, cut: 0, parsed: Parsed::Text, text: start..self.text.len() }, count);
+    /// Takes back text that was lent and has grown: what is new of it is a run of this many lines.
+    pub fn return_run(&mut self, text: Vec<u8>, from: usize, place: Range<u64>, count: usize) {
+        let run = from..text.len();
+        self.text = text;
+        self.note(Line { place, cut: 0, parsed: Parsed::Text, text: run }, count);
     }
 
     fn note(&mut self, line: Line, records: usize) {
@@ -164,11 +171,10 @@ impl Chunk {
         self.lines[start.min(end)..end].iter().map(|line| (line, &self.text[line.text.clone()]))
     }
 
-    /// The file and the bytes of a line.
-    pub fn place(&self, number: usize) -> Option<(&Origin, Range<u64>)> {
+    /// A line, and the file that it is from.
+    pub fn line(&self, number: usize) -> Option<(&Origin, &Line)> {
         let part = self.parts.iter().find(|part| part.lines.contains(&number))?;
-        let line = self.lines.get(number)?;
-        Some((&part.origin, line.place.clone()))
+        Some((&part.origin, self.lines.get(number)?))
     }
 
     /// How many lines, or runs of them.
@@ -181,13 +187,13 @@ impl Chunk {
         self.records
     }
 
-    /// Lends the text of all lines, so that copies are written from where they were read into.
+    /// Lends the text of all lines, so that copies are read into it, and written from it.
     #[must_use]
     pub fn lend_text(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.text)
     }
 
-    /// Takes back what was lent, or other memory in its place: the chunk is done with, and only its ranges still count.
+    /// Takes back what was lent as it was; or, of a chunk that is done with and whose ranges alone still count, any memory.
     pub fn return_text(&mut self, text: Vec<u8>) {
         self.text = text;
     }
@@ -255,7 +261,9 @@ mod tests {
     #[test]
     fn copies_keep_their_line_breaks_and_are_counted() {
         let mut chunk = Chunk::new(100, Purpose::Copies);
-        chunk.push_run(0..4, b"a\r\n\n", 2);
+        let mut text = chunk.lend_text();
+        text.extend_from_slice(b"a\r\n\n");
+        chunk.return_run(text, 0, 0..4, 2);
         chunk.push(4..5, b"b", 0, Parsed::Text);
         assert_eq!((chunk.records(), chunk.len(), chunk.bytes()), (3, 2, 6));
         assert_eq!(chunk.lend_text(), b"a\r\n\nb\n");

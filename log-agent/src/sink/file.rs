@@ -2,16 +2,27 @@
 //!
 //! The file may be rotated by anyone, by rename: it is looked up by its name for every chunk. A chunk is in it as a whole
 //! or not at all: what a failed write left behind is taken back, and what a crash left behind is closed with a line break.
+//!
+//! The kernel keeps what is written in memory for whoever reads it next. That is right for lines that come one by one, and
+//! wrong for a backlog: a copy of gigabytes would push out what others have there, and count as this container's memory. So
+//! what was written in bulk is let go once it is on the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
 
 use super::{Payload, Refusal};
+
+/// A chunk of this size is part of a backlog.
+const BULK: u64 = 128 * 1024;
+/// As large as any kernel's page, or a multiple of it.
+const PAGE: u64 = 64 * 1024;
 
 /// A file that is written to.
 #[derive(Debug)]
@@ -53,17 +64,32 @@ fn append(path: &Path, open: Option<Arc<File>>, body: &Bytes) -> io::Result<Arc<
         drop(file.set_len(before));
         return Err(error);
     }
+    let_go(&file, before, before + body.len() as u64);
     Ok(file)
+}
+
+/// Gives back the memory of what was written in bulk and is on the disk; but for the page that the next chunk begins in.
+fn let_go(file: &File, start: u64, end: u64) {
+    let (from, to) = (start / PAGE * PAGE, end / PAGE * PAGE);
+    if end - start >= BULK
+        && let Some(length) = NonZeroU64::new(to - from)
+    {
+        // It is advice: a file system that knows none keeps the memory.
+        let _ = fadvise(file, from, Some(length), Advice::DontNeed);
+    }
 }
 
 /// Opens the file, and closes a line that a crash left open.
 fn take_up(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
     let length = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if length > 0 {
-        file.read_exact_at(&mut last, length - 1)?;
+    if length == 0 {
+        // Perhaps it is new: its name has to outlive a crash, as what is under it does.
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+        return Ok(file);
     }
+    let mut last = [0];
+    file.read_exact_at(&mut last, length - 1)?;
     if last != *b"\n" {
         file.write_all(b"\n")?;
     }
@@ -79,7 +105,15 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::IoSliceMut;
+
+    use rustix::fs::statfs;
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
     use super::*;
+
+    /// What statfs(2) says of a file system that has no disk to let go to.
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
     #[test]
     fn appended_across_rotation_and_a_torn_line() {
@@ -91,5 +125,27 @@ mod tests {
         append(&path, Some(open), &Bytes::from_static(b"b\n")).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("out.1")).unwrap(), "torn\na\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "b\n");
+    }
+
+    /// Whether the kernel has a byte of a file in memory; none where it does not tell.
+    fn in_memory(file: &File, at: u64) -> Option<bool> {
+        let mut byte = [0];
+        match preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT) {
+            Ok(_) => Some(true),
+            Err(Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn what_was_written_in_bulk_is_let_go_and_single_lines_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = append(&dir.path().join("out"), None, &Bytes::from_static(b"a line\n")).unwrap();
+        if in_memory(&file, 0) != Some(true) || statfs(dir.path()).unwrap().f_type == TMPFS {
+            return;
+        }
+        let file = append(&dir.path().join("out"), Some(file), &vec![b'\n'; 1 << 20].into()).unwrap();
+        assert_eq!(in_memory(&file, 512 << 10), Some(false));
+        assert_eq!(in_memory(&file, 1 << 20), Some(true), "where the next chunk begins");
     }
 }

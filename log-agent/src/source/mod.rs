@@ -8,12 +8,13 @@
 //! file that is truncated or written anew shows in the very read that would have gone wrong, without a race between
 //! looking and reading.
 //!
-//! Reading on is in `read`, going on after a restart or from a copy in `resume`, and what befalls a file in between in
+//! Reading on is in `read` and, of plain copies, in `copy`; going on after a restart or from a copy in `resume`, and what befalls a file in between in
 //! `change`; here is what they share.
 //!
 //! The handle is kept until every sink has everything, whatever became of the name: renamed, out of the globs, removed.
 
 mod change;
+mod copy;
 mod read;
 mod reader;
 mod records;

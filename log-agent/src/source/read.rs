@@ -37,6 +37,10 @@ impl Source {
         if self.reading != Reading::Lines {
             return Ok(Progress::AtEnd);
         }
+        let copies = reader.copies_into(chunk);
+        if copies && self.copy_on(sink, reader, chunk) {
+            return Ok(Progress::More);
+        }
         let Some(cursor) = self.cursors.get(sink) else { return Ok(Progress::AtEnd) };
         let (overlap, start) = (cursor.before.len(), cursor.read.0);
         let mut buffer = std::mem::take(&mut reader.buffer);
@@ -64,9 +68,7 @@ impl Source {
                 }
                 let data = &buffer[overlap..filled];
                 let taken = match &reader.joining {
-                    Joining::None if chunk.purpose() == Purpose::Copies && reader.leaves_lines_alone() => {
-                        self.take_run(sink, data, chunk)
-                    }
+                    _ if copies => self.take_run(sink, data, chunk),
                     Joining::None => self.take_lines(sink, data, reader, chunk, ledger),
                     Joining::ByStart { start, quiet } => {
                         let whole = data.ends_with(b"\n") && self.quiet() >= *quiet;
@@ -121,7 +123,10 @@ impl Source {
             self.id = Some(FileId::derive(&self.key, self.epoch, &data[..=first]));
         }
         let (start, lines) = (self.cursors[sink].read.0, &data[..=last]);
-        chunk.push_run(start..start + last as u64, lines, memchr_iter(b'\n', lines).count());
+        let mut text = chunk.lend_text();
+        let from = text.len();
+        text.extend_from_slice(lines);
+        chunk.return_run(text, from, start..start + last as u64, memchr_iter(b'\n', lines).count());
         lines.len()
     }
 
@@ -251,7 +256,7 @@ impl Source {
         self.settle(sink, before, ReadOffset(start + taken), chunk);
     }
 
-    fn settle(&mut self, sink: usize, before: &[u8], end: ReadOffset, chunk: &mut Chunk) {
+    pub(super) fn settle(&mut self, sink: usize, before: &[u8], end: ReadOffset, chunk: &mut Chunk) {
         let Some(origin) = self.origin() else { return };
         let cursor = &mut self.cursors[sink];
         let segment = Segment {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::chunk::{Chunk, Purpose};
 use crate::parse::Format;
 use crate::shape::Shape;
 
@@ -28,6 +29,12 @@ impl Reader {
     /// is too long.
     pub(super) fn leaves_lines_alone(&self) -> bool {
         self.shape == Shape::default() && self.max_line >= PORTION
+    }
+
+    /// Whether such lines are the chunk's, each for itself.
+    pub(super) fn copies_into(&self, chunk: &Chunk) -> bool {
+        let alone = matches!(self.joining, Joining::None);
+        alone && chunk.purpose() == Purpose::Copies && self.leaves_lines_alone()
     }
 }
 

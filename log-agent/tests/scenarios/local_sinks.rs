@@ -125,3 +125,26 @@ fn raw_copy_without_what_is_left_out() {
     let expected = "{\"url.path\":\"/\",\"user\":\"REDACTED\"}\nplain\r\n";
     assert_eq!(std::fs::read_to_string(out).unwrap(), expected);
 }
+
+#[test]
+fn raw_copy_of_a_file_that_is_written_anew_meanwhile() {
+    let room = Room::new();
+    let text = |word: &str| (0..400_000).map(|number| format!("{word} {number:06}\n")).collect::<String>();
+    let (old, new) = (text("old"), text("new"));
+    write(&room.log("a.log"), &old);
+    let mut command = room.command("logs/*.log", &["raw+stdout:"], &["--exit-at-eof"]);
+    let mut child = command.args(["--admin-addr", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Its pipe is full, so that it is somewhere in the middle of the file, and stays there.
+    let mut copied = vec![0];
+    child.stdout.as_mut().unwrap().read_exact(&mut copied).unwrap();
+    // The same inode, the same size, other content from the first byte on.
+    std::fs::write(room.log("a.log"), &new).unwrap();
+    child.stdout.as_mut().unwrap().read_to_end(&mut copied).unwrap();
+    assert!(child.wait().unwrap().success());
+    let begun = copied.len() - new.len();
+    assert!(
+        begun < old.len() && copied[..begun] == old.as_bytes()[..begun],
+        "{begun} bytes of the old content"
+    );
+    assert!(copied[..begun].ends_with(b"\n") && copied[begun..] == *new.as_bytes(), "and all of the new");
+}
