@@ -3,9 +3,9 @@
 //! A record is on the disk here before its sink's position moves over it. The file is bounded: a full one becomes the
 //! `.1` of the next, and the one before that goes.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -35,16 +35,28 @@ impl DeadLetters {
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT) {
             fs::rename(&path, self.dir.join(OLDER))?;
         }
+        let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
+        let before = file.metadata()?.len();
         let mut lines = Vec::with_capacity(records.len());
+        if before == 0 {
+            // The name has to outlive a crash, as what is under it does.
+            File::open(&self.dir)?.sync_all()?;
+        } else {
+            let mut last = [0];
+            file.read_exact_at(&mut last, before - 1)?;
+            // A crash in the middle of a letter: what is left of it is a line of its own.
+            lines.extend((last != *b"\n").then_some(b'\n'));
+        }
         for record in records.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
             // A record is JSON; should it ever not be, it is kept as text.
             let record = serde_json::from_slice(record)
                 .unwrap_or_else(|_| serde_json::Value::from(String::from_utf8_lossy(record)));
             writeln!(lines, "{}", json!({"sink": sink, "reason": reason, "record": record}))?;
         }
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        file.write_all(&lines)?;
-        file.sync_data()
+        file.write_all(&lines).and_then(|()| file.sync_data()).inspect_err(|_| {
+            // It is tried again, so that half of it would be there twice. Where even this fails, that is so.
+            drop(file.set_len(before));
+        })
     }
 }
 
@@ -63,6 +75,10 @@ mod tests {
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["record"]["id"], "a:1");
         assert_eq!(lines[1]["record"], "no json");
+        OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap().write_all(b"{\"to").unwrap();
+        letters.keep("s", "400", b"{}").unwrap();
+        let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+        assert!(text.ends_with("\n{\"to\n{\"reason\":\"400\",\"record\":{},\"sink\":\"s\"}\n"), "{text}");
         OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap().set_len(LIMIT + 1).unwrap();
         letters.keep("s", "400", b"{}").unwrap();
         assert!(fs::metadata(dir.path().join(NAME)).unwrap().len() < 100);

@@ -23,7 +23,7 @@ impl Sink {
     /// takes.
     pub async fn deliver(&mut self, chunk: &mut Chunk) {
         let label = BySink { sink: self.name.clone() };
-        let (bytes, records) = (chunk.bytes() as u64, chunk.records());
+        let (mut bytes, mut records) = (chunk.bytes() as u64, chunk.records());
         self.metrics.read_bytes.get_or_create(&label).inc_by(bytes);
         self.metrics.read_records.get_or_create(&label).inc_by(records);
         self.metrics.in_flight_bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -31,27 +31,32 @@ impl Sink {
         // None, where every line of the ranges was left out on purpose.
         let mut todo = if all.is_empty() { Vec::new() } else { vec![all] };
         while let Some(numbers) = todo.pop() {
-            let Err(reason) = self.deliver_lines(chunk, &numbers).await else {
-                self.proven = true;
-                continue;
+            let reason = match self.deliver_lines(chunk, &numbers).await {
+                Ok(refused) => {
+                    self.proven = true;
+                    records = records.saturating_sub(refused);
+                    continue;
+                }
+                Err(reason) => reason,
             };
             if numbers.len() > 1 {
                 let middle = numbers.start + numbers.len() / 2;
                 // A stack: the first half is the next, so that the order stays.
                 todo.extend([middle..numbers.end, numbers.start..middle]);
             } else {
-                self.bury(chunk, numbers.start, &reason).await;
+                bytes -= self.bury(chunk, numbers.start, &reason).await;
+                records -= 1;
             }
         }
         self.metrics.in_flight_bytes.get_or_create(&label).set(0);
         self.note_success(bytes, records);
     }
 
-    /// Delivers some lines, again and again.
+    /// Delivers some lines, again and again; says how many of them were refused in the end.
     ///
     /// # Errors
     /// Why the receiver will not have this content.
-    async fn deliver_lines(&mut self, chunk: &mut Chunk, numbers: &Range<usize>) -> Result<(), String> {
+    async fn deliver_lines(&mut self, chunk: &mut Chunk, numbers: &Range<usize>) -> Result<u64, String> {
         let payload = self.payload(chunk, numbers);
         let (mut backoff, mut attempts) = (Backoff::default(), 0);
         let outcome = loop {
@@ -83,10 +88,13 @@ impl Sink {
             Purpose::Copies => chunk.return_text(memory),
             Purpose::Records => self.spare = memory,
         }
-        if let Accepted::AllBut(refused, reason) = outcome? {
-            self.set_aside(chunk, numbers, refused, &reason).await;
+        match outcome? {
+            Accepted::All => Ok(0),
+            Accepted::AllBut(refused, reason) => {
+                self.set_aside(chunk, numbers, refused, &reason).await;
+                Ok(refused)
+            }
         }
-        Ok(())
     }
 
     fn payload(&mut self, chunk: &mut Chunk, numbers: &Range<usize>) -> Payload {
@@ -112,12 +120,12 @@ impl Sink {
         self.ledger.refuse_some(self.index, refused, numbers.len(), &reason);
     }
 
-    /// Gives up on one record, once it is safe in the dead-letter file.
-    async fn bury(&self, chunk: &Chunk, number: usize, reason: &str) {
+    /// Gives up on one record, once it is safe in the dead-letter file; returns its bytes.
+    async fn bury(&self, chunk: &Chunk, number: usize, reason: &str) -> u64 {
         self.keep(chunk, &(number..number + 1), reason).await;
-        if let Some((origin, range)) = chunk.place(number) {
-            self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), range);
-        }
+        let Some((origin, line)) = chunk.line(number) else { return 0 };
+        self.ledger.lose(Reason::Refused, self.index, origin.path.as_ref().as_ref(), line.place.clone());
+        line.bytes()
     }
 
     /// Writes records to the dead-letter file, and returns when they are on the disk.

@@ -186,6 +186,9 @@ fn otlp_partial_success() {
     let expected: Vec<_> = (0..20).map(|number| format!("line {number}")).collect();
     assert_eq!(collector.bodies(), expected, "none is sent again");
     assert!((metric(&agent, "log_agent_partly_refused_records_total") - 1.0).abs() < 0.1);
+    wait_until("it is not taken for confirmed", || {
+        (metric(&agent, "log_agent_confirmed_records_total") - 19.0).abs() < 0.1
+    });
     let letters = std::fs::read_to_string(room.state().join("dead-letter.ndjson")).unwrap();
     assert!(letters.contains("line 7") && letters.contains("1 of these"), "{letters}");
     assert!(!letters.contains("line 15"), "what was taken whole is no dead letter");

@@ -80,6 +80,9 @@ fn sink_400() {
     wait_until("all others arrive", || receiver.records().len() == 497);
     wait_until("the refused are counted", || metric(&agent, "log_agent_lost_bytes_total") > 23.5);
     assert!((metric(&agent, "log_agent_dead_lettered_records_total") - 3.0).abs() < 0.1);
+    wait_until("and are not taken for confirmed", || {
+        (metric(&agent, "log_agent_confirmed_records_total") - 497.0).abs() < 0.1
+    });
     let numbers: Vec<_> = receiver.bodies().iter().filter_map(|body| crate::support::number(body)).collect();
     assert!(
         numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))),
@@ -232,26 +235,24 @@ fn append_to_delivery_latency() {
     let _agent = room.agent(&receiver.sink(), &[]);
     write_numbers(&mut file, 0..1);
     receiver.expect_numbers(1);
-    let mut times: Vec<_> = (1..200)
-        .map(|number| {
-            let written = Instant::now();
-            write_numbers(&mut file, number..=number);
-            while receiver.records().len() <= number {
-                assert!(written.elapsed() < testkit::wait::DEADLINE);
-                std::thread::sleep(Duration::from_micros(100));
-            }
-            written.elapsed()
-        })
-        .collect();
-    times.sort();
-    let at = |percent: usize| times[times.len() * percent / 100];
-    println!(
-        "append to delivery: p50 {:?}, p90 {:?}, p99 {:?}, max {:?}",
-        at(50),
-        at(90),
-        at(99),
-        times[198]
-    );
-    // The aim is 20 ms at p99 on a quiet machine; a machine that runs all tests at once is given more.
-    assert!(at(50) < Duration::from_millis(50), "p50 {:?}", at(50));
+    // A machine that runs all tests at once disturbs some of the lines, but not every series of them.
+    let under_the_aim = (0..10).any(|series| {
+        let mut times: Vec<_> = (1..=200)
+            .map(|number| {
+                let (number, written) = (series * 200 + number, Instant::now());
+                write_numbers(&mut file, number..=number);
+                while receiver.count() <= number {
+                    assert!(written.elapsed() < testkit::wait::DEADLINE);
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                written.elapsed()
+            })
+            .collect();
+        times.sort();
+        let at = |percent: usize| times[times.len() * percent / 100];
+        let most = times[times.len() - 1];
+        println!("append to delivery: p50 {:?}, p90 {:?}, p99 {:?}, max {most:?}", at(50), at(90), at(99));
+        at(99) < Duration::from_millis(20)
+    });
+    assert!(under_the_aim, "p99 is 20 ms or more, ten times over");
 }
