@@ -9,7 +9,7 @@ use rmpv::Value;
 use sha2::{Digest as _, Sha512};
 use testkit::wait_until;
 
-use crate::support::{Room, append, write, write_numbers};
+use crate::support::{Room, append, metric, write, write_numbers};
 
 /// What a receiver does with a chunk.
 #[derive(Clone, Copy)]
@@ -19,6 +19,8 @@ enum Verdict {
     LoseTheAck,
     /// Keeps nothing and says something else.
     WrongAck,
+    /// Acknowledges, and closes the connection.
+    AckAndClose,
 }
 
 #[derive(Clone)]
@@ -32,6 +34,8 @@ struct Message {
 pub(crate) struct Receiver {
     pub(crate) addr: SocketAddr,
     messages: Arc<Mutex<Vec<Message>>>,
+    /// Connections that were, and are closed.
+    closed: Arc<AtomicUsize>,
 }
 
 impl Receiver {
@@ -44,9 +48,12 @@ impl Receiver {
         let addr = listener.local_addr().unwrap();
         let messages = Arc::<Mutex<Vec<_>>>::default();
         let (kept, judge, count) = (Arc::clone(&messages), Arc::new(judge), Arc::new(AtomicUsize::new(0)));
+        let closed = Arc::<AtomicUsize>::default();
+        let closings = Arc::clone(&closed);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (kept, judge, count) = (Arc::clone(&kept), Arc::clone(&judge), Arc::clone(&count));
+                let closings = Arc::clone(&closings);
                 std::thread::spawn(move || {
                     let stream = stream.unwrap();
                     if let Some(key) = key
@@ -55,10 +62,12 @@ impl Receiver {
                         return;
                     }
                     converse(&stream, &kept, |_| judge(count.fetch_add(1, Ordering::SeqCst)));
+                    drop(stream);
+                    closings.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { addr, messages }
+        Self { addr, messages, closed }
     }
 
     fn sink(&self) -> String {
@@ -127,7 +136,7 @@ fn converse(stream: &TcpStream, kept: &Mutex<Vec<Message>>, judge: impl Fn(&Mess
         assert_eq!(message.options["size"], Value::from(message.entries.len()));
         let verdict = judge(&message);
         let ack = match verdict {
-            Verdict::Ack => message.options["chunk"].clone(),
+            Verdict::Ack | Verdict::AckAndClose => message.options["chunk"].clone(),
             Verdict::WrongAck | Verdict::LoseTheAck => Value::from("something else"),
         };
         if !matches!(verdict, Verdict::WrongAck) {
@@ -137,6 +146,9 @@ fn converse(stream: &TcpStream, kept: &Mutex<Vec<Message>>, judge: impl Fn(&Mess
             return;
         }
         send(stream, &Value::Map(vec![(Value::from("ack"), ack)]));
+        if matches!(verdict, Verdict::AckAndClose) {
+            return;
+        }
     }
 }
 
@@ -236,6 +248,20 @@ fn forward_acks() {
     write_numbers(&mut append(&room.log("a.log")), 10..20);
     wait_until("the next arrive", || receiver.bodies().len() == 30);
     assert!(agent.terminate().success());
+}
+
+#[test]
+fn forward_to_a_receiver_that_closes_what_is_idle() {
+    let receiver = Receiver::that(None, |_| Verdict::AckAndClose);
+    let room = Room::new();
+    let mut file = append(&room.log("a.log"));
+    let agent = room.agent(&receiver.sink(), &[]);
+    for number in 0..5 {
+        write_numbers(&mut file, number..=number);
+        wait_until("it arrives", || receiver.bodies().len() == number + 1);
+        wait_until("it is closed", || receiver.closed.load(Ordering::SeqCst) == number + 1);
+    }
+    assert!(metric(&agent, "log_agent_delivery_retries_total") < 0.5, "that is no failure");
 }
 
 #[test]

@@ -59,9 +59,13 @@ impl Forward {
     }
 
     pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<(), Refusal> {
-        let mut connection = match self.connection.take() {
-            Some(connection) if connection.is_usable() => connection,
-            _ => self.connect().await?,
+        let kept = match self.connection.take() {
+            Some(connection) => connection.if_usable().await,
+            None => None,
+        };
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.connect().await?,
         };
         let outcome = timeout(TIMEOUT, connection.send(&self.url.tag, payload)).await;
         outcome.map_err(|_| Refusal::wait(format!("no acknowledgement within {TIMEOUT:?}")))??;
@@ -104,9 +108,11 @@ struct Connection {
 }
 
 impl Connection {
-    /// Whether nothing has come that nobody asked for. Such an answer belongs to a chunk that was given up.
-    fn is_usable(&self) -> bool {
-        self.received.is_empty()
+    /// Itself, if it is as it was left. Receivers close what is idle, which is no failure; and what has come that nobody asked
+    /// for belongs to a chunk that was given up.
+    async fn if_usable(mut self) -> Option<Self> {
+        let silent = timeout(Duration::ZERO, self.stream.read_buf(&mut self.received)).await.is_err();
+        (silent && self.received.is_empty()).then_some(self)
     }
 
     /// Sends one chunk, and waits until it is acknowledged.
