@@ -135,11 +135,14 @@ impl Agent {
                 break;
             }
             let joining = matches!(self.reader.joining, Joining::ByStart { .. });
-            let next_look = if self.catalog.any_ending() || (joining && self.catalog.any_unread()) {
-                Instant::now() + ENDING
-            } else {
-                next_scan
-            };
+            // Who waits for the end of the files waits for a sink that fails, too, but not until the next scan.
+            let waited_for = self.until == Until::EndOfFiles;
+            let next_look =
+                if waited_for || self.catalog.any_ending() || (joining && self.catalog.any_unread()) {
+                    Instant::now() + ENDING
+                } else {
+                    next_scan
+                };
             tokio::select! {
                 biased;
                 () = signals.shutdown.cancelled(), if !draining => {
@@ -199,7 +202,9 @@ impl Agent {
 
     /// Whether all that is in the files now is confirmed; what was written since the last event is found here.
     fn has_shipped_all(&mut self) -> bool {
-        if !self.pipelines.iter().all(Pipeline::is_idle) {
+        // A drain leaves what may be a copy to the next start; who waits for the end of the files waits until that is settled.
+        let unsettled = self.until == Until::EndOfFiles && self.catalog.any_unsettled();
+        if unsettled || !self.pipelines.iter().all(Pipeline::is_idle) {
             return false;
         }
         let known: Vec<u64> = self.catalog.sources().map(Source::size).collect();

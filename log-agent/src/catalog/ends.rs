@@ -19,6 +19,11 @@ impl Catalog {
         }
     }
 
+    /// Whether any file is not read yet because it may be a copy.
+    pub fn any_unsettled(&self) -> bool {
+        self.sources.values().any(|source| matches!(source.reading, Reading::PerhapsCopyOf(_)))
+    }
+
     /// Whether any file holds more than what was read of it.
     pub fn any_unread(&self) -> bool {
         self.sources.values().any(|source| (0..self.sinks.len()).any(|sink| !source.is_read(sink)))

@@ -151,7 +151,7 @@ impl StateDir {
 
     /// Prepares the next checkpoint; to write it takes disk time, which the caller spends where it hurts nobody.
     pub fn prepare(&mut self, files: Vec<FileEntry>) -> Pending {
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         let written = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let document = Document { format: FORMAT.to_owned(), generation: self.generation, written, files };
         let slot = if self.generation.is_multiple_of(2) { SLOTS[0] } else { SLOTS[1] };

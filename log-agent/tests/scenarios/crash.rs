@@ -194,7 +194,8 @@ fn a_changed_url_goes_on_where_the_old_one_was() {
 fn exit_at_eof_gives_up_on_a_sink_that_is_down() {
     let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
     write(&room.log("a.log"), "line 0\n");
-    let mut agent = room.agent(&receiver.sink(), &["--exit-at-eof", "--shutdown-timeout", "300ms"]);
+    let more = ["--exit-at-eof", "--shutdown-timeout", "300ms", "--rescan-period", "1h"];
+    let mut agent = room.agent(&receiver.sink(), &more);
     assert_eq!(agent.wait().code(), Some(69));
     let last = agent.stderr().lines().last().unwrap().to_owned();
     assert!(last.contains("remaining_bytes=7") && last.contains("503"), "{last}");

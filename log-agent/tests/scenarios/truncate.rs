@@ -180,3 +180,31 @@ fn copytruncate_while_down() {
     receiver.expect_numbers(30);
     assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
 }
+
+#[test]
+fn exit_at_eof_settles_what_may_be_a_copy() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    write_numbers(&mut append(&room.log("access.log")), 0..10);
+    let more = ["--exit-at-eof", "--rotate-wait", "300ms", "--rescan-period", "50ms", "--chunk-size", "30"];
+    let mut agent = room.agent(&receiver.sink(), &more);
+    wait_until("it was tried", || !receiver.upstream.requests().is_empty());
+    // Copied, and never truncated: a file like any other, after a while.
+    let copy = room.log("access.log.1");
+    fs::copy(room.log("access.log"), &copy).unwrap();
+    wait_until("the copy is seen", || status(&agent)["files"].to_string().contains(copy.to_str().unwrap()));
+    up(&receiver);
+    assert!(agent.wait().success(), "{}", agent.stderr());
+    assert_eq!(receiver.count(), 20);
+}
+
+#[test]
+fn a_copy_that_was_made_while_the_agent_was_away_is_not_sent_again() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write_numbers(&mut append(&room.log("access.log")), 0..10);
+    assert!(room.agent(&receiver.sink(), &["--exit-at-eof"]).wait().success());
+    fs::copy(room.log("access.log"), room.log("access.log.1")).unwrap();
+    write_numbers(&mut append(&room.log("access.log")), 10..20);
+    assert!(room.agent(&receiver.sink(), &["--exit-at-eof"]).wait().success());
+    receiver.expect_numbers(20);
+}
