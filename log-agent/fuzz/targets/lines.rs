@@ -32,7 +32,10 @@ fuzz_target!(|line: &[u8]| {
         let origin = Arc::new(Origin { id, path: "/a".into() });
         let (start, end) = (ReadOffset(0), ReadOffset(line.len() as u64));
         let before_end = Fingerprint::of(b"");
-        chunk.close(&origin, Segment { source: SourceSeq(0), epoch: Epoch::default(), start, end, before_end });
+        chunk.close(
+            &origin,
+            Segment { source: SourceSeq(0), epoch: Epoch::default(), start, end, before_end },
+        );
         let resource = Resource::new(|_| None, &[]);
         for encoding in [Encoding::Ndjson, Encoding::Otlp, Encoding::Forward, Encoding::Raw] {
             let mut out = Vec::new();
