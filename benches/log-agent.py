@@ -40,7 +40,22 @@ SHIPPING = {
     "otlp gzip": ("otlp+http://{addr}", ["--parse", "json", "--compression", "gzip"]),
     "forward gzip": ("forward://{addr}", ["--parse", "json", "--compression", "gzip"]),
 }
-EXTRAS = ["rsyslog", "latency", "idle", "growth"]
+# What a copy costs that looks at nothing: a process that is given the log and the name of the copy.
+COPY = """
+import os, sys
+log, out = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+portion = memoryview(bytearray(128 * 1024))
+read, synced = 0, 0
+while got := os.readv(log, [portion]):
+    os.write(out, portion[:got])
+    read += got
+    if read - synced >= 512 * 1024:
+        os.fdatasync(out)
+        synced = read
+os.fdatasync(out)
+"""
+COPIES = {"cp": ["cp"], "read and write": [sys.executable, "-S", "-c", COPY]}
+EXTRAS = ["rsyslog", *COPIES, "latency", "idle", "growth"]
 
 RSYSLOG = """
 global(workDirectory="{dir}/work")
@@ -156,6 +171,16 @@ def rsyslog(directory, log, size):
     return cpu, wall, rss, out.stat().st_size / 1e6
 
 
+def copy(name, directory, log, size):
+    out = directory / "out"
+    out.unlink(missing_ok=True)
+    began = time.time()
+    cpu, rss, code = finished(subprocess.Popen([*COPIES[name], log, out]))
+    if code != 0 or out.stat().st_size != size:
+        sys.exit(f"{name}: {code}")
+    return cpu, time.time() - began, rss, size / 1e6
+
+
 def cpu_of(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
@@ -233,12 +258,14 @@ def main():
         records, size = access_log(log, args.megabytes)
         print(f"{records} lines, {size / 1e6:.0f} MB, {size / records:.0f} bytes a line; load {os.getloadavg()[0]:.1f}")
         print(f"{'':14} {'CPU s':>7} {'wall s':>7} {'RSS MiB':>8} {'out MB':>7}")
-        names = [name for name in [*SHIPPING, "rsyslog"] if name in only]
+        names = [name for name in [*SHIPPING, *COPIES, "rsyslog"] if name in only]
         results = {name: [] for name in names}
         for _ in range(args.rounds):
             for name in names:
-                if name != "rsyslog":
+                if name in SHIPPING:
                     results[name].append(ship(name, directory, log, records))
+                elif name in COPIES:
+                    results[name].append(copy(name, directory, log, size))
                 elif shutil.which("rsyslogd"):
                     results[name].append(rsyslog(directory, log, size))
         for name, rounds in results.items():
