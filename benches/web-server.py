@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Measures web-server against nginx and static-web-server, side by side, on this machine.
 
-    benches/web-server.py [--rounds 5] [--seconds 3] [--only NAME,…] [--install]
+    benches/web-server.py [--rounds 5] [--seconds 3] [--only NAME,…] [--install] [--network own|shared]
 
 Needs nginx and wrk (Debian's packages; --install gets them, and static-web-server by `cargo install`) and a release build of
 web-server. Servers run on core 0 and wrk on core 1. Every server writes an access log. A round asks each server in turn, so that
 what else the machine does hits all of them; what is printed is the median of the rounds, and its ratio to nginx's. nginx runs
-twice: as Debian configures its log, one write per line, and with a log buffer, which loses lines in a crash.
+three times: as Debian configures its log, one write per line; with a log buffer, which loses lines in a crash; and without a log.
+
+All of it is in a network namespace of its own (--network own), so that the packet filter's rules that Docker and others leave on a
+machine's loopback are not measured with each request. That needs root, or a kernel that lets users have namespaces.
 
 CPU is user and system time of all processes of a server, from /proc/<pid>/stat, divided by the requests that wrk saw answered.
 """
@@ -43,7 +46,7 @@ http {{
   open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  access_log {dir}/nginx.log combined{buffer};
+  access_log {log};
   server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }}
 }}
 """
@@ -153,10 +156,10 @@ class Bench:
                    "--access-log", self.dir / f"{name}.log", "--max-connections", "20000", *flags]
         return self.start(name, command, port, cores=cores)
 
-    def nginx(self, name="nginx", buffer=""):
+    def nginx(self, name="nginx", log="{home}/nginx.log combined"):
         port, home = free_port(), self.dir / re.sub(r"\W+", "-", name)
         home.mkdir()
-        (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", buffer=buffer))
+        (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", log=log.format(home=home)))
         return self.start(name, ["nginx", "-c", home / "conf", "-e", home / "nginx.err"], port)
 
     def static_web_server(self):
@@ -169,18 +172,19 @@ class Bench:
                    "--log-remote-address", "true", "--threads-multiplier", "1"]
         return [self.start("static-web-server", command, port, log=self.dir / "sws.log")]
 
-    def measure(self, servers, path, connections, per_server_headers=lambda _: ()):
+    def measure(self, servers, path, connections, per_server_headers=lambda _: (), script=None):
         rounds = {server.name: [] for server in servers}
         for _ in range(self.arguments.rounds):
             for server in servers:
                 headers, before = per_server_headers(server), server.cpu()
-                result = wrk(server, path, self.arguments.seconds, connections, headers)
+                result = wrk(server, path, self.arguments.seconds, connections, headers, script)
                 result["cpu"] = (server.cpu() - before) / max(result["count"], 1) * 1e6
                 rounds[server.name].append(result)
         return {name: {key: statistics.median(r[key] for r in results) for key in results[0]} for name, results in rounds.items()}
 
     def loads(self, wanted):
-        servers = [self.ours(), self.nginx(), self.nginx("nginx-buffered-log", " buffer=64k flush=1s"), *self.static_web_server()]
+        servers = [self.ours(), self.nginx(), self.nginx("nginx-buffered-log", "{home}/nginx.log combined buffer=64k flush=1s"),
+                   self.nginx("nginx-no-log", "off"), *self.static_web_server()]
         for load in wanted:
             path, connections = f"/{'1k' if load == '304' else load}", {"1m": 16, "100m": 4}.get(load, 64)
             tag = lambda server: [f"If-None-Match: {header(server, path, 'etag')}"] if server.name != "static-web-server" else [
@@ -191,24 +195,23 @@ class Bench:
             print(f"  peak memory of {server.name}: {server.rss('VmHWM')} KiB")
         return servers
 
+    def paced(self, rate, connections=64):
+        """A script for wrk: each connection waits between its requests, between nothing and twice the mean."""
+        script = self.dir / "paced.lua"
+        script.write_text(f"function delay() return math.random(0, {round(2 * 1000 * connections / rate)}) end\n")
+        return script
+
     def threads(self):
-        servers = [self.ours("one thread", "--threads", "1", cores="0,1"), self.ours("two threads", "--threads", "2", cores="0,1")]
-        table("1k, threads, all cores", self.measure(servers, "/1k", 64), "one thread")
+        """On one core, as everything here: what threads cost, and not who gets in the way of wrk."""
+        servers = [self.ours("one thread", "--threads", "1"), self.ours("two threads", "--threads", "2")]
+        table("1k, threads", self.measure(servers, "/1k", 64), "one thread")
 
     def latency(self):
-        """At half of what nginx can do: each connection waits between its requests."""
+        """At half of what nginx can do."""
         ours, nginx = self.ours("web-server, half load"), self.nginx("nginx, half load")
-        rate = wrk(nginx, "/1k", 2)["rate"] / 2
-        script, connections = self.dir / "paced.lua", 64
-        # Not all at once: each wait is between nothing and twice the mean.
-        script.write_text(f"function delay() return math.random(0, {round(2 * 1000 * connections / rate)}) end\n")
-        results = {server.name: [] for server in (ours, nginx)}
-        for _ in range(self.arguments.rounds):
-            for server in (ours, nginx):
-                results[server.name].append(wrk(server, "/1k", self.arguments.seconds, connections, script=script))
-        for name, rounds in results.items():
-            rate, p99 = (statistics.median(r[key] for r in rounds) for key in ("rate", "p99"))
-            print(f"half load: {name}: {rate:.0f} requests/s, p99 {p99:.2f} ms")
+        script = self.paced(wrk(nginx, "/1k", 2)["rate"] / 2)
+        for name, result in self.measure([ours, nginx], "/1k", 64, script=script).items():
+            print(f"half load: {name}: {result['rate']:.0f} requests/s, p99 {result['p99']:.2f} ms, CPU {result['cpu']:.1f} µs")
 
     def idle(self, count=10_000):
         for server in (self.ours("web-server, idle"), self.nginx("nginx, idle")):
@@ -279,7 +282,7 @@ def table(title, results, base):
 
 
 def install():
-    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx", "wrk"], check=True)
+    subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "nginx", "wrk", "iproute2", "util-linux"], check=True)
     subprocess.run(["cargo", "install", "static-web-server", "--no-default-features", "--root", TARGET / "tools"], check=True)
 
 
@@ -289,6 +292,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="how long wrk asks, each time")
     parser.add_argument("--only", default=",".join(LOADS + EXTRAS), help="comma-separated: %(default)s")
     parser.add_argument("--install", action="store_true", help="get nginx, wrk and static-web-server first")
+    parser.add_argument("--network", choices=["own", "shared"], default="own", help="whose loopback: %(default)s")
     parser.add_argument("--built", action="store_true", help="measures the build that is there")
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -298,9 +302,14 @@ def main():
         install()
     if not arguments.built:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "web-server"], cwd=REPO, check=True)
-    for tool in ("nginx", "wrk", "taskset"):
+    for tool in ("nginx", "wrk", "taskset", "unshare", "ip"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: --install gets it")
+    if arguments.network == "own":
+        again = [sys.executable, __file__, *sys.argv[1:], "--built", "--network", "shared"]
+        namespace = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+        again = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *(one for one in again if one != "--install")]
+        os.execvp("unshare", [*namespace, *again])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     wanted = arguments.only.split(",")

@@ -62,7 +62,10 @@ pub fn equals(tag: &[u8], etag: &ETag, comparison: Comparison) -> bool {
 fn listed(headers: &HeaderMap, name: &HeaderName, etag: &ETag, comparison: Comparison) -> bool {
     headers.get_all(name).iter().any(|value| {
         let value = value.as_bytes().trim_ascii();
-        value == b"*" || Tags(value).any(|tag| equals(tag, etag, comparison))
+        // Mostly it is one tag, the one that the client got here.
+        value == b"*"
+            || equals(value, etag, comparison)
+            || Tags(value).any(|tag| equals(tag, etag, comparison))
     })
 }
 

@@ -44,6 +44,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Conversation {
     /// Who asks.
     pub peer: SocketAddr,
+    /// Who asks, as the log has it: written once, for all lines.
+    pub client: Box<str>,
     /// Who answers.
     pub routes: Arc<Routes>,
     /// Where it is accounted for.
@@ -131,8 +133,15 @@ async fn http1(stream: TcpStream, opened: Instant, peer: SocketAddr, terms: Term
     let metrics = Arc::clone(&accounts.metrics);
     let mut paced =
         Paced::new(stream, opened, deadlines, FlowControl::Tcp, metrics, turn.clone(), outbox.clone());
-    let conversation =
-        Arc::new(Conversation { peer, routes, accounts, turn: turn.clone(), outbox: Some(outbox) });
+    let conversation = Conversation {
+        peer,
+        client: client(peer),
+        routes,
+        accounts,
+        turn: turn.clone(),
+        outbox: Some(outbox),
+    };
+    let conversation = Arc::new(conversation);
     loop {
         let service = service_fn(|request| answer(Arc::clone(&conversation), request));
         // In a box of its own, which is gone while the connection rests.
@@ -200,7 +209,8 @@ async fn http2(stream: TcpStream, opened: Instant, peer: SocketAddr, terms: Term
     let metrics = Arc::clone(&accounts.metrics);
     let paced =
         Paced::new(stream, opened, deadlines, FlowControl::Streams, metrics, turn.clone(), Outbox::default());
-    let conversation = Arc::new(Conversation { peer, routes, accounts, turn, outbox: None });
+    let conversation =
+        Arc::new(Conversation { peer, client: client(peer), routes, accounts, turn, outbox: None });
     let service = service_fn(|request| answer(Arc::clone(&conversation), request));
     let mut connection = pin!(
         http2::Builder::new(Streams(streams))
@@ -241,6 +251,10 @@ fn answer(
     }
 }
 
+fn client(peer: SocketAddr) -> Box<str> {
+    peer.ip().to_canonical().to_string().into()
+}
+
 /// hyper has answered what was no request; that response is one like any other.
 fn refused(conversation: &Conversation, error: &hyper::Error) {
     if error.is_parse() {
@@ -249,6 +263,6 @@ fn refused(conversation: &Conversation, error: &hyper::Error) {
         } else {
             StatusCode::BAD_REQUEST
         };
-        conversation.accounts.refused(conversation.peer, status);
+        conversation.accounts.refused(&conversation.client, status);
     }
 }

@@ -182,7 +182,7 @@ impl AsyncWrite for Paced {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let written = this.outbox.poll_write(&mut this.stream, context, slices);
+        let written = this.outbox.poll_write(&this.stream, context, slices);
         self.paced_write(context, written)
     }
 

@@ -3,31 +3,26 @@
 //! Everything that has to be done exactly once per response hangs on the end of its body: the counters, and its line in the
 //! access log, with the bytes that were really sent, however it ended.
 
-use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::{Frame, SizeHint};
-use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
 use crate::body::Payload;
 use crate::conversation::Conversation;
 use crate::metrics::Metrics;
 use crate::published::ReleaseId;
+use crate::request_id::{REQUEST_ID, RequestId};
 use crate::route::Reply;
-
-/// Names a request across all that handle it.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest request id that is taken over from a client.
-const REQUEST_ID_MAX: usize = 128;
 
 /// Where exchanges are accounted for.
 #[derive(Debug, Clone)]
@@ -36,19 +31,19 @@ pub struct Accounts {
     pub metrics: Arc<Metrics>,
     /// Where there is one.
     pub access_log: Option<Arc<AccessLog>>,
-    /// Cancelled when the drain begins: no connection is kept alive from then on.
-    pub shutdown: CancellationToken,
+    /// Set when the drain begins: no connection is kept alive from then on.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl Accounts {
-    /// Something came that was no request, and was answered with an empty `status`.
-    pub fn refused(&self, peer: SocketAddr, status: StatusCode) {
+    /// Something came from `client` that was no request, and was answered with an empty `status`.
+    pub fn refused(&self, client: &str, status: StatusCode) {
         self.metrics.refused.inc();
         if let Some(log) = &self.access_log {
             log.write(&Record {
                 request: None,
-                request_id: &new_request_id(),
-                peer,
+                request_id: RequestId::make_up().as_bytes(),
+                client,
                 arrived: SystemTime::now(),
                 took: Duration::ZERO,
                 status,
@@ -68,7 +63,7 @@ pub struct Exchange {
     pub conversation: Arc<Conversation>,
     arrived: SystemTime,
     began: Instant,
-    id: HeaderValue,
+    id: RequestId,
     answered: Option<(StatusCode, Option<ReleaseId>)>,
     sent: u64,
 }
@@ -77,7 +72,7 @@ impl Exchange {
     /// A request has arrived.
     pub fn begin(request: Parts, conversation: Arc<Conversation>) -> Self {
         conversation.accounts.metrics.in_flight.inc();
-        let id = request_id(&request);
+        let id = RequestId::of(&request.headers);
         Self {
             request,
             conversation,
@@ -93,11 +88,11 @@ impl Exchange {
     pub fn answer(mut self, reply: Reply) -> Response<Sending> {
         let Reply { response, release } = reply;
         let (mut head, mut payload) = response.into_parts();
-        head.headers.insert(REQUEST_ID, self.id.clone());
+        head.headers.insert(REQUEST_ID, self.id.header());
         if self.request.version == Version::HTTP_2 {
             // There it would say nothing about the connection, and is forbidden (RFC 9113 section 8.2.2).
             head.headers.remove(CONNECTION);
-        } else if self.conversation.accounts.shutdown.is_cancelled() {
+        } else if self.conversation.accounts.draining.load(Ordering::Relaxed) {
             head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.request.method == Method::HEAD {
@@ -118,7 +113,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let Conversation { accounts, turn, peer, .. } = &*self.conversation;
+        let Conversation { accounts, turn, client, .. } = &*self.conversation;
         accounts.metrics.in_flight.dec();
         turn.answered();
         // A client that left before there was an answer got none: there is nothing to account for.
@@ -129,8 +124,8 @@ impl Drop for Exchange {
         if let Some(log) = &accounts.access_log {
             log.write(&Record {
                 request: Some(&self.request),
-                request_id: &self.id,
-                peer: *peer,
+                request_id: self.id.as_bytes(),
+                client,
                 arrived: self.arrived,
                 took,
                 status: *status,
@@ -180,21 +175,4 @@ impl hyper::body::Body for Sending {
     fn size_hint(&self) -> SizeHint {
         self.payload.length().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
-}
-
-/// The client's own id where it has one that is safe to repeat, or else a random one.
-fn request_id(request: &Parts) -> HeaderValue {
-    let given = request.headers.get(&REQUEST_ID).filter(|id| {
-        let id = id.as_bytes();
-        !id.is_empty()
-            && id.len() <= REQUEST_ID_MAX
-            && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
-    });
-    given.cloned().unwrap_or_else(new_request_id)
-}
-
-fn new_request_id() -> HeaderValue {
-    let mut digits = [b'0'; 16];
-    write!(digits.as_mut_slice(), "{:016x}", fastrand::u64(..)).expect("64 bits are 16 digits");
-    HeaderValue::from_bytes(&digits).expect("hexadecimal digits are a header value")
 }

@@ -7,7 +7,7 @@
 //! - [`conversation`]: one connection, its requests one after another
 //! - [`deadline`]: how long a client may take, and [`turn`], whose turn it is
 //! - [`outbox`]: files that are sent without being read
-//! - [`exchange`]: one request and its response, accounted for when its last byte is sent
+//! - [`exchange`]: one request and its response, accounted for when its last byte is sent; [`request_id`] names it
 //! - [`route`]: who answers what
 //! - [`lesson`]: the lesson's endpoints, byte for byte
 //! - [`pod_page`]: what the Pod's containers are doing, for the page that shows it
@@ -53,6 +53,7 @@ pub mod presentation;
 pub mod published;
 pub mod range;
 pub mod representation;
+pub mod request_id;
 pub mod respond;
 pub mod route;
 pub mod server;
@@ -197,7 +198,7 @@ pub async fn run(
     let manifest = config.manifest.then(|| LiveManifest::new(reserved));
     let listings = if config.autoindex { Listings::On } else { Listings::Off };
     let routes = Arc::new(Routes { root, lesson, manifest, listings, presentation, faults, pod_page });
-    let accounts = Accounts { metrics, access_log: access_log.clone(), shutdown: signals.shutdown.clone() };
+    let accounts = Accounts { metrics, access_log: access_log.clone(), draining: Arc::default() };
     let limits = Limits {
         connections: affordable(config.max_connections, descriptors::raise_limit()),
         deadlines: Deadlines {
@@ -206,7 +207,7 @@ pub async fn run(
             send: config.send_timeout,
         },
     };
-    let server = Arc::new(Server::new(routes, accounts, limits));
+    let server = Arc::new(Server::new(routes, accounts, limits, signals.shutdown.clone()));
     threads::serve(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;

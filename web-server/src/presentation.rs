@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::exchange::REQUEST_ID;
+use crate::request_id::REQUEST_ID;
 
 /// Caches may keep what they have, and ask each time whether it is still so: with a tag by content the answer is a cheap 304,
 /// and a new release is seen at once.

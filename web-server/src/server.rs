@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -43,13 +44,14 @@ pub struct Server {
     terms: Terms,
     most: usize,
     connections: TaskTracker,
+    shutdown: CancellationToken,
     /// Cancelled when all connections have to go.
     cut: CancellationToken,
 }
 
 impl Server {
-    /// Has no connections yet.
-    pub fn new(routes: Arc<Routes>, accounts: Accounts, limits: Limits) -> Self {
+    /// Has no connections yet. The drain begins with the shutdown.
+    pub fn new(routes: Arc<Routes>, accounts: Accounts, limits: Limits, shutdown: CancellationToken) -> Self {
         let terms = Terms {
             routes,
             accounts,
@@ -61,6 +63,7 @@ impl Server {
             terms,
             most: limits.connections,
             connections: TaskTracker::new(),
+            shutdown,
             cut: CancellationToken::new(),
         }
     }
@@ -68,7 +71,9 @@ impl Server {
     /// Serves until the shutdown begins, and returns a moment after with connections still open.
     pub async fn serve(&self, listener: TcpListener) {
         let mut over = pin!(async {
-            self.terms.accounts.shutdown.cancelled().await;
+            self.shutdown.cancelled().await;
+            // Each request asks this, and a token is too much to ask for that: it has a lock.
+            self.terms.accounts.draining.store(true, Ordering::Relaxed);
             tokio::time::sleep(LINGER).await;
         });
         loop {

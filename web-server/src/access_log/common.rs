@@ -27,7 +27,7 @@ impl Record<'_> {
         });
         format!(
             "{} - - [{}] \"{request}\" {} {}",
-            self.peer.ip().to_canonical(),
+            self.client,
             time(self.arrived),
             self.status.as_u16(),
             self.sent

@@ -196,15 +196,15 @@ impl LogFile {
 }
 
 fn count(lines: &[u8]) -> u64 {
-    lines.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 fn line_feed_before(lines: &[u8], end: usize) -> Option<usize> {
-    lines[..end].iter().rposition(|byte| *byte == b'\n')
+    memchr::memrchr(b'\n', &lines[..end])
 }
 
 fn after_first_line(lines: &[u8]) -> usize {
-    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |first| first + 1)
+    memchr::memchr(b'\n', lines).map_or(lines.len(), |first| first + 1)
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! What a line says: the names are OpenTelemetry's semantic conventions, the order is the contract's (docs/contract.md).
 
 use std::cell::RefCell;
-use std::fmt;
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
@@ -18,9 +15,9 @@ pub struct Record<'a> {
     /// What was asked; none where what came was no request.
     pub request: Option<&'a Parts>,
     /// As the response's X-Request-Id has it.
-    pub request_id: &'a HeaderValue,
-    /// Who asked.
-    pub peer: SocketAddr,
+    pub request_id: &'a [u8],
+    /// Who asked: an IP address.
+    pub client: &'a str,
     /// When the request arrived.
     pub arrived: SystemTime,
     /// From then to the end of the response.
@@ -33,32 +30,41 @@ pub struct Record<'a> {
     pub release: Option<&'a ReleaseId>,
 }
 
+/// What stands before a member's value.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
 impl Record<'_> {
     /// One JSON object. JSON escapes whatever a client may have put into it, line feeds first of all.
     pub(super) fn write_json(&self, line: &mut Vec<u8>) {
         let uri = self.request.map(|request| &request.uri);
+        let method = self.request.map_or("", |request| request.method.as_str());
+        let version = self.request.map_or("", |request| version(request.version));
         let server = match uri.and_then(Uri::authority) {
             Some(authority) => authority.as_str().as_bytes(),
             None => self.header(&HOST),
         };
         line.extend_from_slice(b"{\"timestamp\":\"");
         write_timestamp(self.arrived, line);
-        line.extend_from_slice(b"\",\"client.address\":\"");
-        append(line, format_args!("{}\"", self.peer.ip().to_canonical()));
-        let mut object = Object { line };
-        object.text("http.request.method", self.request.map_or("", |request| request.method.as_str()));
-        object.text("url.path", uri.map_or("", Uri::path));
-        object.text("url.query", uri.and_then(Uri::query).unwrap_or_default());
-        object.number("http.response.status_code", format_args!("{}", self.status.as_u16()));
-        object.number("http.response.body.size", format_args!("{}", self.sent));
-        let (seconds, micros) = (self.took.as_secs(), self.took.subsec_micros());
-        object.number("http.server.request.duration", format_args!("{seconds}.{micros:06}"));
-        object.text("network.protocol.version", self.request.map_or("", |request| version(request.version)));
-        object.bytes("server.address", server);
-        object.bytes("user_agent.original", self.header(&USER_AGENT));
-        object.bytes("http.request.header.referer", self.header(&REFERER));
-        object.bytes("request.id", self.request_id.as_bytes());
-        object.text("release.id", self.release.map_or("", ReleaseId::as_str));
+        line.push(b'"');
+        write_text(line, key!("client.address"), self.client.as_bytes());
+        write_text(line, key!("http.request.method"), method.as_bytes());
+        write_text(line, key!("url.path"), uri.map_or("", Uri::path).as_bytes());
+        write_text(line, key!("url.query"), uri.and_then(Uri::query).unwrap_or_default().as_bytes());
+        write_number(line, key!("http.response.status_code"), self.status.as_u16().into());
+        write_number(line, key!("http.response.body.size"), self.sent);
+        write_number(line, key!("http.server.request.duration"), self.took.as_secs());
+        line.push(b'.');
+        line.extend_from_slice(&six_digits(self.took.subsec_micros()));
+        write_text(line, key!("network.protocol.version"), version.as_bytes());
+        write_text(line, key!("server.address"), server);
+        write_text(line, key!("user_agent.original"), self.header(&USER_AGENT));
+        write_text(line, key!("http.request.header.referer"), self.header(&REFERER));
+        write_text(line, key!("request.id"), self.request_id);
+        write_text(line, key!("release.id"), self.release.map_or("", ReleaseId::as_str).as_bytes());
         line.push(b'}');
     }
 
@@ -77,47 +83,39 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// Members of a JSON object after the first, written as they come.
-struct Object<'a> {
-    line: &'a mut Vec<u8>,
-}
-
-impl Object<'_> {
-    fn key(&mut self, key: &str) {
-        self.line.extend_from_slice(b",\"");
-        self.line.extend_from_slice(key.as_bytes());
-        self.line.extend_from_slice(b"\":");
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if value.bytes().all(plain) {
-            self.line.push(b'"');
-            self.line.extend_from_slice(value.as_bytes());
-            self.line.push(b'"');
-        } else {
-            self.line.extend_from_slice(serde_json::Value::from(value).to_string().as_bytes());
-        }
-    }
-
-    /// A header's bytes need not be text; a line of the log has to be.
-    fn bytes(&mut self, key: &str, value: &[u8]) {
-        self.text(key, &String::from_utf8_lossy(value));
-    }
-
-    fn number(&mut self, key: &str, value: fmt::Arguments<'_>) {
-        self.key(key);
-        append(self.line, value);
+/// A member that is text. A header's bytes need not be text; a line of the log has to be.
+fn write_text(line: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    line.extend_from_slice(key);
+    let plain = |byte: u8| matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~');
+    // To the end, without a way out: most values are short and plain.
+    if value.iter().fold(true, |all, byte| all & plain(*byte)) {
+        line.push(b'"');
+        line.extend_from_slice(value);
+        line.push(b'"');
+    } else {
+        let escaped = serde_json::Value::from(String::from_utf8_lossy(value));
+        line.extend_from_slice(escaped.to_string().as_bytes());
     }
 }
 
-fn append(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    line.write_fmt(text).expect("memory takes any text");
+fn write_number(line: &mut Vec<u8>, key: &[u8], value: u64) {
+    line.extend_from_slice(key);
+    line.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// With zeros before it. What is above 999,999 loses its front.
+fn six_digits(number: u32) -> [u8; 6] {
+    let mut left = number;
+    let mut digits = [b'0'; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit += (left % 10) as u8;
+        left /= 10;
+    }
+    digits
 }
 
 thread_local! {
-    /// The last second that was written, and how: many lines share it.
+    /// The last second that was written, and how, without the `Z`: many lines share it.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
@@ -128,10 +126,13 @@ fn write_timestamp(time: SystemTime, line: &mut Vec<u8>) {
         if *second != since.as_secs() {
             *second = since.as_secs();
             *text = humantime::format_rfc3339_seconds(time).to_string();
+            text.pop();
         }
-        line.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+        line.extend_from_slice(text.as_bytes());
     });
-    append(line, format_args!(".{:06}Z", since.subsec_micros()));
+    line.push(b'.');
+    line.extend_from_slice(&six_digits(since.subsec_micros()));
+    line.push(b'Z');
 }
 
 #[cfg(test)]
