@@ -48,11 +48,24 @@ impl Binaries {
     }
 }
 
+/// Cargo, without what the cargo that runs this program has told it of its own package. Some dependencies' build scripts look at
+/// those variables; where they differ from one build to the next, they are built anew, with all that stands on them.
+pub fn plain(cargo: &Path) -> Command {
+    let mut command = Command::new(cargo);
+    for (name, _) in std::env::vars_os() {
+        let of_a_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(of_a_package) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Builds with the profile that built this program: `target/<profile>/pod`, where the folder of `dev` is `debug`.
 fn build(cargo: &Path, dir: &Path) -> Result<(), Failure> {
     let folder = dir.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let profile = if folder == "debug" { "dev" } else { folder };
-    let mut command = Command::new(cargo);
+    let mut command = plain(cargo);
     command.args(["build", "--profile", profile]).args(BINARIES.iter().flat_map(|name| ["--package", name]));
     match command.status() {
         Ok(status) if status.success() => Ok(()),

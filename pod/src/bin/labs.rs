@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use lifecycle::Container;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use pod::binaries::plain;
 use pod::lab::page::{self, Block, Place};
 use pod::lab::workspace::Workspace;
 use pod::lab::{containers, descendants, run};
@@ -143,7 +144,7 @@ fn binaries(flags: &Flags, own: &Path, repository: &Path) -> Result<PathBuf, Fai
             Some("debug") | None => "dev",
             Some(folder) => folder,
         };
-        let mut build = Command::new(cargo);
+        let mut build = plain(Path::new(&cargo));
         build
             .args(["build", "--quiet", "--workspace", "--bins", "--profile", profile])
             .current_dir(repository);

@@ -195,8 +195,10 @@ pub(crate) fn binaries() -> &'static Path {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the workspace");
         if pod::binaries::BINARIES.iter().any(|name| is_stale(&dir.join(name), root, name)) {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let built =
-                Command::new(cargo).args(["build", "--workspace", "--bins"]).current_dir(root).status();
+            let built = pod::binaries::plain(Path::new(&cargo))
+                .args(["build", "--workspace", "--bins"])
+                .current_dir(root)
+                .status();
             assert!(built.is_ok_and(|status| status.success()), "cargo build failed");
         }
         dir
