@@ -8,7 +8,7 @@
 //! - [`deadline`]: how long a client may take, and [`turn`], whose turn it is
 //! - [`outbox`]: files that are sent without being read
 //! - [`exchange`]: one request and its response, accounted for when its last byte is sent; [`request_id`] names it
-//! - [`route`]: who answers what
+//! - [`route`]: who answers what; [`host`] is whom the client meant
 //! - [`lesson`]: the lesson's endpoints, byte for byte
 //! - [`pod_page`]: what the Pod's containers are doing, for the page that shows it
 //! - [`target`]: from a request target to a path that was checked
@@ -42,6 +42,7 @@ pub mod encoding;
 pub mod exchange;
 pub mod fault;
 pub mod generation;
+pub mod host;
 pub mod leftover;
 pub mod lesson;
 pub mod live;

@@ -8,6 +8,7 @@
 //!
 //! - [`neighbour`]: a container next door, and how to ask it
 //! - [`status`]: what it answers
+//! - `watched`: what was seen of it so far, and `told`: what the kubelet says of the Pod
 //! - [`lag`]: how many lines are on their way
 //! - [`rounds`]: all containers, looked at again and again
 //! - [`snapshot`]: what was found
@@ -25,6 +26,8 @@ pub mod plain;
 pub mod rounds;
 pub mod snapshot;
 pub mod status;
+mod told;
+mod watched;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

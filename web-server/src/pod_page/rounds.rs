@@ -4,12 +4,10 @@
 //! not answer is down, and what it said last stays, so that a viewer sees what is known and how old it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lifecycle::admin::Report as _;
-use lifecycle::downward;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::lag::{Counts, Lag};
 use super::neighbour::Neighbour;
 use super::snapshot::{
-    Changes, Container, FORMAT, Log, Pod, Release, Requests, Said, Sink, Snapshot, State, Sync,
+    Changes, Container, FORMAT, Log, Release, Requests, Said, Sink, Snapshot, State, Sync,
 };
-use super::status::{Agent, Puller, Status};
+use super::status::{Agent, Puller};
+use super::told::Told;
+use super::watched::Watched;
 use super::{Actions, Flags};
 use crate::CONTAINER;
 use crate::digest::Digest;
@@ -27,13 +27,8 @@ use crate::generation::Generation;
 use crate::site::Site;
 use crate::status::Status as ServerStatus;
 
-/// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
-/// is seen to.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// What requests per second are counted over.
 const WINDOW: Duration = Duration::from_secs(2);
-/// How often labels and annotations are read again; the kubelet takes longer to write them.
-const LABELS_PERIOD: Duration = Duration::from_secs(10);
 /// Releases with more files are not compared file by file.
 const COMPARED_MAX: usize = 20_000;
 
@@ -54,7 +49,7 @@ pub struct Rounds {
     own: Own,
     started: SystemTime,
     actions: Actions,
-    downward: Downward,
+    told: Told,
     puller: Watched<Puller>,
     agent: Watched<Agent>,
     lag: Lag,
@@ -73,7 +68,7 @@ impl Rounds {
             actions: flags.actions,
             puller: Watched::new(Neighbour::new(flags.puller)),
             agent: Watched::new(Neighbour::new(flags.agent)),
-            downward: Downward::new(flags, variable),
+            told: Told::new(flags, variable),
             lag: Lag::default(),
             site: None,
             changes: None,
@@ -85,7 +80,7 @@ impl Rounds {
     pub async fn look(&mut self) -> Snapshot {
         let written = self.own.status.metrics.access_log_lines.get();
         let (puller, agent) = tokio::join!(self.puller.look(), self.agent.look());
-        self.downward.refresh().await;
+        self.told.refresh().await;
         let release = self.release().await;
         if let (State::Up, Some(status)) = (agent.state, &self.agent.last) {
             self.lag.look(counts(written, status, &agent));
@@ -105,7 +100,7 @@ impl Rounds {
                 Actions::On => &["sync"],
                 Actions::Off => &[],
             },
-            pod: self.downward.pod.clone(),
+            pod: self.told.pod.clone(),
             containers: [puller, self.own_container(), agent],
             release,
             sync: self.puller.last.as_ref().map(sync),
@@ -116,8 +111,8 @@ impl Rounds {
 
     /// Nobody watches: what is only worth something from one round to the next is let go.
     pub fn rest(&mut self) {
-        self.puller.neighbour.hang_up();
-        self.agent.neighbour.hang_up();
+        self.puller.hang_up();
+        self.agent.hang_up();
         self.site = None;
         self.changes = None;
         self.answered.clear();
@@ -239,91 +234,4 @@ fn compare(before: &Site, now: &Site) -> Option<Changes> {
         paths.truncate(Changes::NAMED);
     }
     Some(changes)
-}
-
-/// A neighbour, and what was seen of it.
-#[derive(Debug)]
-struct Watched<S> {
-    neighbour: Neighbour,
-    last: Option<S>,
-    restarts: u32,
-}
-
-impl<S: Status> Watched<S> {
-    fn new(neighbour: Neighbour) -> Self {
-        Self { neighbour, last: None, restarts: 0 }
-    }
-
-    async fn look(&mut self) -> Container {
-        let answer = self.neighbour.get("/status", PATIENCE).await;
-        let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
-        let reason = match found {
-            Ok(status) => {
-                let known = self.last.as_ref().map(|last| &last.common().started);
-                if known.is_some_and(|started| *started != status.common().started) {
-                    self.restarts += 1;
-                }
-                self.last = Some(status);
-                None
-            }
-            Err(reason) => Some(reason),
-        };
-        let said = self.last.as_ref().map(S::common).map(|common| Said {
-            version: common.version.clone(),
-            started: common.started.clone(),
-            ready: common.ready,
-            draining: common.draining,
-        });
-        Container {
-            name: S::NAME,
-            admin: self.neighbour.addr().port(),
-            state: if reason.is_none() { State::Up } else { State::Down },
-            reason,
-            last: said,
-            restarts: self.restarts,
-        }
-    }
-}
-
-/// What the kubelet says of the Pod.
-#[derive(Debug)]
-struct Downward {
-    pod: Pod,
-    labels: Option<PathBuf>,
-    annotations: Option<PathBuf>,
-    read: Option<Instant>,
-}
-
-impl Downward {
-    fn new(flags: Flags, variable: impl Fn(&str) -> Option<String>) -> Self {
-        // An empty variable is how a manifest says "not here".
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
-        let pod = Pod {
-            name: variable(downward::POD_NAME),
-            namespace: variable(downward::POD_NAMESPACE),
-            uid: variable(downward::POD_UID),
-            node: variable(downward::NODE_NAME),
-            ..Pod::default()
-        };
-        Self { pod, labels: flags.labels, annotations: flags.annotations, read: None }
-    }
-
-    async fn refresh(&mut self) {
-        if self.read.is_some_and(|at| at.elapsed() < LABELS_PERIOD) {
-            return;
-        }
-        self.read = Some(Instant::now());
-        let files = [self.labels.clone(), self.annotations.clone()];
-        let read = spawn_blocking(move || files.map(|file| file.map(|file| (downward::pairs(&file), file))));
-        let Ok(read) = read.await else { return };
-        for (found, into) in read.into_iter().zip([&mut self.pod.labels, &mut self.pod.annotations]) {
-            match found {
-                None => {}
-                Some((Ok(pairs), _)) => *into = pairs.into_iter().collect(),
-                Some((Err(error), file)) => {
-                    tracing::debug!(file = %file.display(), %error, "cannot be read: what was known stays");
-                }
-            }
-        }
-    }
 }

@@ -1,0 +1,63 @@
+//! A neighbour in the Pod, and what was seen of it: whether it answers, what it said last, how often it began anew.
+
+use std::time::Duration;
+
+use super::neighbour::Neighbour;
+use super::snapshot::{Container, Said, State};
+use super::status::Status;
+
+/// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
+/// is seen to.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A neighbour, and what was seen of it.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    neighbour: Neighbour,
+    /// What it said last, however long ago.
+    pub(super) last: Option<S>,
+    restarts: u32,
+}
+
+impl<S: Status> Watched<S> {
+    /// Nothing was seen of it yet.
+    pub(super) fn new(neighbour: Neighbour) -> Self {
+        Self { neighbour, last: None, restarts: 0 }
+    }
+
+    /// Nobody watches: the connection to it is let go.
+    pub(super) fn hang_up(&mut self) {
+        self.neighbour.hang_up();
+    }
+
+    /// Asks it once.
+    pub(super) async fn look(&mut self) -> Container {
+        let answer = self.neighbour.get("/status", PATIENCE).await;
+        let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
+        let reason = match found {
+            Ok(status) => {
+                let known = self.last.as_ref().map(|last| &last.common().started);
+                if known.is_some_and(|started| *started != status.common().started) {
+                    self.restarts += 1;
+                }
+                self.last = Some(status);
+                None
+            }
+            Err(reason) => Some(reason),
+        };
+        let said = self.last.as_ref().map(S::common).map(|common| Said {
+            version: common.version.clone(),
+            started: common.started.clone(),
+            ready: common.ready,
+            draining: common.draining,
+        });
+        Container {
+            name: S::NAME,
+            admin: self.neighbour.addr().port(),
+            state: if reason.is_none() { State::Up } else { State::Down },
+            reason,
+            last: said,
+            restarts: self.restarts,
+        }
+    }
+}
