@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
@@ -14,16 +15,18 @@ const NAME: &str = "dead-letter.ndjson";
 const OLDER: &str = "dead-letter.ndjson.1";
 const LIMIT: u64 = 16 * 1024 * 1024;
 
-/// The file, by its directory.
+/// The file, by its directory. Clones write to the same one.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     dir: PathBuf,
+    /// Whose turn it is: a letter that fails is cut off again, and must not take another sink's with it.
+    turn: Arc<Mutex<()>>,
 }
 
 impl DeadLetters {
     /// In the state directory.
     pub fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.to_owned() }
+        Self { dir: state_dir.to_owned(), turn: Arc::default() }
     }
 
     /// Keeps records, one a line, and returns when they are on the disk.
@@ -31,6 +34,7 @@ impl DeadLetters {
     /// # Errors
     /// As the disk gives them; the records are then not kept.
     pub fn keep(&self, sink: &str, reason: &str, records: &[u8]) -> io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.dir.join(NAME);
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT) {
             fs::rename(&path, self.dir.join(OLDER))?;
@@ -62,7 +66,38 @@ impl DeadLetters {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// A letter that does not fit fails again and again, while another sink's are kept.
+    #[test]
+    fn a_letter_that_fails_takes_no_other_with_it() {
+        const LETTERS: usize = 200;
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        letters.keep("s", "400", b"{}").unwrap();
+        let path = dir.path().join(NAME);
+        let one = fs::metadata(&path).unwrap().len();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // What `keep` does where the disk is full, as often as it can.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _turn = letters.turn.lock().unwrap();
+                    let file = OpenOptions::new().append(true).open(&path).unwrap();
+                    let before = file.metadata().unwrap().len();
+                    (&file).write_all(b"half a let").unwrap();
+                    file.set_len(before).unwrap();
+                }
+            });
+            for _ in 0..LETTERS {
+                letters.keep("s", "400", b"{}").unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&path).unwrap().len(), one * (1 + LETTERS as u64));
+    }
 
     #[test]
     fn kept_and_bounded() {

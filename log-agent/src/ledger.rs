@@ -76,7 +76,7 @@ impl Ledger {
             reason,
             "records are lost to the sink; all that may be among them are in the dead-letter file"
         );
-        self.metrics.refused_records.get_or_create(&BySink { sink }).inc_by(refused);
+        self.metrics.partly_refused_records.get_or_create(&BySink { sink }).inc_by(refused);
     }
 
     /// Counts a line that ships as text though it should have been more. It is not lost, so it is not logged.

@@ -65,8 +65,10 @@ pub struct Metrics {
     pub unconfirmed_bytes: Family<BySink, Gauge<i64>>,
     /// Bytes that a sink will never get.
     pub lost_bytes: Family<ByLoss, Counter>,
-    /// Records that a receiver refused as part of a request that it took otherwise.
+    /// Records that a receiver refused, for good.
     pub refused_records: Family<BySink, Counter>,
+    /// Those of them that were part of a request that it took otherwise.
+    pub partly_refused_records: Family<BySink, Counter>,
     /// Lines that shipped as text because they were not what they should be.
     pub bad_lines: Family<ByReason, Counter>,
     /// Files that are followed now.
@@ -94,6 +96,7 @@ impl Default for Metrics {
             unconfirmed_bytes: Family::default(),
             lost_bytes: Family::default(),
             refused_records: Family::default(),
+            partly_refused_records: Family::default(),
             bad_lines: Family::default(),
             open_files: Gauge::default(),
             checkpoints: Counter::default(),
@@ -107,6 +110,11 @@ impl Metrics {
     /// Records that a sink has confirmed so far.
     pub fn confirmed_records(&self, sink: &str) -> u64 {
         self.confirmed_records.get(&BySink { sink: sink.to_owned() }).map_or(0, |counter| counter.get())
+    }
+
+    /// Records that a sink has refused so far.
+    pub fn refused_records(&self, sink: &str) -> u64 {
+        self.refused_records.get(&BySink { sink: sink.to_owned() }).map_or(0, |counter| counter.get())
     }
 
     /// Bytes that wait for a sink, as of the last look.
@@ -152,7 +160,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "confirmed",
-            "Bytes of log lines that the sink has confirmed",
+            "Bytes of log lines that the sink has confirmed, with those that it refused out of requests that it took otherwise",
             bytes(),
             self.confirmed_bytes.clone(),
         );
@@ -180,9 +188,14 @@ impl Metrics {
             self.lost_bytes.clone(),
         );
         registry.register(
+            "refused_records",
+            "Records that the sink refused, for good",
+            self.refused_records.clone(),
+        );
+        registry.register(
             "partly_refused_records",
             "Records that the sink refused out of requests that it took otherwise",
-            self.refused_records.clone(),
+            self.partly_refused_records.clone(),
         );
         registry.register(
             "bad_lines",

@@ -132,6 +132,7 @@ impl Report for Status {
                 let mut status = health.status();
                 status["sink"] = json!(name);
                 status["confirmed_records"] = json!(self.metrics.confirmed_records(name));
+                status["refused_records"] = json!(self.metrics.refused_records(name));
                 status["unconfirmed_bytes"] = json!(self.metrics.unconfirmed_bytes(name));
                 status["lost_bytes"] = json!(self.metrics.lost_bytes(name));
                 status

@@ -92,7 +92,10 @@ impl Server {
                 Err(error) => {
                     // Out of descriptors, most likely. They come back when connections end, and a tight loop helps nobody.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                        () = &mut over => return,
+                    }
                 }
             }
         }

@@ -23,7 +23,7 @@ impl Sink {
     /// takes.
     pub async fn deliver(&mut self, chunk: &mut Chunk) {
         let label = BySink { sink: self.name.clone() };
-        let (mut bytes, mut records) = (chunk.bytes() as u64, chunk.records());
+        let (mut bytes, records, mut refused) = (chunk.bytes() as u64, chunk.records(), 0);
         self.metrics.read_bytes.get_or_create(&label).inc_by(bytes);
         self.metrics.read_records.get_or_create(&label).inc_by(records);
         self.metrics.in_flight_bytes.get_or_create(&label).set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -32,9 +32,9 @@ impl Sink {
         let mut todo = if all.is_empty() { Vec::new() } else { vec![all] };
         while let Some(numbers) = todo.pop() {
             let reason = match self.deliver_lines(chunk, &numbers).await {
-                Ok(refused) => {
+                Ok(some) => {
                     self.proven = true;
-                    records = records.saturating_sub(refused);
+                    refused += some;
                     continue;
                 }
                 Err(reason) => reason,
@@ -45,11 +45,12 @@ impl Sink {
                 todo.extend([middle..numbers.end, numbers.start..middle]);
             } else {
                 bytes -= self.bury(chunk, numbers.start, &reason).await;
-                records -= 1;
+                refused += 1;
             }
         }
         self.metrics.in_flight_bytes.get_or_create(&label).set(0);
-        self.note_success(bytes, records);
+        self.metrics.refused_records.get_or_create(&label).inc_by(refused);
+        self.note_success(bytes, records - refused);
     }
 
     /// Delivers some lines, again and again; says how many of them were refused in the end.

@@ -8,6 +8,7 @@
 //! what was written in bulk is let go once it is on the disk.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -85,7 +86,12 @@ fn take_up(path: &Path) -> io::Result<File> {
     let length = file.metadata()?.len();
     if length == 0 {
         // Perhaps it is new: its name has to outlive a crash, as what is under it does.
-        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        match File::open(directory).and_then(|directory| directory.sync_all()) {
+            // A directory that may be written to and not read, or a file system whose directories know no sync.
+            Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {}
+            synced => synced?,
+        }
         return Ok(file);
     }
     let mut last = [0];

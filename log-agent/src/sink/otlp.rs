@@ -31,7 +31,10 @@ impl Otlp {
         let answer = self.http.post(payload).await?;
         if answer.status.is_success() {
             return Ok(match partial_success(&answer.body) {
-                Some((refused, reason)) if refused > 0 => Accepted::AllBut(refused, reason),
+                // A receiver may say any number; it cannot have refused more than it was sent.
+                Some((refused, reason)) if refused > 0 => {
+                    Accepted::AllBut(refused.min(payload.records as u64), reason)
+                }
                 _ => Accepted::All,
             });
         }

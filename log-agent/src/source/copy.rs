@@ -25,7 +25,7 @@ impl Source {
         let from = text.len();
         text.reserve_exact(PORTION);
         let room = text.capacity() - from;
-        let filled = if room <= reader.max_line {
+        let filled = if room <= reader.max_line && self.size - start >= room as u64 {
             pread(&self.file, spare_capacity(&mut text), start).unwrap_or_default()
         } else {
             0

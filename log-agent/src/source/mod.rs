@@ -3,13 +3,12 @@
 //! Nothing is kept of what was read: a line that is not finished stays in the file, and so does what a slow sink cannot
 //! take yet. The file is the buffer, so memory does not grow with either.
 //!
-//! Every read begins a little before the position and compares that overlap with what was there when it was read, and the file's
-//! beginning with what another sink was given of it. So a
-//! file that is truncated or written anew shows in the very read that would have gone wrong, without a race between
-//! looking and reading.
+//! Every read looks at a little of what is before the position, too, in the same call or right after it, and compares that with
+//! what was there when it was read; and the file's beginning with what another sink was given of it. So a file that is truncated
+//! or written anew shows in the very read that would have gone wrong, without a race between looking and reading.
 //!
-//! Reading on is in `read` and, of plain copies, in `copy`; going on after a restart or from a copy in `resume`, and what befalls a file in between in
-//! `change`; here is what they share.
+//! Reading on is in `read` and, of plain copies, in `copy`; going on after a restart or from a copy in `resume`, and what befalls
+//! a file in between in `change`; here is what they share.
 //!
 //! The handle is kept until every sink has everything, whatever became of the name: renamed, out of the globs, removed.
 

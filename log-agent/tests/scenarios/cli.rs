@@ -71,8 +71,9 @@ fn the_admin_port_tells_how_it_is_going() {
     });
     let status = status(&agent);
     let sink = &status["sinks"][0];
-    let counted = ["confirmed_records", "unconfirmed_bytes", "lost_bytes"].map(|name| sink[name].clone());
-    assert_eq!(counted, [10, 0, 0], "{status}");
+    let counted = ["confirmed_records", "refused_records", "unconfirmed_bytes", "lost_bytes"]
+        .map(|name| sink[name].clone());
+    assert_eq!(counted, [10, 0, 0, 0], "{status}");
     let (code, _, stderr) = run(binary(), ["healthcheck", "--admin-addr", &addr.to_string()]);
     assert_eq!(code, 0, "{stderr}");
 }

@@ -83,6 +83,7 @@ fn sink_400() {
     wait_until("and are not taken for confirmed", || {
         (metric(&agent, "log_agent_confirmed_records_total") - 497.0).abs() < 0.1
     });
+    assert!((metric(&agent, "log_agent_refused_records_total") - 3.0).abs() < 0.1);
     let numbers: Vec<_> = receiver.bodies().iter().filter_map(|body| crate::support::number(body)).collect();
     assert!(
         numbers.iter().copied().eq((0..500).filter(|number| ![137, 138, 400].contains(number))),

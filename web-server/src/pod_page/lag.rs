@@ -1,6 +1,6 @@
 //! How many lines of the access log are on their way.
 //!
-//! web-server counts the lines that it wrote, log-agent those that a sink confirmed, each since it was started: the two numbers
+//! web-server counts the lines that it wrote, log-agent those that a sink is done with, each since it was started: the two numbers
 //! alone cannot be compared. But when both have stood still for a round, and nothing waits, everything has arrived, and from
 //! then on the difference says how much is under way. That also holds while log-agent is away.
 
@@ -9,8 +9,8 @@
 pub struct Counts {
     /// Lines written.
     pub written: u64,
-    /// Lines that the slowest sink has confirmed.
-    pub shipped: u64,
+    /// Lines that the slowest sink is done with: confirmed, or refused for good.
+    pub done: u64,
     /// Whether log-agent knows of something that a sink does not have.
     pub behind: bool,
     /// Which log-agent counted.
@@ -21,7 +21,7 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct Lag {
     last: Option<Counts>,
-    /// Written less shipped, when all had arrived.
+    /// Written less done, when all had arrived.
     arrived: Option<i128>,
 }
 
@@ -32,7 +32,7 @@ impl Lag {
             self.arrived = None;
         }
         if !counts.behind && self.last.as_ref() == Some(&counts) {
-            self.arrived = Some(i128::from(counts.written) - i128::from(counts.shipped));
+            self.arrived = Some(i128::from(counts.written) - i128::from(counts.done));
         }
         self.last = Some(counts);
     }
@@ -40,7 +40,7 @@ impl Lag {
     /// Lines that are written and not confirmed, where that can be known.
     pub fn lines(&self, written: u64) -> Option<u64> {
         let (arrived, last) = (self.arrived?, self.last.as_ref()?);
-        u64::try_from(i128::from(written) - i128::from(last.shipped) - arrived).ok()
+        u64::try_from(i128::from(written) - i128::from(last.done) - arrived).ok()
     }
 }
 
@@ -48,8 +48,8 @@ impl Lag {
 mod tests {
     use super::*;
 
-    fn counts(written: u64, shipped: u64, behind: bool, agent_started: &str) -> Counts {
-        Counts { written, shipped, behind, agent_started: agent_started.to_owned() }
+    fn counts(written: u64, done: u64, behind: bool, agent_started: &str) -> Counts {
+        Counts { written, done, behind, agent_started: agent_started.to_owned() }
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub struct Sink {
     pub sink: String,
     /// Since log-agent started.
     pub confirmed_records: Option<u64>,
+    /// Since log-agent started; older ones do not say.
+    pub refused_records: Option<u64>,
     /// In files, for this sink.
     pub unconfirmed_bytes: Option<i64>,
     /// Since log-agent started.
