@@ -195,6 +195,32 @@ fn otlp_partial_success() {
     assert!(agent.terminate().success(), "the position moved on");
 }
 
+/// What a receiver says of its own refusals is its own arithmetic, and may be any number.
+#[test]
+fn otlp_refuses_more_than_it_was_sent() {
+    let collector = Collector::that(|_, records| {
+        let has = |wanted: &str| records.iter().any(|record| body(record) == wanted);
+        if has("line 3") {
+            return Answer::new(400, "");
+        }
+        let partial_success = has("line 2")
+            .then(|| ExportLogsPartialSuccess { rejected_log_records: -1, error_message: String::new() });
+        Answer::new(200, ExportLogsServiceResponse { partial_success }.encode_to_vec())
+    });
+    let room = Room::new();
+    write_numbers(&mut append(&room.log("a.log")), 0..4);
+    let mut agent = room.agent(&collector.sink(), &[]);
+    wait_until("what was refused is counted as what was sent", || {
+        // Lines 2 and 3; or with line 2 those that were sent beside it.
+        let (refused, confirmed) = (
+            metric(&agent, "log_agent_refused_records_total"),
+            metric(&agent, "log_agent_confirmed_records_total"),
+        );
+        refused > 1.9 && (refused + confirmed - 4.0).abs() < 0.1
+    });
+    assert!(agent.terminate().success(), "the position moved on");
+}
+
 #[test]
 fn otlp_retries_only_what_the_protocol_says() {
     for status in [429, 502, 503, 504] {
