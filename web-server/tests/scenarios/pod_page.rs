@@ -333,7 +333,10 @@ fn lines_on_their_way_are_counted() {
         server.get("/a.html");
     }
     stream.snapshot(|snapshot| snapshot["log"]["waiting"] == 3);
-    neighbours.agent.answer(answer(agent("one", 3)));
+    // One is at the sink, and the sink has refused two: none is under way.
+    let mut done = agent("one", 1);
+    done["sinks"][0]["refused_records"] = 2.into();
+    neighbours.agent.answer(answer(done));
     let snapshot = stream.snapshot(|snapshot| snapshot["log"]["waiting"] == 0);
     assert_eq!(snapshot["log"]["written"], 3);
 }
