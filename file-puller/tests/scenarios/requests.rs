@@ -143,9 +143,10 @@ fn post_from_other_address() {
     command.args(["--log-format", "json", "--volume"]).arg(volume.path());
     let process = Process::start_as_is(command);
     let port = process.addr("admin").port();
-    wait_until("the first sync", || volume.current().is_some());
-    let asked = manager.asked().len();
     let from_outside = SocketAddr::new(own, port);
+    // Not when `current` is there: that it is on the disk, too, takes a moment longer.
+    wait_until("the first sync", || get(from_outside, "/readyz").status() == 200);
+    let asked = manager.asked().len();
     let answer = request(from_outside, "POST", "/sync", &[]);
     assert_eq!((answer.status(), answer.text().contains("localhost")), (403, true), "{}", answer.text());
     assert_eq!(get(from_outside, "/readyz").status(), 200, "probes come from there");
