@@ -164,8 +164,12 @@ impl Metrics {
 
     /// Notes which release is published.
     pub fn current(&self, release: &ReleaseId) {
-        self.release.clear();
-        self.release.get_or_create(&Current { release: release.as_str().to_owned() }).set(1);
+        let current = Current { release: release.as_str().to_owned() };
+        // A scrape between the two would find none, so that is left for when the release is another one.
+        if self.release.get(&current).is_none() {
+            self.release.clear();
+        }
+        self.release.get_or_create(&current).set(1);
     }
 
     /// Notes how long a phase took that began then.
