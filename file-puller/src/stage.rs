@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use self::draft::create;
 pub use self::draft::{Draft, Mismatch, SealError};
 pub use self::spare::Spare;
-use crate::durable::{self, Unsynced};
+use crate::durable::Unsynced;
 use crate::fault;
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
@@ -34,7 +34,9 @@ pub struct Staging {
     tree: OwnedFd,
     /// The release whose files are in the tree already, where the new one has them at the same paths.
     copy_of: Option<ReleaseId>,
-    unsynced: Unsynced,
+    /// Open since it was written, as the release's own files are.
+    manifest: File,
+    unsynced: Arc<Unsynced>,
 }
 
 /// A release whose files arrive before anybody knows which release it is.
@@ -42,7 +44,7 @@ pub struct Staging {
 pub struct Incoming {
     volume: Arc<Volume>,
     tree: OwnedFd,
-    unsynced: Unsynced,
+    unsynced: Arc<Unsynced>,
 }
 
 /// The tree of [`Incoming`], which no release id can be.
@@ -69,8 +71,8 @@ impl Staging {
             unsynced.made(directory);
             fault::point();
         }
-        write_manifest(&volume, &id, manifest)?;
-        Ok(Self { volume, id, tree, copy_of: None, unsynced })
+        let manifest = write_manifest(&volume, &id, manifest)?;
+        Ok(Self { volume, id, tree, copy_of: None, manifest, unsynced: Arc::new(unsynced) })
     }
 
     /// The release.
@@ -139,8 +141,7 @@ impl Staging {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
-        self.unsynced.made(path.as_str());
-        Draft::create(&self.tree, path, &self.volume)
+        Draft::create(&self.tree, path, &self.volume, &self.unsynced)
     }
 
     /// Waits until the tree and its manifest are on the disk.
@@ -148,9 +149,7 @@ impl Staging {
     /// # Errors
     /// Where the disk did not take all of it.
     pub(crate) fn to_disk(&self) -> Result<(), VolumeError> {
-        let manifest = manifest_name(&self.id);
-        let beside = Some((self.volume.staging(), manifest.as_str()));
-        let synced = self.unsynced.to_disk(&self.volume, self.tree(), beside);
+        let synced = self.unsynced.to_disk(&self.volume, self.tree(), Some(self.manifest.as_fd()));
         synced.doing(|| format!("sync release {} to the disk of {}", self.id, self.volume))
     }
 }
@@ -168,7 +167,7 @@ impl Incoming {
         let tree = rustix::fs::openat(volume.staging(), INCOMING, DIRECTORY, Mode::empty()).doing(doing)?;
         let unsynced = Unsynced::new();
         unsynced.note_root();
-        Ok(Self { volume, tree, unsynced })
+        Ok(Self { volume, tree, unsynced: Arc::new(unsynced) })
     }
 
     /// Makes a directory; those above it are there.
@@ -187,8 +186,7 @@ impl Incoming {
     /// # Errors
     /// Where the volume refuses.
     pub fn draft(&self, path: &ReleasePath) -> Result<Draft, VolumeError> {
-        self.unsynced.made(path.as_str());
-        Draft::create(&self.tree, path, &self.volume)
+        Draft::create(&self.tree, path, &self.volume, &self.unsynced)
     }
 
     /// Now that all files are there, they are a release.
@@ -197,11 +195,11 @@ impl Incoming {
     /// Where the volume refuses.
     pub fn named(self, id: ReleaseId, manifest: &Manifest) -> Result<Staging, VolumeError> {
         let Self { volume, tree, unsynced } = self;
-        write_manifest(&volume, &id, manifest)?;
+        let manifest = write_manifest(&volume, &id, manifest)?;
         rustix::fs::renameat(volume.staging(), INCOMING, volume.staging(), id.as_str())
             .doing(|| format!("name {volume}/{STAGING}/{INCOMING} {id}"))?;
         fault::point();
-        Ok(Staging { volume, id, tree, copy_of: None, unsynced })
+        Ok(Staging { volume, id, tree, copy_of: None, manifest, unsynced })
     }
 }
 
@@ -211,27 +209,28 @@ impl Incoming {
 /// Where the volume refuses.
 pub fn replace_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<(), VolumeError> {
     volume.sweep_staging()?;
-    write_manifest(volume, id, manifest)?;
+    let written = write_manifest(volume, id, manifest)?;
     let name = manifest_name(id);
     let doing = || format!("replace {volume}/{RELEASES}/{name}");
     // It says how old content may be that is accepted after a power cut, too.
-    durable::sync(volume.staging(), &name).doing(doing)?;
+    rustix::fs::fsync(written).doing(doing)?;
     rustix::fs::renameat(volume.staging(), &name, volume.releases(), &name).doing(doing)?;
     fault::point();
     rustix::fs::fsync(volume.releases()).doing(doing)
 }
 
-fn write_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<(), VolumeError> {
+fn write_manifest(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<File, VolumeError> {
     let name = manifest_name(id);
+    let doing = || format!("write {volume}/{STAGING}/{name}");
     let file = create(volume.staging(), &name).doing(|| format!("make {volume}/{STAGING}/{name}"))?;
     let mut out = io::BufWriter::new(File::from(file));
     manifest
         .write(&mut out)
         .and_then(|()| out.flush())
         .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
-        .doing(|| format!("write {volume}/{STAGING}/{name}"))?;
+        .doing(doing)?;
     fault::point();
-    Ok(())
+    out.into_inner().map_err(io::IntoInnerError::into_error).doing(doing)
 }
 
 fn make_directory(beneath: impl rustix::fd::AsFd + Copy, name: &str) -> io::Result<()> {

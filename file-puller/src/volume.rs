@@ -4,6 +4,8 @@
 //! directory for as long as it runs, and the lock that keeps a second puller out. At start it clears away what a crash left,
 //! and nothing that is not file-puller's own. How a release is filled is `stage`'s affair, how it becomes visible `publish`'s.
 
+#[cfg(test)]
+mod broken;
 mod sweep;
 
 use std::fmt;
@@ -104,7 +106,11 @@ impl Volume {
     pub fn open(path: &Path) -> Result<Self, VolumeError> {
         let shown = path.display();
         match fs::create_dir(path) {
-            Ok(()) => tracing::info!(volume = %shown, "volume made"),
+            Ok(()) => {
+                tracing::info!(volume = %shown, "volume made");
+                let above = fs::File::open(path.join("..")).and_then(|above| above.sync_all());
+                above.doing(|| format!("sync what holds the volume {shown}"))?;
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).doing(|| format!("make the volume {shown}")),
         }

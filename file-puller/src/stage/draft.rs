@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
+use crate::durable::Unsynced;
 use crate::fault;
 use crate::manifest::ManifestFile;
 use crate::path::ReleasePath;
@@ -20,6 +21,7 @@ use crate::volume::{Doing as _, Volume, VolumeError};
 pub struct Draft {
     path: ReleasePath,
     volume: Arc<Volume>,
+    unsynced: Arc<Unsynced>,
     file: File,
     hasher: Sha256,
     written: u64,
@@ -51,11 +53,13 @@ impl Draft {
         tree: &OwnedFd,
         path: &ReleasePath,
         volume: &Arc<Volume>,
+        unsynced: &Arc<Unsynced>,
     ) -> Result<Self, VolumeError> {
         let file = create(tree, path.as_str()).doing(|| format!("make {path} on {volume}"))?;
+        unsynced.made(path.as_str());
         fault::point();
-        let (path, volume) = (path.clone(), Arc::clone(volume));
-        Ok(Self { path, volume, file: file.into(), hasher: Sha256::new(), written: 0 })
+        let (path, volume, unsynced) = (path.clone(), Arc::clone(volume), Arc::clone(unsynced));
+        Ok(Self { path, volume, unsynced, file: file.into(), hasher: Sha256::new(), written: 0 })
     }
 
     /// Adds bytes, and hashes them.
@@ -89,6 +93,7 @@ impl Draft {
     pub fn keep(self, mode: FileMode) -> Result<(u64, Digest), VolumeError> {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode.bits()))
             .doing(|| format!("set the mode of {} on {}", self.path, self.volume))?;
+        self.unsynced.written(self.path.as_str(), self.file);
         Ok((self.written, Digest::of(self.hasher)))
     }
 

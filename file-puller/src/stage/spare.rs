@@ -5,6 +5,7 @@
 //! ever sees it before it is a release, and a restart sweeps it away.
 
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::{Staging, make_directory, write_manifest};
-use crate::durable::Unsynced;
+use crate::durable::{self, Unsynced};
 use crate::fault;
 use crate::manifest::Manifest;
 use crate::path::ReleasePath;
@@ -80,8 +81,8 @@ impl Spare {
             }
             fault::point();
         }
-        write_manifest(&volume, &id, manifest)?;
-        Ok(Staging { volume, id, tree, copy_of: Some(self.of.id), unsynced })
+        let manifest = write_manifest(&volume, &id, manifest)?;
+        Ok(Staging { volume, id, tree, copy_of: Some(self.of.id), manifest, unsynced: Arc::new(unsynced) })
     }
 }
 
@@ -89,11 +90,8 @@ fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result
     let original = rustix::fs::openat(volume.releases(), release.as_str(), DIRECTORY, Mode::empty())?;
     make_directory(volume.staging(), SPARE)?;
     let copy = rustix::fs::openat(volume.staging(), SPARE, DIRECTORY, Mode::empty())?;
-    let unsynced = Unsynced::new();
-    unsynced.note_root();
     for directory in manifest.directories() {
         make_directory(&copy, directory)?;
-        unsynced.made(directory);
         fault::point();
     }
     for file in &manifest.files {
@@ -101,8 +99,9 @@ fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result
         rustix::fs::linkat(&original, path, &copy, path, AtFlags::empty())?;
         fault::point();
     }
-    // Publishing syncs what it changes in the copy and nothing else.
-    unsynced.to_disk(volume, copy.as_fd(), None)
+    // Publishing syncs what it changes in the copy and nothing else. These are synced one by one even where they are many: the
+    // next sync begins after this, so it should not wait for what a neighbour has not written yet.
+    durable::each_to_disk(copy.as_fd(), iter::once(".").chain(manifest.directories()))
 }
 
 /// Removes a file, and the directories that are empty without it.
@@ -175,7 +174,9 @@ mod tests {
         old.files.iter().for_each(|file| write(&staging, file, ""));
         let all = [".", "5", "a", "a/1", "a/2", "b", "b/c", "b/c/3", "d", "d/4"];
         assert_eq!(staging.unsynced.names().unwrap(), all);
+        assert_eq!(staging.unsynced.kept(), ["5", "a/1", "a/2", "b/c/3", "d/4"]);
         publish(&staging).unwrap();
+        assert_eq!(staging.unsynced.kept(), [""; 0], "what readers see, nobody has open for writing");
 
         let spare = Spare::make(&volume, old.id(), 1).unwrap().unwrap();
         let new = manifest(&[("a/1", ""), ("a/2", "changed"), ("d/4", ""), ("e/f/6", ""), ("5", "")]);
@@ -187,8 +188,8 @@ mod tests {
         for index in sources.fetch {
             write(&staging, &new.files[index], if index == 1 { "changed" } else { "" });
         }
-        // `b` and all beneath it is gone, which `.` remembers; `b` itself is looked for in vain.
-        assert_eq!(staging.unsynced.names().unwrap(), [".", "a", "a/2", "b", "b/c", "e", "e/f", "e/f/6"]);
+        // `b` and all beneath it is gone, which `.` remembers.
+        assert_eq!(staging.unsynced.names().unwrap(), [".", "a", "a/2", "e", "e/f", "e/f/6"]);
         publish(&staging).unwrap();
     }
 }

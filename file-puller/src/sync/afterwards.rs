@@ -28,9 +28,9 @@ impl SpareKeeping {
         self.spare.as_ref().map(|spare| spare.of().clone())
     }
 
-    /// Hands it out: it is used up, whatever becomes of what is made of it.
+    /// Hands it out: it is used up, whatever becomes of what is made of it. Where there was none, none is missed.
     pub(super) fn take(&mut self) -> Option<Spare> {
-        self.make_another();
+        self.due |= self.spare.is_some();
         self.spare.take()
     }
 
@@ -69,5 +69,19 @@ impl Syncer {
             }
         }
         self.metrics.old_releases(self.retained.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sync that fails again and again takes it again and again.
+    #[test]
+    fn a_copy_that_was_not_there_is_not_made_because_it_was_asked_for() {
+        let mut keeping = SpareKeeping::new(1);
+        assert!(keeping.take().is_none() && !keeping.due);
+        keeping.make_another();
+        assert!(keeping.take().is_none() && keeping.due, "what is due stays due");
     }
 }
