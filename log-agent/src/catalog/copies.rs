@@ -1,11 +1,12 @@
 //! Copies that `copytruncate` makes of a file before it truncates it: what was read of the one is not read again from the
 //! other, and what was not is.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::Catalog;
 use crate::position::SourceSeq;
-use crate::source::{Life, Reading, Source};
+use crate::source::{Life, Likeness, Reading, Source};
 use crate::turns::{Age, lineage};
 
 impl Catalog {
@@ -19,7 +20,7 @@ impl Catalog {
                 && original.id().is_some()
                 && copy.begins_like(original)?
             {
-                original.expect_truncation(&self.sinks);
+                original.expect_truncation();
                 copy.reading = Reading::PerhapsCopyOf(original.seq);
                 return Ok(true);
             }
@@ -39,29 +40,66 @@ impl Catalog {
     /// Settles which files are copies: those whose original was truncated meanwhile, or is not going to be. Returns those
     /// that are read from now on.
     pub fn settle_copies(&mut self) -> Vec<SourceSeq> {
-        let mut settled = Vec::new();
-        let waiting = self.sources.values().filter_map(|copy| match copy.reading {
-            Reading::PerhapsCopyOf(original) => Some((copy.seq, original)),
-            Reading::Lines | Reading::Compressed => None,
-        });
-        for (copy, original) in waiting.collect::<Vec<_>>() {
-            let past = self.sources.get(&original).and_then(|original| original.past().cloned());
-            let alike = match (self.sources.get(&copy), self.sources.get(&original)) {
-                (Some(copy), Some(original)) => past.is_some() || copy.begins_like(original).unwrap_or(false),
-                _ => false,
-            };
-            let Some(source) = self.sources.get_mut(&copy) else { continue };
-            if past.is_none() && alike && source.quiet() < self.rotate_wait {
-                continue;
-            }
-            let adopted = past.is_some_and(|past| source.adopt(&past, &self.sinks).unwrap_or(false));
-            source.reading = Reading::Lines;
-            settled.push(copy);
-            tracing::debug!(file = %source.path.display(), adopted, "settled whether it is a copy");
-            if let Some(original) = self.sources.get_mut(&original) {
-                original.forget_past();
+        let mut waiting = BTreeMap::<SourceSeq, Vec<SourceSeq>>::new();
+        for copy in self.sources.values() {
+            if let Reading::PerhapsCopyOf(original) = copy.reading {
+                waiting.entry(original).or_default().push(copy.seq);
             }
         }
+        // A copy that was removed while it was empty waits no more, and has nothing.
+        for source in self.sources.values_mut().filter(|source| !waiting.contains_key(&source.seq)) {
+            source.lose_past(&self.ledger);
+        }
+        waiting.into_iter().flat_map(|(original, copies)| self.settle_copies_of(original, &copies)).collect()
+    }
+
+    fn settle_copies_of(&mut self, original: SourceSeq, copies: &[SourceSeq]) -> Vec<SourceSeq> {
+        let mut settled = Vec::new();
+        // Taken out for as long, so that there is the one and the other.
+        let mut gone = self.sources.remove(&original);
+        if let Some(original) = &mut gone {
+            if !original.has_past()
+                && let Err(error) = original.notice_truncation(&self.ledger)
+            {
+                tracing::warn!(file = %original.path.display(), %error, "cannot look whether it was truncated");
+            }
+            settled.extend(self.copy_that_goes_on(original, copies));
+        }
+        let known = !settled.is_empty();
+        let past = gone.as_ref().is_some_and(Source::has_past);
+        for seq in copies.iter().filter(|seq| !settled.contains(seq)).copied().collect::<Vec<_>>() {
+            let Some(copy) = self.sources.get_mut(&seq) else { continue };
+            let alike = gone.as_ref().is_some_and(|original| copy.begins_like(original).unwrap_or(false));
+            // After a truncation, what is not the copy of what was there is none.
+            if past || !alike || copy.quiet() >= self.rotate_wait {
+                copy.reading = Reading::Lines;
+                settled.push(seq);
+            }
+        }
+        tracing::debug!(settled = settled.len(), known, "settled which files are copies");
+        if let Some(mut source) = gone {
+            if past || settled.len() == copies.len() {
+                source.forget_past();
+            }
+            self.sources.insert(original, source);
+        }
         settled
+    }
+
+    /// Which of these is the copy of what the original was before its truncation.
+    fn copy_that_goes_on(&mut self, original: &mut Source, copies: &[SourceSeq]) -> Option<SourceSeq> {
+        // One that ends before what was read has less to prove it, and is believed where no other can be meant.
+        let ways: &[Likeness] =
+            if copies.len() == 1 { &[Likeness::Whole, Likeness::Beginning] } else { &[Likeness::Whole] };
+        for likeness in ways {
+            for seq in copies {
+                if let Some(copy) = self.sources.get_mut(seq)
+                    && copy.take_over(original, *likeness, &self.ledger).unwrap_or(false)
+                {
+                    return Some(*seq);
+                }
+            }
+        }
+        None
     }
 }

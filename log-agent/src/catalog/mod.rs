@@ -244,8 +244,10 @@ impl Catalog {
 
     /// Notes what a sink has confirmed.
     pub fn confirm(&mut self, sink: usize, segment: &Segment) {
-        if let Some(source) = self.sources.get_mut(&segment.source) {
-            source.confirm(sink, segment);
+        let source = self.sources.get_mut(&segment.source);
+        if !source.is_some_and(|source| source.confirm(sink, segment)) {
+            // Of a content that is gone, but for its copy.
+            self.sources.values_mut().any(|copy| copy.confirm_former(sink, segment));
         }
     }
 

@@ -2,16 +2,14 @@
 
 use std::io;
 
-use super::{Copied, Cursor, Source};
+use super::{Cursor, Source, Suspicion};
 use crate::ledger::{Ledger, Reason};
 
 impl Source {
     /// The file holds other content than what was read: what was seen and not read is gone, and reading begins anew.
     pub(super) fn truncated(&mut self, ledger: &Ledger) -> io::Result<()> {
-        if let Copied::Perhaps(sinks) = &self.copied {
-            // The copy has it all, and is read on from where this file was.
-            self.past = self.entry(sinks);
-        } else {
+        // Else the copy has it, and is read on from where this file was.
+        if !(self.copied && self.keep_past()) {
             for (sink, cursor) in self.cursors.iter().enumerate() {
                 if self.size > cursor.read.0 {
                     ledger.lose(Reason::Truncated, sink, &self.path, cursor.read.0..self.size);
@@ -43,6 +41,7 @@ impl Source {
         self.origin = None;
         self.head.clear();
         self.sightings.clear();
+        self.suspicion = Suspicion::None;
         self.cursors.iter_mut().for_each(|cursor| *cursor = Cursor::at_start());
     }
 }

@@ -14,6 +14,7 @@
 
 mod change;
 mod copy;
+mod past;
 mod read;
 mod reader;
 mod records;
@@ -27,11 +28,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::FileEntry;
 use crate::chunk::Origin;
 use crate::identity::{Epoch, FileId, FileKey};
 use crate::position::{Confirmed, ReadOffset, Segment, SourceSeq};
 use crate::turns::Family;
+pub use past::Likeness;
+use past::{Former, Past};
 pub use reader::{Joining, LastLine, Progress, Reader};
 use sightings::Sightings;
 
@@ -72,11 +74,13 @@ pub struct Source {
     /// Whether it is read.
     pub reading: Reading,
     /// What was known of its content before it was truncated while a copy of it was waiting to be told.
-    past: Option<FileEntry>,
+    past: Option<Past>,
+    /// Of a copy: what it goes on from.
+    former: Option<Former>,
     /// Whether the last read found other content than what was read before.
     suspicion: Suspicion,
-    /// Whether a copy is waiting.
-    copied: Copied,
+    /// Whether a copy is waiting: it has what a truncation takes away.
+    copied: bool,
     file: File,
     epoch: Epoch,
     /// Known as soon as the first line is.
@@ -94,13 +98,6 @@ pub struct Source {
 enum Suspicion {
     None,
     Replaced,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Copied {
-    No,
-    /// With the names of the sinks, for the entry that the copy will go on from.
-    Perhaps(Vec<String>),
 }
 
 /// Where one sink stands.
@@ -139,8 +136,9 @@ impl Source {
             life: Life::Attached,
             reading: Reading::Lines,
             past: None,
+            former: None,
             suspicion: Suspicion::None,
-            copied: Copied::No,
+            copied: false,
             file,
             epoch: Epoch::default(),
             id: None,
@@ -195,10 +193,13 @@ impl Source {
         Ok(changed || self.cursors.iter().any(|cursor| cursor.read.0 != size))
     }
 
-    /// Notes what a sink has confirmed. A segment of a content that is gone is ignored.
-    pub fn confirm(&mut self, sink: usize, segment: &Segment) {
+    /// Notes what a sink has confirmed; false where it is of a content that is gone, and of which no copy is waiting.
+    pub fn confirm(&mut self, sink: usize, segment: &Segment) -> bool {
+        if let Some(cursor) = self.past.as_mut().and_then(|past| past.cursor(sink, segment)) {
+            return cursor.confirmed.advance(segment);
+        }
         if segment.epoch != self.epoch {
-            return;
+            return false;
         }
         if let Some(cursor) = self.cursors.get_mut(sink)
             && !cursor.confirmed.advance(segment)
@@ -210,6 +211,7 @@ impl Source {
         }
         let least = self.least_confirmed();
         self.sightings.forget_before(least, self.size);
+        true
     }
 
     /// Bytes that a sink has not confirmed, as far as the size is known.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Copied, Cursor, Source};
+use super::{Cursor, Source};
 use crate::checkpoint::FileEntry;
 use crate::identity::{Fingerprint, WINDOW};
 use crate::ledger::{Ledger, Reason};
@@ -55,19 +55,19 @@ impl Source {
     }
 
     /// Another file may be a copy of this one, made in order to truncate it.
-    pub fn expect_truncation(&mut self, sinks: &[String]) {
-        self.copied = Copied::Perhaps(sinks.to_vec());
+    pub fn expect_truncation(&mut self) {
+        self.copied = true;
     }
 
-    /// What was known of the content that a waiting copy has, once this file was truncated.
-    pub fn past(&self) -> Option<&FileEntry> {
-        self.past.as_ref()
+    /// Whether this file was truncated, and its copy is not known yet.
+    pub fn has_past(&self) -> bool {
+        self.past.is_some()
     }
 
     /// No copy waits any more.
     pub fn forget_past(&mut self) {
         self.past = None;
-        self.copied = Copied::No;
+        self.copied = false;
     }
 
     /// Whether its content begins as that of `other` does, as far as it goes.

@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod copytruncate;
 mod crash;
 mod drain;
 mod files;

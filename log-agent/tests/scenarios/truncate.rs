@@ -84,7 +84,7 @@ fn truncation_enters_what_was_never_read_into_the_ledger() {
 }
 
 /// As logrotate does it with `copytruncate`; an agent that runs sees the copy before the truncation.
-fn copytruncate(room: &Room, number: usize, agent: Option<&Process>) {
+pub(crate) fn copytruncate(room: &Room, number: usize, agent: Option<&Process>) {
     let copy = room.log(&format!("access.log.{number}"));
     fs::copy(room.log("access.log"), &copy).unwrap();
     if let Some(agent) = agent {
