@@ -14,12 +14,19 @@ impl Catalog {
     /// that is still there is not read before that one is truncated, which tells how far it was read.
     pub(super) fn is_copy(&mut self, copy: &mut Source) -> io::Result<bool> {
         for original in self.sources.values_mut() {
-            if original.family == copy.family
+            let candidate = original.family == copy.family
                 && original.life == Life::Attached
-                && lineage(&original.path).1 == Age::Current
-                && original.id().is_some()
-                && copy.begins_like(original)?
-            {
+                && lineage(&original.path).1 == Age::Current;
+            if !candidate {
+                continue;
+            }
+            let mut alike = original.id().is_some() && copy.begins_like(original)?;
+            if !alike && copy.is_beside(original)? {
+                // A copy of what is there now and was not read yet. What was read is gone, and older copies are known.
+                original.notice_truncation(&self.ledger)?;
+                alike = true;
+            }
+            if alike {
                 original.expect_truncation();
                 copy.reading = Reading::PerhapsCopyOf(original.seq);
                 return Ok(true);

@@ -17,7 +17,7 @@ impl Source {
             }
         }
         self.start_over("truncated or written anew");
-        self.size = 0;
+        (self.size, self.certain) = (0, 0);
         self.note_size(self.file.metadata()?.len());
         Ok(())
     }
@@ -28,8 +28,11 @@ impl Source {
         if end >= self.size {
             return;
         }
-        for (sink, cursor) in self.cursors.iter().enumerate() {
-            ledger.lose(Reason::Truncated, sink, &self.path, end.max(cursor.read.0)..self.size);
+        // What nobody was given yet is in a copy that waits, whole, and is read there.
+        if !(self.copied && self.id.is_none()) {
+            for (sink, cursor) in self.cursors.iter().enumerate() {
+                ledger.lose(Reason::Truncated, sink, &self.path, end.max(cursor.read.0)..self.size);
+            }
         }
         self.size = end;
     }

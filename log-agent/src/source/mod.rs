@@ -89,6 +89,8 @@ pub struct Source {
     /// The first bytes as they were read, at most [`WINDOW`]: for the fingerprint.
     head: Vec<u8>,
     size: u64,
+    /// Its size when it was last certain that this is the content that was read; `size` may be that of one that followed.
+    certain: u64,
     grown: Instant,
     sightings: Sightings,
     cursors: Vec<Cursor>,
@@ -145,6 +147,7 @@ impl Source {
             origin: None,
             head: Vec::new(),
             size: metadata.len(),
+            certain: 0,
             grown: now,
             sightings,
             cursors: (0..sinks).map(|_| Cursor::at_start()).collect(),

@@ -19,6 +19,7 @@ pub(super) struct Past {
     id: FileId,
     head: Vec<u8>,
     size: u64,
+    certain: u64,
     cursors: Vec<Cursor>,
 }
 
@@ -53,6 +54,7 @@ impl Source {
     /// # Errors
     /// Where the file cannot be read.
     pub fn notice_truncation(&mut self, ledger: &Ledger) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
         for cursor in &self.cursors {
             let mut before = vec![0; cursor.before.len()];
             let filled = self.fill(&mut before, cursor.read.0 - cursor.before.len() as u64)?;
@@ -60,6 +62,7 @@ impl Source {
                 return self.truncated(ledger);
             }
         }
+        self.certain = size;
         Ok(())
     }
 
@@ -69,7 +72,8 @@ impl Source {
         let cursors = self.cursors.iter_mut().map(|cursor| std::mem::replace(cursor, Cursor::at_start()));
         let cursors = cursors.collect();
         let head = std::mem::take(&mut self.head);
-        self.past = Some(Past { epoch: self.epoch, id, head, size: self.size, cursors });
+        self.past =
+            Some(Past { epoch: self.epoch, id, head, size: self.size, certain: self.certain, cursors });
         true
     }
 
@@ -106,9 +110,9 @@ impl Source {
         let former =
             Former { source: original.seq, epoch: past.epoch, end: size, before_end: Fingerprint::of(&tail) };
         for (sink, cursor) in past.cursors.iter().enumerate() {
-            if past.size > read(cursor).max(size) {
+            if past.certain > read(cursor).max(size) {
                 // Neither read nor copied.
-                ledger.lose(Reason::Truncated, sink, &original.path, read(cursor).max(size)..past.size);
+                ledger.lose(Reason::Truncated, sink, &original.path, read(cursor).max(size)..past.certain);
             }
         }
         self.id = Some(past.id);

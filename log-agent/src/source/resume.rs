@@ -80,6 +80,16 @@ impl Source {
         Ok(head[..filled] == other.head[..filled])
     }
 
+    /// Whether `other` holds the same beginning now, whatever was read of it.
+    ///
+    /// # Errors
+    /// Where one of them cannot be read.
+    pub fn is_beside(&self, other: &Self) -> io::Result<bool> {
+        let (mut head, mut other_head) = ([0; WINDOW], [0; WINDOW]);
+        let both = self.fill(&mut head, 0)?.min(other.fill(&mut other_head, 0)?);
+        Ok(both > 0 && head[..both] == other_head[..both])
+    }
+
     /// What to remember of it, once anything was confirmed.
     pub fn entry(&self, sinks: &[String]) -> Option<FileEntry> {
         let id = self.id?;
