@@ -86,8 +86,10 @@ impl Source {
     /// Where one of them cannot be read.
     pub fn is_beside(&self, other: &Self) -> io::Result<bool> {
         let (mut head, mut other_head) = ([0; WINDOW], [0; WINDOW]);
-        let both = self.fill(&mut head, 0)?.min(other.fill(&mut other_head, 0)?);
-        Ok(both > 0 && head[..both] == other_head[..both])
+        // One that is being made may be empty yet.
+        let filled = self.fill(&mut head, 0)?;
+        let both = filled.min(other.fill(&mut other_head, 0)?);
+        Ok((both > 0 || filled == 0) && head[..both] == other_head[..both])
     }
 
     /// What to remember of it, once anything was confirmed.

@@ -161,3 +161,26 @@ fn copytruncate_and_a_crash_while_a_chunk_is_under_way() {
     slow.release();
     slow.receiver.expect_each_number(150);
 }
+
+#[test]
+fn copytruncate_seen_before_its_original_is_read() {
+    let (room, slow) = (Room::new(), Slow::start());
+    let more = ["--rescan-period", "50ms", "--chunk-size", "10", "--rotate-wait", "5m"];
+    slow.hold();
+    // Takes the place of all that may be under way, so that nothing of the log is read.
+    write_numbers(&mut append(&room.log("a.log")), 0..100);
+    let agent = room.agent(&slow.receiver.sink(), &more);
+    slow.expect_held();
+    let mut file = append(&room.log("access.log"));
+    write_numbers(&mut file, 100..110);
+    wait_until("it is followed", || metric(&agent, "log_agent_open_files") > 1.5);
+    fs::copy(room.log("access.log"), room.log("access.log.1")).unwrap();
+    wait_until("the copy is seen", || metric(&agent, "log_agent_open_files") > 2.5);
+    slow.release();
+    wait_until("they arrive", || slow.receiver.count() >= 110);
+    file.set_len(0).unwrap();
+    write_numbers(&mut file, 110..120);
+    expect_settled(&agent, 1);
+    slow.expect_once(&agent, 120);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
