@@ -47,6 +47,11 @@ impl Catalog {
     /// Settles which files are copies: those whose original was truncated meanwhile, or is not going to be. Returns those
     /// that are read from now on.
     pub fn settle_copies(&mut self) -> Vec<SourceSeq> {
+        self.settle(false)
+    }
+
+    /// The same; after a look at all names, that a file was truncated may be concluded: its copy is among those that wait.
+    pub(super) fn settle(&mut self, all_are_known: bool) -> Vec<SourceSeq> {
         let mut waiting = BTreeMap::<SourceSeq, Vec<SourceSeq>>::new();
         for copy in self.sources.values() {
             if let Reading::PerhapsCopyOf(original) = copy.reading {
@@ -57,15 +62,24 @@ impl Catalog {
         for source in self.sources.values_mut().filter(|source| !waiting.contains_key(&source.seq)) {
             source.lose_past(&self.ledger);
         }
-        waiting.into_iter().flat_map(|(original, copies)| self.settle_copies_of(original, &copies)).collect()
+        let waiting = waiting.into_iter();
+        waiting
+            .flat_map(|(original, copies)| self.settle_copies_of(original, &copies, all_are_known))
+            .collect()
     }
 
-    fn settle_copies_of(&mut self, original: SourceSeq, copies: &[SourceSeq]) -> Vec<SourceSeq> {
+    fn settle_copies_of(
+        &mut self,
+        original: SourceSeq,
+        copies: &[SourceSeq],
+        all_are_known: bool,
+    ) -> Vec<SourceSeq> {
         let mut settled = Vec::new();
         // Taken out for as long, so that there is the one and the other.
         let mut gone = self.sources.remove(&original);
         if let Some(original) = &mut gone {
-            if !original.has_past()
+            if all_are_known
+                && !original.has_past()
                 && let Err(error) = original.notice_truncation(&self.ledger)
             {
                 tracing::warn!(file = %original.path.display(), %error, "cannot look whether it was truncated");
@@ -78,7 +92,11 @@ impl Catalog {
             let Some(copy) = self.sources.get_mut(&seq) else { continue };
             let alike = gone.as_ref().is_some_and(|original| copy.begins_like(original).unwrap_or(false));
             // After a truncation, what is not the copy of what was there is none.
-            if past || !alike || copy.quiet() >= self.rotate_wait {
+            let over = || {
+                let replaced = gone.as_ref().is_some_and(|original| original.is_replaced().unwrap_or(false));
+                copy.quiet() >= self.rotate_wait && !replaced
+            };
+            if past || !alike || over() {
                 copy.reading = Reading::Lines;
                 settled.push(seq);
             }
@@ -96,8 +114,12 @@ impl Catalog {
     /// Which of these is the copy of what the original was before its truncation.
     fn copy_that_goes_on(&mut self, original: &mut Source, copies: &[SourceSeq]) -> Option<SourceSeq> {
         // One that ends before what was read has less to prove it, and is believed where no other can be meant.
-        let ways: &[Likeness] =
-            if copies.len() == 1 { &[Likeness::Whole, Likeness::Beginning] } else { &[Likeness::Whole] };
+        let filled = |seq: &&SourceSeq| self.sources.get(*seq).is_some_and(|copy| !copy.is_empty());
+        let ways: &[Likeness] = if copies.iter().filter(filled).count() == 1 {
+            &[Likeness::Whole, Likeness::Beginning]
+        } else {
+            &[Likeness::Whole]
+        };
         for likeness in ways {
             for seq in copies {
                 if let Some(copy) = self.sources.get_mut(seq)

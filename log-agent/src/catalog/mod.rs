@@ -120,6 +120,7 @@ impl Catalog {
                 source.life = Life::Detached;
             }
         }
+        self.settle(true);
         targets
     }
 

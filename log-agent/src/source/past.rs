@@ -55,15 +55,31 @@ impl Source {
     /// Where the file cannot be read.
     pub fn notice_truncation(&mut self, ledger: &Ledger) -> io::Result<()> {
         let size = self.file.metadata()?.len();
+        if self.is_replaced()? {
+            return self.truncated(ledger);
+        }
+        self.certain = size;
+        Ok(())
+    }
+
+    /// Whether the content is not what was read any more.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn is_replaced(&self) -> io::Result<bool> {
         for cursor in &self.cursors {
             let mut before = vec![0; cursor.before.len()];
             let filled = self.fill(&mut before, cursor.read.0 - cursor.before.len() as u64)?;
             if before[..filled] != *cursor.before {
-                return self.truncated(ledger);
+                return Ok(true);
             }
         }
-        self.certain = size;
-        Ok(())
+        Ok(false)
+    }
+
+    /// Whether there is nothing in it now.
+    pub fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() == 0)
     }
 
     /// Keeps what was known of the content that is about to be forgotten; true where anything was.
@@ -90,6 +106,9 @@ impl Source {
         let Some(past) = &original.past else { return Ok(false) };
         let size = self.file.metadata()?.len();
         let read = |cursor: &Cursor| cursor.read.0;
+        if size == 0 {
+            return Ok(false);
+        }
         if likeness == Likeness::Whole && past.cursors.iter().any(|cursor| read(cursor) > size) {
             return Ok(false);
         }
