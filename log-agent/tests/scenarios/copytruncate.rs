@@ -167,15 +167,18 @@ fn copytruncate_seen_before_its_original_is_read() {
     let (room, slow) = (Room::new(), Slow::start());
     let more = ["--rescan-period", "50ms", "--chunk-size", "10", "--rotate-wait", "5m"];
     slow.hold();
-    // Takes the place of all that may be under way, so that nothing of the log is read.
-    write_numbers(&mut append(&room.log("a.log")), 0..100);
+    // Take the place of all that may be under way, so that nothing of the log is read: the first what is sent, and one of
+    // them, at the latest once the second is followed, what is sent next.
+    write_numbers(&mut append(&room.log("a.log")), 0..50);
     let agent = room.agent(&slow.receiver.sink(), &more);
     slow.expect_held();
+    write_numbers(&mut append(&room.log("b.log")), 50..100);
+    wait_until("the second is followed", || metric(&agent, "log_agent_open_files") > 1.5);
     let mut file = append(&room.log("access.log"));
     write_numbers(&mut file, 100..110);
-    wait_until("it is followed", || metric(&agent, "log_agent_open_files") > 1.5);
+    wait_until("the log is followed", || metric(&agent, "log_agent_open_files") > 2.5);
     fs::copy(room.log("access.log"), room.log("access.log.1")).unwrap();
-    wait_until("the copy is seen", || metric(&agent, "log_agent_open_files") > 2.5);
+    wait_until("the copy is seen", || metric(&agent, "log_agent_open_files") > 3.5);
     slow.release();
     wait_until("they arrive", || slow.receiver.count() >= 110);
     file.set_len(0).unwrap();
