@@ -9,6 +9,15 @@ use crate::position::SourceSeq;
 use crate::source::{Life, Likeness, Reading, Source};
 use crate::turns::{Age, lineage};
 
+/// What is known of the names when copies are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// All were looked at right before: of a file that was truncated, the copy is among those that wait.
+    AllKnown,
+    /// There may be new ones.
+    SomeKnown,
+}
+
 impl Catalog {
     /// Whether a new file with a rotated name is a copy of one that is, or was, read under the current name. A copy of one
     /// that is still there is not read before that one is truncated, which tells how far it was read.
@@ -47,11 +56,11 @@ impl Catalog {
     /// Settles which files are copies: those whose original was truncated meanwhile, or is not going to be. Returns those
     /// that are read from now on.
     pub fn settle_copies(&mut self) -> Vec<SourceSeq> {
-        self.settle(false)
+        self.settle(Names::SomeKnown)
     }
 
-    /// The same; after a look at all names, that a file was truncated may be concluded: its copy is among those that wait.
-    pub(super) fn settle(&mut self, all_are_known: bool) -> Vec<SourceSeq> {
+    /// The same; where all names are known, that a file was truncated may be concluded.
+    pub(super) fn settle(&mut self, names: Names) -> Vec<SourceSeq> {
         let mut waiting = BTreeMap::<SourceSeq, Vec<SourceSeq>>::new();
         for copy in self.sources.values() {
             if let Reading::PerhapsCopyOf(original) = copy.reading {
@@ -63,22 +72,20 @@ impl Catalog {
             source.lose_past(&self.ledger);
         }
         let waiting = waiting.into_iter();
-        waiting
-            .flat_map(|(original, copies)| self.settle_copies_of(original, &copies, all_are_known))
-            .collect()
+        waiting.flat_map(|(original, copies)| self.settle_copies_of(original, &copies, names)).collect()
     }
 
     fn settle_copies_of(
         &mut self,
         original: SourceSeq,
         copies: &[SourceSeq],
-        all_are_known: bool,
+        names: Names,
     ) -> Vec<SourceSeq> {
         let mut settled = Vec::new();
         // Taken out for as long, so that there is the one and the other.
         let mut gone = self.sources.remove(&original);
         if let Some(original) = &mut gone {
-            if all_are_known
+            if names == Names::AllKnown
                 && !original.has_past()
                 && let Err(error) = original.notice_truncation(&self.ledger)
             {

@@ -120,7 +120,7 @@ impl Catalog {
                 source.life = Life::Detached;
             }
         }
-        self.settle(true);
+        self.settle(copies::Names::AllKnown);
         targets
     }
 

@@ -180,7 +180,9 @@ fn rate(count: u64, over: Duration) -> Option<f64> {
 fn counts(written: u64, status: &Agent, agent: &Container) -> Counts {
     let behind = |sink: &super::status::Sink| sink.failing.is_some() || sink.unconfirmed_bytes != Some(0);
     // What a sink has refused is not under way, either.
-    let done = |sink: &super::status::Sink| Some(sink.confirmed_records? + sink.refused_records.unwrap_or(0));
+    let done = |sink: &super::status::Sink| {
+        Some(sink.confirmed_records?.saturating_add(sink.refused_records.unwrap_or(0)))
+    };
     Counts {
         written,
         done: status.sinks.iter().filter_map(done).min().unwrap_or_default(),
