@@ -7,7 +7,7 @@
 //! - `GET /status`: JSON for people.
 //! - `POST` to an action: only from loopback, that is, from inside the Pod.
 
-mod guests;
+mod connections;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::Container;
-pub use guests::Serving;
+pub use connections::AdminHandle;
 
 /// A response of the admin server: small, and complete in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -95,8 +95,8 @@ impl Admin {
     }
 
     /// Serves until the handle is dropped: it answers through the whole drain, as the contract says.
-    pub fn serve(self, listener: TcpListener) -> Serving {
-        Serving::start(Arc::new(self), listener)
+    pub fn serve(self, listener: TcpListener) -> AdminHandle {
+        AdminHandle::start(Arc::new(self), listener)
     }
 
     async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Answer {

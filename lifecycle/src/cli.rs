@@ -13,10 +13,10 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
-use crate::Container;
-use crate::exit::{Exit, last_word, one_line};
+use crate::exit::{Exit, one_line, report_fatal};
 use crate::logging::{LogFormat, LogLevel};
 use crate::units;
+use crate::{Container, Ignore as _};
 
 /// Where the kubelet looks for a container's last word, unless its Pod says otherwise.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -59,11 +59,11 @@ pub fn parse<C: clap::CommandFactory + clap::FromArgMatches>(container: &Contain
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe behind `--help | head` is no failure of ours.
-            drop(error.print());
+            error.print().ignore();
             ExitCode::SUCCESS
         }
         _ => {
-            last_word(TERMINATION_LOG.as_ref(), &usage_error(container, &error));
+            report_fatal(TERMINATION_LOG.as_ref(), &usage_error(container, &error));
             ExitCode::from(Exit::Usage as u8)
         }
     })

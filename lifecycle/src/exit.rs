@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::Container;
+use crate::{Container, Ignore as _};
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,25 +68,25 @@ pub fn report(container: &Container, termination_log: &Path, outcome: Result<(),
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let line = format!("{}: {failure}", container.name);
-            last_word(termination_log, &line);
+            report_fatal(termination_log, &line);
             ExitCode::from(failure.exit as u8)
         }
     }
 }
 
 /// Writes `line` to stderr and, where the kubelet made the file, to the termination message.
-pub fn last_word(termination_log: &Path, line: &str) {
-    // Past this line there is nowhere left to report a failed write to, so both results are let go.
-    drop(writeln!(std::io::stderr(), "{line}"));
-    terminate_with(termination_log, line);
+pub fn report_fatal(termination_log: &Path, line: &str) {
+    // There is nowhere left to report a failed write to.
+    writeln!(std::io::stderr(), "{line}").ignore();
+    write_termination_message(termination_log, line);
 }
 
 /// Writes the termination message alone, for a container that ends well and has something to say.
-pub fn terminate_with(termination_log: &Path, line: &str) {
+pub fn write_termination_message(termination_log: &Path, line: &str) {
     // The kubelet creates the file and mounts it. Where it is absent there is no kubelet, and a file that we made up
     // would only be litter.
     if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(termination_log) {
-        drop(writeln!(file, "{line}"));
+        writeln!(file, "{line}").ignore();
     }
 }
 
@@ -100,7 +100,7 @@ pub fn on_panic(container: &Container, termination_log: &'static str) {
             payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
         let what = what.unwrap_or("no reason given");
         let line = format!("{name}: a defect at {place}: {}; please report it", one_line(what));
-        last_word(termination_log.as_ref(), &line);
+        report_fatal(termination_log.as_ref(), &line);
         std::process::exit(Exit::Internal as i32);
     }));
 }

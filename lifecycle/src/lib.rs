@@ -11,23 +11,34 @@
 //! - [`units`]: durations and sizes as people write them
 //! - [`logging`]: diagnostics to stderr, as text or JSON
 //! - [`signals`]: SIGTERM and SIGINT begin the drain, a second one aborts, SIGHUP asks for a refresh
-//! - [`descriptors`]: as many open files and connections as may be had
+//! - [`rlimit`]: as many open files and connections as the system allows
+//! - [`cgroup`]: the memory limit to stay within
 //! - [`listen`]: a port, or one line that names it and the flag that moves it
 //! - [`admin`]: `/livez`, `/readyz`, `/metrics`, `/status`, and actions for neighbours on localhost
 //! - [`downward`]: what the kubelet tells a container about its Pod
 //! - [`healthcheck`]: the same question asked from inside, for images without a shell
-//! - [`exit`]: exit codes and the last word, on stderr and in the termination message
+//! - [`exit`]: exit codes and the reason for one, on stderr and in the termination message
+//!
+//! And four helpers, so that each thing is done in one way: [`blocking`], [`Ignore`], [`metrics`], [`escape`].
 
 pub mod admin;
+mod blocking;
+pub mod cgroup;
 pub mod cli;
-pub mod descriptors;
 pub mod downward;
+pub mod escape;
 pub mod exit;
 pub mod healthcheck;
+mod ignore;
 pub mod listen;
 pub mod logging;
+pub mod metrics;
+pub mod rlimit;
 pub mod signals;
 pub mod units;
+
+pub use blocking::blocking;
+pub use ignore::Ignore;
 
 /// Who this container is: the one place where a binary states its name and its ports.
 #[derive(Debug, Clone, Copy)]

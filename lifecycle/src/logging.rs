@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 
+use crate::Ignore as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -41,10 +42,11 @@ pub fn start(format: LogFormat, level: &LogLevel) {
         .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(level.0.clone());
     // Fails only when a subscriber is already set, which then is the one that a test chose.
-    drop(match format {
+    match format {
         LogFormat::Text => registry.with(stderr).try_init(),
         LogFormat::Json => registry.with(stderr.json().flatten_event(true)).try_init(),
-    });
+    }
+    .ignore();
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use lifecycle::exit::{Exit, Failure, terminate_with};
+use lifecycle::exit::{Exit, Failure, write_termination_message};
 use tokio::time::Instant;
 
 use crate::catalog::Catalog;
@@ -64,7 +64,10 @@ pub fn verdict(
         })
         .unwrap_or_default();
     if unshipped == 0 {
-        terminate_with(termination_log, &format!("drained remaining_bytes={remaining}{checkpoint}"));
+        write_termination_message(
+            termination_log,
+            &format!("drained remaining_bytes={remaining}{checkpoint}"),
+        );
         return Ok(());
     }
     let why = status.worst().map(|(sink, _, reason)| format!(": sink {sink}: {reason}")).unwrap_or_default();

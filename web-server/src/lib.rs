@@ -73,7 +73,7 @@ use std::time::Duration;
 use lifecycle::admin::{Admin, registry};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::signals::Signals;
-use lifecycle::{Container, descriptors};
+use lifecycle::{Container, rlimit};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -201,7 +201,7 @@ pub async fn run(
     let routes = Arc::new(Routes { root, lesson, manifest, listings, presentation, faults, pod_page });
     let accounts = Accounts { metrics, access_log: access_log.clone(), draining: Arc::default() };
     let limits = Limits {
-        connections: affordable(config.max_connections, descriptors::raise_limit()),
+        connections: affordable(config.max_connections, rlimit::raise_limit()),
         deadlines: Deadlines {
             header: config.header_timeout,
             idle: config.idle_timeout,

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::admin::{self, Admin};
-use lifecycle::descriptors;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::rlimit;
 use lifecycle::signals::Signals;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -44,7 +44,7 @@ const ENDING: Duration = Duration::from_millis(500);
 /// directory cannot be used; 70 for a defect of our own.
 pub async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(), Failure> {
     // Every followed file is held open.
-    descriptors::raise_limit();
+    rlimit::raise_limit();
     let mut state = StateDir::open(&config.state_dir)?;
     let metrics = Metrics::default();
     let mut registry = admin::registry(&CONTAINER);

@@ -1,28 +1,30 @@
 //! The admin server's connections.
 //!
 //! SECURITY: the port is open to the cluster, and a kubelet restarts a container whose probes get no answer within a
-//! second. So nobody may fill the house: when it is full, the oldest guest who has not asked anything yet is shown the door,
-//! and a probe, which asks at once, is always let in.
+//! second. The number of connections is bounded. When the limit is reached, the oldest connection without a request in
+//! progress is evicted, so a probe always gets in.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Admin;
+use crate::Ignore as _;
 
 /// Connections at once. Probes, a scraper and a person need few.
-const GUESTS: usize = 64;
-/// How long a guest may take to say what it wants, and may stay without asking again.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to send a request's head, and may stay connected without sending another.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between attempts to accept where the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,41 +32,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A running admin server; it stops when this is dropped.
 #[derive(Debug)]
 #[must_use = "the server stops when its handle is dropped"]
-pub struct Serving {
-    house: Arc<House>,
+pub struct AdminHandle {
+    table: Arc<ConnectionTable>,
     accepting: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct House {
-    guests: Mutex<VecDeque<Guest>>,
-    /// Answers that are being made or sent.
+struct ConnectionTable {
+    slots: Mutex<VecDeque<Slot>>,
+    /// Requests in progress, over all connections.
     answering: AtomicUsize,
     answered: Notify,
 }
 
 #[derive(Debug)]
-struct Guest {
+struct Slot {
     connection: AbortHandle,
-    /// Its requests that are being answered; with none, nothing is lost when it has to go.
-    asking: Arc<AtomicUsize>,
+    /// Requests of this connection in progress; with none, nothing is lost when the connection is evicted.
+    in_flight: Arc<AtomicUsize>,
 }
 
-impl Serving {
+impl AdminHandle {
     pub(super) fn start(admin: Arc<Admin>, listener: TcpListener) -> Self {
-        let house = Arc::<House>::default();
-        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(admin, listener, Arc::clone(&house))));
-        Self { house, accepting }
+        let table = Arc::<ConnectionTable>::default();
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(admin, listener, Arc::clone(&table))));
+        Self { table, accepting }
     }
 
-    /// Lets answers that were begun reach who asked, for at most `patience`, and stops.
-    pub async fn finish(self, patience: Duration) {
+    /// Stops accepting, and waits at most `limit` for the requests in progress to be answered.
+    pub async fn finish(self, limit: Duration) {
         self.accepting.abort();
-        let house = &self.house;
+        let table = &self.table;
         let quiet = async {
             loop {
-                let answered = house.answered.notified();
-                if house.answering.load(Ordering::SeqCst) == 0 {
+                let answered = table.answered.notified();
+                if table.answering.load(Ordering::SeqCst) == 0 {
                     // The last bytes are with hyper, which hands them to the kernel when its task next runs.
                     tokio::task::yield_now().await;
                     return;
@@ -72,50 +74,51 @@ impl Serving {
                 answered.await;
             }
         };
-        // Out of patience is how a drain may end: whoever asked sees the connection close.
-        drop(tokio::time::timeout(patience, quiet).await);
+        // A drain may end by its time running out: the client sees its connection close.
+        tokio::time::timeout(limit, quiet).await.ignore();
     }
 }
 
-impl Drop for Serving {
+impl Drop for AdminHandle {
     fn drop(&mut self) {
-        for guest in self.house.guests().drain(..) {
-            guest.connection.abort();
+        for slot in self.table.slots.lock().drain(..) {
+            slot.connection.abort();
         }
     }
 }
 
-impl House {
-    fn guests(&self) -> MutexGuard<'_, VecDeque<Guest>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes room for one more.
+impl ConnectionTable {
+    /// Evicts a connection where the table is full.
     fn make_room(&self) {
-        let mut guests = self.guests();
-        guests.retain(|guest| !guest.connection.is_finished());
-        if guests.len() >= GUESTS
-            && let Some(idle) = guests.iter().position(|guest| guest.asking.load(Ordering::SeqCst) == 0)
-            && let Some(guest) = guests.remove(idle)
+        let mut slots = self.slots.lock();
+        slots.retain(|slot| !slot.connection.is_finished());
+        if slots.len() >= MAX_CONNECTIONS
+            && let Some(idle) = slots.iter().position(|slot| slot.in_flight.load(Ordering::SeqCst) == 0)
+            && let Some(slot) = slots.remove(idle)
         {
-            guest.connection.abort();
+            slot.connection.abort();
         }
     }
 }
 
-async fn accept(admin: Arc<Admin>, listener: TcpListener, house: Arc<House>) {
+async fn accept(admin: Arc<Admin>, listener: TcpListener, table: Arc<ConnectionTable>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                house.make_room();
-                let asking = Arc::<AtomicUsize>::default();
-                let conversation =
-                    converse(Arc::clone(&admin), stream, peer, Arc::clone(&asking), Arc::clone(&house));
-                let connection = tokio::spawn(conversation).abort_handle();
-                house.guests().push_back(Guest { connection, asking });
+                table.make_room();
+                let in_flight = Arc::<AtomicUsize>::default();
+                let serving = serve_connection(
+                    Arc::clone(&admin),
+                    stream,
+                    peer,
+                    Arc::clone(&in_flight),
+                    Arc::clone(&table),
+                );
+                let connection = tokio::spawn(serving).abort_handle();
+                table.slots.lock().push_back(Slot { connection, in_flight });
             }
             Err(error) => {
-                // Out of descriptors, most likely: they come back when connections end, and a tight loop helps nobody.
+                // Out of descriptors, most likely. They come back when connections end; trying again at once would only take CPU.
                 tracing::warn!(%error, "admin server cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -123,17 +126,17 @@ async fn accept(admin: Arc<Admin>, listener: TcpListener, house: Arc<House>) {
     }
 }
 
-async fn converse(
+async fn serve_connection(
     admin: Arc<Admin>,
     stream: TcpStream,
     peer: SocketAddr,
-    asking: Arc<AtomicUsize>,
-    house: Arc<House>,
+    in_flight: Arc<AtomicUsize>,
+    table: Arc<ConnectionTable>,
 ) {
     let service = service_fn(|request| {
-        let (admin, asking, house) = (Arc::clone(&admin), Arc::clone(&asking), Arc::clone(&house));
+        let (admin, in_flight, table) = (Arc::clone(&admin), Arc::clone(&in_flight), Arc::clone(&table));
         async move {
-            let _asking = Asking::begin(asking, house);
+            let _in_flight = InFlight::begin(in_flight, table);
             Ok::<_, Infallible>(admin.answer(peer, request).await)
         }
     });
@@ -146,25 +149,25 @@ async fn converse(
     }
 }
 
-/// One request that is being answered.
-struct Asking {
-    asking: Arc<AtomicUsize>,
-    house: Arc<House>,
+/// One request in progress.
+struct InFlight {
+    in_flight: Arc<AtomicUsize>,
+    table: Arc<ConnectionTable>,
 }
 
-impl Asking {
-    fn begin(asking: Arc<AtomicUsize>, house: Arc<House>) -> Self {
-        asking.fetch_add(1, Ordering::SeqCst);
-        house.answering.fetch_add(1, Ordering::SeqCst);
-        Self { asking, house }
+impl InFlight {
+    fn begin(in_flight: Arc<AtomicUsize>, table: Arc<ConnectionTable>) -> Self {
+        in_flight.fetch_add(1, Ordering::SeqCst);
+        table.answering.fetch_add(1, Ordering::SeqCst);
+        Self { in_flight, table }
     }
 }
 
-impl Drop for Asking {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.asking.fetch_sub(1, Ordering::SeqCst);
-        self.house.answering.fetch_sub(1, Ordering::SeqCst);
-        self.house.answered.notify_waiters();
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.table.answering.fetch_sub(1, Ordering::SeqCst);
+        self.table.answered.notify_waiters();
     }
 }
 
@@ -191,7 +194,7 @@ mod tests {
 
     const CONTAINER: Container = Container { name: "file-puller", admin_port: 0, version: "0" };
 
-    async fn start(release: Arc<Notify>) -> (SocketAddr, Serving) {
+    async fn start(release: Arc<Notify>) -> (SocketAddr, AdminHandle) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let admin = Admin::new(CONTAINER, Arc::new(Fine), registry(&CONTAINER), CancellationToken::new());
@@ -217,10 +220,10 @@ mod tests {
     const SLOW: &str = "POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
     #[tokio::test]
-    async fn silent_guests_keep_no_probe_out() {
-        let (addr, _serving) = start(Arc::default()).await;
+    async fn silent_connections_keep_no_probe_out() {
+        let (addr, _handle) = start(Arc::default()).await;
         let mut silent = Vec::new();
-        for _ in 0..3 * GUESTS {
+        for _ in 0..3 * MAX_CONNECTIONS {
             silent.push(TcpStream::connect(addr).await.unwrap());
         }
         let answer =
@@ -231,13 +234,13 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_was_begun_is_finished() {
         let release = Arc::<Notify>::default();
-        let (addr, serving) = start(Arc::clone(&release)).await;
+        let (addr, handle) = start(Arc::clone(&release)).await;
         let asked = tokio::spawn(async move { ask(addr, SLOW).await });
-        while serving.house.answering.load(Ordering::SeqCst) == 0 {
+        while handle.table.answering.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         release.notify_one();
-        serving.finish(Duration::from_secs(20)).await;
+        handle.finish(Duration::from_secs(20)).await;
         assert!(asked.await.unwrap().starts_with("HTTP/1.1 200"));
         assert!(TcpStream::connect(addr).await.is_err(), "it is over");
     }

@@ -1,0 +1,50 @@
+//! Names and messages that come from outside, made safe to print.
+//!
+//! SECURITY: a file name, a header or a remote error can hold a line break, an ESC sequence or a bidirectional control
+//! character, and with it forge a line of a log or change what a terminal shows (CWE-117, CWE-150, CVE-2021-42574).
+
+use std::fmt::{self, Display, Write as _};
+
+/// Displays `text` with everything that is not plain text written as an escape: `\n`, `\u{1b}`, `\u{202e}`. A backslash
+/// stays as it is: the result is for people, and is not parsed again.
+pub fn escaped(text: &str) -> Escaped<'_> {
+    Escaped(text)
+}
+
+/// Whether `c` is refused in names and escaped in messages: C0 and C1 control characters, DEL, U+2028 and U+2029, and
+/// the bidirectional controls of Unicode (UAX #9).
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// See [`escaped`].
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+            out.write_str(&rest[..at])?;
+            for escape in c.escape_default() {
+                out.write_char(escape)?;
+            }
+            rest = &rest[at + c.len_utf8()..];
+        }
+        out.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_and_controls_are_shown() {
+        assert_eq!(escaped("año 2026/ü b\\c").to_string(), "año 2026/ü b\\c");
+        assert_eq!(escaped("a\nb\u{1b}[2Jc").to_string(), "a\\nb\\u{1b}[2Jc");
+        assert_eq!(escaped("\u{9b}31m\u{202e}gpj.exe").to_string(), "\\u{9b}31m\\u{202e}gpj.exe");
+        assert_eq!(escaped("\u{2028}").to_string(), "\\u{2028}");
+    }
+}
