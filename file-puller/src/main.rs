@@ -42,7 +42,7 @@ fn carry_out(task: Task) -> Result<(), Failure> {
         if config.options.once {
             return file_puller::once(config, signals).await;
         }
-        let admin = listen::bind("admin", config.options.lifecycle.admin_addr, "--admin-addr").await?;
+        let admin = listen::bind("admin", config.options.lifecycle.admin_addr, "--admin-addr")?;
         file_puller::run(config, admin, signals).await
     });
     runtime.shutdown_timeout(LAST_WRITE);

@@ -3,11 +3,13 @@
 //! - `GET /livez`: 200 as long as the event loop turns. The server runs on the same single-threaded runtime as the
 //!   container's work, so answering at all is the proof; it says nothing about upstreams, because a restart mends none.
 //! - `GET /readyz`: 200 when the container can do its job now, else 503 with the reason. 503 from the moment a drain begins.
-//! - `GET /metrics`: OpenMetrics text.
-//! - `GET /status`: JSON for people.
-//! - `POST` to an action: only from loopback, that is, from inside the Pod.
+//! - `GET /metrics`: OpenMetrics for scrapers that accept it, Prometheus' text format for all others.
+//! - `GET /status`: JSON for people. A loopback peer must ask under a name that means this machine.
+//! - `POST` to an action: only from loopback, that is, from inside the Pod, and not from another site's page.
 
+mod access;
 mod connections;
+mod exposition;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,8 +19,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -26,7 +28,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::Container;
+pub use access::{AllowedHosts, is_cross_site};
 pub use connections::AdminHandle;
+use exposition::Format;
+
+/// What a loopback peer is told that asks under another name.
+const FOREIGN_HOST: &str = "not under this name: ask on localhost, or allow the name with --allowed-host\n";
 
 /// A response of the admin server: small, and complete in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -52,6 +59,7 @@ pub struct Admin {
     report: Arc<dyn Report>,
     registry: Registry,
     actions: Vec<(&'static str, Action)>,
+    allowed_hosts: AllowedHosts,
     shutdown: CancellationToken,
 }
 
@@ -80,7 +88,22 @@ impl Admin {
         registry: Registry,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { container, started: SystemTime::now(), report, registry, actions: Vec::new(), shutdown }
+        Self {
+            container,
+            started: SystemTime::now(),
+            report,
+            registry,
+            actions: Vec::new(),
+            allowed_hosts: AllowedHosts::default(),
+            shutdown,
+        }
+    }
+
+    /// Names from `--allowed-host`, under which loopback peers are answered besides the usual ones.
+    #[must_use]
+    pub fn allowed_hosts(mut self, allowed_hosts: AllowedHosts) -> Self {
+        self.allowed_hosts = allowed_hosts;
+        self
     }
 
     /// Adds a route that changes state: `POST` only, answered only to loopback peers.
@@ -101,29 +124,43 @@ impl Admin {
 
     async fn answer<B>(&self, peer: SocketAddr, request: Request<B>) -> Answer {
         let path = request.uri().path();
+        let local = peer.ip().to_canonical().is_loopback();
         if let Some((_, action)) = self.actions.iter().find(|(route, _)| *route == path) {
             if request.method() != Method::POST {
                 return not_allowed("POST");
             }
             // SECURITY: the port is open to the cluster because probes come from outside the Pod; what changes
             // state is for neighbours on the shared localhost only.
-            if !peer.ip().to_canonical().is_loopback() {
+            if !local {
                 return text(StatusCode::FORBIDDEN, "only from inside the Pod: ask on localhost\n");
+            }
+            if !self.is_meant(request.headers()) {
+                return text(StatusCode::FORBIDDEN, FOREIGN_HOST);
+            }
+            if is_cross_site(request.headers()) {
+                return text(StatusCode::FORBIDDEN, "not from another site's page\n");
             }
             return action().await;
         }
-        let answer = match path {
+        if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/status") {
+            return text(StatusCode::NOT_FOUND, "try /livez, /readyz, /metrics or /status\n");
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return not_allowed("GET, HEAD");
+        }
+        match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.readyz(),
-            "/metrics" => self.metrics(),
-            "/status" => json(StatusCode::OK, &self.status()),
-            _ => return text(StatusCode::NOT_FOUND, "try /livez, /readyz, /metrics or /status\n"),
-        };
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
-            answer
-        } else {
-            not_allowed("GET, HEAD")
+            "/metrics" => self.metrics(Format::negotiate(request.headers().get(ACCEPT))),
+            // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
+            _ if local && !self.is_meant(request.headers()) => text(StatusCode::FORBIDDEN, FOREIGN_HOST),
+            _ => answer(StatusCode::OK, "application/json", format!("{:#}\n", self.status())),
         }
+    }
+
+    /// Whether the request names this machine, this Pod or this cluster. A request without `Host` comes from no browser.
+    fn is_meant(&self, headers: &HeaderMap) -> bool {
+        access::host(headers).is_none_or(|host| self.allowed_hosts.allows(host))
     }
 
     fn readyz(&self) -> Answer {
@@ -136,12 +173,10 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Answer {
+    fn metrics(&self, format: Format) -> Answer {
         let mut body = String::new();
         match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
-            Ok(()) => {
-                answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body)
-            }
+            Ok(()) => answer(StatusCode::OK, format.content_type(), format.write(body)),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
@@ -163,7 +198,7 @@ impl Admin {
     }
 }
 
-/// A JSON answer, for actions and `/status`.
+/// A JSON answer, for actions.
 pub fn json(status: StatusCode, value: &Value) -> Answer {
     answer(status, "application/json", format!("{value}\n"))
 }
@@ -212,7 +247,21 @@ mod tests {
     }
 
     async fn ask(admin: &Admin, peer: &str, method: Method, path: &str) -> (StatusCode, String) {
-        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        ask_with(admin, peer, method, path, &[]).await
+    }
+
+    async fn ask_with(
+        admin: &Admin,
+        peer: &str,
+        method: Method,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> (StatusCode, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
         let answer = admin.answer(peer.parse().unwrap(), request).await;
         let status = answer.status();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -238,7 +287,12 @@ mod tests {
     #[tokio::test]
     async fn metrics_carry_the_prefix_and_the_version() {
         let (_, body) = ask(&admin(), "127.0.0.1:1", Method::GET, "/metrics").await;
+        assert!(body.contains("# TYPE file_puller_build_info gauge\n"), "{body}");
         assert!(body.contains("file_puller_build_info{version=\"1.2.3\"} 1"), "{body}");
+
+        let accept = [("accept", "application/openmetrics-text")];
+        let (_, body) = ask_with(&admin(), "127.0.0.1:1", Method::GET, "/metrics", &accept).await;
+        assert!(body.contains("# TYPE file_puller_build info\n"), "{body}");
         assert!(body.ends_with("# EOF\n"), "{body}");
     }
 
@@ -253,5 +307,31 @@ mod tests {
             ask(&admin, "127.0.0.1:1", Method::POST, "/livez").await.0,
             StatusCode::METHOD_NOT_ALLOWED
         );
+    }
+
+    #[tokio::test]
+    async fn another_sites_page_changes_nothing_and_reads_nothing() {
+        let admin = admin().allowed_hosts(AllowedHosts::new(["pod.example".to_owned()]));
+        let here = "127.0.0.1:1";
+        let status = async |method, path, fields: &[_]| ask_with(&admin, here, method, path, fields).await.0;
+        let ours = ("host", "localhost:9878");
+        assert_eq!(status(Method::POST, "/sync", &[ours]).await, StatusCode::OK);
+        assert_eq!(status(Method::POST, "/sync", &[("host", "pod.example")]).await, StatusCode::OK);
+        for fields in [
+            &[ours, ("origin", "http://evil.example")][..],
+            &[ours, ("sec-fetch-site", "cross-site")],
+            &[("host", "evil.example:9878")],
+        ] {
+            assert_eq!(status(Method::POST, "/sync", fields).await, StatusCode::FORBIDDEN, "{fields:?}");
+        }
+        assert_eq!(status(Method::GET, "/status", &[ours]).await, StatusCode::OK);
+        assert_eq!(status(Method::GET, "/status", &[("host", "evil.example")]).await, StatusCode::FORBIDDEN);
+        // Probes and scrapers come under whatever name their configuration has.
+        assert_eq!(
+            status(Method::GET, "/readyz", &[("host", "evil.example")]).await,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let far = ask_with(&admin, "10.0.0.9:1", Method::GET, "/status", &[("host", "pods.example")]).await;
+        assert_eq!(far.0, StatusCode::OK);
     }
 }

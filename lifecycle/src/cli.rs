@@ -13,6 +13,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
+use crate::admin::AllowedHosts;
 use crate::exit::{Exit, one_line, report_fatal};
 use crate::logging::{LogFormat, LogLevel};
 use crate::units;
@@ -27,9 +28,13 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 #[group(skip)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct Flags {
-    /// Address of the admin server: /livez, /readyz, /metrics, /status
+    /// Address of the admin server: /livez, /readyz, /metrics, /status; [::] takes IPv4 connections, too
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin_addr: SocketAddr,
+
+    /// Host name under which clients on this machine may ask, besides IP addresses, localhost and names in the cluster; repeatable
+    #[arg(long = "allowed-host", value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
 
     /// How diagnostics are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -46,6 +51,13 @@ pub struct Flags {
     /// File for the final one-line reason; written only where it already exists, as the kubelet makes it
     #[arg(long, value_name = "PATH", default_value = TERMINATION_LOG)]
     pub termination_log: PathBuf,
+}
+
+impl Flags {
+    /// The names under which the admin server answers clients on this machine.
+    pub fn allowed_hosts(&self) -> AllowedHosts {
+        AllowedHosts::new(self.allowed_hosts.iter().cloned())
+    }
 }
 
 /// Reads the command line and the environment. From here on a panic ends the process as [`crate::exit::on_panic`] says.
@@ -79,7 +91,7 @@ pub fn with_environment(command: Command, container: &Container) -> Command {
 fn in_environment(arg: Arg, container: &Container) -> Arg {
     let Some(flag) = arg.get_long().map(str::to_owned) else { return arg };
     let arg = if flag == "admin-addr" {
-        arg.required(false).default_value(format!("0.0.0.0:{}", container.admin_port))
+        arg.required(false).default_value(format!("[::]:{}", container.admin_port))
     } else {
         arg
     };

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::exit::{Exit, Failure};
 
 /// The longest that the question may take, from connecting to the last byte.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest answer that is read: a status line, headers, and a sentence.
 const ANSWER_MAX: usize = 16 * 1024;
 
 /// The arguments of the `healthcheck` subcommand.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Healthcheck {
-    /// Admin address to ask; an unspecified address (0.0.0.0) is asked on the loopback interface
+    /// Admin address to ask; an unspecified address ([::], 0.0.0.0) is asked on the loopback interface
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin_addr: SocketAddr,
 }
@@ -26,8 +26,8 @@ impl Healthcheck {
     /// # Errors
     /// Exit code 69 with what `/readyz` answered, or why nothing answered.
     pub fn ask(&self) -> Result<(), Failure> {
-        let addr = on_loopback(self.admin_addr);
-        let (status, reason) = readyz(addr).map_err(|error| {
+        let (addr, answered) = self.readyz();
+        let (status, reason) = answered.map_err(|error| {
             Failure::new(Exit::Unavailable, format!("not ready: nothing answers on {addr}: {error}"))
         })?;
         if status == "200" {
@@ -35,22 +35,27 @@ impl Healthcheck {
         }
         Err(Failure::new(Exit::Unavailable, format!("not ready: {addr}/readyz answers {status} {reason}")))
     }
-}
 
-fn on_loopback(addr: SocketAddr) -> SocketAddr {
-    let ip = match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, addr.port())
+    /// `[::]` listens on both families where there are both: the first loopback address that takes the connection is asked.
+    fn readyz(&self) -> (SocketAddr, io::Result<(String, String)>) {
+        let at = |ip: IpAddr| SocketAddr::new(ip, self.admin_addr.port());
+        let (v4, v6) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
+        match self.admin_addr.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => (v4, readyz(v4)),
+            IpAddr::V6(ip) if ip.is_unspecified() => match readyz(v4) {
+                Err(error) if error.kind() != io::ErrorKind::TimedOut => (v6, readyz(v6)),
+                answered => (v4, answered),
+            },
+            _ => (self.admin_addr, readyz(self.admin_addr)),
+        }
+    }
 }
 
 /// The status code and the body.
 fn readyz(addr: SocketAddr) -> io::Result<(String, String)> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let deadline = Instant::now() + TIMEOUT;
+    let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     write!(stream, "GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];

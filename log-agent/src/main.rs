@@ -56,6 +56,6 @@ async fn follow(flags: Flags, lifecycle: cli::Flags) -> Result<(), Failure> {
         .into_config(&lifecycle, |name| std::env::var(name).ok())
         .map_err(|reason| Failure::new(Exit::Usage, reason))?;
     let signals = Signals::install().or_exit(Exit::Internal)?;
-    let admin = listen::bind("admin", lifecycle.admin_addr, "--admin-addr").await?;
+    let admin = listen::bind("admin", lifecycle.admin_addr, "--admin-addr")?;
     log_agent::run(config, admin, signals).await
 }

@@ -52,8 +52,8 @@ fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
         let signals = Signals::install().or_exit(Exit::Internal)?;
         let addr = lesson::listen_addr(config.listen, |name| std::env::var(name).ok())?;
         let listeners = Listeners {
-            content: listen::bind_shared("content", addr, "--listen", config.threads).await?,
-            admin: listen::bind("admin", flags.admin_addr, "--admin-addr").await?,
+            content: listen::bind_shared("content", addr, "--listen", config.threads)?,
+            admin: listen::bind("admin", flags.admin_addr, "--admin-addr")?,
         };
         web_server::run(config, flags.shutdown_timeout, listeners, signals).await
     });
