@@ -24,8 +24,7 @@ binaries)
     # Naming the target keeps the flag away from build scripts and procedural macros, which cannot be static.
     target=$(rustc -vV | sed -n 's/^host: //p')
     RUSTFLAGS="-C target-feature=+crt-static" cargo auditable build --release --locked --target "$target" \
-        --package file-puller --package web-server --package log-agent --package pod \
-        --bin file-puller --bin web-server --bin log-agent --bin pause
+        --package file-puller --package web-server --package log-agent --package pause
     mkdir -p "$out/empty"
     for name in file-puller web-server log-agent pause; do
         install -m 0555 "$build/$target/release/$name" "$out/$name"

@@ -39,7 +39,7 @@ class Pod:
         self.sink.mkdir()
         arguments += [f"--sink={sink.format(self.sink)}" for sink in sinks]
         arguments += [f"--keep-dir={self.folder / 'volumes'}", "--binaries", BINARIES]
-        self.process = subprocess.Popen([BINARIES / "pod", *arguments], stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen([BINARIES / "kubelet", *arguments], stdout=self.log, stderr=self.log)
         wait(lambda: self.get("/live.html"), "the Pod serves its page")
 
     def start_content_manager(self):

@@ -27,7 +27,7 @@ fi
 
 if [ -z "${BINARIES-}" ]; then
     echo "== building the Pod"
-    cargo build --quiet --locked --package pod --package web-server --package file-puller --package log-agent
+    cargo build --quiet --locked --package kubelet --package web-server --package file-puller --package log-agent
     BINARIES=$target/debug
 fi
 BINARIES=$(realpath "$BINARIES")

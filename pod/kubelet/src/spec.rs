@@ -1,0 +1,194 @@
+//! This Pod, declared as data, the way a manifest declares it: containers, the volumes they share, and their order.
+//!
+//! `deploy/kubernetes/` says the same in YAML. What a kubelet then does with such a declaration is `kubelet.rs`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::binaries::Binaries;
+use crate::downward::Downward;
+use crate::flags::{Flags, Sidecars};
+
+/// The folders that stand for the Pod's volumes.
+#[derive(Debug, Clone)]
+pub(crate) struct Volumes {
+    /// Written by file-puller, read by web-server.
+    pub(crate) content: PathBuf,
+    /// Written by web-server, read by log-agent.
+    pub(crate) logs: PathBuf,
+    /// log-agent's own: how far it has come.
+    pub(crate) state: PathBuf,
+    /// What the kubelet tells the containers of their Pod.
+    pub(crate) podinfo: Downward,
+}
+
+impl Volumes {
+    /// Makes the four folders beneath `dir`.
+    ///
+    /// # Errors
+    /// As the file system gives them.
+    pub(crate) fn create_in(dir: &Path) -> std::io::Result<Self> {
+        let podinfo = Downward::create_in(&dir.join("podinfo"))?;
+        let volumes =
+            Self { content: dir.join("content"), logs: dir.join("logs"), state: dir.join("state"), podinfo };
+        for volume in [&volumes.content, &volumes.logs, &volumes.state] {
+            std::fs::create_dir_all(volume)?;
+        }
+        Ok(volumes)
+    }
+}
+
+/// When the container after this one may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Startup {
+    /// As soon as this one's process runs.
+    Immediate,
+    /// When this one's `/readyz` first answers 200, or this budget is spent: a startup probe.
+    Ready(Duration),
+}
+
+/// When a container is stopped, relative to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StopOrder {
+    /// One at a time, the last started first.
+    Reverse,
+    /// All at once.
+    Together,
+}
+
+/// One container.
+#[derive(Debug, Clone)]
+pub(crate) struct ContainerSpec {
+    /// Its name in the Pod, before every line that it prints.
+    pub(crate) name: &'static str,
+    /// Its image, so to speak.
+    pub(crate) binary: PathBuf,
+    /// Its command line.
+    pub(crate) args: Vec<OsString>,
+    /// Its environment besides what it inherits.
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// Where its probes are answered.
+    pub(crate) admin: SocketAddr,
+    /// When the next one may start.
+    pub(crate) startup: Startup,
+}
+
+/// A Pod: containers in the order in which they are started.
+#[derive(Debug, Clone)]
+pub(crate) struct PodSpec {
+    /// First started first.
+    pub(crate) containers: Vec<ContainerSpec>,
+    /// How they are stopped.
+    pub(crate) stop_order: StopOrder,
+    /// How long they may take to stop, all together.
+    pub(crate) grace: Duration,
+}
+
+/// The budget of file-puller's startup probe, as in the Kubernetes manifests.
+const STARTUP_BUDGET: Duration = Duration::from_secs(300);
+
+/// The external content manager. It is no part of the Pod; the demo runs one unless it is told of another.
+pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
+    let container = Args::default()
+        .flag("--root", &flags.content)
+        .flag("--listen", flags.addr(4).to_string())
+        // It needs probes as little as a CDN does; any free port keeps it out of the Pod's way.
+        .flag("--admin-addr", SocketAddr::new(flags.ip, 0).to_string())
+        .word("--manifest")
+        .container("content-manager", binaries.path("web-server"), flags.addr(4));
+    let containers = if flags.source.is_none() { vec![container] } else { Vec::new() };
+    PodSpec { containers, stop_order: StopOrder::Together, grace: flags.grace }
+}
+
+/// The Pod itself.
+pub(crate) fn pod(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> PodSpec {
+    let containers = vec![
+        log_agent(flags, binaries, volumes),
+        file_puller(flags, binaries, volumes),
+        web_server(flags, binaries, volumes),
+    ];
+    let stop_order = match flags.sidecars {
+        Sidecars::Native => StopOrder::Reverse,
+        Sidecars::Classic => StopOrder::Together,
+    };
+    PodSpec { containers, stop_order, grace: flags.grace }
+}
+
+/// Keeps the content volume in step with the content manager.
+fn file_puller(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
+    let source = flags.source.clone().unwrap_or_else(|| format!("http://{}/manifest.json", flags.addr(4)));
+    let mut container = Args::default()
+        .flag("--source", source)
+        .flag("--volume", &volumes.content)
+        .flag("--period", format!("{}ms", flags.period.as_millis()))
+        .flag("--admin-addr", flags.addr(2).to_string())
+        .container("file-puller", binaries.path("file-puller"), flags.addr(2));
+    container.startup = startup(flags);
+    container
+}
+
+/// Native sidecars are waited for, so that the server starts on a volume that has content; and then the server is, so that
+/// the Pod is up when we say so.
+fn startup(flags: &Flags) -> Startup {
+    match flags.sidecars {
+        Sidecars::Native => Startup::Ready(STARTUP_BUDGET),
+        Sidecars::Classic => Startup::Immediate,
+    }
+}
+
+/// Serves the content volume and writes the access log.
+fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
+    let mut container = Args::default()
+        .flag("--root", volumes.content.join("current"))
+        .flag("--listen", flags.addr(0).to_string())
+        .flag("--access-log", volumes.logs.join("access.log"))
+        .flag("--admin-addr", flags.addr(1).to_string())
+        // The live page, and its button: whoever is at this machine may press it.
+        .word("--pod-page")
+        .word("--pod-page-actions")
+        .flag("--pod-page-puller", flags.addr(2).to_string())
+        .flag("--pod-page-agent", flags.addr(3).to_string())
+        .flag("--pod-labels-file", &volumes.podinfo.labels)
+        .flag("--pod-annotations-file", &volumes.podinfo.annotations)
+        .container("web-server", binaries.path("web-server"), flags.addr(1));
+    container.startup = startup(flags);
+    container.env = volumes.podinfo.variables();
+    container
+}
+
+/// Ships the access log.
+fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
+    let mut args = Args::default()
+        .flag("--include", volumes.logs.join("access.log*"))
+        .flag("--state-dir", &volumes.state)
+        .flag("--admin-addr", flags.addr(3).to_string());
+    for sink in &flags.sinks {
+        args = args.flag("--sink", sink);
+    }
+    let mut container = args.container("log-agent", binaries.path("log-agent"), flags.addr(3));
+    container.env = volumes.podinfo.variables();
+    container
+}
+
+/// A command line in the making.
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(self, name: &str, value: impl Into<OsString>) -> Self {
+        let mut args = self.word(name);
+        args.0.push(value.into());
+        args
+    }
+
+    fn word(mut self, word: &str) -> Self {
+        self.0.push(word.into());
+        self
+    }
+
+    fn container(self, name: &'static str, binary: PathBuf, admin: SocketAddr) -> ContainerSpec {
+        ContainerSpec { name, binary, args: self.0, env: Vec::new(), admin, startup: Startup::Immediate }
+    }
+}

@@ -1,0 +1,166 @@
+//! `deploy/verify labs`: does what the documents say, and sees whether that comes of it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Instant;
+
+use lifecycle::Container;
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use verify::lab::page::{self, Block, RunsOn};
+use verify::lab::workspace::Workspace;
+use verify::lab::{containers, descendants, run};
+use verify::program::{on_interrupt, say};
+
+/// The exit code to end with, once a signal has asked us to stop.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
+
+const LABS: Container = Container { name: "labs", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
+
+/// Runs the commands of the documents, and compares what they show with what the page shows
+#[derive(Debug, clap::Parser)]
+#[command(name = "deploy/verify labs")]
+struct Flags {
+    /// Only these pages; without any, every page that has a block for the place
+    pages: Vec<PathBuf>,
+
+    /// Which blocks: those that need no more than processes, those for Docker, or those for a cluster
+    #[arg(long, value_name = "PLACE", default_value = "processes")]
+    on: RunsOn,
+
+    /// The lesson's `shell` image, for the pages as $SHELL_IMAGE; anything with bash and curl in it
+    #[arg(long, value_name = "IMAGE", default_value = "almalinux:9-minimal")]
+    shell_image: String,
+
+    /// Tag of our images, for the pages as $TAG
+    #[arg(long, value_name = "TAG", default_value = "dev")]
+    tag: String,
+
+    /// The folder of the built binaries; without it, the folder of this program
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
+
+    /// Already in a network of its own
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match lifecycle::cli::parse(&LABS) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    lifecycle::exit::report(&LABS, lifecycle::cli::TERMINATION_LOG.as_ref(), labs(&flags))
+}
+
+fn labs(flags: &Flags) -> Result<(), Failure> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().or_exit(Exit::Io)?;
+    let pages = chosen(flags, &repository)?;
+    let own = std::env::current_exe().or_exit(Exit::Internal)?;
+    let binaries = flags.binaries.as_deref().or(own.parent()).unwrap_or(Path::new("."));
+    let binaries = binaries.canonicalize().or_exit(Exit::Refused)?;
+    if flags.on == RunsOn::Processes && !flags.inside {
+        move_to_a_network_of_our_own(&own, &binaries);
+    }
+    descendants::adopt().or_exit(Exit::Internal)?;
+    end_all_when_interrupted().or_exit(Exit::Internal)?;
+
+    let mut failed = 0;
+    for (page, blocks) in &pages {
+        if interrupted().is_some() {
+            break;
+        }
+        let name = page.strip_prefix(&repository).unwrap_or(page).display();
+        let begun = Instant::now();
+        match follow(flags, blocks, &repository, &binaries) {
+            Ok(commands) => {
+                let seconds = begun.elapsed().as_secs_f32();
+                say(format_args!("pass  {name} ({commands} commands, {seconds:.1} s)"));
+            }
+            Err(why) => {
+                failed += 1;
+                say(format_args!("FAIL  {name}: {why}"));
+            }
+        }
+    }
+    if let Some(code) = interrupted() {
+        std::process::exit(code);
+    }
+    say(format_args!("{} passed, {failed} failed", pages.len() - failed));
+    if failed > 0 {
+        return Err(Failure::new(Exit::Internal, format!("{failed} of {} pages failed", pages.len())));
+    }
+    Ok(())
+}
+
+/// One page in a workspace of its own, and nothing of it left afterwards.
+fn follow(flags: &Flags, blocks: &[Block], repository: &Path, binaries: &Path) -> Result<usize, String> {
+    let workspace = Workspace::create(repository, binaries).map_err(|error| error.to_string())?;
+    let project = format!("{}{}", containers::PREFIX, std::process::id());
+    let environment: Vec<(String, OsString)> =
+        [("SHELL_IMAGE", &flags.shell_image), ("TAG", &flags.tag), ("COMPOSE_PROJECT_NAME", &project)]
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into();
+    let before = containers::Present::of(flags.on).map_err(|error| error.to_string())?;
+    let outcome = run::page(blocks, flags.on, &workspace, &environment).map_err(|why| why.to_string());
+    descendants::end_all();
+    let left = before.remove_newer().map_err(|error| error.to_string())?;
+    match (outcome, left.is_empty()) {
+        (Ok(_), false) => Err(format!("at the end of the page there still were: {}", left.join(", "))),
+        (outcome, _) => outcome,
+    }
+}
+
+/// The pages with something for the place, in the order of their names.
+fn chosen(flags: &Flags, repository: &Path) -> Result<Vec<(PathBuf, Vec<Block>)>, Failure> {
+    let pages =
+        if flags.pages.is_empty() { page::all(repository).or_exit(Exit::Io)? } else { flags.pages.clone() };
+    let mut chosen = Vec::new();
+    for page in pages {
+        let blocks = page::read(&page).or_exit(Exit::Refused)?;
+        if blocks.iter().any(|block| block.place == flags.on) {
+            chosen.push((page, blocks));
+        }
+    }
+    if chosen.is_empty() {
+        return Err(Failure::new(Exit::Usage, format!("no page has a block for {:?}: see --on", flags.on)));
+    }
+    Ok(chosen)
+}
+
+/// The pages use the contract's ports. In a network namespace these are free, whatever else runs on this machine. It takes root;
+/// others run on the machine's own, as a reader does.
+fn move_to_a_network_of_our_own(own: &Path, binaries: &Path) {
+    let silent = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if !silent(Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"])) {
+        say(format_args!(
+            "labs: no network of its own here (that takes root): on this machine's, ports 9876 to 9880"
+        ));
+        return;
+    }
+    let mut again = Command::new("unshare");
+    again.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "labs"]).arg(own);
+    again.args(std::env::args_os().skip(1)).env("LABS_INSIDE", "true").env("LABS_BINARIES", binaries);
+    // It only returns where it fails; then we are where we were.
+    let error = again.exec();
+    say(format_args!("labs: no network of its own: {error}"));
+}
+
+/// The exit code to end with, after the first Ctrl-C.
+fn interrupted() -> Option<i32> {
+    Some(INTERRUPTED.load(Ordering::SeqCst)).filter(|code| *code != 0)
+}
+
+/// What runs for a page does not outlive us: its commands end, the page fails, and what it has left is removed as after any other.
+fn end_all_when_interrupted() -> io::Result<()> {
+    on_interrupt(|code| {
+        INTERRUPTED.store(code, Ordering::SeqCst);
+        say(format_args!("labs: interrupted; ending what runs"));
+        descendants::end_all();
+    })
+}

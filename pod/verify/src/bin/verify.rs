@@ -1,0 +1,215 @@
+//! `deploy/verify`: drives a Pod of containers through the scorecard's rows, and leaves nothing behind.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lifecycle::Container;
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use parking_lot::Mutex;
+use verify::engine::Containers;
+use verify::engine::command;
+use verify::engine::compose::Compose;
+use verify::engine::kubectl::Kubectl;
+use verify::engine::podman::Podman;
+use verify::program::{on_interrupt, say};
+use verify::scenario;
+
+const VERIFY: Container = Container { name: "verify", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
+
+/// Drives a Pod of containers through the scorecard's rows, and leaves nothing behind
+#[derive(Debug, clap::Parser)]
+#[command(name = "deploy/verify")]
+struct Flags {
+    /// What runs the Pod: for kubectl, the cluster of the current context
+    engine: EngineName,
+
+    /// Tag of our images, which are there already: see deploy/images.sh
+    #[arg(long, value_name = "TAG", default_value = "dev")]
+    tag: String,
+
+    /// Prefix of our images' names, for a cluster that pulls them
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    registry: String,
+
+    /// The lesson's `shell` container; anything with bash and curl in it
+    #[arg(long, value_name = "IMAGE", default_value = "almalinux:9-minimal")]
+    shell_image: String,
+
+    /// Only these rows, separated by commas
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    only: Vec<String>,
+
+    /// The folder with compose.yaml, kubernetes/ and the sample site
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy"))]
+    deploy: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EngineName {
+    /// deploy/compose.yaml on Docker
+    Compose,
+    /// deploy/kubernetes/overlays/podman, played by podman
+    Podman,
+    /// deploy/kubernetes/overlays/verify in a namespace of its own
+    Kubectl,
+}
+
+fn main() -> ExitCode {
+    let flags: Flags = match lifecycle::cli::parse(&VERIFY) {
+        Ok(flags) => flags,
+        Err(code) => return code,
+    };
+    lifecycle::exit::report(&VERIFY, lifecycle::cli::TERMINATION_LOG.as_ref(), verify(&flags))
+}
+
+fn verify(flags: &Flags) -> Result<(), Failure> {
+    let rows = Rows::chosen(&flags.only)?;
+    let pod = engine(flags).or_exit(Exit::Unavailable)?;
+    let removal = Arc::new(Removal { pod, done: Mutex::new(false) });
+    remove_when_interrupted(Arc::clone(&removal)).or_exit(Exit::Internal)?;
+
+    say(format_args!("verify: starting a Pod on {:?}", flags.engine));
+    let begun = Instant::now();
+    let outcome = removal.pod.start().or_exit(Exit::Unavailable).and_then(|()| {
+        say(format_args!("verify: it serves after {:.1} s", begun.elapsed().as_secs_f32()));
+        rows.drive(removal.pod.as_ref())
+    });
+    leave_the_rest_to_an_interrupt();
+    if outcome.is_err() {
+        say(format_args!("{}", removal.pod.logs()));
+    }
+    // Both matter: that something is left behind, and what went wrong before.
+    let removed = removal.carry_out().or_exit(Exit::Io);
+    outcome.and(removed)
+}
+
+fn engine(flags: &Flags) -> io::Result<Arc<dyn Containers + Send>> {
+    let deploy = flags.deploy.canonicalize().map_err(|error| {
+        io::Error::new(error.kind(), format!("--deploy {}: {error}", flags.deploy.display()))
+    })?;
+    let Flags { tag, registry, shell_image, .. } = flags;
+    Ok(match flags.engine {
+        EngineName::Compose => Arc::new(Compose::new(&deploy, tag, shell_image)?),
+        EngineName::Podman => Arc::new(Podman::new(&deploy, tag, shell_image)?),
+        EngineName::Kubectl => Arc::new(Kubectl::new(&deploy, registry, tag, shell_image)?),
+    })
+}
+
+/// The rows that are driven, in their order.
+struct Rows {
+    anywhere: Vec<(&'static str, scenario::Scenario)>,
+    on_containers: Vec<(&'static str, scenario::ContainerScenario)>,
+}
+
+impl Rows {
+    /// All, or those that are named.
+    fn chosen(only: &[String]) -> Result<Self, Failure> {
+        let known: Vec<&str> = scenario::ALL
+            .iter()
+            .map(|row| row.0)
+            .chain(scenario::ON_CONTAINERS.iter().map(|row| row.0))
+            .collect();
+        if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
+            let problem = format!("--only {unknown}: there is no such row; there are {}", known.join(", "));
+            return Err(Failure::new(Exit::Usage, problem));
+        }
+        let wanted = |name: &str| only.is_empty() || only.iter().any(|given| given == name);
+        Ok(Self {
+            anywhere: scenario::ALL.into_iter().filter(|row| wanted(row.0)).collect(),
+            on_containers: scenario::ON_CONTAINERS.into_iter().filter(|row| wanted(row.0)).collect(),
+        })
+    }
+
+    fn drive(&self, pod: &dyn Containers) -> Result<(), Failure> {
+        let mut tally = Tally::default();
+        for (name, scenario) in &self.anywhere {
+            tally.count(name, pod, || scenario(pod));
+        }
+        for (name, scenario) in &self.on_containers {
+            tally.count(name, pod, || scenario(pod));
+        }
+        tally.verdict()
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    beyond: usize,
+}
+
+impl Tally {
+    fn count(&mut self, name: &str, pod: &dyn Containers, row: impl FnOnce() -> anyhow::Result<()>) {
+        if let Some((_, why)) = pod.beyond().iter().find(|(row, _)| *row == name) {
+            self.beyond += 1;
+            say(format_args!("n/a   {name}: {why}"));
+            return;
+        }
+        let begun = Instant::now();
+        let outcome = row();
+        leave_the_rest_to_an_interrupt();
+        let seconds = begun.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => {
+                self.passed += 1;
+                say(format_args!("pass  {name} ({seconds:.1} s)"));
+            }
+            Err(error) => {
+                self.failed += 1;
+                say(format_args!("FAIL  {name} ({seconds:.1} s): {error:#}"));
+            }
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Failure> {
+        let Self { passed, failed, beyond } = self;
+        if *beyond > 0 {
+            say(format_args!("verify: {beyond} beyond this engine"));
+        }
+        say(format_args!("{passed} passed, {failed} failed"));
+        if *failed > 0 {
+            return Err(Failure::new(Exit::Internal, format!("{failed} of {} rows failed", passed + failed)));
+        }
+        Ok(())
+    }
+}
+
+/// Taking the Pod away, once, whoever comes to it first: the end of the work or Ctrl-C.
+struct Removal {
+    pod: Arc<dyn Containers + Send>,
+    done: Mutex<bool>,
+}
+
+impl Removal {
+    fn carry_out(&self) -> io::Result<()> {
+        let mut done = self.done.lock();
+        if !*done {
+            self.pod.remove()?;
+            *done = true;
+        }
+        Ok(())
+    }
+}
+
+/// From the first signal on no more work is done; the Pod is removed and the process ends. A second one changes nothing.
+fn remove_when_interrupted(removal: Arc<Removal>) -> io::Result<()> {
+    on_interrupt(move |code| {
+        command::interrupt();
+        say(format_args!("verify: interrupted; removing the Pod"));
+        if let Err(error) = removal.carry_out() {
+            say(format_args!("verify: something is left behind: {error}"));
+        }
+        std::process::exit(code);
+    })
+}
+
+/// Goes no further once somebody has interrupted: what fails then says nothing about the Pod, and the process is about to end.
+fn leave_the_rest_to_an_interrupt() {
+    while command::interrupted() {
+        std::thread::park();
+    }
+}

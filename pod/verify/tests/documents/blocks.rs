@@ -1,0 +1,76 @@
+//! Every block of commands says where it runs, and there is something that runs it there.
+
+use std::collections::HashSet;
+
+use verify::lab::page::{self, Action, RunsOn};
+
+use super::{pages, root};
+
+#[test]
+fn every_block_of_commands_is_run_somewhere() {
+    let unread: Vec<String> =
+        pages().iter().filter_map(|page| page::read(page).err()).map(|error| error.to_string()).collect();
+    assert!(unread.is_empty(), "{unread:#?}");
+
+    let used: HashSet<RunsOn> =
+        pages().iter().flat_map(|page| page::read(page).unwrap()).map(|block| block.place).collect();
+    let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    assert!(
+        ci.lines().any(|line| line == "deploy/verify labs"),
+        ".ci/run does not run the documents' commands"
+    );
+    assert!(
+        !used.contains(&RunsOn::Compose)
+            || ci.lines().any(|line| line.starts_with("deploy/verify labs --on compose")),
+        ".ci/run does not run the documents' commands on Compose"
+    );
+}
+
+/// A block may leave it to CI to run its commands, if that does: in `.ci/run`, or in a job of its own beside it.
+#[test]
+fn what_is_left_to_ci_is_in_ci() {
+    let mut ci = commands(&std::fs::read_to_string(root().join(".ci/run")).unwrap());
+    let workflow = std::fs::read_to_string(root().join(".github/workflows/ci.yml")).unwrap();
+    let jobs = workflow.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("run: "));
+    ci.extend(jobs.flat_map(commands));
+    let recipes = std::fs::read_to_string(root().join("justfile")).unwrap();
+    let mut missing = Vec::new();
+    for page in pages() {
+        for block in page::read(&page).unwrap().into_iter().filter(|block| block.place == RunsOn::Ci) {
+            for step in block.steps {
+                let Action::Type(command) = step.action else { panic!("{}: {step:?}", page.display()) };
+                let command = command.split(" #").next().unwrap().trim();
+                let lines = match command.strip_prefix("just ") {
+                    Some(recipe) => commands(recipe_of(&recipes, recipe)),
+                    None => HashSet::from([command.to_owned()]),
+                };
+                let run =
+                    !lines.is_empty() && lines.iter().all(|line| line == ".ci/run" || ci.contains(line));
+                if !run {
+                    missing.push(format!("{}:{}: {command}", page.display(), step.line));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "CI does not run: {missing:#?}");
+}
+
+/// Benchmarks are run by hand, and stand in one document.
+#[test]
+fn only_benchmarks_are_run_by_hand() {
+    for page in pages() {
+        let by_hand =
+            page::read(&page).unwrap().into_iter().filter(|block| block.place == RunsOn::Bench).count();
+        assert!(by_hand == 0 || page.ends_with("docs/benchmarks.md"), "{}", page.display());
+    }
+}
+
+/// The lines of a script; `--locked` is how CI says the same.
+fn commands(script: &str) -> HashSet<String> {
+    script.lines().map(|line| line.trim().replace(" --locked", "")).filter(|line| !line.is_empty()).collect()
+}
+
+fn recipe_of<'a>(recipes: &'a str, name: &str) -> &'a str {
+    let after = recipes.split_once(&format!("\n{name}:\n")).map_or("", |(_, after)| after);
+    after.split_once("\n\n").map_or(after, |(recipe, _)| recipe)
+}
