@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// How many bytes a fingerprint covers at most: of the head, and of what lies before a position.
-pub const WINDOW: usize = 1024;
+pub(crate) const WINDOW: usize = 1024;
 
 /// What the file system says a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FileKey {
+pub(crate) struct FileKey {
     device: u64,
     inode: u64,
     /// Nanoseconds since 1970, where the file system keeps them.
@@ -33,7 +33,7 @@ pub struct FileKey {
 
 impl FileKey {
     /// The key of an open file, from its metadata.
-    pub fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let born = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
         Self { device: metadata.dev(), inode: metadata.ino(), born }
@@ -43,7 +43,7 @@ impl FileKey {
     ///
     /// Device numbers can change at a reboot; a file that keeps its inode and was born at the same nanosecond is the
     /// same one all the same. Without birth times the device has to agree, and the fingerprints decide the rest.
-    pub fn may_be(&self, found: &Self) -> bool {
+    pub(crate) fn may_be(&self, found: &Self) -> bool {
         self.inode == found.inode
             && match (self.born, found.born) {
                 (Some(was), Some(is)) => was == is,
@@ -54,20 +54,20 @@ impl FileKey {
 
 /// A hash of a stretch of a file, and how long the stretch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
+pub(crate) struct Fingerprint {
     /// Bytes covered, at most [`WINDOW`].
-    pub len: usize,
+    pub(crate) len: usize,
     hash: u64,
 }
 
 impl Fingerprint {
     /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { len: bytes.len(), hash: leading(&Sha256::digest(bytes)) }
     }
 
     /// Whether these are the bytes it was made of.
-    pub fn matches(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
         *self == Self::of(bytes)
     }
 }
@@ -75,12 +75,12 @@ impl Fingerprint {
 /// How often a file's content was replaced in place (truncated, written anew) since it was first seen. The inode stays,
 /// the content is another: positions and records of different epochs never mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Epoch(u32);
+pub(crate) struct Epoch(u32);
 
 impl Epoch {
     /// The one after a truncation.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
@@ -91,7 +91,7 @@ impl Epoch {
 /// record the id it had before, and a receiver can drop what it already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct FileId(u64);
+pub(crate) struct FileId(u64);
 
 impl From<FileId> for String {
     fn from(id: FileId) -> Self {
@@ -109,7 +109,7 @@ impl TryFrom<String> for FileId {
 
 impl FileId {
     /// Names the content that begins with `first_line`, of which at most [`WINDOW`] bytes count.
-    pub fn derive(key: &FileKey, epoch: Epoch, first_line: &[u8]) -> Self {
+    pub(crate) fn derive(key: &FileKey, epoch: Epoch, first_line: &[u8]) -> Self {
         let mut hash = Sha256::new();
         hash.update(key.device.to_be_bytes());
         hash.update(key.inode.to_be_bytes());

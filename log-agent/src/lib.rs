@@ -1,55 +1,39 @@
-//! Tails the logs in a shared volume and forwards them, losing none.
+//! Tails the logs in a shared volume and delivers every line, even across crashes.
 //!
 //! At least once, and in order per file: a sink's position moves only over what the sink has confirmed, and only such
 //! positions are checkpointed. The files themselves are the buffer, so a sink that is down costs neither memory nor lines.
 //!
-//! In the order in which a line goes through:
+//! In the order in which a line goes through; each layer uses those before it and none behind it, but for [`agent`] and
+//! [`app`], which use all of them:
 //!
 //! - [`config`]: the flags
-//! - [`discover`]: which files there are by name, and what the kernel says has happened to them
-//! - [`identity`]: what makes a file the same file, whatever it is called
-//! - [`turns`]: the order of reading: the oldest of a family first, families in turn
-//! - [`catalog`]: all files that are followed: new, renamed, gone
-//! - [`source`]: one open file: complete lines, read for each sink from where it stands
-//! - [`parse`]: what a line says
-//! - [`shape`]: what of it is left out, because the user said so
-//! - [`chunk`]: lines that are delivered and confirmed as one
-//! - [`enrich`] and [`record`]: what a receiver gets
-//! - [`pipeline`]: one sink's side: a chunk that fills while the one before is delivered
-//! - [`sink`] and [`backoff`]: where records go, again and again until they are confirmed
-//! - [`dead_letter`]: records that a sink will not have
-//! - [`position`]: what was read and what was confirmed, which are not the same
-//! - [`checkpoint`] and [`saver`]: what survives a restart, and when it is written
-//! - [`ledger`]: what is lost, by reason, file and byte range
-//! - [`metrics`], [`status`]: what others may ask
-//! - [`agent`] and [`drain`]: the loop that all of it happens in, and its last word
+//! - [`identity`], [`position`], [`metrics`], [`loss`]: words that all layers share: which file and which content of it, what was
+//!   read and what was confirmed, what is counted, what is lost
+//! - [`record`]: what a line says, what of it is left out, and what a receiver gets
+//! - [`checkpoint`]: what survives a restart, and when it is written
+//! - [`watch`]: which files there are by name, and what the kernel says has happened to them
+//! - [`tail`]: the files that are followed, and what is read of each
+//! - [`deliver`]: where records go, again and again until they are confirmed
+//! - [`agent`]: the loop that all of it happens in, the drain, and what others may ask
+//! - [`app`]: puts it together
 
-pub mod agent;
-pub mod backoff;
-pub mod catalog;
-pub mod checkpoint;
-pub mod chunk;
-pub mod config;
-pub mod dead_letter;
-pub mod discover;
-pub mod drain;
-pub mod enrich;
-pub mod identity;
-mod json;
-pub mod ledger;
-pub mod metrics;
-pub mod parse;
-pub mod pipeline;
-pub mod position;
-pub mod record;
-pub mod saver;
-pub mod shape;
-pub mod sink;
-pub mod source;
-pub mod status;
-pub mod turns;
+mod agent;
+mod app;
+mod checkpoint;
+mod config;
+mod deliver;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod identity;
+mod loss;
+mod metrics;
+mod position;
+mod record;
+mod tail;
+mod watch;
 
-pub use agent::run;
+pub use app::run;
+pub use config::Config;
 
 /// Who this container is.
 pub const CONTAINER: lifecycle::Container =

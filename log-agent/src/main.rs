@@ -7,8 +7,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::healthcheck::Healthcheck;
 use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
-use log_agent::CONTAINER;
-use log_agent::config::Flags;
+use log_agent::{CONTAINER, Config};
 use tokio::runtime::Builder;
 
 /// Tails the logs in a shared volume and forwards them, losing none
@@ -18,7 +17,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    flags: Flags,
+    config: Config,
     #[command(flatten)]
     lifecycle: cli::Flags,
 }
@@ -44,18 +43,16 @@ fn main() -> ExitCode {
 
 fn live(cli: Cli) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
-    let outcome = runtime.block_on(follow(cli.flags, cli.lifecycle));
+    let outcome = runtime.block_on(follow(cli.config, cli.lifecycle));
     // A disk that does not answer holds one of its threads. The drain is over, so nobody waits for that.
     runtime.shutdown_background();
     outcome
 }
 
-async fn follow(flags: Flags, lifecycle: cli::Flags) -> Result<(), Failure> {
+async fn follow(config: Config, lifecycle: cli::Flags) -> Result<(), Failure> {
     logging::start(lifecycle.log_format, &lifecycle.log_level);
-    let config = flags
-        .into_config(&lifecycle, |name| std::env::var(name).ok())
-        .map_err(|reason| Failure::new(Exit::Usage, reason))?;
+    config.validate().map_err(|reason| Failure::new(Exit::Usage, reason))?;
     let signals = Signals::install().or_exit(Exit::Internal)?;
     let admin = listen::bind("admin", lifecycle.admin_addr, "--admin-addr")?;
-    log_agent::run(config, admin, signals).await
+    log_agent::run(config, lifecycle, admin, signals).await
 }

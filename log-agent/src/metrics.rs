@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use lifecycle::metrics::Registrar;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,211 +10,194 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::ledger::Reason;
-
-/// The label of what is counted by sink.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct BySink {
-    /// The sink as it is written in logs: its URL without credentials.
-    pub sink: String,
-}
-
-/// The labels of what is lost.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByLoss {
-    /// Which sink will never get it.
-    pub sink: String,
-    /// Why.
-    pub reason: &'static str,
-}
-
-/// The label of lines that were not what they should be.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ByReason {
-    /// What was wrong with them.
-    pub reason: &'static str,
-}
-
-/// How long sinks take, from a millisecond on a neighbour's port to a receiver that lets wait until the time is over.
+/// How long attempts take: from a millisecond on a neighbour's port to a receiver that times out.
 const ATTEMPT_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
-/// Durations of attempts, by sink.
-pub type AttemptTime = Family<BySink, Histogram, fn() -> Histogram>;
-
-/// All of them; clones share their values. What is known of single files is in `status`.
-#[derive(Debug, Clone)]
-pub struct Metrics {
-    /// Bytes of lines that were read for a sink.
-    pub read_bytes: Family<BySink, Counter>,
-    /// Records that were read for a sink.
-    pub read_records: Family<BySink, Counter>,
-    /// Bytes of lines that are with a sink and not confirmed.
-    pub in_flight_bytes: Family<BySink, Gauge<i64>>,
-    /// How long an attempt takes, whatever comes of it.
-    pub attempt_time: AttemptTime,
-    /// Records that were written to the dead-letter file.
-    pub dead_lettered: Family<BySink, Counter>,
-    /// Bytes of lines that a sink has confirmed.
-    pub confirmed_bytes: Family<BySink, Counter>,
-    /// Records that a sink has confirmed.
-    pub confirmed_records: Family<BySink, Counter>,
-    /// Attempts that failed and are made again.
-    pub retries: Family<BySink, Counter>,
-    /// 1 while a sink confirms, 0 while it fails.
-    pub sink_up: Family<BySink, Gauge>,
-    /// Bytes in the files that a sink has not confirmed yet.
-    pub unconfirmed_bytes: Family<BySink, Gauge<i64>>,
-    /// Bytes that a sink will never get.
-    pub lost_bytes: Family<ByLoss, Counter>,
-    /// Records that a receiver refused, for good.
-    pub refused_records: Family<BySink, Counter>,
-    /// Those of them that were part of a request that it took otherwise.
-    pub partly_refused_records: Family<BySink, Counter>,
-    /// Lines that shipped as text because they were not what they should be.
-    pub bad_lines: Family<ByReason, Counter>,
-    /// Files that are followed now.
-    pub open_files: Gauge,
-    /// Checkpoints that reached the disk.
-    pub checkpoints: Counter,
-    /// Checkpoints that did not.
-    pub checkpoint_failures: Counter,
-    /// When the last checkpoint reached the disk, in seconds since 1970.
-    pub checkpoint_time: Gauge<f64, AtomicU64>,
+/// Why bytes are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LossReason {
+    /// The rest of a line that is longer than `--max-line`.
+    OverLong,
+    /// The file was truncated or written anew while these bytes had been seen but not read for the sink.
+    Truncated,
+    /// The sink refused the record itself; it is in the dead-letter file.
+    Refused,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            read_bytes: Family::default(),
-            read_records: Family::default(),
-            in_flight_bytes: Family::default(),
-            attempt_time: Family::new_with_constructor(|| Histogram::new(ATTEMPT_SECONDS)),
-            dead_lettered: Family::default(),
-            confirmed_bytes: Family::default(),
-            confirmed_records: Family::default(),
-            retries: Family::default(),
-            sink_up: Family::default(),
-            unconfirmed_bytes: Family::default(),
-            lost_bytes: Family::default(),
-            refused_records: Family::default(),
-            partly_refused_records: Family::default(),
-            bad_lines: Family::default(),
-            open_files: Gauge::default(),
-            checkpoints: Counter::default(),
-            checkpoint_failures: Counter::default(),
-            checkpoint_time: Gauge::default(),
+impl LossReason {
+    const ALL: [Self; 3] = [Self::OverLong, Self::Truncated, Self::Refused];
+
+    /// As metrics and logs spell it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::OverLong => "over_long_line",
+            Self::Truncated => "truncated_before_read",
+            Self::Refused => "refused_by_sink",
         }
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BySink {
+    /// The sink as it is written in logs: its URL without credentials.
+    sink: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByLoss {
+    sink: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+/// All metrics but those of single files, which are made in `agent::status` when a scraper asks. Clones share their values.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    read_bytes: Family<BySink, Counter>,
+    read_records: Family<BySink, Counter>,
+    in_flight_bytes: Family<BySink, Gauge>,
+    attempt_time: Family<BySink, Histogram, fn() -> Histogram>,
+    dead_lettered: Family<BySink, Counter>,
+    confirmed_bytes: Family<BySink, Counter>,
+    confirmed_records: Family<BySink, Counter>,
+    retries: Family<BySink, Counter>,
+    up: Family<BySink, Gauge>,
+    unconfirmed_bytes: Family<BySink, Gauge>,
+    lost_bytes: Family<ByLoss, Counter>,
+    refused_records: Family<BySink, Counter>,
+    partly_refused_records: Family<BySink, Counter>,
+    bad_lines: Family<ByReason, Counter>,
+    pub(crate) open_files: Gauge,
+    pub(crate) checkpoints: Counter,
+    pub(crate) checkpoint_failures: Counter,
+    /// In seconds since 1970.
+    pub(crate) checkpoint_time: Gauge<f64, AtomicU64>,
+}
+
+/// The metrics of one sink, looked up once.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkMetrics {
+    pub(crate) read_bytes: Counter,
+    pub(crate) read_records: Counter,
+    pub(crate) in_flight_bytes: Gauge,
+    pub(crate) attempt_time: Histogram,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) confirmed_bytes: Counter,
+    pub(crate) confirmed_records: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) up: Gauge,
+    pub(crate) unconfirmed_bytes: Gauge,
+    pub(crate) refused_records: Counter,
+    pub(crate) partly_refused_records: Counter,
+    pub(crate) filtered_bytes: Counter,
+    lost_bytes: [Counter; LossReason::ALL.len()],
+}
+
+impl SinkMetrics {
+    /// Bytes that the sink will never get, for this reason.
+    pub(crate) fn lost_bytes(&self, reason: LossReason) -> &Counter {
+        &self.lost_bytes[reason as usize]
+    }
+
+    /// Bytes that the sink will never get, other than those that the user filtered.
+    pub(crate) fn all_lost_bytes(&self) -> u64 {
+        self.lost_bytes.iter().map(Counter::get).sum()
+    }
+}
+
 impl Metrics {
-    /// Records that a sink has confirmed so far.
-    pub fn confirmed_records(&self, sink: &str) -> u64 {
-        self.confirmed_records.get(&BySink { sink: sink.to_owned() }).map_or(0, |counter| counter.get())
-    }
-
-    /// Records that a sink has refused so far.
-    pub fn refused_records(&self, sink: &str) -> u64 {
-        self.refused_records.get(&BySink { sink: sink.to_owned() }).map_or(0, |counter| counter.get())
-    }
-
-    /// Bytes that wait for a sink, as of the last look.
-    pub fn unconfirmed_bytes(&self, sink: &str) -> i64 {
-        self.unconfirmed_bytes.get(&BySink { sink: sink.to_owned() }).map_or(0, |gauge| gauge.get())
-    }
-
-    /// Bytes that a sink will never get, other than those that the user left out.
-    pub fn lost_bytes(&self, sink: &str) -> u64 {
-        let lost = |reason: Reason| {
-            let label = ByLoss { sink: sink.to_owned(), reason: reason.as_str() };
-            self.lost_bytes.get(&label).map_or(0, |counter| counter.get())
-        };
-        Reason::ALL.map(lost).iter().sum()
-    }
-
     /// Registers all of them.
-    pub fn register(&self, registry: &mut Registry) {
-        let bytes = || Unit::Bytes;
-        registry.register_with_unit(
-            "read",
-            "Bytes of log lines that were read for the sink",
-            bytes(),
-            self.read_bytes.clone(),
-        );
-        registry.register("read_records", "Records that were read for the sink", self.read_records.clone());
-        registry.register_with_unit(
-            "in_flight",
-            "Bytes of log lines that are with the sink and not confirmed",
-            bytes(),
-            self.in_flight_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "delivery_attempt",
-            "How long an attempt to deliver takes, whatever comes of it",
-            Unit::Seconds,
-            self.attempt_time.clone(),
-        );
-        registry.register(
-            "dead_lettered_records",
-            "Records that were written to the dead-letter file",
-            self.dead_lettered.clone(),
-        );
-        registry.register_with_unit(
-            "confirmed",
-            "Bytes of log lines that the sink has confirmed, with those that it refused out of requests that it took otherwise",
-            bytes(),
-            self.confirmed_bytes.clone(),
-        );
-        registry.register(
-            "confirmed_records",
-            "Records that the sink has confirmed",
-            self.confirmed_records.clone(),
-        );
-        registry.register(
-            "delivery_retries",
-            "Deliveries that failed and were made again",
-            self.retries.clone(),
-        );
-        registry.register("sink_up", "1 while the sink confirms, 0 while it fails", self.sink_up.clone());
-        registry.register_with_unit(
-            "unconfirmed",
-            "Bytes in followed files that the sink has not confirmed yet",
-            bytes(),
-            self.unconfirmed_bytes.clone(),
-        );
-        registry.register_with_unit(
-            "lost",
-            "Bytes that the sink will never get, by reason",
-            bytes(),
-            self.lost_bytes.clone(),
-        );
-        registry.register(
-            "refused_records",
-            "Records that the sink refused, for good",
-            self.refused_records.clone(),
-        );
-        registry.register(
-            "partly_refused_records",
-            "Records that the sink refused out of requests that it took otherwise",
-            self.partly_refused_records.clone(),
-        );
-        registry.register(
-            "bad_lines",
-            "Lines shipped as text because they were not what they should be",
-            self.bad_lines.clone(),
-        );
-        registry.register("open_files", "Files that are followed now", self.open_files.clone());
-        registry.register("checkpoints", "Checkpoints written", self.checkpoints.clone());
-        registry.register(
-            "checkpoint_failures",
-            "Checkpoints that could not be written",
-            self.checkpoint_failures.clone(),
-        );
-        registry.register_with_unit(
-            "checkpoint_timestamp",
-            "When the last checkpoint was written",
-            Unit::Seconds,
-            self.checkpoint_time.clone(),
-        );
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let mut registrar = Registrar::new(registry);
+        let attempts: fn() -> Histogram = || Histogram::new(ATTEMPT_SECONDS);
+        Self {
+            read_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "read",
+                "Bytes of log lines that were read for the sink",
+            ),
+            read_records: registrar.metric("read_records", "Records that were read for the sink"),
+            in_flight_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "in_flight",
+                "Bytes of log lines that are with the sink and not confirmed",
+            ),
+            attempt_time: registrar.add_in(
+                Unit::Seconds,
+                "delivery_attempt",
+                "How long an attempt to deliver takes, whatever comes of it",
+                Family::new_with_constructor(attempts),
+            ),
+            dead_lettered: registrar
+                .metric("dead_lettered_records", "Records that were written to the dead-letter file"),
+            confirmed_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "confirmed",
+                "Bytes of log lines that the sink has confirmed, with those that it refused out of requests that it took otherwise",
+            ),
+            confirmed_records: registrar.metric("confirmed_records", "Records that the sink has confirmed"),
+            retries: registrar.metric("delivery_retries", "Deliveries that failed and were made again"),
+            up: registrar.metric("sink_up", "1 while the sink confirms, 0 while it fails"),
+            unconfirmed_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "unconfirmed",
+                "Bytes in followed files that the sink has not confirmed yet",
+            ),
+            lost_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "lost",
+                "Bytes that the sink will never get, by reason",
+            ),
+            refused_records: registrar.metric("refused_records", "Records that the sink refused, for good"),
+            partly_refused_records: registrar.metric(
+                "partly_refused_records",
+                "Records that the sink refused out of requests that it took otherwise",
+            ),
+            bad_lines: registrar
+                .metric("bad_lines", "Lines shipped as text because they were not what they should be"),
+            open_files: registrar.metric("open_files", "Files that are followed now"),
+            checkpoints: registrar.metric("checkpoints", "Checkpoints written"),
+            checkpoint_failures: registrar
+                .metric("checkpoint_failures", "Checkpoints that could not be written"),
+            checkpoint_time: registrar.metric_in(
+                Unit::Seconds,
+                "checkpoint_timestamp",
+                "When the last checkpoint was written",
+            ),
+        }
+    }
+
+    /// The metrics of the sink with this name.
+    pub(crate) fn sink(&self, name: &str) -> SinkMetrics {
+        let sink = name.to_owned();
+        let lost = |reason| self.lost_bytes.get_or_create_owned(&ByLoss { sink: sink.clone(), reason });
+        let (lost_bytes, filtered_bytes) =
+            (LossReason::ALL.map(|reason| lost(reason.as_str())), lost("dropped_by_rule"));
+        let label = BySink { sink };
+        SinkMetrics {
+            read_bytes: self.read_bytes.get_or_create_owned(&label),
+            read_records: self.read_records.get_or_create_owned(&label),
+            in_flight_bytes: self.in_flight_bytes.get_or_create_owned(&label),
+            attempt_time: self.attempt_time.get_or_create_owned(&label),
+            dead_lettered: self.dead_lettered.get_or_create_owned(&label),
+            confirmed_bytes: self.confirmed_bytes.get_or_create_owned(&label),
+            confirmed_records: self.confirmed_records.get_or_create_owned(&label),
+            retries: self.retries.get_or_create_owned(&label),
+            up: self.up.get_or_create_owned(&label),
+            unconfirmed_bytes: self.unconfirmed_bytes.get_or_create_owned(&label),
+            refused_records: self.refused_records.get_or_create_owned(&label),
+            partly_refused_records: self.partly_refused_records.get_or_create_owned(&label),
+            filtered_bytes,
+            lost_bytes,
+        }
+    }
+
+    /// Lines that ship as text for this reason.
+    pub(crate) fn bad_lines(&self, reason: &'static str) -> Counter {
+        self.bad_lines.get_or_create_owned(&ByReason { reason })
     }
 }

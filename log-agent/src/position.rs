@@ -7,62 +7,62 @@ use crate::identity::{Epoch, Fingerprint};
 
 /// Bytes before it have been read for a sink, which says nothing about whether the sink has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct ReadOffset(pub u64);
+pub(crate) struct ReadOffset(pub(crate) u64);
 
 /// Bytes before it have been confirmed by the sink; only this may be written to a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct AckedOffset(u64);
+pub(crate) struct AckedOffset(u64);
 
 impl AckedOffset {
     /// In bytes.
-    pub fn get(self) -> u64 {
+    pub(crate) fn get(self) -> u64 {
         self.0
     }
 
     /// Where to begin reading again.
-    pub fn resume(self) -> ReadOffset {
+    pub(crate) fn resume(self) -> ReadOffset {
         ReadOffset(self.0)
     }
 }
 
 /// Part of a chunk: a contiguous range of one file, from the end of one line to the end of another.
 #[derive(Debug, Clone)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// Which file.
-    pub source: SourceSeq,
+    pub(crate) source: FileSeq,
     /// Which content of it.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// Its first byte.
-    pub start: ReadOffset,
+    pub(crate) start: ReadOffset,
     /// The byte after its last newline.
-    pub end: ReadOffset,
+    pub(crate) end: ReadOffset,
     /// Of the bytes right before `end`.
-    pub before_end: Fingerprint,
+    pub(crate) before_end: Fingerprint,
 }
 
 /// Files in the order in which they were met, which is the order in which they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SourceSeq(pub u64);
+pub(crate) struct FileSeq(pub(crate) u64);
 
 /// What one sink has confirmed of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confirmed {
+pub(crate) struct Confirmed {
     /// All bytes before it.
-    pub offset: AckedOffset,
+    pub(crate) offset: AckedOffset,
     /// Of the bytes right before the offset: how a reopened file proves that it is still the one.
-    pub before: Fingerprint,
+    pub(crate) before: Fingerprint,
 }
 
 impl Confirmed {
     /// Nothing yet.
-    pub fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self { offset: AckedOffset::default(), before: Fingerprint::of(b"") }
     }
 
     /// No more than the bytes before `end`, which has these right before it: for a file that ends there.
     #[must_use]
-    pub fn at_most(self, end: u64, before: Fingerprint) -> Self {
+    pub(crate) fn at_most(self, end: u64, before: Fingerprint) -> Self {
         if self.offset.0 > end { Self { offset: AckedOffset(end), before } } else { self }
     }
 
@@ -71,7 +71,7 @@ impl Confirmed {
     /// Returns false, and stays, where the segment does not begin at the confirmed offset: skipping the gap would mean
     /// losing it.
     #[must_use]
-    pub fn advance(&mut self, segment: &Segment) -> bool {
+    pub(crate) fn advance(&mut self, segment: &Segment) -> bool {
         if segment.start.0 != self.offset.0 {
             return false;
         }
@@ -86,7 +86,7 @@ mod tests {
 
     fn segment(start: u64, end: u64) -> Segment {
         Segment {
-            source: SourceSeq(0),
+            source: FileSeq(0),
             epoch: Epoch::default(),
             start: ReadOffset(start),
             end: ReadOffset(end),

@@ -1,81 +1,15 @@
 //! What a receiver gets: one record a line, after OpenTelemetry's log data model, in the encoding that its sink speaks.
 //!
-//! Every encoding carries the same: which record it is, when it happened and when it was read, how bad it is, what the
-//! line says, where it comes from. Encoders append to memory that is used again, and look at each byte of a line once.
+//! Every encoding carries the same: which record it is, when it happened and when it was read, its severity, what the
+//! line says, where it comes from. In the order in which a line goes through: [`parse`] (what it says), [`filter`] (what
+//! of it is left out), [`chunk`] (lines that are delivered and confirmed as one), [`resource`] (what is added),
+//! [`encode`].
 
-mod forward;
-pub(crate) mod msgpack;
-mod ndjson;
-mod otlp;
-mod protobuf;
-mod raw;
+pub(crate) mod chunk;
+pub(crate) mod encode;
+pub(crate) mod filter;
+mod json;
+pub(crate) mod parse;
+pub(crate) mod resource;
 mod severity;
 mod time;
-
-use std::ops::Range;
-
-use crate::chunk::Chunk;
-use crate::enrich::Resource;
-use crate::parse::Parsed;
-
-/// How records are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// One JSON object a line.
-    Ndjson,
-    /// One `ExportLogsServiceRequest` in protobuf.
-    Otlp,
-    /// A stream of Forward entries in MessagePack, each an event time and a map.
-    Forward,
-    /// The lines alone, as they are, with a line break each.
-    Raw,
-}
-
-impl Encoding {
-    /// Appends the records of a chunk's lines with these numbers to `out`.
-    pub fn encode(self, chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
-        match self {
-            Self::Ndjson => ndjson::encode(chunk, numbers, resource, out),
-            Self::Otlp => otlp::encode(chunk, numbers, resource, out),
-            Self::Raw => raw::encode(chunk, numbers, out),
-            Self::Forward => forward::encode(chunk, numbers, resource, out),
-        }
-    }
-}
-
-/// The event time that a line states, in nanoseconds since 1970.
-fn event_time(parsed: &Parsed, text: &[u8]) -> Option<u64> {
-    let Parsed::Object(fields) = parsed else { return None };
-    let at = fields.timestamp.as_ref()?;
-    time::unix_nanos(text.get(at.start as usize..at.end as usize)?)
-}
-
-/// The level that a line states, as it states it.
-fn severity_text<'a>(parsed: &Parsed, text: &'a [u8]) -> Option<&'a [u8]> {
-    let Parsed::Object(fields) = parsed else { return None };
-    let at = fields.severity.as_ref()?;
-    text.get(at.start as usize..at.end as usize)
-}
-
-/// How bad it is: by the level, else by the status of an answer.
-fn severity_number(parsed: &Parsed, text: &[u8]) -> Option<severity::Number> {
-    let Parsed::Object(fields) = parsed else { return None };
-    match severity_text(parsed, text) {
-        Some(level) => severity::of_level(level),
-        None => fields.status.map(severity::of_status),
-    }
-}
-
-/// Appends a number's digits.
-fn digits(number: u64, out: &mut Vec<u8>) {
-    let (mut rest, mut at, mut text) = (number, 20, [0; 20]);
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&text[at..]);
-}

@@ -19,7 +19,6 @@ mod limits;
 mod lines;
 mod local_sinks;
 mod metrics;
-mod model;
 mod otlp;
 mod rotate;
 mod shaping;

@@ -1,0 +1,172 @@
+//! The directory that holds the checkpoint.
+//!
+//! Two slots are written in turn, each as a whole: a temporary file, synced, renamed over the slot, its directory
+//! synced. A crash at any instant leaves the other slot; a slot that is torn or damaged is recognised by its checksum,
+//! said, and passed over. An older checkpoint, or none, means that lines are sent again, never that one is skipped.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use rustix::fs::{FlockOperation, flock};
+
+use super::document::{Document, FileEntry};
+
+const SLOTS: [&str; 2] = ["checkpoint.0.json", "checkpoint.1.json"];
+
+/// The directory that holds the checkpoint, locked for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    generation: u64,
+    /// Held for its lock.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing, and takes its lock.
+    ///
+    /// # Errors
+    /// 74 where it cannot be made or written, 69 where another agent holds it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let cannot = |what| {
+            format!("cannot {what} the state directory {}; choose another with --state-dir", path.display())
+        };
+        fs::create_dir_all(path)
+            .map_err(|error| anyhow::Error::new(error).context(cannot("make")))
+            .or_exit(Exit::Io)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(|error| anyhow::Error::new(error).context(cannot("write to")))
+            .or_exit(Exit::Io)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path: path.to_owned(), generation: 0, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
+                Exit::Unavailable,
+                format!(
+                    "the state directory {} is held by another log-agent; end that one, or give each its own --state-dir",
+                    path.display()
+                ),
+            )),
+            Err(error) => Err(anyhow::Error::new(error).context(cannot("lock"))).or_exit(Exit::Io),
+        }
+    }
+
+    /// The newest checkpoint that can be trusted; nothing where there is none.
+    pub(crate) fn load(&mut self) -> Vec<FileEntry> {
+        let mut newest: Option<Document> = None;
+        for slot in SLOTS {
+            let path = self.path.join(slot);
+            match fs::read(&path) {
+                Ok(bytes) => match Document::parse(&bytes) {
+                    Ok(document)
+                        if newest.as_ref().is_none_or(|best| best.generation < document.generation) =>
+                    {
+                        newest = Some(document);
+                    }
+                    Ok(_) => {}
+                    Err(reason) => tracing::warn!(
+                        file = %path.display(),
+                        reason,
+                        "this checkpoint cannot be trusted and is passed over: lines may be sent again, none is skipped"
+                    ),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read");
+                }
+            }
+        }
+        let Some(document) = newest else {
+            tracing::info!("no checkpoint: reading every file from its beginning");
+            return Vec::new();
+        };
+        tracing::info!(
+            generation = document.generation,
+            written = document.written,
+            files = document.files.len(),
+            "checkpoint loaded"
+        );
+        self.generation = document.generation;
+        document.files
+    }
+
+    /// Prepares the next checkpoint; to write it takes disk time, which the caller spends where it hurts nobody.
+    pub(crate) fn prepare(&mut self, files: Vec<FileEntry>) -> Pending {
+        self.generation = self.generation.saturating_add(1);
+        let document = Document::new(self.generation, files);
+        let slot = if self.generation.is_multiple_of(2) { SLOTS[0] } else { SLOTS[1] };
+        Pending { dir: self.path.clone(), slot, document }
+    }
+}
+
+/// A checkpoint on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    dir: PathBuf,
+    slot: &'static str,
+    document: Document,
+}
+
+impl Pending {
+    /// Writes it so that it is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// As the disk gives them; the older checkpoint is then still there.
+    pub(crate) fn write(&self) -> io::Result<()> {
+        let bytes = self.document.to_bytes()?;
+        let temporary = self.dir.join("checkpoint.tmp");
+        let mut file =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.dir.join(self.slot))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::tests::{at, entry};
+    use super::*;
+
+    fn write(state: &mut StateDir, files: Vec<FileEntry>) {
+        state.prepare(files).write().unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_a_damaged_slot_falls_back_to_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = StateDir::open(dir.path()).unwrap();
+        assert!(state.load().is_empty());
+        write(&mut state, vec![entry(&[("a", at(1))])]);
+        write(&mut state, vec![entry(&[("a", at(2))])]);
+        assert_eq!(state.load()[0].confirmed["a"], at(2));
+
+        let newest = dir.path().join(SLOTS[0]);
+        let whole = fs::read(&newest).unwrap();
+        for damage in [whole[..whole.len() / 2].to_vec(), [&whole[..20], b"X", &whole[21..]].concat(), vec![]]
+        {
+            fs::write(&newest, damage).unwrap();
+            assert_eq!(state.load()[0].confirmed["a"], at(1));
+        }
+        fs::write(dir.path().join(SLOTS[1]), b"\0\0\0").unwrap();
+        assert!(state.load().is_empty());
+    }
+
+    #[test]
+    fn one_agent_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path()).unwrap();
+        let failure = StateDir::open(dir.path()).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        drop(first);
+        assert!(StateDir::open(dir.path()).is_ok());
+    }
+}

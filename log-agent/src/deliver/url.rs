@@ -1,0 +1,189 @@
+//! Which sinks there are, and how they are written.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use reqwest::Url;
+
+/// One `--sink`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SinkUrl {
+    /// `stdout:` and `raw+stdout:`
+    Stdout(Form),
+    /// `file:/path` and `raw+file:/path`
+    File(Form, PathBuf),
+    /// `ndjson+http://…` and `ndjson+https://…`, without the `ndjson+`.
+    Ndjson(Url),
+    /// `otlp+http://…` and `otlp+https://…`, without the `otlp+`.
+    Otlp(Url),
+    /// `forward://…` and `forward+tls://…`
+    Forward(ForwardUrl),
+}
+
+/// What is written to what stays on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Records, as NDJSON.
+    Records,
+    /// The lines alone, as they are.
+    Raw,
+}
+
+impl Form {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Records => "",
+            Self::Raw => "raw+",
+        }
+    }
+}
+
+/// A Forward receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForwardUrl {
+    /// As a certificate names it; an IPv6 address without brackets.
+    pub(crate) host: String,
+    /// 24224, unless the URL says otherwise.
+    pub(crate) port: u16,
+    /// What receivers route by: the URL's path.
+    pub(crate) tag: String,
+    /// Whether the connection is encrypted.
+    pub(crate) tls: bool,
+}
+
+/// Where Forward receivers listen.
+const FORWARD_PORT: u16 = 24224;
+/// Of records whose URL names no tag.
+const FORWARD_TAG: &str = "log-agent";
+
+impl ForwardUrl {
+    /// What to look up.
+    pub(crate) fn address(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn name(&self) -> String {
+        let scheme = if self.tls { "forward+tls" } else { "forward" };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{scheme}://{host}:{}/{}", self.port, self.tag)
+    }
+
+    fn parse(text: &str) -> Result<Option<Self>, String> {
+        let (tls, rest) = match (text.strip_prefix("forward+tls://"), text.strip_prefix("forward://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Ok(None),
+        };
+        // Of a scheme that the standard knows, so that hosts are read as they are in any other URL.
+        let url: Url = format!("http://{rest}").parse().map_err(|error| format!("{error}"))?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        if !url.username().is_empty() || url.query().is_some() || url.fragment().is_some() {
+            return Err("a forward sink is written forward://HOST:PORT/TAG".to_owned());
+        }
+        // The scheme's own port is not told from none; nobody listens for Forward on 80.
+        let port = url.port().unwrap_or(FORWARD_PORT);
+        let tag = match url.path().trim_matches('/') {
+            "" => FORWARD_TAG.to_owned(),
+            tag => tag.to_owned(),
+        };
+        Ok(Some(Self { host, port, tag, tls }))
+    }
+}
+
+impl SinkUrl {
+    /// As it may be shown: without user, password, query and fragment, any of which may be a secret.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Stdout(form) => format!("{}stdout:", form.prefix()),
+            Self::File(form, path) => format!("{}file:{}", form.prefix(), path.display()),
+            Self::Ndjson(url) => format!("ndjson+{}", without_secrets(url)),
+            Self::Otlp(url) => format!("otlp+{}", without_secrets(url)),
+            Self::Forward(url) => url.name(),
+        }
+    }
+}
+
+fn without_secrets(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
+}
+
+impl FromStr for SinkUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const KNOWN: &str = "sinks are (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST and forward(+tls)://HOST:PORT/TAG";
+        let (form, local) = match text.strip_prefix("raw+") {
+            Some(rest) => (Form::Raw, rest),
+            None => (Form::Records, text),
+        };
+        if local == "stdout:" {
+            return Ok(Self::Stdout(form));
+        }
+        if let Some(path) = local.strip_prefix("file:") {
+            // `file:/path` and `file:///path` are the same in an URL.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            let usable = path.starts_with('/') && !path.ends_with('/');
+            return usable
+                .then(|| Self::File(form, path.into()))
+                .ok_or_else(|| format!("a file sink needs a whole path; {KNOWN}"));
+        }
+        let told = |error: String| format!("{error}; {KNOWN}");
+        if let Some(url) = ForwardUrl::parse(text).map_err(told)? {
+            return Ok(Self::Forward(url));
+        }
+        let (sink, url): (fn(Url) -> Self, _) = match text.split_once('+') {
+            Some(("ndjson", url)) => (Self::Ndjson, url),
+            Some(("otlp", url)) => (Self::Otlp, url),
+            _ => return Err(format!("no sink has this scheme; {KNOWN}")),
+        };
+        let url: Url = url.parse().map_err(|error| told(format!("{error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("no sink has this scheme; {KNOWN}"));
+        }
+        Ok(sink(url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_gives_away_no_secret() {
+        let url: SinkUrl = "ndjson+https://user:pass@logs.example:8443/in?token=x#y".parse().unwrap();
+        assert_eq!(url.name(), "ndjson+https://logs.example:8443/in");
+        assert_eq!("file:///a/b".parse::<SinkUrl>().unwrap().name(), "file:/a/b");
+        assert_eq!("otlp+http://k:s@c:4318".parse::<SinkUrl>().unwrap().name(), "otlp+http://c:4318/");
+        assert_eq!("raw+file:/a".parse::<SinkUrl>().unwrap().name(), "raw+file:/a");
+        assert_eq!("stdout:".parse::<SinkUrl>().unwrap().name(), "stdout:");
+    }
+
+    #[test]
+    fn forward_has_a_port_and_a_tag_by_itself() {
+        let name = |text: &str| text.parse::<SinkUrl>().unwrap().name();
+        assert_eq!(name("forward://h"), "forward://h:24224/log-agent");
+        assert_eq!(name("forward+tls://[::1]:5/web.access"), "forward+tls://[::1]:5/web.access");
+    }
+
+    #[test]
+    fn an_unknown_scheme_is_told_the_known_ones() {
+        for text in [
+            "kafka://x",
+            "http://x/",
+            "ndjson+ftp://x/",
+            "ndjson+http://",
+            "stdout",
+            "file:x",
+            "file:/x/",
+            "forward:x",
+            "forward://",
+            "forward://user@host",
+            "",
+        ] {
+            let error = text.parse::<SinkUrl>().unwrap_err();
+            assert!(error.contains("stdout:") && error.contains("forward(+tls)://"), "{error}");
+        }
+    }
+}

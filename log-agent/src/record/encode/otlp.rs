@@ -1,0 +1,281 @@
+//! OpenTelemetry's logs over protobuf: one `ExportLogsServiceRequest` for a chunk, with the resource said once.
+//!
+//! The fields of a line's object become attributes of their own types: a string stays a string, an integer an `int64`, an
+//! object a list of pairs. A number that neither an `int64` nor a `double` can hold exactly as an integer goes as its digits.
+//!
+//! Written by hand, field by field, into memory that is used again: a generated encoder wants the whole request as a tree of
+//! owned strings first, which would cost several times what is done here. The field numbers are those of
+//! `opentelemetry/proto/logs/v1/logs.proto` and `common/v1/common.proto`, version 1.
+
+use std::ops::Range;
+use std::time::UNIX_EPOCH;
+
+use super::protobuf::{Open, begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
+use super::{digits, event_time, severity_number, severity_text};
+use crate::record::chunk::{Chunk, Line};
+use crate::record::json::{self, Number, Text, Visitor};
+use crate::record::parse::Parsed;
+use crate::record::resource::Resource;
+
+mod request {
+    pub(super) const RESOURCE_LOGS: u32 = 1;
+}
+mod resource_logs {
+    pub(super) const RESOURCE: u32 = 1;
+    pub(super) const SCOPE_LOGS: u32 = 2;
+}
+mod resource {
+    pub(super) const ATTRIBUTES: u32 = 1;
+}
+mod scope_logs {
+    pub(super) const SCOPE: u32 = 1;
+    pub(super) const LOG_RECORDS: u32 = 2;
+}
+mod scope {
+    pub(super) const NAME: u32 = 1;
+    pub(super) const VERSION: u32 = 2;
+}
+mod log_record {
+    pub(super) const TIME: u32 = 1;
+    pub(super) const SEVERITY_NUMBER: u32 = 2;
+    pub(super) const SEVERITY_TEXT: u32 = 3;
+    pub(super) const BODY: u32 = 5;
+    pub(super) const ATTRIBUTES: u32 = 6;
+    pub(super) const OBSERVED_TIME: u32 = 11;
+}
+mod key_value {
+    pub(super) const KEY: u32 = 1;
+    pub(super) const VALUE: u32 = 2;
+}
+mod any_value {
+    pub(super) const STRING: u32 = 1;
+    pub(super) const BOOL: u32 = 2;
+    pub(super) const INT: u32 = 3;
+    pub(super) const DOUBLE: u32 = 4;
+    pub(super) const ARRAY: u32 = 5;
+    pub(super) const KVLIST: u32 = 6;
+    pub(super) const BYTES: u32 = 7;
+}
+/// Of `ArrayValue` and of `KeyValueList`.
+const VALUES: u32 = 1;
+
+/// Appends one request.
+pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
+    let about = chunk.bytes();
+    let resource_logs = begin(request::RESOURCE_LOGS, about, out);
+    let described = begin(resource_logs::RESOURCE, 200, out);
+    for (name, value) in resource.attributes() {
+        string_attribute(resource::ATTRIBUTES, name.as_bytes(), value.as_bytes(), out);
+    }
+    end(&described, out);
+    let scope_logs = begin(resource_logs::SCOPE_LOGS, about, out);
+    let scope = begin(scope_logs::SCOPE, 20, out);
+    bytes(scope::NAME, env!("CARGO_PKG_NAME").as_bytes(), out);
+    bytes(scope::VERSION, env!("CARGO_PKG_VERSION").as_bytes(), out);
+    end(&scope, out);
+    let observed = chunk.observed().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let mut writer = Writer { observed: u64::try_from(observed).unwrap_or(u64::MAX), ..Writer::default() };
+    for part in chunk.parts() {
+        let id = format!("{}:", part.origin.id);
+        writer.path.clear();
+        let path = part.origin.path.as_bytes();
+        string_attribute(log_record::ATTRIBUTES, b"log.file.path", path, &mut writer.path);
+        for (line, text) in chunk.lines(part, numbers) {
+            writer.record(&id, line, text, out);
+        }
+    }
+    end(&scope_logs, out);
+    end(&resource_logs, out);
+}
+
+#[derive(Default)]
+struct Writer {
+    observed: u64,
+    /// The attribute that all records of one part have in common.
+    path: Vec<u8>,
+    id: Vec<u8>,
+    /// For names and values that have to be written anew.
+    names: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Writer {
+    fn record(&mut self, file: &str, line: &Line, text: &[u8], out: &mut Vec<u8>) {
+        let record = begin(scope_logs::LOG_RECORDS, 400, out);
+        if let Some(nanos) = event_time(&line.parsed, text) {
+            fixed64(log_record::TIME, nanos, out);
+        }
+        if let Some(severity) = severity_number(&line.parsed, text) {
+            number(log_record::SEVERITY_NUMBER, u64::from(severity.0), out);
+        }
+        if let Some(level) = severity_text(&line.parsed, text) {
+            bytes(log_record::SEVERITY_TEXT, level, out);
+        }
+        match &line.parsed {
+            Parsed::Object(_) => {
+                let (names, values) = (&mut self.names, &mut self.values);
+                let field = log_record::ATTRIBUTES;
+                // Checked before: it is an object.
+                json::object(text, &mut Attributes { name: None, field, names, values, out });
+            }
+            Parsed::Text => body(text, out),
+            Parsed::Bad(reason) => {
+                body(text, out);
+                string_attribute(log_record::ATTRIBUTES, b"parse_error", reason.as_str().as_bytes(), out);
+            }
+        }
+        self.id.clear();
+        self.id.extend_from_slice(file.as_bytes());
+        digits(line.place.start, &mut self.id);
+        // The conventions' name for "the same id is the same record".
+        string_attribute(log_record::ATTRIBUTES, b"log.record.uid", &self.id, out);
+        out.extend_from_slice(&self.path);
+        if line.cut > 0 {
+            attribute(
+                log_record::ATTRIBUTES,
+                b"truncated_bytes",
+                |out| number(any_value::INT, line.cut, out),
+                out,
+            );
+        }
+        fixed64(log_record::OBSERVED_TIME, self.observed, out);
+        end(&record, out);
+    }
+}
+
+/// Writes what it is told of: pairs as `KeyValue` messages, elements of arrays as `AnyValue` messages.
+struct Attributes<'a, 'b> {
+    /// Of the value that comes next; none in an array.
+    name: Option<Text<'a>>,
+    /// The field that a pair is in: `attributes` of the record, `values` within it.
+    field: u32,
+    names: &'b mut Vec<u8>,
+    values: &'b mut Vec<u8>,
+    out: &'b mut Vec<u8>,
+}
+
+/// An array or an object that was begun: the messages that it is wrapped in, and the field that its neighbours are in.
+struct Nested {
+    pair: Option<Open>,
+    any: Open,
+    list: Open,
+    field: u32,
+}
+
+impl Attributes<'_, '_> {
+    /// Wraps a value of any kind but a string.
+    fn wrapped(&mut self, value: impl FnOnce(&mut Vec<u8>)) {
+        let (pair, any) = self.begin_any();
+        value(self.out);
+        self.end_any(pair.as_ref(), &any);
+    }
+
+    fn begin_any(&mut self) -> (Option<Open>, Open) {
+        let Some(name) = self.name.take() else { return (None, begin(VALUES, 0, self.out)) };
+        let pair = begin(self.field, 0, self.out);
+        bytes(key_value::KEY, name.bytes(self.names), self.out);
+        (Some(pair), begin(key_value::VALUE, 0, self.out))
+    }
+
+    fn end_any(&mut self, pair: Option<&Open>, any: &Open) {
+        end(any, self.out);
+        if let Some(pair) = pair {
+            end(pair, self.out);
+        }
+    }
+
+    fn string(&mut self, value: &[u8]) {
+        match self.name.take() {
+            // By far the most frequent: all lengths are known before anything is written.
+            Some(name) => string_attribute(self.field, name.bytes(self.names), value, self.out),
+            None => self.wrapped(|out| bytes(any_value::STRING, value, out)),
+        }
+    }
+
+    fn begin_nested(&mut self, list: u32) -> Nested {
+        let (pair, any) = self.begin_any();
+        let list = begin(list, 0, self.out);
+        Nested { pair, any, list, field: std::mem::replace(&mut self.field, VALUES) }
+    }
+
+    fn end_nested(&mut self, nested: &Nested) {
+        end(&nested.list, self.out);
+        self.end_any(nested.pair.as_ref(), &nested.any);
+        self.field = nested.field;
+    }
+}
+
+impl<'a> Visitor<'a> for Attributes<'a, '_> {
+    type Open = Nested;
+
+    #[inline]
+    fn name(&mut self, name: Text<'a>) {
+        self.name = Some(name);
+    }
+    #[inline]
+    fn text(&mut self, value: Text<'a>) {
+        // Taken out for as long as `self` writes what may be in it.
+        let mut scratch = std::mem::take(self.values);
+        self.string(value.bytes(&mut scratch));
+        *self.values = scratch;
+    }
+    #[inline]
+    fn number(&mut self, value: Number<'a>) {
+        match value {
+            Number::Integer(value) => {
+                self.wrapped(|out| number(any_value::INT, value.cast_unsigned(), out));
+            }
+            Number::Float(value) => self.wrapped(|out| fixed64(any_value::DOUBLE, value.to_bits(), out)),
+            Number::Large(digits) => self.string(digits),
+        }
+    }
+    fn null(&mut self) {
+        // A value that is not set.
+        self.wrapped(|_| ());
+    }
+    fn boolean(&mut self, value: bool) {
+        self.wrapped(|out| number(any_value::BOOL, u64::from(value), out));
+    }
+    fn raw(&mut self, value: &'a [u8]) {
+        self.string(value);
+    }
+    fn begin_array(&mut self) -> Nested {
+        self.begin_nested(any_value::ARRAY)
+    }
+    fn end_array(&mut self, open: Nested, _: u32) {
+        self.end_nested(&open);
+    }
+    fn begin_object(&mut self) -> Nested {
+        self.begin_nested(any_value::KVLIST)
+    }
+    fn end_object(&mut self, open: Nested, _: u32) {
+        self.end_nested(&open);
+    }
+}
+
+/// A text is a string; what is not UTF-8 is bytes, and exact.
+fn body(text: &[u8], out: &mut Vec<u8>) {
+    let body = begin(log_record::BODY, text.len(), out);
+    let field = if std::str::from_utf8(text).is_ok() { any_value::STRING } else { any_value::BYTES };
+    bytes(field, text, out);
+    end(&body, out);
+}
+
+fn string_attribute(field: u32, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let any = field_len(value.len());
+    length_tag(field, out);
+    varint((field_len(name.len()) + 1 + varint_len(any as u64) + any) as u64, out);
+    bytes(key_value::KEY, name, out);
+    length_tag(key_value::VALUE, out);
+    varint(any as u64, out);
+    bytes(any_value::STRING, value, out);
+}
+
+fn attribute(field: u32, name: &[u8], value: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    let pair = begin(field, 0, out);
+    bytes(key_value::KEY, name, out);
+    let any = begin(key_value::VALUE, 0, out);
+    value(out);
+    end(&any, out);
+    end(&pair, out);
+}

@@ -1,0 +1,287 @@
+//! Reads JSON: checks a line and hands over each value where it lies, in one pass.
+//!
+//! Ignore is built on the way. A string is a slice of the line, and only one with escapes in it has to be written anew. Who wants
+//! the values says what becomes of each ([`Visitor`]): an encoder writes them down as it is told of them, [`Ignore`] is for who only
+//! wants to know whether the text is right. The compiler makes a reader of its own for each, so that what nobody asks for is not computed.
+//!
+//! The text has to be UTF-8: whoever calls has looked. Everything else of RFC 8259 is checked here.
+
+#![expect(clippy::inline_always, reason = "measured: calls between these steps cost as much as the steps")]
+
+mod number;
+mod text;
+
+use std::ops::Range;
+
+pub(crate) use number::Number;
+pub(crate) use text::Text;
+
+/// Nested deeper, an array or an object is told as the text that it is.
+const DEEPEST: u32 = 32;
+
+/// What becomes of the values. In an object each is told after its name.
+pub(crate) trait Visitor<'a> {
+    /// What an array or an object that was begun is unclaimed by.
+    type Open;
+
+    fn name(&mut self, name: Text<'a>);
+    fn null(&mut self);
+    fn boolean(&mut self, value: bool);
+    fn number(&mut self, value: Number<'a>);
+    fn text(&mut self, value: Text<'a>);
+    /// An array or an object, as it is written.
+    fn raw(&mut self, value: &'a [u8]);
+    fn begin_array(&mut self) -> Self::Open;
+    fn end_array(&mut self, open: Self::Open, elements: u32);
+    fn begin_object(&mut self) -> Self::Open;
+    fn end_object(&mut self, open: Self::Open, pairs: u32);
+}
+
+/// Values that nobody wants.
+pub(crate) struct Ignore;
+
+impl<'a> Visitor<'a> for Ignore {
+    type Open = ();
+    fn name(&mut self, _: Text<'a>) {}
+    fn null(&mut self) {}
+    fn boolean(&mut self, _: bool) {}
+    fn number(&mut self, _: Number<'a>) {}
+    fn text(&mut self, _: Text<'a>) {}
+    fn raw(&mut self, _: &'a [u8]) {}
+    fn begin_array(&mut self) {}
+    fn end_array(&mut self, (): (), _: u32) {}
+    fn begin_object(&mut self) {}
+    fn end_object(&mut self, (): (), _: u32) {}
+}
+
+/// Reads a text that is one object: tells its pairs, and how many they were; nothing where the text is anything else, of which some
+/// may have been told by then.
+pub(crate) fn object<'a>(text: &'a [u8], out: &mut impl Visitor<'a>) -> Option<u32> {
+    let mut reader = Reader { text, at: 0 };
+    if reader.peek()? != b'{' {
+        return None;
+    }
+    reader.at += 1;
+    let pairs = reader.pairs(out, 1)?;
+    reader.peek().is_none().then_some(pairs)
+}
+
+/// One pair of an object.
+pub(crate) struct Pair<'a> {
+    pub(crate) name: Text<'a>,
+    /// From the name's quote to the value's end.
+    pub(crate) whole: &'a [u8],
+    /// As it is written.
+    pub(crate) value: &'a [u8],
+}
+
+impl<'a> Pair<'a> {
+    /// What is before the value: the name and the colon.
+    pub(crate) fn before_value(&self) -> &'a [u8] {
+        &self.whole[..self.whole.len() - self.value.len()]
+    }
+
+    /// The value, where it is a string.
+    pub(crate) fn text(&self) -> Option<Text<'a>> {
+        let mut reader = Reader { text: self.value, at: 1 };
+        if self.value.first() == Some(&b'"') { reader.string() } else { None }
+    }
+}
+
+/// The pairs of a text that is one object, down to whatever is wrong in it.
+pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
+    let mut reader = Reader { text, at: 0 };
+    std::iter::from_fn(move || {
+        // The bracket before the first, the comma before the others.
+        matches!(reader.peek()?, b'{' | b',').then(|| reader.at += 1)?;
+        reader.peek()?;
+        let start = reader.at;
+        let name = reader.name()?;
+        reader.peek()?;
+        let value = reader.at;
+        reader.value(&mut Ignore, 1)?;
+        let slice = |range: Range<usize>| text.get(range).unwrap_or_default();
+        Some(Pair { name, whole: slice(start..reader.at), value: slice(value..reader.at) })
+    })
+}
+
+/// A place in a text.
+struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// The next byte that is not white space.
+    #[inline(always)]
+    fn peek(&mut self) -> Option<u8> {
+        let byte = *self.text.get(self.at)?;
+        if byte > b' ' { Some(byte) } else { self.pass_space() }
+    }
+
+    #[cold]
+    fn pass_space(&mut self) -> Option<u8> {
+        while let b' ' | b'\t' | b'\r' | b'\n' = self.text.get(self.at)? {
+            self.at += 1;
+        }
+        self.text.get(self.at).copied()
+    }
+
+    /// A value; `level` is how deep an array or an object here would be.
+    #[inline]
+    fn value<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<()> {
+        match self.peek()? {
+            b'"' => {
+                self.at += 1;
+                out.text(self.string()?);
+            }
+            b'{' | b'[' => self.nested(out, level)?,
+            b't' => {
+                self.literal(b"true")?;
+                out.boolean(true);
+            }
+            b'f' => {
+                self.literal(b"false")?;
+                out.boolean(false);
+            }
+            b'n' => {
+                self.literal(b"null")?;
+                out.null();
+            }
+            _ => out.number(self.number()?),
+        }
+        Some(())
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Option<()> {
+        self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
+    }
+
+    fn nested<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<()> {
+        if level > DEEPEST {
+            let start = self.at;
+            self.skip()?;
+            out.raw(self.text.get(start..self.at)?);
+            return Some(());
+        }
+        let bracket = *self.text.get(self.at)?;
+        self.at += 1;
+        if bracket == b'{' {
+            let open = out.begin_object();
+            let pairs = self.pairs(out, level + 1)?;
+            out.end_object(open, pairs);
+        } else {
+            let open = out.begin_array();
+            let elements = self.elements(out, level + 1)?;
+            out.end_array(open, elements);
+        }
+        Some(())
+    }
+
+    /// Passes an array or an object, however deep it is: on a stack of its own, of closing brackets.
+    fn skip(&mut self) -> Option<()> {
+        let mut open = Vec::new();
+        loop {
+            let close = match self.peek()? {
+                b'{' => b'}',
+                b'[' => b']',
+                _ => 0,
+            };
+            if close == 0 {
+                self.value(&mut Ignore, 0)?;
+            } else {
+                self.at += 1;
+                if self.peek()? == close {
+                    self.at += 1;
+                } else {
+                    open.push(close);
+                    if close == b'}' {
+                        self.name()?;
+                    }
+                    continue;
+                }
+            }
+            // Behind a value: whatever ends with it, then on to the next.
+            loop {
+                let Some(close) = open.last().copied() else { return Some(()) };
+                match self.peek()? {
+                    b',' => {
+                        self.at += 1;
+                        if close == b'}' {
+                            self.peek()?;
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    mark if mark == close => {
+                        self.at += 1;
+                        open.pop();
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    /// From behind an object's first bracket to behind its last.
+    fn pairs<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<u32> {
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(0);
+        }
+        let mut count = 0;
+        loop {
+            self.peek()?;
+            out.name(self.name()?);
+            self.value(out, level)?;
+            count += 1;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Some(count);
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// A name, from its first quote to behind its colon.
+    #[inline(always)]
+    fn name(&mut self) -> Option<Text<'a>> {
+        if self.text.get(self.at) != Some(&b'"') {
+            return None;
+        }
+        self.at += 1;
+        let name = self.string()?;
+        if self.peek()? != b':' {
+            return None;
+        }
+        self.at += 1;
+        Some(name)
+    }
+
+    /// From behind an array's first bracket to behind its last.
+    fn elements<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<u32> {
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(0);
+        }
+        let mut count = 0;
+        loop {
+            self.value(out, level)?;
+            count += 1;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Some(count);
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

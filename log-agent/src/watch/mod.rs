@@ -1,0 +1,8 @@
+//! Which files there are to follow, by their names, and what the kernel says has happened to them.
+
+mod events;
+mod glob;
+mod scan;
+
+pub(crate) use self::glob::Glob;
+pub(crate) use scan::{Discovery, Watch};
