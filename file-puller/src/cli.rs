@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::healthcheck::Healthcheck;
 
-use crate::config::{Authenticity, Config, Options};
-use crate::location::{Kind, SourceUrl};
+use crate::config::{Config, Options};
+use crate::manifest_cmd::ManifestArgs;
+use crate::source::{Kind, SourceUrl};
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
 #[derive(Debug, clap::Parser)]
@@ -15,7 +16,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    ends: Ends,
+    ends: Endpoints,
     #[command(flatten)]
     options: Options,
 }
@@ -23,29 +24,14 @@ pub struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Writes the manifest of a directory, so that any static file host can be a content manager
-    Manifest(ManifestOf),
+    Manifest(ManifestArgs),
     /// Asks the running puller whether it is ready: exit code 0 or 69
     Healthcheck(Healthcheck),
 }
 
-/// The arguments of the `manifest` subcommand.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ManifestOf {
-    /// Directory to describe; its own top-level manifest.json is left out
-    pub directory: PathBuf,
-
-    /// File to write, replaced in one step; without it, standard output
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-
-    /// File with an ed25519 private key (PEM): signs the manifest, into a file beside it that ends in .sig
-    #[arg(long, value_name = "KEY", requires = "output")]
-    pub sign: Option<PathBuf>,
-}
-
 /// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
 #[derive(Debug, clap::Args)]
-struct Ends {
+struct Endpoints {
     /// What to follow, http:// or https://: a manifest (.json) or an archive (.tar, .tar.gz, .tgz, .tar.zst)
     #[arg(long, value_name = "URL", required = true)]
     source: Option<SourceUrl>,
@@ -57,11 +43,11 @@ struct Ends {
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Task {
+pub(crate) enum Task {
     /// Keep the volume in step.
     Pull(Box<Config>),
     /// Describe a directory.
-    Manifest(ManifestOf),
+    Manifest(ManifestArgs),
     /// Ask the running puller.
     Healthcheck(Healthcheck),
 }
@@ -73,20 +59,17 @@ impl Cli {
     }
 
     /// What is to be done.
-    ///
-    /// # Errors
-    /// Exit code 64 where clap let a required flag be absent, which it does only beside a subcommand.
-    pub fn task(self) -> Result<Task, Failure> {
+    pub(crate) fn task(self) -> Result<Task, Failure> {
         match (self.command, self.ends.source, self.ends.volume) {
             (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
             (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
             (None, Some(source), Some(volume)) => {
-                let Authenticity { public_key, digest } = &self.options.authenticity;
+                let authenticity = &self.options.engine.authenticity;
                 let wrong = match source.kind() {
-                    Kind::Manifest if digest.is_some() => {
+                    Kind::Manifest if authenticity.digest.is_some() => {
                         Some("--digest is for archives; a manifest is held to --public-key")
                     }
-                    Kind::Archive(_) if public_key.is_some() => {
+                    Kind::Archive(_) if authenticity.public_key.is_some() => {
                         Some("--public-key is for manifests; an archive is held to --digest")
                     }
                     _ => None,

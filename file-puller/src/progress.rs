@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::release::ReleaseId;
+use crate::content::ReleaseId;
 
 /// How often the log says how far a sync is.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Who is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// Whoever reads the log of a container.
     Log,
     /// Whoever has started the command and waits for it; the log, if that is not at a terminal.
@@ -20,7 +20,7 @@ pub enum Audience {
 
 /// One piece of work that is under way.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     total: usize,
     done: usize,
     said: Instant,
@@ -29,7 +29,7 @@ pub struct Progress {
 
 impl Progress {
     /// Begins with so many files ahead.
-    pub fn begin(audience: Audience, total: usize) -> Self {
+    pub(crate) fn begin(audience: Audience, total: usize) -> Self {
         let bar = match audience {
             Audience::Log => None,
             // Hidden means that stderr is no terminal.
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// Notes that more files of this release were fetched.
-    pub fn fetched(&mut self, files: usize, release: &ReleaseId) {
+    pub(crate) fn fetched(&mut self, files: usize, release: &ReleaseId) {
         self.done += files;
         if let Some(bar) = &self.bar {
             bar.inc(files as u64);
@@ -50,7 +50,7 @@ impl Progress {
     }
 
     /// Notes that another file was read, of nobody knows how many.
-    pub fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         self.done += 1;
         if let Some(bar) = &self.bar {
             bar.inc_length(1);

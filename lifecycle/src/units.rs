@@ -10,6 +10,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 250ms, 10s or 5min"))
 }
 
+/// Parses a duration that is more than zero; for clap's `value_parser`.
+///
+/// # Errors
+/// A sentence that shows what a duration looks like, or says that it must not be zero.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be more than zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
 /// Parses a size in bytes such as `64KiB` (1,024 each) or `10MB` (1,000 each); for clap's `value_parser`.
 ///
 /// # Errors
@@ -28,6 +39,8 @@ mod tests {
     fn durations_and_sizes_are_read_as_people_write_them() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1h 30min"), Ok(Duration::from_secs(5400)));
+        assert_eq!(positive_duration("1ns"), Ok(Duration::from_nanos(1)));
+        assert!(positive_duration("0s").is_err());
         assert_eq!(size("64KiB"), Ok(65536));
         assert_eq!(size("10MB"), Ok(10_000_000));
         assert_eq!(size("512"), Ok(512));

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 use reqwest::Url;
 
-use crate::client::causes;
-use crate::location;
+use super::client::causes;
+use super::url;
 
 /// Why there is no answer to work with.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// No connection, no name, no answer in time, or a connection that broke.
     #[error("cannot fetch {url}: {cause}")]
     Unreachable {
@@ -56,7 +56,7 @@ pub enum SourceError {
 }
 
 pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
-    let (url, cause) = (location::display(url), causes(error));
+    let (url, cause) = (url::display(url), causes(error));
     if error.is_redirect() {
         SourceError::Redirect { url, cause }
     } else {

@@ -1,10 +1,10 @@
 //! What came of a sync, or of a look at what is published.
 
-use crate::release::ReleaseId;
+use crate::content::ReleaseId;
 
 /// How a sync ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// `current` names another release than before.
     Published(Publication),
     /// It was in step already.
@@ -13,7 +13,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The release that `current` names now.
-    pub fn release(&self) -> &ReleaseId {
+    pub(crate) fn release(&self) -> &ReleaseId {
         match self {
             Self::Published(publication) => &publication.release,
             Self::Unchanged(release) => release,
@@ -23,22 +23,22 @@ impl Outcome {
 
 /// What was published, and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
+pub(crate) struct Publication {
     /// The release.
-    pub release: ReleaseId,
+    pub(crate) release: ReleaseId,
     /// Its files.
-    pub files: usize,
+    pub(crate) files: usize,
     /// All its bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The files that had to be fetched; the others were on the volume.
-    pub fetched_files: usize,
+    pub(crate) fetched_files: usize,
     /// The bytes of those.
-    pub fetched_bytes: u64,
+    pub(crate) fetched_bytes: u64,
 }
 
 /// What a look at the published release found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Every file is what was published, or nothing was published yet.
     Sound,
     /// So many files were not, and are again.

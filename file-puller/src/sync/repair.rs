@@ -2,42 +2,36 @@
 
 use std::sync::Arc;
 
-use super::{Syncer, Verdict};
-use crate::failure::SyncError;
-use crate::inflate::Compression;
-use crate::location::Kind;
-use crate::manifest::Manifest;
-use crate::release::ReleaseId;
-use crate::source::Freshness;
-use crate::stage::Staging;
-use crate::verify::{damaged, restore};
-use crate::volume::{VolumeError, on_disk};
+use lifecycle::blocking;
 
-impl Syncer {
+use super::error::SyncError;
+use super::{Engine, Verdict};
+use crate::content::{Manifest, ReleaseId};
+use crate::source::{Compression, Freshness, Kind};
+use crate::store::{Staging, VolumeError, damaged, restore, sweep_staging};
+
+impl Engine {
     /// Re-reads the published release and puts right what is damaged.
-    ///
-    /// # Errors
-    /// Why it could not be put right; the next sync then puts the whole release together again.
-    pub async fn verify(&mut self) -> Result<Verdict, SyncError> {
+    pub(crate) async fn verify(&mut self) -> Result<Verdict, SyncError> {
         self.source.renew_credential().await?;
         let verdict = self.repair().await;
         if !matches!(verdict, Ok(Verdict::Sound)) {
             // What was damaged in the release is damaged in its copy.
-            drop(self.spare.take());
+            drop(self.seed.take());
         }
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Repaired(_))) {
             // Makes the next sync compare the volume with the source, whether or not that has changed.
-            self.known = None;
+            self.last_validator = None;
         }
         let volume = Arc::clone(&self.volume);
-        on_disk(move || volume.sweep_staging()).await?;
+        blocking(move || sweep_staging(&volume)).await?;
         verdict
     }
 
     async fn repair(&self) -> Result<Verdict, SyncError> {
-        let Some(id) = self.published.clone() else { return Ok(Verdict::Sound) };
+        let Some(id) = self.current.clone() else { return Ok(Verdict::Sound) };
         let (volume, published) = (Arc::clone(&self.volume), id.clone());
-        let found = on_disk(move || {
+        let found = blocking(move || {
             if volume.current()?.as_ref() != Some(&published) {
                 return Ok(None);
             }
@@ -56,15 +50,15 @@ impl Syncer {
                 None => return Ok(Verdict::Lost),
             },
         };
-        on_disk(move || restore(&staging, &damaged)).await?;
+        blocking(move || restore(&staging, &damaged)).await?;
         Ok(Verdict::Repaired(count))
     }
 
     async fn fetch_again(&self, id: ReleaseId, damaged: &Arc<Manifest>) -> Result<Arc<Staging>, SyncError> {
         let (volume, manifest) = (Arc::clone(&self.volume), Arc::clone(damaged));
-        let staging = on_disk(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
+        let staging = blocking(move || Staging::begin(volume, id, &manifest).map(Arc::new)).await?;
         let files: Vec<_> = (0..damaged.files.len()).collect();
-        self.fetch_all(&staging, damaged, &files, Freshness::Cached).await?;
+        self.fetch_files(&staging, damaged, &files, Freshness::Cached).await?;
         Ok(staging)
     }
 
@@ -78,7 +72,7 @@ impl Syncer {
         if manifest.id() != id {
             return Ok(None);
         }
-        let named = on_disk(move || incoming.named(id, &manifest).map(Arc::new));
+        let named = blocking(move || incoming.named(id, &manifest).map(Arc::new));
         Ok(Some(named.await.map_err(|error: VolumeError| SyncError::Volume(error))?))
     }
 }

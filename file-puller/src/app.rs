@@ -1,0 +1,144 @@
+//! What the program does with its command line: puts the parts together, and runs them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lifecycle::admin::{self, Admin};
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::signals::Signals;
+use lifecycle::{Container, blocking, listen};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+use crate::cli::{Cli, Task};
+use crate::config::Config;
+use crate::content::ReleaseId;
+use crate::daemon::{Backoff, Scheduler, Status, Webhook, channel, log_outcome};
+use crate::manifest_cmd;
+use crate::metrics::Metrics;
+use crate::progress::Audience;
+use crate::source::{Source, TlsPems};
+use crate::store::{Volume, VolumeError, sweep_at_start};
+use crate::sync::Engine;
+
+/// Who this container is.
+pub const CONTAINER: Container =
+    Container { name: "file-puller", admin_port: 9878, version: env!("CARGO_PKG_VERSION") };
+
+/// Threads that wait for the disk, and hash. The steps of a sync follow one another, so one thread is enough, and every further
+/// one would keep memory of its own.
+const DISK_THREADS: usize = 1;
+/// How long a write that is under way at the end may take. A disk that hangs must not hold up the Pod.
+const LAST_WRITE: Duration = Duration::from_millis(250);
+/// How long clients that wait for an answer when the puller stops have to receive it.
+const LAST_ANSWERS: Duration = Duration::from_millis(250);
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// The exit code and the reason for it, as `docs/contract.md` lists them.
+pub fn execute(cli: Cli) -> Result<(), Failure> {
+    let config = match cli.task()? {
+        Task::Pull(config) => *config,
+        Task::Manifest(arguments) => return manifest_cmd::run(&arguments),
+        Task::Healthcheck(healthcheck) => return healthcheck.ask(),
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(DISK_THREADS)
+        .build()
+        .or_exit(Exit::Internal)?;
+    let outcome = runtime.block_on(async {
+        let signals = Signals::install().or_exit(Exit::Internal)?;
+        if config.options.once {
+            return once(config, signals).await;
+        }
+        let admin = listen::bind("admin", config.options.lifecycle.admin_addr, "--admin-addr")?;
+        run(config, admin, signals).await
+    });
+    runtime.shutdown_timeout(LAST_WRITE);
+    outcome
+}
+
+/// Keeps the volume in step until the signals say otherwise. A failed sync never ends it.
+async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(), Failure> {
+    let mut registry = admin::registry(&CONTAINER);
+    let metrics = Metrics::new(&mut registry);
+    let (handle, requests) = channel();
+    let (engine, release, trust) = prepare(&config, metrics.clone()).await?;
+    if let Some(release) = &release {
+        metrics.current(release);
+    }
+    let options = &config.options;
+    let volume = config.volume.display().to_string();
+    let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));
+    let report = Arc::clone(&status);
+    let shutdown = &signals.shutdown;
+    let serving = Admin::new(CONTAINER, report, registry, shutdown.clone())
+        .action("/sync", move || handle.clone().ask())
+        .serve(admin);
+    let new_backoff = || Backoff::new(options.period, options.max_backoff);
+    let webhook = options.webhook.clone().map(|url| {
+        let (source, transfer) = (config.source.clone(), &options.source.transfer);
+        Webhook::start(url, source, transfer, &trust, new_backoff(), metrics.clone())
+    });
+    let scheduler = Scheduler {
+        engine,
+        requests,
+        hangup: Arc::clone(&signals.hangup),
+        backoff: new_backoff(),
+        verify_period: Some(options.verify_period).filter(|period| !period.is_zero()),
+        webhook: webhook.transpose().or_exit(Exit::Internal)?,
+        status,
+        metrics,
+    };
+    let timed_out = async {
+        shutdown.cancelled().await;
+        sleep(options.lifecycle.shutdown_timeout).await;
+    };
+    tokio::select! {
+        () = scheduler.run(shutdown) => {}
+        () = timed_out => tracing::warn!("the sync that was asked for takes longer than --shutdown-timeout"),
+    }
+    // The scheduler is gone, so a client that still waits for it learns now that no answer will come.
+    serving.finish(LAST_ANSWERS).await;
+    Ok(())
+}
+
+/// Syncs once, as an init container does.
+async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
+    let metrics = Metrics::new(&mut admin::registry(&CONTAINER));
+    let (mut engine, ..) = prepare(&config, metrics).await?;
+    let started = Instant::now();
+    let outcome = tokio::select! {
+        outcome = async {
+            let outcome = engine.sync().await;
+            engine.retain().await;
+            outcome
+        } => outcome,
+        () = signals.shutdown.cancelled() => {
+            return Err(Failure::new(Exit::Unavailable, "stopped before the sync had ended; the next start sweeps up"));
+        }
+    };
+    log_outcome(&outcome?, started.elapsed());
+    Ok(())
+}
+
+/// Everything that has to work before the first sync, and the release that an earlier run published.
+async fn prepare(config: &Config, metrics: Metrics) -> Result<(Engine, Option<ReleaseId>, TlsPems), Failure> {
+    let options = &config.options;
+    let largest_manifest = options.engine.limits.manifest;
+    let source = Source::new(config.source.clone(), &options.source, largest_manifest)?;
+    let trust = source.trust();
+    let audience = if options.once { Audience::Terminal } else { Audience::Log };
+    let owned = config.clone();
+    let prepared = blocking(move || {
+        let volume = Volume::open(&owned.volume)?;
+        sweep_at_start(&volume)?;
+        let release = volume.current()?;
+        let engine = Engine::new(&owned.options.engine, source, volume, audience, metrics)?;
+        Ok::<_, VolumeError>((engine, release, trust))
+    });
+    Ok(prepared.await?)
+}

@@ -1,0 +1,124 @@
+//! What a file is compared by: the [`Digest`] of its content, and its [`FileMode`].
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+
+/// The SHA-256 of a file's content.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Digest([u8; 32]);
+
+impl Digest {
+    /// What a hasher has seen.
+    pub(crate) fn of(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// Reads 64 lower-case hexadecimal digits. Upper case is refused: one digest has one spelling, because the spelling is
+    /// part of a release's identity.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Its 64 digits.
+    pub(crate) fn hexadecimal(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        digits
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(std::str::from_utf8(&self.hexadecimal()).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+/// A file's permission bits: read, write and execute for owner, group and others, and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileMode(u16);
+
+impl FileMode {
+    /// What a plain file has.
+    pub(crate) const PLAIN: Self = Self(0o644);
+    /// What a program has.
+    pub(crate) const EXECUTABLE: Self = Self(0o755);
+
+    /// Reads four octal digits such as `0644`.
+    ///
+    /// `None` for anything else: set-user-id and its like have no place in content, and a file that its own owner
+    /// cannot read could be neither served nor verified.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 4 && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let bits = u16::from_str_radix(text, 8).ok().filter(|_| digits)?;
+        (bits <= 0o777 && bits & 0o400 != 0).then_some(Self(bits))
+    }
+
+    /// The bits as `chmod` takes them.
+    pub(crate) fn bits(self) -> u32 {
+        self.0.into()
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:04o}", self.0)
+    }
+}
+
+impl fmt::Debug for FileMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(content: &str) -> Digest {
+        Digest::of(Sha256::new_with_prefix(content))
+    }
+
+    #[test]
+    fn a_digest_has_one_spelling() {
+        let text = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        assert_eq!(digest("test").to_string(), text);
+        assert_eq!(Digest::parse(text), Some(digest("test")));
+        assert_eq!(Digest::parse(&text.to_uppercase()), None);
+        assert_eq!(Digest::parse(&text[..63]), None);
+        assert_eq!(Digest::parse(&format!("{text}0")), None);
+    }
+
+    #[test]
+    fn modes_are_permissions_only() {
+        assert_eq!(FileMode::parse("0644").map(FileMode::bits), Some(0o644));
+        assert_eq!(FileMode::parse("0755").unwrap().to_string(), "0755");
+        for refused in ["644", "4755", "0888", "0200", "+644", "", "00644"] {
+            assert_eq!(FileMode::parse(refused), None, "{refused}");
+        }
+    }
+}

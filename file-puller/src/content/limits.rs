@@ -1,0 +1,28 @@
+//! What a content manager may ask of this Pod at most.
+
+use lifecycle::units;
+
+/// The largest release that is accepted. A manifest beyond any of these is refused whole.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct Limits {
+    /// Largest manifest
+    #[arg(long = "max-manifest-size", value_name = "SIZE", default_value = "32MiB", value_parser = units::size)]
+    pub(crate) manifest: u64,
+
+    /// Most files in a release
+    #[arg(long = "max-files", value_name = "N", default_value = "100000")]
+    pub(crate) files: usize,
+
+    /// Largest file
+    #[arg(long = "max-file-size", value_name = "SIZE", default_value = "1GiB", value_parser = units::size)]
+    pub(crate) file_size: u64,
+
+    /// Largest release, all its files together
+    #[arg(long = "max-size", value_name = "SIZE", default_value = "10GiB", value_parser = units::size)]
+    pub(crate) size: u64,
+
+    /// Space that a new release has to leave free on the volume
+    #[arg(long = "min-free", value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
+    pub(crate) min_free: u64,
+}

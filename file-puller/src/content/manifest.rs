@@ -1,0 +1,271 @@
+//! The manifest: what a release consists of, as the content manager says it and as the volume remembers it.
+//!
+//! [`Manifest::parse`] is the only door for a content manager's word, and it lets nothing through that breaks a rule of
+//! `docs/contract.md`: the format's name, every field's form, paths, limits. Its errors name the field. What it
+//! returns is checked, so the modules behind it never look at a raw field again.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::content::Limits;
+use crate::content::path::{ReleasePath, disjoint};
+use crate::content::{Digest, FileMode, ReleaseId};
+
+/// The format that this version reads and writes.
+pub(crate) const FORMAT: &str = "sidecar-manifest/1";
+
+/// A checked manifest.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    /// When the content manager made it. No part of the release's identity.
+    pub(crate) created: SystemTime,
+    /// In the order in which they were listed.
+    pub(crate) files: Vec<ManifestFile>,
+}
+
+/// One file of a release.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(expecting = "an object with path, size, sha256 and mode")]
+pub(crate) struct ManifestFile {
+    /// Where it lies in the release.
+    #[serde(deserialize_with = "path")]
+    pub(crate) path: ReleasePath,
+    /// Its length in bytes.
+    pub(crate) size: u64,
+    /// The SHA-256 of its content.
+    #[serde(rename = "sha256", deserialize_with = "digest")]
+    pub(crate) digest: Digest,
+    /// Its permission bits.
+    #[serde(deserialize_with = "mode")]
+    pub(crate) mode: FileMode,
+    /// Where to fetch it, relative to the manifest, if not at its path.
+    pub(crate) url: Option<Box<str>>,
+}
+
+/// Why a manifest was refused: the field, and what is wrong with it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("manifest refused: {0}")]
+pub(crate) struct ManifestError(String);
+
+/// The JSON as it is on the wire. Each file is checked as it is read, so that no second list of them is ever in memory.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with format, created and files")]
+struct Wire {
+    format: String,
+    created: String,
+    files: Vec<ManifestFile>,
+}
+
+/// A file as it is written.
+#[derive(Serialize)]
+struct WireFile<'w> {
+    path: &'w str,
+    size: u64,
+    sha256: &'w str,
+    mode: &'w str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<&'w str>,
+}
+
+/// A string of the JSON: copied only where it has escapes.
+#[derive(Deserialize)]
+struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+
+fn path<'de, D: Deserializer<'de>>(field: D) -> Result<ReleasePath, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    ReleasePath::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is refused: {error}")))
+}
+
+fn digest<'de, D: Deserializer<'de>>(field: D) -> Result<Digest, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    Digest::parse(&text).ok_or_else(|| D::Error::custom("it is not 64 lower-case hexadecimal digits"))
+}
+
+fn mode<'de, D: Deserializer<'de>>(field: D) -> Result<FileMode, D::Error> {
+    let Text(text) = Text::deserialize(field)?;
+    let rule = || D::Error::custom(format!("{text:?} is not four octal digits from 0400 to 0777"));
+    FileMode::parse(&text).ok_or_else(rule)
+}
+
+impl ManifestFile {
+    /// What is in it, and what may be done with it: two files that have this in common can be one.
+    pub(crate) fn content(&self) -> (Digest, FileMode) {
+        (self.digest, self.mode)
+    }
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    pub(crate) fn parse(json: &[u8], limits: &Limits) -> Result<Self, ManifestError> {
+        check(serde_json::from_slice(json).map_err(|_| Self::malformed(json))?, limits)
+    }
+
+    /// Reads it again, this time keeping track of where it is: a good manifest should not pay for that.
+    fn malformed(json: &[u8]) -> ManifestError {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        match serde_path_to_error::deserialize::<_, Wire>(&mut reader) {
+            Ok(_) => {
+                let error = reader.end().err();
+                ManifestError(error.map_or_else(|| "it is not JSON".to_owned(), |error| error.to_string()))
+            }
+            Err(error) => {
+                let field = error.path().to_string();
+                match field.as_str() {
+                    "." => ManifestError(error.into_inner().to_string()),
+                    _ => ManifestError(format!("{field}: {}", error.into_inner())),
+                }
+            }
+        }
+    }
+
+    /// The release that these files are.
+    pub(crate) fn id(&self) -> ReleaseId {
+        ReleaseId::of(self.files.iter().map(|file| (file.digest, file.mode, &file.path)))
+    }
+
+    /// All files' sizes together.
+    pub(crate) fn total_size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Every directory that the files lie in, each after the one that holds it.
+    pub(crate) fn directories(&self) -> Vec<&str> {
+        let all: HashSet<&str> = self.files.iter().flat_map(|file| file.path.ancestors()).collect();
+        let mut sorted: Vec<&str> = all.into_iter().collect();
+        sorted.sort_unstable();
+        sorted
+    }
+
+    /// Writes it as JSON, one file a line, for people who read or compare it.
+    pub(crate) fn write(&self, mut out: impl std::io::Write) -> std::io::Result<()> {
+        let created = humantime::format_rfc3339_micros(self.created);
+        write!(out, "{{\"format\": \"{FORMAT}\", \"created\": \"{created}\", \"files\": [")?;
+        for (index, file) in self.files.iter().enumerate() {
+            out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+            let wire = WireFile {
+                path: file.path.as_str(),
+                size: file.size,
+                sha256: &file.digest.to_string(),
+                mode: &file.mode.to_string(),
+                url: file.url.as_deref(),
+            };
+            serde_json::to_writer(&mut out, &wire)?;
+        }
+        out.write_all(b"\n]}\n")
+    }
+}
+
+fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
+    let refusal = |field: &str, rule: String| ManifestError(format!("{field}: {rule}"));
+    if wire.format != FORMAT {
+        return Err(refusal("format", format!("it is {:?}, and this version reads {FORMAT:?}", wire.format)));
+    }
+    let Ok(created) = humantime::parse_rfc3339(&wire.created) else {
+        return Err(refusal("created", format!("{:?} is no RFC 3339 time in UTC", wire.created)));
+    };
+    if wire.files.is_empty() {
+        // A content manager that lost its content must not take ours.
+        return Err(refusal("files", "it is empty, and an empty release is never published".to_owned()));
+    }
+    if wire.files.len() > limits.files {
+        return Err(refusal(
+            "files",
+            format!("{} are more than --max-files {}", wire.files.len(), limits.files),
+        ));
+    }
+    let mut total: u64 = 0;
+    for (index, file) in wire.files.iter().enumerate() {
+        if file.size > limits.file_size {
+            let (path, size, limit) = (&file.path, file.size, limits.file_size);
+            let rule = format!("{path} has {size} bytes, more than --max-file-size {limit}");
+            return Err(refusal(&format!("files[{index}].size"), rule));
+        }
+        total = total.saturating_add(file.size);
+    }
+    if total > limits.size {
+        return Err(refusal(
+            "files",
+            format!("{total} bytes together are more than --max-size {}", limits.size),
+        ));
+    }
+    let files = wire.files;
+    if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
+        return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
+    }
+    Ok(Manifest { created, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 3, file_size: 100, size: 150, min_free: 0 };
+    const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    fn with(files: &str) -> String {
+        format!(r#"{{"format":"sidecar-manifest/1","created":"2026-11-23T18:00:00Z","files":[{files}]}}"#)
+    }
+
+    fn file(path: &str, size: u64) -> String {
+        format!(r#"{{"path":"{path}","size":{size},"sha256":"{SHA}","mode":"0644"}}"#)
+    }
+
+    fn refusal(json: &str) -> String {
+        Manifest::parse(json.as_bytes(), &LIMITS).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let manifest =
+            Manifest::parse(with(&[file("a/b", 1), file("ü \\\"", 2)].join(",")).as_bytes(), &LIMITS);
+        // A quotation mark is fine in a path, a backslash is only its JSON escape.
+        let manifest = manifest.unwrap();
+        let mut json = Vec::new();
+        manifest.write(&mut json).unwrap();
+        let again = Manifest::parse(&json, &LIMITS).unwrap();
+        assert_eq!(again.id(), manifest.id());
+        assert_eq!(again.created, manifest.created);
+        assert_eq!(again.files[1].path.as_str(), "ü \"");
+        assert_eq!(again.total_size(), 3);
+        assert_eq!(again.directories(), ["a"]);
+    }
+
+    #[test]
+    fn every_refusal_names_the_field() {
+        for (json, field) in [
+            (String::new(), "EOF"),
+            ("[]".to_owned(), "expected an object with format"),
+            (r#"{"format":"sidecar-manifest/1"}"#.to_owned(), "created"),
+            (with("").replace("manifest/1", "manifest/2"), "format: it is \"sidecar-manifest/2\""),
+            (with("").replace("18:00", "25:00"), "created: "),
+            (with(""), "files: it is empty"),
+            (with(&file("a", 1)) + "x", "trailing"),
+            (with(&file("../a", 1)), "files[0].path: \"../a\" is refused: it has a '.' or '..' segment"),
+            (with(&[file("a", 1), file("b", 101)].join(",")), "files[1].size: b has 101 bytes"),
+            (with(&[file("a", 1), file("a", 1)].join(",")), "files[1].path: a is listed twice"),
+            (with(&[file("a", 1), file("a/b", 1)].join(",")), "files[1].path: a/b lies beneath"),
+            (with(&[file("a", 80), file("b", 80)].join(",")), "files: 160 bytes together"),
+            (with(&["a", "b", "c", "d"].map(|path| file(path, 1)).join(",")), "files: 4 are more"),
+            (with(&file("a", 1)).replace(SHA, &SHA[1..]), "files[0].sha256: "),
+            (with(&file("a", 1)).replace("0644", "4644"), "files[0].mode: \"4644\" is not four octal digits"),
+            (with(&file("a", 1)).replace(":1,", ":-1,"), "files[0].size: "),
+            (with(&file("a", 1)).replace(":1,", ":\"1\","), "files[0].size: "),
+            (with(&file("a", 1)).replace("sha256", "sha1"), "files[0]"),
+        ] {
+            let refusal = refusal(&json);
+            assert!(refusal.starts_with("manifest refused: "), "{refusal}");
+            assert!(refusal.contains(field), "{refusal:?} should name {field:?}");
+        }
+    }
+
+    #[test]
+    fn a_huge_total_does_not_overflow() {
+        let limits = Limits { file_size: u64::MAX, ..LIMITS };
+        let json = with(&[file("a", u64::MAX), file("b", u64::MAX)].join(","));
+        assert!(Manifest::parse(json.as_bytes(), &limits).is_err());
+    }
+}

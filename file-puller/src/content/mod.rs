@@ -1,0 +1,13 @@
+//! What a release is, checked: its paths, its manifest, its identity. Nothing here touches the network or the volume.
+
+pub(crate) mod digest;
+pub(crate) mod limits;
+pub(crate) mod manifest;
+pub(crate) mod path;
+pub(crate) mod release_id;
+
+pub(crate) use self::digest::{Digest, FileMode};
+pub(crate) use self::limits::Limits;
+pub(crate) use self::manifest::{Manifest, ManifestFile};
+pub(crate) use self::path::ReleasePath;
+pub(crate) use self::release_id::ReleaseId;

@@ -1,0 +1,202 @@
+//! The one way to name a file in a release: [`ReleasePath`].
+//!
+//! A content manager is another party, and its paths become paths on our disk. Every rule about them is here, and a
+//! value of this type has passed all of them, so no code behind it checks a path again. What two paths of one release may
+//! be to each other (never the same, never one beneath the other) is checked by [`disjoint`].
+
+use std::collections::HashSet;
+use std::fmt;
+
+/// The longest path in bytes; with a volume's own path before it this stays well under Linux' `PATH_MAX`.
+pub(crate) const MAX_BYTES: usize = 1024;
+/// The deepest path.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+/// The longest name between two slashes that Linux' file systems take (`NAME_MAX`).
+pub(crate) const MAX_SEGMENT_BYTES: usize = 255;
+
+/// A path inside a release: relative, `/`-separated, clean.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ReleasePath(Box<str>);
+
+/// Why a path is not one that a release may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathError {
+    /// No name at all.
+    #[error("it is empty")]
+    Empty,
+    /// Starts at the root of somebody's file system.
+    #[error("it is absolute")]
+    Absolute,
+    /// `a//b` or `a/`.
+    #[error("it has an empty segment")]
+    EmptySegment,
+    /// `.` or `..`.
+    #[error("it has a '.' or '..' segment")]
+    DotSegment,
+    /// Another system's separator: what is one name here would be two there.
+    #[error("it has a backslash")]
+    Backslash,
+    /// NUL ends a path in the kernel's eyes; a line break would let one path pass for two in a release's identity.
+    #[error("it has a control character")]
+    Control,
+    /// More than [`MAX_BYTES`].
+    #[error("it is longer than {MAX_BYTES} bytes")]
+    TooLong,
+    /// More than [`MAX_SEGMENTS`].
+    #[error("it is deeper than {MAX_SEGMENTS} segments")]
+    TooDeep,
+    /// More than [`MAX_SEGMENT_BYTES`].
+    #[error("it has a name longer than {MAX_SEGMENT_BYTES} bytes")]
+    SegmentTooLong,
+}
+
+impl ReleasePath {
+    /// Checks a path.
+    pub(crate) fn parse(text: &str) -> Result<Self, PathError> {
+        if text.is_empty() {
+            return Err(PathError::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(PathError::TooLong);
+        }
+        if text.starts_with('/') {
+            return Err(PathError::Absolute);
+        }
+        if text.contains('\\') {
+            return Err(PathError::Backslash);
+        }
+        if text.contains(|character: char| character.is_ascii_control()) {
+            return Err(PathError::Control);
+        }
+        if text.split('/').count() > MAX_SEGMENTS {
+            return Err(PathError::TooDeep);
+        }
+        for segment in text.split('/') {
+            match segment {
+                "" => return Err(PathError::EmptySegment),
+                "." | ".." => return Err(PathError::DotSegment),
+                _ if segment.len() > MAX_SEGMENT_BYTES => return Err(PathError::SegmentTooLong),
+                _ => {}
+            }
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The path as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its names, outermost first.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The path without its first `count` names, or `None` where it has no more than those.
+    #[must_use]
+    pub(crate) fn without_first(&self, count: usize) -> Option<Self> {
+        // What is left of a clean path is a clean path.
+        self.0.splitn(count + 1, '/').nth(count).map(|rest| Self(rest.into()))
+    }
+
+    /// The directories above it, outermost first: `a`, `a/b` for `a/b/c`.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('/').map(|(at, _)| &self.0[..at])
+    }
+}
+
+impl fmt::Display for ReleasePath {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ReleasePath {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, out)
+    }
+}
+
+/// How two paths of one release contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Conflict {
+    /// The same path again.
+    #[error("is listed twice")]
+    Duplicate,
+    /// A file where another path needs a directory.
+    #[error("lies beneath a path that is a file")]
+    FileUnderFile,
+}
+
+/// Checks that all paths can be in one tree.
+pub(crate) fn disjoint<'p>(
+    paths: impl Iterator<Item = &'p ReleasePath> + Clone,
+) -> Result<(), (usize, Conflict)> {
+    let mut files = HashSet::new();
+    for (index, path) in paths.clone().enumerate() {
+        if !files.insert(path.as_str()) {
+            return Err((index, Conflict::Duplicate));
+        }
+    }
+    for (index, path) in paths.enumerate() {
+        if path.ancestors().any(|ancestor| files.contains(ancestor)) {
+            return Err((index, Conflict::FileUnderFile));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clean_relative_paths_pass() {
+        for path in ["a", "css/site.css", "a b/ü/日本.html", "..a/b..", ".well-known/x", "%2e%2e/x"] {
+            assert_eq!(ReleasePath::parse(path).unwrap().as_str(), path);
+        }
+        assert!(ReleasePath::parse(&["a"; MAX_SEGMENTS].join("/")).is_ok());
+    }
+
+    #[test]
+    fn every_rule_refuses() {
+        let deep = ["a"; MAX_SEGMENTS + 1].join("/");
+        let long = "a/".repeat(MAX_BYTES / 2) + "a";
+        let name = "a".repeat(MAX_SEGMENT_BYTES + 1);
+        for (path, error) in [
+            ("", PathError::Empty),
+            ("/etc/passwd", PathError::Absolute),
+            ("a//b", PathError::EmptySegment),
+            ("a/", PathError::EmptySegment),
+            ("./a", PathError::DotSegment),
+            ("a/../../b", PathError::DotSegment),
+            ("a\\b", PathError::Backslash),
+            ("a\0b", PathError::Control),
+            ("a\nb", PathError::Control),
+            (&deep, PathError::TooDeep),
+            (&long, PathError::TooLong),
+            (&name, PathError::SegmentTooLong),
+        ] {
+            assert_eq!(ReleasePath::parse(path), Err(error), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn leading_names_can_be_taken_off() {
+        let path = ReleasePath::parse("repo-1a2b/css/site.css").unwrap();
+        let without = |count| path.without_first(count).map(|path| path.to_string());
+        assert_eq!(without(0).as_deref(), Some("repo-1a2b/css/site.css"));
+        assert_eq!(without(1).as_deref(), Some("css/site.css"));
+        assert_eq!(without(3), None);
+    }
+
+    #[test]
+    fn one_tree_holds_all_paths() {
+        let paths = |all: &[&str]| -> Vec<_> { all.iter().map(|p| ReleasePath::parse(p).unwrap()).collect() };
+        assert_eq!(disjoint(paths(&["a", "a-b", "b/a", "b/c"]).iter()), Ok(()));
+        assert_eq!(disjoint(paths(&["a", "b", "a"]).iter()), Err((2, Conflict::Duplicate)));
+        // Byte order puts `a-b` between the two that conflict.
+        assert_eq!(disjoint(paths(&["a", "a-b", "a/b"]).iter()), Err((2, Conflict::FileUnderFile)));
+        assert_eq!(disjoint(paths(&["a/b/c", "a"]).iter()), Err((0, Conflict::FileUnderFile)));
+    }
+}

@@ -1,0 +1,90 @@
+//! When to ask again: the period with a tenth of jitter after a success, exponential backoff with full jitter after a failure.
+//!
+//! Both spread out many Pods that started, or lost the content manager, at the same moment.
+
+use std::time::Duration;
+
+/// The first wait after a failure is at most this, or the period if that is shorter.
+const FIRST: Duration = Duration::from_secs(1);
+/// The most that a source's `Retry-After` is given. A header that is wrong by a month must not stop a Pod for a month.
+const LONGEST_FLOOR: Duration = Duration::from_secs(3600);
+
+/// How many syncs have failed in a row, and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    period: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// No failure yet.
+    pub(crate) fn new(period: Duration, longest: Duration) -> Self {
+        Self { period, longest, failures: 0 }
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The time until the next sync, after one that succeeded: 90 to 110 % of the period.
+    pub(crate) fn after_success(&mut self) -> Duration {
+        self.failures = 0;
+        self.period.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+
+    /// The time until the next sync, after one that failed: any time up to a bound that doubles, and never before the
+    /// source said that it may be asked again.
+    pub(crate) fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {
+        let wait = self.bound().mul_f64(fastrand::f64());
+        self.failures = self.failures.saturating_add(1);
+        wait.max(retry_after.unwrap_or_default().min(LONGEST_FLOOR))
+    }
+
+    fn bound(&self) -> Duration {
+        let doubled =
+            2_u32.checked_pow(self.failures).and_then(|factor| FIRST.min(self.period).checked_mul(factor));
+        doubled.unwrap_or(self.longest).min(self.longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_bound_doubles_to_its_limit_and_a_success_resets_it() {
+        let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+        for bound in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(backoff.bound(), bound * SECOND);
+            assert!(backoff.after_failure(None) <= bound * SECOND);
+        }
+        for _ in 0..100 {
+            backoff.after_failure(None);
+        }
+        assert_eq!(backoff.bound(), 60 * SECOND);
+        let next = backoff.after_success();
+        assert!(next >= 9 * SECOND && next <= 11 * SECOND, "{next:?}");
+        assert_eq!((backoff.bound(), backoff.failures()), (SECOND, 0));
+    }
+
+    #[test]
+    fn waits_are_spread_over_the_whole_range() {
+        let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+        for _ in 0..10 {
+            backoff.after_failure(None);
+        }
+        let waits: Vec<_> = (0..200).map(|_| backoff.after_failure(None)).collect();
+        assert!(waits.iter().any(|wait| *wait < 15 * SECOND) && waits.iter().any(|wait| *wait > 45 * SECOND));
+    }
+
+    #[test]
+    fn retry_after_is_a_floor_within_reason() {
+        let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+        assert!(backoff.after_failure(Some(120 * SECOND)) >= 120 * SECOND);
+        assert_eq!(backoff.after_failure(Some(Duration::MAX)), LONGEST_FLOOR);
+    }
+}

@@ -1,0 +1,13 @@
+//! When to sync, who asked for it, and what the outside is told.
+
+mod backoff;
+mod requests;
+mod scheduler;
+mod status;
+mod webhook;
+
+pub(crate) use self::backoff::Backoff;
+pub(crate) use self::requests::channel;
+pub(crate) use self::scheduler::{Scheduler, log_outcome};
+pub(crate) use self::status::Status;
+pub(crate) use self::webhook::{Webhook, WebhookUrl};

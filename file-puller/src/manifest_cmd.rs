@@ -1,0 +1,155 @@
+//! `file-puller manifest DIR`: describes a directory, so that any static file host can be a content manager.
+//!
+//! Modes are written as Git keeps them, 0755 for what its owner may execute and 0644 for the rest: the umask under which
+//! somebody checked the files out is no part of the content, and the same files get the same release id on every machine.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use lifecycle::Ignore as _;
+use lifecycle::exit::{Exit, Failure};
+use sha2::{Digest as _, Sha256};
+
+use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleasePath};
+use crate::progress::{Audience, Progress};
+use crate::source::{SIGNATURE_EXTENSION, SigningKey};
+
+/// The arguments of the `manifest` subcommand.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ManifestArgs {
+    /// Directory to describe; its own top-level manifest.json is left out
+    pub(crate) directory: PathBuf,
+
+    /// File to write, replaced in one step; without it, standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// File with an ed25519 private key (PEM): signs the manifest, into a file beside it that ends in .sig
+    #[arg(long, value_name = "KEY", requires = "output")]
+    pub(crate) sign: Option<PathBuf>,
+}
+
+/// The top-level files that are left out: the manifest itself goes there, and no file can hold its own digest; nor its signature.
+const EXCLUDED: [&str; 2] = ["manifest.json", "manifest.json.sig"];
+
+/// Describes the directory, to a file or to standard output.
+pub(crate) fn run(arguments: &ManifestArgs) -> Result<(), Failure> {
+    let key = arguments.sign.as_deref().map(SigningKey::read).transpose();
+    let key = key.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
+    let manifest = scan(&arguments.directory, arguments.output.as_deref())?;
+    let mut json = Vec::new();
+    manifest.write(&mut json).map_err(|error| io_failure("write", Path::new("the manifest"), &error))?;
+    let Some(path) = &arguments.output else {
+        let written = io::stdout().lock().write_all(&json);
+        return written.map_err(|error| io_failure("write", Path::new("standard output"), &error));
+    };
+    if let Some(key) = key {
+        // Before the manifest: a puller that sees one of the two new asks again, and is in time for the other.
+        let signature = signature_of(path);
+        replace(&signature, key.sign(&json).as_bytes())
+            .map_err(|error| io_failure("write", &signature, &error))?;
+    }
+    replace(path, &json).map_err(|error| io_failure("write", path, &error))
+}
+
+/// Where a manifest's signature goes.
+fn signature_of(manifest: &Path) -> PathBuf {
+    let mut name = manifest.as_os_str().to_owned();
+    name.push(SIGNATURE_EXTENSION);
+    name.into()
+}
+
+fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
+    // The output may lie in the directory under any name, and from an earlier run.
+    let outputs: Vec<PathBuf> = output
+        .into_iter()
+        .flat_map(|path| [path.to_owned(), signature_of(path)])
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    let mut files = Vec::new();
+    let mut progress = Progress::begin(Audience::Terminal, 0);
+    let mut open = vec![directory.to_owned()];
+    while let Some(at) = open.pop() {
+        let entries = fs::read_dir(&at).map_err(|error| io_failure("read", &at, &error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| io_failure("read", &at, &error))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(|error| io_failure("read", &path, &error))?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if !kind.is_file() {
+                let reason = format!(
+                    "{} is neither a file nor a directory, and a release has nothing else; remove it or replace it with a file",
+                    path.display()
+                );
+                return Err(Failure::new(Exit::Refused, reason));
+            } else if EXCLUDED.iter().all(|name| path != directory.join(name))
+                && (outputs.is_empty() || !fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path)))
+            {
+                progress.read();
+                files.push(describe(directory, &path)?);
+            }
+        }
+    }
+    if files.is_empty() {
+        let reason =
+            format!("{} holds no file, and an empty release is never published", directory.display());
+        return Err(Failure::new(Exit::Refused, reason));
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(Manifest { created: SystemTime::now(), files })
+}
+
+fn describe(directory: &Path, file: &Path) -> Result<ManifestFile, Failure> {
+    let refused = |why: String| {
+        Failure::new(Exit::Refused, format!("{} cannot be in a release: {why}", file.display()))
+    };
+    let relative = file.strip_prefix(directory).unwrap_or(file);
+    let name = relative.to_str().ok_or_else(|| refused("its name is not UTF-8".to_owned()))?;
+    let path = ReleasePath::parse(name).map_err(|error| refused(error.to_string()))?;
+    let (size, digest, mode) = read(file).map_err(|error| io_failure("read", file, &error))?;
+    Ok(ManifestFile { path, size, digest, mode, url: None })
+}
+
+fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {
+    let mut file = File::open(path)?;
+    let executable = file.metadata()?.permissions().mode() & 0o100 != 0;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            // The size is what was hashed, also of a file that is being written.
+            0 => break,
+            read => {
+                hasher.update(&buffer[..read]);
+                size += read as u64;
+            }
+        }
+    }
+    Ok((size, Digest::of(hasher), if executable { FileMode::EXECUTABLE } else { FileMode::PLAIN }))
+}
+
+/// A reader sees the manifest before or the manifest after, never a part of it.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        // The first failure is the one to report.
+        fs::remove_file(&temporary).ignore();
+    }
+    written
+}
+
+fn io_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Io, format!("cannot {doing} {}: {error}", path.display()))
+}

@@ -1,0 +1,73 @@
+//! The bytes of an answer as they arrive, at no less than a pace.
+//!
+//! A read timeout alone lets a source send a byte now and then for ever. The pace bounds the whole: a body of n bytes takes at
+//! most n / `--min-throughput`, and then it is over, one way or the other.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use http::header::{CONTENT_LENGTH, ETAG};
+use reqwest::{Response, Url};
+
+use super::error::{SourceError, failed};
+use super::url;
+
+/// How slow a body may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Bytes a second, on average.
+    pub(crate) least: u64,
+    /// Waiting for this long is not held against a body: a short one may come slowly.
+    pub(crate) grace: Duration,
+}
+
+/// A strong entity tag: it stands for the same bytes, not merely for the same meaning.
+#[derive(Debug, Clone)]
+pub(crate) struct EntityTag(pub(crate) HeaderValue);
+
+/// A file's bytes as they arrive.
+#[derive(Debug)]
+pub(crate) struct Body {
+    response: Response,
+    url: Url,
+    pace: Pace,
+    received: u64,
+    /// For the source alone: the time that our own disk takes is not its fault.
+    waited: Duration,
+}
+
+impl Body {
+    pub(crate) fn new(response: Response, url: Url, pace: Pace) -> Self {
+        Self { response, url, pace, received: 0, waited: Duration::ZERO }
+    }
+
+    /// Where it comes from, before any redirect.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The length that was announced.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The tag with which the rest can be asked for.
+    pub(crate) fn entity_tag(&self) -> Option<EntityTag> {
+        let tag = self.response.headers().get(ETAG)?;
+        tag.as_bytes().starts_with(b"\"").then(|| EntityTag(tag.clone()))
+    }
+
+    /// The next bytes, or `None` at the end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, SourceError> {
+        let asked = Instant::now();
+        let chunk = self.response.chunk().await.map_err(|error| failed(&self.url, &error))?;
+        self.waited += asked.elapsed();
+        self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let least = u128::from(self.pace.least) * self.waited.as_millis() / 1000;
+        if self.waited > self.pace.grace && u128::from(self.received) < least {
+            let limit = bytesize::ByteSize(self.pace.least);
+            return Err(SourceError::TooSlow { url: url::display(&self.url), limit });
+        }
+        Ok(chunk)
+    }
+}

@@ -1,0 +1,260 @@
+//! From memory to the disk: what has to be there before anybody is told that it is.
+//!
+//! There are two ways, and each is far too slow where the other one is right. `syncfs(2)` takes one call for any number of files,
+//! and waits for whatever anybody else has written to the same file system: on a busy node that can be gigabytes. `fsync(2)` waits
+//! for one file or directory, and mostly for the disk's own cache. So what was changed is noted while it is changed: few names
+//! are synced by themselves, many in one call (measured: `docs/benchmarks.md`).
+//!
+//! The kernel tells of bytes that it could not write to whoever had the file open at that time; to those who open it later only as
+//! long as it remembers the file. So what was written is kept open until it is synced.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread;
+
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// Files and directories up to which each is synced by itself.
+const FEW: usize = 64;
+/// How many of them at a time.
+const AT_A_TIME: usize = 8;
+
+/// What was changed in a tree since it was last on the disk.
+#[derive(Debug)]
+pub(crate) struct FsyncSet(Mutex<Names>);
+
+#[derive(Debug)]
+enum Names {
+    /// With the file, where it was written.
+    Few(BTreeMap<Box<str>, Option<File>>),
+    Many,
+}
+
+impl FsyncSet {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Names::Few(BTreeMap::new())))
+    }
+
+    /// Notes that the tree's own directory was made.
+    pub(crate) fn note_root(&self) {
+        self.note(".", None);
+    }
+
+    /// Notes a file or directory that was made: its content, and its name in the directory that holds it.
+    pub(crate) fn created(&self, path: &str) {
+        self.note(path, None);
+        self.note(parent(path), None);
+    }
+
+    /// Keeps a file that was made until it is synced; among many, nothing needs to be kept.
+    pub(crate) fn wrote(&self, path: &str, file: File) {
+        self.note(path, Some(file));
+    }
+
+    /// Notes that a name was given or taken away; what it stands for is on the disk, or gone.
+    pub(crate) fn moved(&self, path: &str) {
+        if let Names::Few(few) = &mut *self.0.lock() {
+            few.remove(path);
+        }
+        self.note(parent(path), None);
+    }
+
+    /// What will be synced by itself, or `None` where everything will be.
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Option<Vec<String>> {
+        match &*self.0.lock() {
+            Names::Few(few) => Some(few.keys().map(ToString::to_string).collect()),
+            Names::Many => None,
+        }
+    }
+
+    /// What is kept open until then.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> Vec<String> {
+        match &*self.0.lock() {
+            Names::Few(few) => {
+                few.iter().filter(|(_, file)| file.is_some()).map(|(path, _)| path.to_string()).collect()
+            }
+            Names::Many => Vec::new(),
+        }
+    }
+
+    fn note(&self, path: &str, file: Option<File>) {
+        let mut names = self.0.lock();
+        let Names::Few(few) = &mut *names else { return };
+        match few.get_mut(path) {
+            Some(kept) => *kept = file.or(kept.take()),
+            None => drop(few.insert(path.into(), file)),
+        }
+        if few.len() > FEW {
+            *names = Names::Many;
+        }
+    }
+
+    /// Waits until all of it is on the disk, and so is a file beside the tree, if there is one.
+    pub(crate) fn flush(
+        &self,
+        root: BorrowedFd<'_>,
+        tree: BorrowedFd<'_>,
+        beside: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let mut names = self.0.lock();
+        let Names::Few(few) = &mut *names else {
+            // A write-back error is reported since Linux 5.8, whoever has had which file open.
+            return Ok(rustix::fs::syncfs(root)?);
+        };
+        let noted = few.iter().map(|(name, file)| match file {
+            Some(file) => Target::Open(file.as_fd()),
+            None => Target::Named(tree, name),
+        });
+        flush_all(&noted.chain(beside.map(Target::Open)).collect::<Vec<_>>())?;
+        // Before anybody sees them: a program that somebody has open for writing cannot be run.
+        for file in few.values_mut() {
+            *file = None;
+        }
+        Ok(())
+    }
+}
+
+/// The directory that holds it.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or(".", |(directory, _)| directory)
+}
+
+/// Waits until each of these, beneath the tree, is on the disk by itself, however many they are: for what is not urgent, and
+/// should not take as long as everybody else's data.
+pub(crate) fn flush_each<'n>(tree: BorrowedFd<'n>, names: impl Iterator<Item = &'n str>) -> io::Result<()> {
+    flush_all(&names.map(|name| Target::Named(tree, name)).collect::<Vec<_>>())
+}
+
+/// A file or directory to be synced.
+#[derive(Clone, Copy)]
+enum Target<'n> {
+    Open(BorrowedFd<'n>),
+    Named(BorrowedFd<'n>, &'n str),
+}
+
+fn flush_all(all: &[Target<'_>]) -> io::Result<()> {
+    // The disk empties its cache once for all who ask for that at the same time.
+    thread::scope(|scope| {
+        let mut shares = all.chunks(all.len().div_ceil(AT_A_TIME).max(1));
+        let own = shares.next().unwrap_or_default();
+        let spawn = |share| (share, thread::Builder::new().spawn_scoped(scope, move || flush_share(share)));
+        let others: Vec<_> = shares.map(spawn).collect();
+        flush_share(own)?;
+        // Where the system has no more threads, this one does.
+        others.into_iter().try_for_each(|(share, other)| {
+            other.ok().and_then(|other| other.join().ok()).unwrap_or_else(|| flush_share(share))
+        })
+    })
+}
+
+fn flush_share(share: &[Target<'_>]) -> io::Result<()> {
+    for one in share {
+        match one.flush() {
+            // Made, and taken away again: that its directory lost it is noted, too.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+impl Target<'_> {
+    /// Waits until it is on the disk, mode and all; that is why `fdatasync` would not do.
+    fn flush(self) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match self {
+            Self::Open(file) => rustix::fs::fsync(file),
+            Self::Named(tree, name) => {
+                rustix::fs::fsync(rustix::fs::openat(tree, name, flags, Mode::empty())?)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::volume::Volume;
+    use rustix::fs::FileType;
+
+    #[test]
+    fn what_is_made_is_noted_with_its_directory_and_what_is_renamed_by_its_directory_alone() {
+        let fsync_set = FsyncSet::new();
+        fsync_set.created("css");
+        fsync_set.created("css/site.css");
+        fsync_set.moved("img/2/pod.svg");
+        fsync_set.moved("index.html");
+        assert_eq!(fsync_set.names().unwrap(), [".", "css", "css/site.css", "img/2"]);
+        // Something that is on the disk takes its place.
+        fsync_set.moved("css/site.css");
+        assert_eq!(fsync_set.names().unwrap(), [".", "css", "img/2"]);
+    }
+
+    #[test]
+    fn many_are_counted_and_not_listed() {
+        let fsync_set = FsyncSet::new();
+        for file in 1..FEW {
+            fsync_set.created(&format!("d/{file}"));
+            fsync_set.created(&format!("d/{file}"));
+        }
+        assert_eq!(fsync_set.names().unwrap().len(), FEW);
+        fsync_set.moved("e/f");
+        assert_eq!(fsync_set.names(), None);
+        fsync_set.wrote("d/1", File::open("/dev/null").unwrap());
+        assert_eq!(fsync_set.names(), None);
+    }
+
+    fn volume() -> (tempfile::TempDir, Volume) {
+        let above = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&above.path().join("volume")).unwrap();
+        (above, volume)
+    }
+
+    /// A pipe cannot be synced, and says so. That shows for every place in the list that it is.
+    #[test]
+    fn every_name_that_is_there_is_synced() {
+        let (above, volume) = volume();
+        let names: Vec<_> = (0..FEW + 9).map(|number| format!("{number:03}")).collect();
+        let path = |name: &str| above.path().join("volume/releases").join(name);
+        for name in &names {
+            std::fs::write(path(name), "").unwrap();
+        }
+        let fsync_set = FsyncSet::new();
+        names[..FEW - 1].iter().for_each(|name| fsync_set.created(name));
+        let sync = || fsync_set.flush(volume.root(), volume.releases(), None);
+        let sync_each = || flush_each(volume.releases(), names.iter().map(String::as_str));
+        for (number, name) in names.iter().enumerate() {
+            std::fs::remove_file(path(name)).unwrap();
+            // What was noted and is gone is no failure.
+            assert!(sync().is_ok() && sync_each().is_ok());
+            rustix::fs::mknodat(volume.releases(), &**name, FileType::Fifo, Mode::RUSR, 0).unwrap();
+            assert_eq!(sync().is_err(), number < FEW - 1, "{name} among few");
+            assert!(sync_each().is_err(), "{name} among any number");
+            std::fs::remove_file(path(name)).unwrap();
+            std::fs::write(path(name), "").unwrap();
+        }
+    }
+
+    /// The name stands for a file that can be synced, what was kept open for it is a pipe.
+    #[test]
+    fn what_was_written_is_synced_as_it_was_kept_open() {
+        let (above, volume) = volume();
+        std::fs::write(above.path().join("volume/releases/file"), "").unwrap();
+        let pipe = || File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().0));
+        let fsync_set = FsyncSet::new();
+        fsync_set.created("file");
+        fsync_set.flush(volume.root(), volume.releases(), None).unwrap();
+        assert!(fsync_set.flush(volume.root(), volume.releases(), Some(pipe().as_fd())).is_err());
+        fsync_set.wrote("file", pipe());
+        assert!(fsync_set.flush(volume.root(), volume.releases(), None).is_err());
+        // Another file took its place.
+        fsync_set.moved("file");
+        fsync_set.flush(volume.root(), volume.releases(), None).unwrap();
+    }
+}

@@ -1,0 +1,116 @@
+//! Which old releases may go: not the newest few, and none that was replaced only just now.
+//!
+//! Readers open `current` once and then read beneath that directory, so a release has to outlive the moment at which it was
+//! replaced. The count bounds how far back one can look; the time is what readers rely on.
+
+use std::time::{Duration, Instant};
+
+use lifecycle::units;
+
+use crate::content::ReleaseId;
+
+/// How long releases that are no longer current stay on the volume.
+#[derive(Debug, Clone, Copy, clap::Args)]
+#[command(next_help_heading = "Retention")]
+pub(crate) struct RetentionPolicy {
+    /// Old releases to keep besides the current one
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub(crate) keep: usize,
+
+    // Ten minutes outlast what reads a release from beginning to end without holding every file open (a crawl, a backup, a
+    // slow deploy hook). Unchanged files are shared, so keeping a release costs no more than what changed in it.
+    /// Time for which every old release is kept after it was replaced, for readers that still hold it
+    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = units::duration)]
+    pub(crate) keep_for: Duration,
+}
+
+/// The releases on the volume that are not current, oldest replacement first.
+#[derive(Debug)]
+pub(crate) struct Retention {
+    policy: RetentionPolicy,
+    old: Vec<Old>,
+}
+
+#[derive(Debug)]
+struct Old {
+    id: ReleaseId,
+    replaced: Instant,
+}
+
+impl Retention {
+    /// Takes over what an earlier run left, most recently published first. When each was replaced is not known any more;
+    /// `now` is the latest that it can have been, so none goes too early.
+    pub(crate) fn new(policy: RetentionPolicy, found: Vec<ReleaseId>, now: Instant) -> Self {
+        let old = found.into_iter().rev().map(|id| Old { id, replaced: now }).collect();
+        Self { policy, old }
+    }
+
+    /// Notes that `current` was pointed at `id`.
+    pub(crate) fn published(&mut self, id: &ReleaseId, replaced: Option<ReleaseId>, now: Instant) {
+        self.old.retain(|old| old.id != *id);
+        if let Some(replaced) = replaced.filter(|replaced| replaced != id) {
+            self.old.retain(|old| old.id != replaced);
+            self.old.push(Old { id: replaced, replaced: now });
+        }
+    }
+
+    /// The releases that may go now. [`Retention::forget`] has to be told once one is gone.
+    pub(crate) fn expired(&self, now: Instant) -> Vec<ReleaseId> {
+        let beyond = self.old.len().saturating_sub(self.policy.keep);
+        let old_enough = |old: &&Old| now.saturating_duration_since(old.replaced) >= self.policy.keep_for;
+        self.old[..beyond].iter().filter(old_enough).map(|old| old.id.clone()).collect()
+    }
+
+    /// Notes that a release is gone.
+    pub(crate) fn forget(&mut self, id: &ReleaseId) {
+        self.old.retain(|old| old.id != *id);
+    }
+
+    /// How many old releases there are.
+    pub(crate) fn len(&self) -> usize {
+        self.old.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn id(number: u32) -> ReleaseId {
+        ReleaseId::parse(&format!("{number:016x}")).unwrap()
+    }
+
+    #[test]
+    fn the_newest_few_stay_and_so_does_what_was_replaced_just_now() {
+        let start = Instant::now();
+        let mut retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, Vec::new(), start);
+        for number in 1..=5 {
+            retention.published(&id(number), (number > 1).then(|| id(number - 1)), start);
+        }
+        assert_eq!(retention.expired(start + MINUTE / 2), []);
+        assert_eq!(retention.expired(start + MINUTE), [id(1), id(2)]);
+        retention.forget(&id(1));
+        assert_eq!(retention.expired(start + MINUTE), [id(2)]);
+        assert_eq!(retention.len(), 3);
+    }
+
+    #[test]
+    fn a_release_that_is_published_again_is_no_longer_old() {
+        let start = Instant::now();
+        let mut retention = Retention::new(RetentionPolicy { keep: 0, keep_for: MINUTE }, vec![id(1)], start);
+        retention.published(&id(1), Some(id(2)), start + MINUTE);
+        assert_eq!(retention.expired(start + MINUTE), []);
+        assert_eq!(retention.expired(start + 2 * MINUTE), [id(2)]);
+    }
+
+    #[test]
+    fn after_a_restart_the_least_recently_published_goes_first() {
+        let start = Instant::now();
+        let found = vec![id(3), id(2), id(1)];
+        let retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, found, start);
+        assert_eq!(retention.expired(start), []);
+        assert_eq!(retention.expired(start + MINUTE), [id(1)]);
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a sync did not end well, sorted by who has to do something about it.
+//!
+//! Each module has an error of its own; here they meet, and get what the outside needs of them: an exit code for `--once`,
+//! a status for `POST /sync`, a label for the metrics, and the wait that the source asked for.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use lifecycle::exit::{Exit, Failure};
+
+use super::gate::GateError;
+use super::outcome::Outcome;
+use crate::content::manifest::ManifestError;
+use crate::fetch::{ArchiveError, DownloadError};
+use crate::metrics::SyncResult;
+use crate::source::url::OutsideBase;
+use crate::source::{ClientError, CredentialError, SignatureError, SourceError};
+use crate::store::{Mismatch, VolumeError};
+
+/// Why a sync failed. The last good release stays published whatever it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    /// The content manager did not answer, or not with content.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There is no secret to show to it, or no certificate.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Nobody whom we trust has signed its manifest.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// It answered with a manifest that breaks a rule.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Its manifest points at files that are not its own.
+    #[error(transparent)]
+    OutsideBase(#[from] OutsideBase),
+    /// It answered with an archive that breaks a rule.
+    #[error("archive refused: {0}")]
+    Archive(String),
+    /// What it has may not replace what is served.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// It served another file than its manifest promised.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The volume refused.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
+
+impl From<CredentialError> for SyncError {
+    fn from(error: CredentialError) -> Self {
+        ClientError::from(error).into()
+    }
+}
+
+impl From<DownloadError> for SyncError {
+    fn from(error: DownloadError) -> Self {
+        match error {
+            DownloadError::Source(error) => error.into(),
+            DownloadError::OutsideBase(error) => error.into(),
+            DownloadError::Mismatch(error) => error.into(),
+            DownloadError::Volume(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArchiveError> for SyncError {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Source(error) => error.into(),
+            ArchiveError::Volume(error) => error.into(),
+            ArchiveError::Refused(why) => Self::Archive(why),
+        }
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        Self::new(error.exit(), error.to_string())
+    }
+}
+
+impl SyncError {
+    /// How a sync is counted.
+    pub(crate) fn label(outcome: &Result<Outcome, Self>) -> SyncResult<'_> {
+        match outcome {
+            Ok(Outcome::Published(publication)) => SyncResult::Published(&publication.release),
+            Ok(Outcome::Unchanged(release)) => SyncResult::Unchanged(release),
+            Err(error) => SyncResult::Failed { reason: error.reason() },
+        }
+    }
+
+    /// The exit code that `--once` ends with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Source(SourceError::ManifestTooLarge { .. } | SourceError::Redirect { .. }) => {
+                Exit::Refused
+            }
+            Self::Source(_) => Exit::Unavailable,
+            Self::Client(error) => error.exit(),
+            Self::Manifest(_)
+            | Self::OutsideBase(_)
+            | Self::Gate(_)
+            | Self::Mismatch(_)
+            | Self::Signature(_)
+            | Self::Archive(_) => Exit::Refused,
+            Self::Volume(error) => error.exit(),
+        }
+    }
+
+    /// What `POST /sync` is answered with: whether the source's side failed, or ours.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Volume(_) | Self::Client(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Source(_)
+            | Self::Signature(_)
+            | Self::Manifest(_)
+            | Self::OutsideBase(_)
+            | Self::Archive(_)
+            | Self::Gate(_)
+            | Self::Mismatch(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The `reason` label of the failure counter, and of the JSON that answers `POST /sync`.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Source(SourceError::Unreachable { .. }) => "unreachable",
+            Self::Source(SourceError::Status { .. }) => "status",
+            Self::Source(SourceError::TooSlow { .. }) => "slow",
+            Self::Source(SourceError::Redirect { .. }) => "redirect",
+            Self::Client(_) => "credential",
+            Self::Signature(_) => "signature",
+            Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
+                "manifest"
+            }
+            Self::Gate(_) => "gate",
+            Self::Mismatch(_) => "mismatch",
+            Self::Archive(_) => "archive",
+            Self::Volume(_) => "volume",
+        }
+    }
+
+    /// How long the source asked to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Source(SourceError::Status { retry_after, .. }) => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Whether a manifest is one that we may follow: signed for `--public-key`, and not older than what was accepted before.
+//!
+//! How far the content manager had come is remembered on the volume, as the time in the published release's manifest, so that a
+//! restart forgets nothing. Where the same content is signed anew, that manifest is replaced by the newer one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lifecycle::blocking;
+
+use super::error::SyncError;
+use crate::content::{Digest, Manifest, ReleaseId};
+use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
+use crate::store::{Volume, replace_manifest};
+
+/// What content has to be, whoever serves it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Authenticity")]
+pub(crate) struct Authenticity {
+    /// File with the ed25519 public key (PEM) that every manifest has to be signed for; its signature lies beside it, as .sig
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Option<PathBuf>,
+
+    /// What the archive has to be, as sha256:<64 hexadecimal digits>
+    #[arg(long, value_name = "DIGEST", value_parser = sha256_digest)]
+    pub(crate) digest: Option<Digest>,
+}
+
+/// The key that every manifest must be signed with, and the newest manifest that was accepted.
+#[derive(Debug)]
+pub(super) struct TrustPolicy {
+    public_key: PathBuf,
+    newest: Option<SystemTime>,
+}
+
+impl TrustPolicy {
+    pub(super) fn new(public_key: PathBuf) -> Self {
+        Self { public_key, newest: None }
+    }
+
+    /// Holds a manifest's bytes to the signature beside it.
+    pub(super) async fn verify_signature(
+        &self,
+        source: &Source,
+        json: &[u8],
+        freshness: Freshness,
+    ) -> Result<(), SyncError> {
+        let path = self.public_key.clone();
+        // Read at each sync, like a token: keys are rotated, too.
+        let key = blocking(move || PublicKey::read(&path)).await?;
+        let (url, signature) = source.signature(freshness).await?;
+        if key.verify(json, &signature) {
+            return Ok(());
+        }
+        Err(SignatureError::Wrong { url: url::display(&url) }.into())
+    }
+
+    /// Refuses what was made before the newest that was accepted.
+    pub(super) async fn reject_rollback(
+        &self,
+        volume: &Arc<Volume>,
+        manifest: &Manifest,
+    ) -> Result<(), SyncError> {
+        let published = if self.newest.is_some() {
+            self.newest
+        } else {
+            let volume = Arc::clone(volume);
+            let current = move || Ok::<_, SyncError>(volume.current()?.and_then(|id| volume.manifest(&id)));
+            blocking(current).await?.map(|manifest| manifest.created)
+        };
+        match published {
+            Some(published) if manifest.created < published => {
+                Err(SignatureError::Older { created: manifest.created, published }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers how far the content manager has come.
+    pub(super) async fn record_accepted(
+        &mut self,
+        volume: &Arc<Volume>,
+        id: &ReleaseId,
+        manifest: &Arc<Manifest>,
+    ) -> Result<(), SyncError> {
+        let (volume, id, manifest) = (Arc::clone(volume), id.clone(), Arc::clone(manifest));
+        self.newest = Some(manifest.created);
+        blocking(move || {
+            let known = volume.manifest(&id).map(|manifest| manifest.created);
+            if known.is_none_or(|known| known < manifest.created) {
+                replace_manifest(&volume, &id, &manifest)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn sha256_digest(text: &str) -> Result<Digest, String> {
+    let digest = text.strip_prefix("sha256:").and_then(Digest::parse);
+    digest.ok_or_else(|| "it is not sha256: and 64 lower-case hexadecimal digits".to_owned())
+}
