@@ -10,11 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
-use web_server::conditional::{Verdict, evaluate};
-use web_server::digest::Digest;
-use web_server::range::{Part, Range, requested};
-use web_server::representation::{ETag, Modified};
-use web_server::target::ContentPath;
+use web_server::fuzz::{ContentPath, Digest, ETag, Modified, Part, Range, Verdict, evaluate, requested};
 
 /// A path that is accepted has only segments that a release may have, and is what the URL standard says that it is.
 pub(crate) fn path(data: &[u8]) {
@@ -25,11 +21,11 @@ pub(crate) fn path(data: &[u8]) {
         assert!(!segment.is_empty() && (!segment.starts_with('.') || well_known(at, segment)), "{text:?}");
         assert!(!segment.contains(['\\', '\0']), "{text:?}");
     }
-    assert!(path.file().starts_with(path.named()), "{text:?}");
+    assert!(path.file().starts_with(path.requested()), "{text:?}");
     if path.may_be_redirected() {
         let directory =
             ContentPath::from_target(&path.as_directory_target()).expect("it is as good with a slash");
-        assert_eq!(directory.named(), path.named());
+        assert_eq!(directory.requested(), path.requested());
     }
     // What HTTP lets through as the path of a request.
     let target = text.parse::<PathAndQuery>().ok().filter(|target| target.as_str() == text);
@@ -38,7 +34,7 @@ pub(crate) fn path(data: &[u8]) {
     }
     let url = Url::parse(&format!("http://host{text}")).expect("a path of a request is one of a URL");
     let theirs = percent_decode_str(url.path()).decode_utf8().expect("it is UTF-8, since we took it");
-    assert_eq!(theirs.trim_matches('/'), path.named(), "{text:?}");
+    assert_eq!(theirs.trim_matches('/'), path.requested(), "{text:?}");
 }
 
 /// Ranges are within the representation, few, and do not overlap; and where `http-range-header` finds some, we find the same. The

@@ -1,14 +1,19 @@
-//! What the command line decides. What the lesson's image took from bare environment variables is read in
-//! [`crate::lesson`].
+//! The command line. The bare environment variables of the lesson's image are read in `routes::lesson`; only `PORT0`, which
+//! moves the port, is read here.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lifecycle::exit::{Exit, Failure};
 use lifecycle::units;
 
 use crate::access_log::Format;
-use crate::presentation::{CacheRule, ExtraHeader, Lines};
+use crate::content::header_policy::{CacheRule, ExtraHeader, LineList};
+
+/// Where content is served without `--listen` and `PORT0`.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 9876);
 
 /// The flags that are this container's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,7 +21,7 @@ pub struct Config {
     /// What is served: a link to a release (`<volume>/current`), a ConfigMap volume, or a plain directory, which may be
     /// edited in place. While it does not exist, content is answered 503
     #[arg(long, value_name = "DIR")]
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
 
     /// Address that content is served on; without this flag, the variable PORT0 alone moves the port
     /// [default: 0.0.0.0:9876]
@@ -25,46 +30,46 @@ pub struct Config {
 
     /// File for one line per response, or - for stdout; without this flag no access log is written
     #[arg(long, value_name = "PATH|-")]
-    pub access_log: Option<PathBuf>,
+    pub(crate) access_log: Option<PathBuf>,
 
     /// How a line of the access log is written
     #[arg(long, value_name = "FORMAT", default_value = "json")]
-    pub access_log_format: Format,
+    pub(crate) access_log_format: Format,
 
     /// Size at which the access log is rotated: access.log becomes access.log.1, and so on
     #[arg(long, value_name = "SIZE", default_value = "10MiB", value_parser = units::size)]
-    pub access_log_max_size: u64,
+    pub(crate) access_log_max_size: u64,
 
     /// Age at which the access log is rotated, at the next line; without this flag size alone counts
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
-    pub access_log_max_age: Option<Duration>,
+    pub(crate) access_log_max_age: Option<Duration>,
 
     /// How many rotated access logs are kept
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
-    pub access_log_keep: u32,
+    pub(crate) access_log_keep: u32,
 
     /// Memory for the bodies of a release's smaller files; the rest is read from the volume at each request
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
-    pub cache_size: u64,
+    pub(crate) cache_size: u64,
 
     /// How long an asset that the next release has no more is still given out, for pages that were loaded before; pages
     /// themselves never are
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = units::duration)]
-    pub stale_assets_for: Duration,
+    pub(crate) stale_assets_for: Duration,
 
     /// Cache-Control of the files that a glob matches, such as '*.css=public, max-age=3600'; the first that matches counts,
     /// other files are revalidated each time. May be repeated (one a line in the variable)
     #[arg(long, value_name = "GLOB=VALUE")]
-    pub cache_control: Vec<Lines<CacheRule>>,
+    pub(crate) cache_control: Vec<LineList<CacheRule>>,
 
     /// Header for every answer that is content, such as 'Referrer-Policy: no-referrer'. May be repeated (one a line in the
     /// variable)
     #[arg(long, value_name = "NAME: VALUE")]
-    pub header: Vec<Lines<ExtraHeader>>,
+    pub(crate) header: Vec<LineList<ExtraHeader>>,
 
     /// Lists directories that have no index.html: HTML, or JSON for who accepts only that
     #[arg(long)]
-    pub autoindex: bool,
+    pub(crate) autoindex: bool,
 
     /// Threads that serve connections, each with its own share of them
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -72,64 +77,101 @@ pub struct Config {
 
     /// Connections served at once; one more is answered 503 and closed
     #[arg(long, value_name = "COUNT", default_value_t = 8192)]
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
 
     /// How long a client may take to send a request's head
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
-    pub header_timeout: Duration,
+    pub(crate) header_timeout: Duration,
 
     /// How long a connection may idle between requests
     #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = units::duration)]
-    pub idle_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
 
     /// How long a client may take nothing of what is being sent to it
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
-    pub send_timeout: Duration,
+    pub(crate) send_timeout: Duration,
 
     /// Plays the content manager: serves a live manifest of the root at /manifest.json
     #[arg(long)]
-    pub manifest: bool,
+    pub(crate) manifest: bool,
 
     /// Serves content under the names of the lesson's endpoints, too
     #[arg(long)]
-    pub no_lesson: bool,
+    pub(crate) no_lesson: bool,
 
     /// For labs: lets neighbours in the Pod make this server unready, failing, delayed or crash, by
     /// POST /faults/unready and so on, on the admin port; POST /faults/none ends it
     #[arg(long)]
-    pub enable_faults: bool,
+    pub(crate) enable_faults: bool,
 
     /// What /info and /endpoint0 call this service's version; without this flag the variables VERSION and
     /// SIMPLE_SERVICE_VERSION are asked [default: 0.5.0]
     #[arg(long, value_name = "VERSION")]
-    pub service_version: Option<String>,
+    pub(crate) service_version: Option<String>,
 
     /// Answers /env with the environment, secrets in it included
     #[arg(long)]
-    pub expose_env: bool,
+    pub(crate) expose_env: bool,
 
     /// Answers /pod and /pod/events: what the Pod's containers are doing, for the sample site's live page. Whoever reaches
     /// the content can then read the Pod's name, labels and annotations
     #[arg(long, conflicts_with = "manifest")]
-    pub pod_page: bool,
+    pub(crate) pod_page: bool,
 
     /// Lets the live page ask file-puller to sync now, where it is opened from this machine
     #[arg(long, requires = "pod_page")]
-    pub pod_page_actions: bool,
+    pub(crate) pod_page_actions: bool,
 
     /// Where file-puller's admin port is, for the live page
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9878")]
-    pub pod_page_puller: SocketAddr,
+    pub(crate) pod_page_puller: SocketAddr,
 
     /// Where log-agent's admin port is, for the live page
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9879")]
-    pub pod_page_agent: SocketAddr,
+    pub(crate) pod_page_agent: SocketAddr,
 
     /// The Pod's labels as the downward API writes them into a volume, for the live page
     #[arg(long, value_name = "FILE")]
-    pub pod_labels_file: Option<PathBuf>,
+    pub(crate) pod_labels_file: Option<PathBuf>,
 
     /// The Pod's annotations, likewise
     #[arg(long, value_name = "FILE")]
-    pub pod_annotations_file: Option<PathBuf>,
+    pub(crate) pod_annotations_file: Option<PathBuf>,
+}
+
+/// Where to listen: what the flag says, or else any address at the port in the variable `PORT0`, or else port 9876.
+///
+/// # Errors
+/// Exit code 64 where `PORT0` is no port.
+pub fn listen_addr(
+    flag: Option<SocketAddr>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<SocketAddr, Failure> {
+    let mut addr = flag.unwrap_or(DEFAULT_LISTEN);
+    if flag.is_none()
+        && let Some(port) = variable("PORT0")
+    {
+        addr.set_port(port.parse().map_err(|_| {
+            Failure::new(Exit::Usage, format!("PORT0={port} is no port; give a number up to 65535"))
+        })?);
+    }
+    Ok(addr)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(variables: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn port0_moves_the_port_unless_the_flag_says_where() {
+        let flag = "127.0.0.1:1".parse().ok();
+        assert_eq!(listen_addr(None, lookup(&[])).unwrap().to_string(), "0.0.0.0:9876");
+        assert_eq!(listen_addr(None, lookup(&[("PORT0", "80")])).unwrap().to_string(), "0.0.0.0:80");
+        assert_eq!(listen_addr(flag, lookup(&[("PORT0", "80")])).unwrap().to_string(), "127.0.0.1:1");
+        assert!(listen_addr(None, lookup(&[("PORT0", "http")])).is_err());
+    }
 }

@@ -10,8 +10,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::healthcheck::Healthcheck;
 use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
-use web_server::config::Config;
-use web_server::{CONTAINER, Listeners, lesson};
+use web_server::{CONTAINER, Config, Listeners, listen_addr};
 
 /// Serves the current release of a shared volume, and writes the access log.
 #[derive(Debug, Parser)]
@@ -50,7 +49,7 @@ fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
     let served = runtime.block_on(async {
         let signals = Signals::install().or_exit(Exit::Internal)?;
-        let addr = lesson::listen_addr(config.listen, |name| std::env::var(name).ok())?;
+        let addr = listen_addr(config.listen, |name| std::env::var(name).ok())?;
         let listeners = Listeners {
             content: listen::bind_shared("content", addr, "--listen", config.threads)?,
             admin: listen::bind("admin", flags.admin_addr, "--admin-addr")?,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use lifecycle::metrics::Registrar;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,37 +18,37 @@ const DURATIONS: [f64; 12] =
 
 /// Every counter of this container. Cloning is not needed: it is shared behind an `Arc`.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Open connections.
-    pub connections: Gauge,
+    pub(crate) connections: Gauge,
     /// Connections accepted since the start.
-    pub connections_accepted: Counter,
+    pub(crate) connections_accepted: Counter,
     /// Connections refused because there were too many.
-    pub connections_refused: Counter,
+    pub(crate) connections_refused: Counter,
     /// What came and was no HTTP request.
-    pub refused: Counter,
+    pub(crate) refused: Counter,
     /// Requests being answered.
-    pub in_flight: Gauge,
+    pub(crate) in_flight: Gauge,
     /// Times that something else began to be served.
-    pub swaps: Counter,
-    /// How often the root was found to be something else, or the same anew.
-    pub generation: Gauge,
+    pub(crate) swaps: Counter,
     /// Bytes of bodies in memory.
-    pub held: Gauge,
+    pub(crate) held: Gauge,
     /// Bodies that were sent from memory.
-    pub from_memory: Counter,
+    pub(crate) from_memory: Counter,
     /// Bodies that were sent from a file.
-    pub from_volume: Counter,
+    pub(crate) from_volume: Counter,
     /// Access-log lines written.
-    pub access_log_lines: Counter,
+    pub(crate) access_log_lines: Counter,
     /// Access-log lines that could not be written.
-    pub access_log_dropped: Counter,
+    pub(crate) access_log_dropped: Counter,
     overdue: Family<OverdueLabels, Counter>,
     /// By method and status class, looked up once: they are counted with each request.
     requests: [[Counter; 5]; 4],
     durations: Histogram,
     body_bytes: Counter,
     release: Family<ReleaseLabels, Gauge>,
+    /// The label that `release` has now.
+    served: Mutex<Option<ReleaseLabels>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,7 +81,7 @@ impl EncodeLabelValue for StatusClass {
 
 /// What a client took too long for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Overdue {
+pub(crate) enum Overdue {
     /// To send a request's head.
     Header,
     /// To send another request.
@@ -114,7 +116,7 @@ struct ReleaseLabels {
 
 impl Metrics {
     /// Registers everything.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
         let counters =
             [MethodLabel::GET, MethodLabel::HEAD, MethodLabel::OPTIONS, MethodLabel::Other].map(|method| {
@@ -122,86 +124,37 @@ impl Metrics {
                     requests.get_or_create(&RequestLabels { method, status: StatusClass(class) }).clone()
                 })
             });
-        let metrics = Self {
-            connections: Gauge::default(),
-            connections_accepted: Counter::default(),
-            connections_refused: Counter::default(),
-            overdue: Family::default(),
-            refused: Counter::default(),
-            in_flight: Gauge::default(),
-            swaps: Counter::default(),
-            access_log_lines: Counter::default(),
-            access_log_dropped: Counter::default(),
+        let mut new = Registrar::new(registry);
+        new.add("http_requests", "Responses by method and status class", requests);
+        Self {
+            connections: new.metric("connections", "Open connections"),
+            connections_accepted: new.metric("connections_accepted", "Connections accepted since the start"),
+            connections_refused: new
+                .metric("connections_refused", "Connections answered 503 because there were too many"),
+            overdue: new.metric("connections_overdue", "Connections closed because the client took too long"),
+            refused: new.metric("http_malformed_requests", "Requests that were not valid HTTP"),
+            in_flight: new.metric("http_requests_in_flight", "Requests being answered"),
+            durations: new.seconds(
+                "http_request_duration",
+                "From the request's arrival to the last byte of its response",
+                &DURATIONS,
+            ),
+            body_bytes: new.metric_in(Unit::Bytes, "http_response_body", "Body bytes handed to the network"),
+            swaps: new.metric("swaps", "Times that other content began to be served"),
+            release: new.metric("release_info", "The release that is served, as a label"),
+            held: new.metric_in(Unit::Bytes, "cache", "Bodies of the served content that are in memory"),
+            from_memory: new.metric("cache_hits", "Answers whose body came from memory"),
+            from_volume: new.metric("cache_misses", "Answers whose body came from a file"),
+            access_log_lines: new.metric("access_log_lines", "Access-log lines written"),
+            access_log_dropped: new
+                .metric("access_log_dropped_lines", "Access-log lines that could not be written"),
             requests: counters,
-            durations: Histogram::new(DURATIONS),
-            body_bytes: Counter::default(),
-            release: Family::default(),
-            generation: Gauge::default(),
-            held: Gauge::default(),
-            from_memory: Counter::default(),
-            from_volume: Counter::default(),
-        };
-        registry.register("connections", "Open connections", metrics.connections.clone());
-        registry.register(
-            "connections_accepted",
-            "Connections accepted since the start",
-            metrics.connections_accepted.clone(),
-        );
-        registry.register(
-            "connections_refused",
-            "Connections answered 503 because there were too many",
-            metrics.connections_refused.clone(),
-        );
-        registry.register(
-            "connections_overdue",
-            "Connections closed because the client took too long",
-            metrics.overdue.clone(),
-        );
-        registry.register("http_requests", "Responses by method and status class", requests);
-        registry.register(
-            "http_malformed_requests",
-            "What came and was no HTTP request",
-            metrics.refused.clone(),
-        );
-        registry.register("http_requests_in_flight", "Requests being answered", metrics.in_flight.clone());
-        registry.register_with_unit(
-            "http_request_duration",
-            "From the request's arrival to the last byte of its response",
-            Unit::Seconds,
-            metrics.durations.clone(),
-        );
-        registry.register_with_unit(
-            "http_response_body",
-            "Body bytes handed to the network",
-            Unit::Bytes,
-            metrics.body_bytes.clone(),
-        );
-        registry.register("swaps", "Times that other content began to be served", metrics.swaps.clone());
-        registry.register(
-            "generation",
-            "Counts up with each release that is loaded, and with each look that found the root to be something else",
-            metrics.generation.clone(),
-        );
-        registry.register("release", "The release that is served, as a label", metrics.release.clone());
-        registry.register_with_unit(
-            "cache",
-            "Bodies of the served content that are in memory",
-            Unit::Bytes,
-            metrics.held.clone(),
-        );
-        registry.register("cache_hits", "Answers whose body came from memory", metrics.from_memory.clone());
-        registry.register("cache_misses", "Answers whose body came from a file", metrics.from_volume.clone());
-        registry.register("access_log_lines", "Lines written", metrics.access_log_lines.clone());
-        registry.register(
-            "access_log_dropped_lines",
-            "Lines that could not be written",
-            metrics.access_log_dropped.clone(),
-        );
-        metrics
+            served: Mutex::default(),
+        }
     }
 
     /// A response came to its end.
-    pub fn answered(&self, method: &Method, status: StatusCode, body_bytes: u64, took: Duration) {
+    pub(crate) fn answered(&self, method: &Method, status: StatusCode, body_bytes: u64, took: Duration) {
         let method = match *method {
             Method::GET => MethodLabel::GET,
             Method::HEAD => MethodLabel::HEAD,
@@ -215,21 +168,26 @@ impl Metrics {
     }
 
     /// Responses so far, from 1xx to 5xx.
-    pub fn answered_by_class(&self) -> [u64; 5] {
+    pub(crate) fn answered_by_class(&self) -> [u64; 5] {
         [0, 1, 2, 3, 4].map(|class| self.requests.iter().map(|method| method[class].get()).sum())
     }
 
     /// A connection was closed because its client took too long.
-    pub fn overdue(&self, waited_for: Overdue) {
+    pub(crate) fn overdue(&self, waited_for: Overdue) {
         self.overdue.get_or_create(&OverdueLabels { waited_for }).inc();
     }
 
-    /// What is served from here on.
-    pub fn serves(&self, release: Option<&str>, held: u64) {
+    /// Says which release is served from here on. The new label is set before the old one goes, so that no scrape finds none.
+    pub(crate) fn serves(&self, release: Option<&str>, held: u64) {
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
-        self.release.clear();
-        if let Some(release) = release {
-            self.release.get_or_create(&ReleaseLabels { release: release.to_owned() }).set(1);
+        let now = release.map(|release| ReleaseLabels { release: release.to_owned() });
+        if let Some(labels) = &now {
+            self.release.get_or_create(labels).set(1);
         }
+        let mut served = self.served.lock();
+        if let Some(before) = served.take().filter(|before| Some(before) != now.as_ref()) {
+            self.release.remove(&before);
+        }
+        *served = now;
     }
 }

@@ -17,15 +17,15 @@
 //! - [`plain`]: a snapshot as HTML
 //! - [`action`]: the one thing that can be asked for, from this machine alone
 
-pub mod action;
-pub mod audience;
-pub mod feed;
-pub mod lag;
-pub mod neighbour;
-pub mod plain;
-pub mod rounds;
-pub mod snapshot;
-pub mod status;
+pub(crate) mod action;
+pub(crate) mod audience;
+pub(crate) mod feed;
+pub(crate) mod lag;
+pub(crate) mod neighbour;
+pub(crate) mod plain;
+pub(crate) mod rounds;
+pub(crate) mod snapshot;
+pub(crate) mod status;
 mod told;
 mod watched;
 
@@ -35,9 +35,9 @@ use std::sync::Arc;
 
 use self::audience::{Audience, Viewer, now};
 use self::rounds::{Own, Rounds};
-use crate::body::Payload;
 use crate::config::Config;
-use crate::respond::{plain as sentence, unavailable};
+use crate::http::body::Payload;
+use crate::http::response::{plain as sentence, unavailable};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
 use http::request::Parts;
@@ -48,22 +48,22 @@ const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What the flags say of the Pod page.
 #[derive(Debug, Clone)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Whether the page may ask for something.
-    pub actions: Actions,
+    pub(crate) actions: Actions,
     /// Where file-puller's admin port is.
-    pub puller: SocketAddr,
+    pub(crate) puller: SocketAddr,
     /// Where log-agent's is.
-    pub agent: SocketAddr,
+    pub(crate) agent: SocketAddr,
     /// Where the downward API keeps the labels.
-    pub labels: Option<PathBuf>,
+    pub(crate) labels: Option<PathBuf>,
     /// And the annotations.
-    pub annotations: Option<PathBuf>,
+    pub(crate) annotations: Option<PathBuf>,
 }
 
 impl Flags {
     /// None where the page is not asked for.
-    pub fn of(config: &Config) -> Option<Self> {
+    pub(crate) fn of(config: &Config) -> Option<Self> {
         config.pod_page.then(|| Self {
             actions: if config.pod_page_actions { Actions::On } else { Actions::Off },
             puller: config.pod_page_puller,
@@ -76,7 +76,7 @@ impl Flags {
 
 /// What there is to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// How things are.
     Snapshot,
     /// How they go on.
@@ -85,7 +85,7 @@ pub enum View {
 
 impl View {
     /// The view at a path.
-    pub fn at(path: &str) -> Option<Self> {
+    pub(crate) fn at(path: &str) -> Option<Self> {
         match path {
             "/pod" => Some(Self::Snapshot),
             "/pod/events" => Some(Self::Events),
@@ -96,7 +96,7 @@ impl View {
 
 /// Whether the page may ask for something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actions {
+pub(crate) enum Actions {
     /// It shows, and no more.
     Off,
     /// It may ask for a sync.
@@ -105,7 +105,7 @@ pub enum Actions {
 
 /// Answers for the Pod page.
 #[derive(Debug)]
-pub struct PodPage {
+pub(crate) struct PodPage {
     audience: Arc<Audience>,
     actions: Actions,
     puller: SocketAddr,
@@ -113,28 +113,28 @@ pub struct PodPage {
 
 impl PodPage {
     /// Nobody watches yet. `variable` is how the downward API's variables are read.
-    pub fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
         let (actions, puller, shutdown) = (flags.actions, flags.puller, own.shutdown.clone());
         let audience = Audience::new(Rounds::new(flags, own, variable), shutdown);
         Self { audience: Arc::new(audience), actions, puller }
     }
 
     /// Answers a GET or HEAD request.
-    pub async fn show(&self, view: View, request: &Parts) -> Response<Payload> {
+    pub(crate) async fn show(&self, view: View, request: &Parts) -> Response<Payload> {
         if request.method == Method::HEAD && view == View::Events {
-            return events(Payload::Feed(feed::nothing()));
+            return events(Payload::Stream(feed::nothing()));
         }
         let Some(viewer) = Viewer::join(&self.audience) else {
             return unavailable("too many watch the Pod already");
         };
         match view {
-            View::Events => events(Payload::Feed(feed::of(viewer))),
+            View::Events => events(Payload::Stream(feed::of(viewer))),
             View::Snapshot => snapshot(viewer, request).await,
         }
     }
 
     /// Answers any request to [`action::PATH`].
-    pub async fn act(&self, request: &Parts, peer: SocketAddr) -> Response<Payload> {
+    pub(crate) async fn act(&self, request: &Parts, peer: SocketAddr) -> Response<Payload> {
         if request.method != Method::POST {
             let mut refusal = sentence(StatusCode::METHOD_NOT_ALLOWED, "allowed here: POST\n");
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use lifecycle::admin::Report;
 use serde_json::{Value, json};
 
-use crate::fault::{Fault, Faults};
+use crate::content::root::{Content, ContentRoot};
 use crate::metrics::Metrics;
-use crate::site::{Root, Site};
+use crate::routes::faults::{Fault, Faults};
 
 /// The server, as its admin port sees it.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// What is served.
-    pub root: Arc<Root>,
+    pub(crate) root: Arc<ContentRoot>,
     /// What was counted.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Where faults may be asked for.
-    pub faults: Option<Faults>,
+    pub(crate) faults: Option<Faults>,
 }
 
 impl Report for Status {
@@ -25,17 +25,17 @@ impl Report for Status {
         if self.faults.as_ref().is_some_and(|faults| faults.now() == Fault::Unready) {
             return Err("unready, because a fault was asked for".to_owned());
         }
-        match &*self.root.site() {
-            Site::Waiting(reason) => Err(reason.clone()),
-            Site::Release(_) | Site::Live(_) => Ok(()),
+        match &*self.root.content() {
+            Content::Waiting(reason) => Err(reason.clone()),
+            Content::Release(_) | Content::Live(_) => Ok(()),
         }
     }
 
     fn status(&self) -> Value {
-        let content = match &*self.root.site() {
-            Site::Waiting(reason) => json!({"kind": "waiting", "reason": reason}),
-            Site::Live(live) => json!({"kind": "directory", "held_bytes": live.held()}),
-            Site::Release(generation) => json!({
+        let content = match &*self.root.content() {
+            Content::Waiting(reason) => json!({"kind": "waiting", "reason": reason}),
+            Content::Live(live) => json!({"kind": "directory", "held_bytes": live.held()}),
+            Content::Release(generation) => json!({
                 "kind": "release",
                 "release": generation.release.as_str(),
                 "files": generation.len(),

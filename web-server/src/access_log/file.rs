@@ -5,24 +5,24 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::opened::Open;
+use super::handle::LogHandle;
 use super::rotation::Rotation;
 
 /// What became of some lines.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct WriteReport {
     /// Lines that are in a file, whole.
     pub(super) lines: u64,
     /// Lines that are not.
     pub(super) dropped: u64,
     /// Why not.
-    pub(super) trouble: Option<io::Error>,
+    pub(super) error: Option<io::Error>,
 }
 
-impl Written {
+impl WriteReport {
     fn lost(mut self, lines: &[u8], error: io::Error) -> Self {
         self.dropped += count(lines);
-        self.trouble = Some(error);
+        self.error = Some(error);
         self
     }
 }
@@ -31,7 +31,7 @@ impl Written {
 #[derive(Debug)]
 pub(super) struct LogFile {
     target: Target,
-    open: Option<Open>,
+    open: Option<LogHandle>,
     /// The rest of a line of which the disk took only the beginning. It goes first when the disk takes more, so that the
     /// line is whole after all.
     unfinished: Vec<u8>,
@@ -45,49 +45,43 @@ enum Target {
 
 impl LogFile {
     /// Writes to stdout, which somebody else rotates if anyone does.
-    ///
-    /// # Errors
-    /// As the system gives them.
     pub(super) fn stdout() -> io::Result<Self> {
-        let open = Some(Open::stdout()?);
+        let open = Some(LogHandle::stdout()?);
         Ok(Self { target: Target::Stdout, open, unfinished: Vec::new() })
     }
 
     /// Opens or makes the file at `path`.
-    ///
-    /// # Errors
-    /// As the system gives them.
     pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let open = Some(Open::at(path)?);
+        let open = Some(LogHandle::at(path)?);
         let target = Target::Path { path: path.to_owned(), rotation };
         Ok(Self { target, open, unfinished: Vec::new() })
     }
 
     /// Lets go of the file and opens the path anew.
-    pub(super) fn reopen(&mut self) -> Written {
-        let mut written = Written::default();
+    pub(super) fn reopen(&mut self) -> WriteReport {
+        let mut written = WriteReport::default();
         if let Target::Path { path, .. } = &self.target {
-            match Open::at(path) {
+            match LogHandle::at(path) {
                 Ok(opened) => {
                     self.finish(&mut written);
                     self.open = Some(opened);
                 }
                 // The old file is better than none.
-                Err(error) => written.trouble = Some(error),
+                Err(error) => written.error = Some(error),
             }
         }
         written
     }
 
     /// Appends lines, each of which ends with a line feed.
-    pub(super) fn append(&mut self, lines: &[u8]) -> Written {
-        let mut written = Written::default();
-        if let Err(error) = self.revive(&mut written) {
+    pub(super) fn append(&mut self, lines: &[u8]) -> WriteReport {
+        let mut written = WriteReport::default();
+        if let Err(error) = self.reopen_if_removed(&mut written) {
             return written.lost(lines, error);
         }
         let mut rest = lines;
         while !rest.is_empty() {
-            let (batch, later) = rest.split_at(self.fitting(rest));
+            let (batch, later) = rest.split_at(self.bytes_before_rotation(rest));
             if let Err(error) = self.write_lines(batch, &mut written) {
                 return written.lost(later, error);
             }
@@ -96,7 +90,7 @@ impl LogFile {
                 && let Err(error) = self.rotate()
             {
                 // Too large is better than lost: the rest goes where the first part went.
-                written.trouble = Some(error);
+                written.error = Some(error);
                 return match self.write_lines(rest, &mut written) {
                     Ok(()) => written,
                     Err(error) => written.lost(&[], error),
@@ -107,7 +101,7 @@ impl LogFile {
     }
 
     /// Makes sure that there is a file with a name, and that it does not end in half a line.
-    fn revive(&mut self, written: &mut Written) -> io::Result<()> {
+    fn reopen_if_removed(&mut self, written: &mut WriteReport) -> io::Result<()> {
         if let Target::Path { path, .. } = &self.target {
             let gone = match &self.open {
                 // A file that was renamed is still read by somebody. One that was removed is read by nobody.
@@ -115,7 +109,7 @@ impl LogFile {
                 None => true,
             };
             if gone {
-                let opened = Open::at(path)?;
+                let opened = LogHandle::at(path)?;
                 written.dropped += u64::from(!self.unfinished.is_empty());
                 self.unfinished.clear();
                 self.open = Some(opened);
@@ -133,8 +127,8 @@ impl LogFile {
     }
 
     /// How many bytes of these lines, whole lines, the file takes before it has to be rotated: none, if it is full or old.
-    fn fitting(&self, lines: &[u8]) -> usize {
-        let (Target::Path { rotation, .. }, Some(Open { size: Some(size), begun, .. })) =
+    fn bytes_before_rotation(&self, lines: &[u8]) -> usize {
+        let (Target::Path { rotation, .. }, Some(LogHandle { size: Some(size), begun, .. })) =
             (&self.target, &self.open)
         else {
             return lines.len();
@@ -156,7 +150,7 @@ impl LogFile {
 
     /// Writes whole lines. One that the file took only the beginning of is neither written nor dropped yet; those after it
     /// are dropped.
-    fn write_lines(&mut self, lines: &[u8], written: &mut Written) -> io::Result<()> {
+    fn write_lines(&mut self, lines: &[u8], written: &mut WriteReport) -> io::Result<()> {
         let (taken, error) = match self.write(lines) {
             Ok(()) => (lines.len(), None),
             Err((taken, error)) => (taken, Some(error)),
@@ -177,7 +171,7 @@ impl LogFile {
     }
 
     /// Finishes a line that was begun, or gives it up, because the file is let go of.
-    fn finish(&mut self, written: &mut Written) {
+    fn finish(&mut self, written: &mut WriteReport) {
         let rest = std::mem::take(&mut self.unfinished);
         if !rest.is_empty() {
             let finished = self.write(&rest).is_ok();
@@ -189,7 +183,7 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         if let Target::Path { path, rotation } = &self.target {
             rotation.make_room(path)?;
-            self.open = Some(Open::at(path)?);
+            self.open = Some(LogHandle::at(path)?);
         }
         Ok(())
     }
@@ -274,7 +268,7 @@ mod tests {
         std::fs::remove_dir_all(&logs).unwrap();
         let written = log.append(&lines(&["2", "3"]));
         assert_eq!((written.lines, written.dropped), (0, 2));
-        assert!(written.trouble.is_some());
+        assert!(written.error.is_some());
 
         std::fs::create_dir(&logs).unwrap();
         assert_eq!(log.append(&lines(&["4"])).lines, 1);

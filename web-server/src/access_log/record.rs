@@ -7,27 +7,27 @@ use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, Version};
 
-use crate::published::ReleaseId;
+use crate::content::release::ReleaseId;
 
 /// One response, when it came to its end.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// What was asked; none where what came was no request.
-    pub request: Option<&'a Parts>,
+    pub(crate) request: Option<&'a Parts>,
     /// As the response's X-Request-Id has it.
-    pub request_id: &'a [u8],
+    pub(crate) request_id: &'a [u8],
     /// Who asked: an IP address.
-    pub client: &'a str,
+    pub(crate) client: &'a str,
     /// When the request arrived.
-    pub arrived: SystemTime,
+    pub(crate) arrived: SystemTime,
     /// From then to the end of the response.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// As it was sent.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// Body bytes that were sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// The release that it was answered from.
-    pub release: Option<&'a ReleaseId>,
+    pub(crate) release: Option<&'a ReleaseId>,
 }
 
 /// What stands before a member's value.

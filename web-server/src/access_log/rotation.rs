@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 /// When a file is full, and how many full ones are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     /// In bytes.
-    pub max_size: u64,
+    pub(crate) max_size: u64,
     /// From the file's first line on; `None` for as long as it takes.
-    pub max_age: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     /// Besides the one being written.
-    pub keep: u32,
+    pub(crate) keep: u32,
 }
 
 impl Rotation {

@@ -14,21 +14,21 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::Actions;
 use super::neighbour::Neighbour;
-use crate::body::Payload;
-use crate::respond::plain;
+use crate::http::body::Payload;
+use crate::http::response::plain;
 
 /// Where it is asked for.
-pub const PATH: &str = "/pod/sync";
+pub(crate) const PATH: &str = "/pod/sync";
 /// How long a sync may take; the next one that is due will do the rest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Proof that a request may have its way.
 #[derive(Debug)]
-pub struct Permit(());
+pub(crate) struct Permit(());
 
 /// Why it may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Nobody may.
     Off,
     /// It comes from another machine.
@@ -56,7 +56,7 @@ impl From<Refusal> for Response<Payload> {
 ///
 /// # Errors
 /// Where the answer is no.
-pub fn permit(actions: Actions, request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
+pub(crate) fn permit(actions: Actions, request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
     if actions == Actions::Off {
         return Err(Refusal::Off);
     }
@@ -84,7 +84,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// Asks file-puller, and passes its answer on.
-pub async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Payload> {
+pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Payload> {
     match Neighbour::new(puller).post("/sync", PATIENCE).await {
         Ok(answer) => {
             let mut response = Response::new(Payload::Held(answer.body));

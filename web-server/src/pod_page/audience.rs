@@ -3,10 +3,11 @@
 //! The neighbours are asked by one task for all viewers: it begins with the first and ends a moment after the last. Viewers are
 //! told by way of a channel that keeps one snapshot, so a slow one misses some and holds up nobody.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ const VIEWERS_MAX: usize = 1024;
 
 /// All viewers.
 #[derive(Debug)]
-pub struct Audience {
+pub(crate) struct Audience {
     seats: Mutex<Seats>,
     told: watch::Sender<Option<Arc<Told>>>,
     rounds: tokio::sync::Mutex<Rounds>,
@@ -40,13 +41,13 @@ struct Seats {
 
 /// A snapshot, as it was told to all.
 #[derive(Debug)]
-pub struct Told {
+pub(crate) struct Told {
     /// What was found.
-    pub snapshot: Snapshot,
+    pub(crate) snapshot: Snapshot,
     /// The same, as JSON.
-    pub json: Bytes,
+    pub(crate) json: Bytes,
     /// The same, as an event of a stream.
-    pub event: Bytes,
+    pub(crate) event: Bytes,
 }
 
 impl Told {
@@ -60,7 +61,7 @@ impl Told {
 
 impl Audience {
     /// Nobody watches yet.
-    pub fn new(rounds: Rounds, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(rounds: Rounds, shutdown: CancellationToken) -> Self {
         let seats = Seats { taken: 0, empty_since: Instant::now(), watching: false };
         Self {
             seats: Mutex::new(seats),
@@ -68,10 +69,6 @@ impl Audience {
             rounds: tokio::sync::Mutex::new(rounds),
             shutdown,
         }
-    }
-
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(self: Arc<Self>) {
@@ -100,7 +97,7 @@ impl Audience {
 
     /// Whether nobody has watched for long enough; whoever comes next begins anew.
     fn is_over(&self) -> bool {
-        let mut seats = self.seats();
+        let mut seats = self.seats.lock();
         if seats.taken > 0 || seats.empty_since.elapsed() < LINGER {
             return false;
         }
@@ -113,15 +110,15 @@ impl Audience {
 
 /// One viewer; leaves when it is dropped.
 #[derive(Debug)]
-pub struct Viewer {
+pub(crate) struct Viewer {
     audience: Arc<Audience>,
     told: watch::Receiver<Option<Arc<Told>>>,
 }
 
 impl Viewer {
     /// None where there are too many already.
-    pub fn join(audience: &Arc<Audience>) -> Option<Self> {
-        let mut seats = audience.seats();
+    pub(crate) fn join(audience: &Arc<Audience>) -> Option<Self> {
+        let mut seats = audience.seats.lock();
         if seats.taken >= VIEWERS_MAX {
             return None;
         }
@@ -137,7 +134,7 @@ impl Viewer {
     }
 
     /// The latest snapshot, as soon as there is one that this viewer was not told; none when the server drains.
-    pub async fn news(&mut self) -> Option<Arc<Told>> {
+    pub(crate) async fn news(&mut self) -> Option<Arc<Told>> {
         loop {
             tokio::select! {
                 biased;
@@ -153,13 +150,13 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        let mut seats = self.audience.seats();
+        let mut seats = self.audience.seats.lock();
         seats.taken -= 1;
         seats.empty_since = Instant::now();
     }
 }
 
 /// The present, as it is written everywhere here.
-pub fn now() -> String {
+pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

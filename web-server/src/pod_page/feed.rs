@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::audience::{Viewer, now};
-use crate::body::Feed;
+use crate::http::body::ByteStream;
 
 /// The longest silence.
 const BEAT: Duration = Duration::from_millis(750);
@@ -17,9 +17,9 @@ const BEAT: Duration = Duration::from_millis(750);
 const RETRY: u32 = 1000;
 
 /// All that a viewer is told, until it leaves or the server drains.
-pub fn of(viewer: Viewer) -> Feed {
+pub(crate) fn of(viewer: Viewer) -> ByteStream {
     let opening = Bytes::from(format!("retry: {RETRY}\n{}", beat()));
-    Feed::new(stream::unfold((viewer, Some(opening)), |(mut viewer, opening)| async move {
+    ByteStream::new(stream::unfold((viewer, Some(opening)), |(mut viewer, opening)| async move {
         let piece = match opening {
             Some(opening) => opening,
             None => next(&mut viewer).await?,
@@ -29,8 +29,8 @@ pub fn of(viewer: Viewer) -> Feed {
 }
 
 /// A stream that is over.
-pub fn nothing() -> Feed {
-    Feed::new(stream::empty())
+pub(crate) fn nothing() -> ByteStream {
+    ByteStream::new(stream::empty())
 }
 
 async fn next(viewer: &mut Viewer) -> Option<Bytes> {

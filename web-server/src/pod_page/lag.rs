@@ -6,20 +6,20 @@
 
 /// What one round has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Lines written.
-    pub written: u64,
+    pub(crate) written: u64,
     /// Lines that the slowest sink is done with: confirmed, or refused for good.
-    pub done: u64,
+    pub(crate) done: u64,
     /// Whether log-agent knows of something that a sink does not have.
-    pub behind: bool,
+    pub(crate) behind: bool,
     /// Which log-agent counted.
-    pub agent_started: String,
+    pub(crate) agent_started: String,
 }
 
 /// Compares one round with the rounds before.
 #[derive(Debug, Default)]
-pub struct Lag {
+pub(crate) struct Lag {
     last: Option<Counts>,
     /// Written less done, when all had arrived.
     arrived: Option<i128>,
@@ -27,7 +27,7 @@ pub struct Lag {
 
 impl Lag {
     /// Looks at what log-agent says now.
-    pub fn look(&mut self, counts: Counts) {
+    pub(crate) fn look(&mut self, counts: Counts) {
         if self.last.as_ref().is_some_and(|last| last.agent_started != counts.agent_started) {
             self.arrived = None;
         }
@@ -38,7 +38,7 @@ impl Lag {
     }
 
     /// Lines that are written and not confirmed, where that can be known.
-    pub fn lines(&self, written: u64) -> Option<u64> {
+    pub(crate) fn lines(&self, written: u64) -> Option<u64> {
         let (arrived, last) = (self.arrived?, self.last.as_ref()?);
         u64::try_from(i128::from(written) - i128::from(last.done) - arrived).ok()
     }

@@ -22,23 +22,23 @@ const ANSWER_MAX: usize = 1024 * 1024;
 
 /// A neighbour's admin port.
 #[derive(Debug)]
-pub struct Neighbour {
+pub(crate) struct Neighbour {
     addr: SocketAddr,
     kept: Option<Conversation>,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// As it was.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// All of it.
-    pub body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 /// Why nothing did.
 #[derive(Debug)]
-pub enum Silence {
+pub(crate) enum Silence {
     /// Nobody listens there, or whoever did has gone.
     Gone(Box<dyn std::error::Error + Send + Sync>),
     /// Somebody listens, and says nothing for this long.
@@ -64,12 +64,12 @@ impl fmt::Display for Silence {
 
 impl Neighbour {
     /// Not asked anything yet.
-    pub fn new(addr: SocketAddr) -> Self {
+    pub(crate) fn new(addr: SocketAddr) -> Self {
         Self { addr, kept: None }
     }
 
     /// Where its admin port is.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -77,7 +77,7 @@ impl Neighbour {
     ///
     /// # Errors
     /// Where no whole answer comes within `patience`.
-    pub async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+    pub(crate) async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
         let asked = async {
             // A connection that was kept may have been closed since, which says nothing about the neighbour.
             if let Some(mut kept) = self.kept.take()
@@ -100,13 +100,13 @@ impl Neighbour {
     ///
     /// # Errors
     /// Where no whole answer comes within `patience`; it may have been done all the same.
-    pub async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+    pub(crate) async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
         let asked = async { Conversation::open(self.addr).await?.ask(Method::POST, path).await };
         timeout(patience, asked).await.map_err(|_elapsed| Silence::Hangs(patience))?.map_err(Silence::Gone)
     }
 
     /// Ends the conversation until there is another question.
-    pub fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.kept = None;
     }
 }

@@ -7,7 +7,8 @@ use super::audience::now;
 use super::snapshot::{Container, Snapshot, State};
 
 /// What such a page may do: look like something, and nothing else.
-pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+pub(crate) const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8886}\
@@ -18,7 +19,7 @@ th,td{text-align:left;vertical-align:top;padding:.35rem .75rem .35rem 0;border-t
 th{width:11rem;font-weight:600}td{font-variant-numeric:tabular-nums}";
 
 /// The page.
-pub fn page(snapshot: &Snapshot) -> String {
+pub(crate) fn page(snapshot: &Snapshot) -> String {
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lifecycle::admin::Report as _;
-use tokio::task::spawn_blocking;
+use lifecycle::blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +22,9 @@ use super::told::Told;
 use super::watched::Watched;
 use super::{Actions, Flags};
 use crate::CONTAINER;
-use crate::digest::Digest;
-use crate::generation::Generation;
-use crate::site::Site;
+use crate::content::digest::Digest;
+use crate::content::generation::Generation;
+use crate::content::root::Content;
 use crate::status::Status as ServerStatus;
 
 /// What requests per second are counted over.
@@ -34,18 +34,18 @@ const COMPARED_MAX: usize = 20_000;
 
 /// This server, from inside.
 #[derive(Debug)]
-pub struct Own {
+pub(crate) struct Own {
     /// What it says of itself.
-    pub status: Arc<ServerStatus>,
+    pub(crate) status: Arc<ServerStatus>,
     /// Its admin port.
-    pub admin: u16,
+    pub(crate) admin: u16,
     /// Cancelled when it drains.
-    pub shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// What there is to look at, and what was seen so far.
 #[derive(Debug)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     own: Own,
     started: SystemTime,
     actions: Actions,
@@ -53,7 +53,7 @@ pub struct Rounds {
     puller: Watched<Puller>,
     agent: Watched<Agent>,
     lag: Lag,
-    site: Option<Arc<Site>>,
+    site: Option<Arc<Content>>,
     /// What the release that is served now has other than the one before.
     changes: Option<Changes>,
     answered: VecDeque<(Instant, u64)>,
@@ -61,7 +61,7 @@ pub struct Rounds {
 
 impl Rounds {
     /// Has seen nothing yet.
-    pub fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
         Self {
             own,
             started: SystemTime::now(),
@@ -77,7 +77,7 @@ impl Rounds {
     }
 
     /// Looks once.
-    pub async fn look(&mut self) -> Snapshot {
+    pub(crate) async fn look(&mut self) -> Snapshot {
         let written = self.own.status.metrics.access_log_lines.get();
         let (puller, agent) = tokio::join!(self.puller.look(), self.agent.look());
         self.told.refresh().await;
@@ -110,7 +110,7 @@ impl Rounds {
     }
 
     /// Nobody watches: what is only worth something from one round to the next is let go.
-    pub fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         self.puller.hang_up();
         self.agent.hang_up();
         self.site = None;
@@ -137,15 +137,15 @@ impl Rounds {
     }
 
     async fn release(&mut self) -> Option<Release> {
-        let site = self.own.status.root.site();
+        let site = self.own.status.root.content();
         if let Some(before) = self.site.replace(Arc::clone(&site))
             && !Arc::ptr_eq(&before, &site)
         {
             let now = Arc::clone(&site);
             // A comparison that fails is one that is not shown.
-            self.changes = spawn_blocking(move || compare(&before, &now)).await.ok().flatten();
+            self.changes = blocking(move || compare(&before, &now)).await;
         }
-        let Site::Release(generation) = &*site else { return None };
+        let Content::Release(generation) = &*site else { return None };
         let publication = self.puller.last.as_ref().and_then(|status| status.publication.as_ref());
         let publication = publication.filter(|one| one.release == generation.release.as_str());
         Some(Release {
@@ -214,8 +214,8 @@ fn sync(status: &Puller) -> Sync {
     }
 }
 
-fn compare(before: &Site, now: &Site) -> Option<Changes> {
-    let (Site::Release(before), Site::Release(now)) = (before, now) else { return None };
+fn compare(before: &Content, now: &Content) -> Option<Changes> {
+    let (Content::Release(before), Content::Release(now)) = (before, now) else { return None };
     if before.len().max(now.len()) > COMPARED_MAX {
         return None;
     }

@@ -7,50 +7,50 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// What this is, for whoever reads it.
-pub const FORMAT: &str = "pod-page/1";
+pub(crate) const FORMAT: &str = "pod-page/1";
 
 /// The Pod, at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// [`FORMAT`].
-    pub format: &'static str,
+    pub(crate) format: &'static str,
     /// What may be asked for from this machine.
-    pub actions: &'static [&'static str],
+    pub(crate) actions: &'static [&'static str],
     /// Which Pod.
-    pub pod: Pod,
+    pub(crate) pod: Pod,
     /// In the order of the content's way to the log.
-    pub containers: [Container; 3],
+    pub(crate) containers: [Container; 3],
     /// What is served; none before the first release, or where a plain directory is.
-    pub release: Option<Release>,
+    pub(crate) release: Option<Release>,
     /// How file-puller gets on.
-    pub sync: Option<Sync>,
+    pub(crate) sync: Option<Sync>,
     /// What was answered since web-server started.
-    pub requests: Requests,
+    pub(crate) requests: Requests,
     /// The access log's way.
-    pub log: Log,
+    pub(crate) log: Log,
 }
 
 /// What the downward API says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Pod {
+pub(crate) struct Pod {
     /// `metadata.name`.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// `metadata.namespace`.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// `metadata.uid`.
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
     /// `spec.nodeName`.
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// Whether a container answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// It does.
     Up,
     /// It does not.
@@ -59,118 +59,118 @@ pub enum State {
 
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its admin port.
-    pub admin: u16,
+    pub(crate) admin: u16,
     /// Whether it answers.
-    pub state: State,
+    pub(crate) state: State,
     /// Why it does not.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// What it said last, of itself.
     #[serde(flatten)]
-    pub last: Option<Said>,
+    pub(crate) last: Option<Said>,
     /// Times that it was seen to have been started anew; what happened while nobody watched counts once.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
 }
 
 /// What a container says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub(crate) struct Said {
     /// Of the program.
-    pub version: String,
+    pub(crate) version: String,
     /// When its process began.
-    pub started: String,
+    pub(crate) started: String,
     /// Whether it can do its job.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Whether it was told to stop.
-    pub draining: bool,
+    pub(crate) draining: bool,
 }
 
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Release {
+pub(crate) struct Release {
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// When its link was made.
-    pub published: String,
+    pub(crate) published: String,
     /// How many it has.
-    pub files: usize,
+    pub(crate) files: usize,
     /// How many file-puller had to fetch for it.
-    pub fetched_files: Option<u64>,
+    pub(crate) fetched_files: Option<u64>,
     /// What is other than in the release before, where that was seen.
-    pub changes: Option<Changes>,
+    pub(crate) changes: Option<Changes>,
 }
 
 /// Paths, of each kind at most [`Changes::NAMED`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// In this release and not in the one before.
-    pub added: Vec<String>,
+    pub(crate) added: Vec<String>,
     /// In both, with other content.
-    pub changed: Vec<String>,
+    pub(crate) changed: Vec<String>,
     /// In the one before only.
-    pub removed: Vec<String>,
+    pub(crate) removed: Vec<String>,
     /// How many there are of all kinds.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl Changes {
     /// As many as fit into a sentence.
-    pub const NAMED: usize = 5;
+    pub(crate) const NAMED: usize = 5;
 }
 
 /// How file-puller gets on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Sync {
+pub(crate) struct Sync {
     /// The content manager, without credentials.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// When it will be asked next.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
     /// When the last sync ended.
-    pub last: Option<String>,
+    pub(crate) last: Option<String>,
     /// How: `published`, `unchanged` or `failed`.
-    pub result: Option<String>,
+    pub(crate) result: Option<String>,
     /// Why it failed.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Syncs that have failed since the last one that did not.
-    pub failures: u32,
+    pub(crate) failures: u32,
 }
 
 /// What was answered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Requests {
+pub(crate) struct Requests {
     /// In the last two seconds, where somebody watched for that long.
-    pub per_second: Option<f64>,
+    pub(crate) per_second: Option<f64>,
     /// By status class.
-    pub classes: BTreeMap<&'static str, u64>,
+    pub(crate) classes: BTreeMap<&'static str, u64>,
 }
 
 /// The access log's way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Log {
+pub(crate) struct Log {
     /// Lines, since web-server started.
-    pub written: u64,
+    pub(crate) written: u64,
     /// Lines that could not be written.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
     /// Lines that are written and not confirmed, where that can be told.
-    pub waiting: Option<u64>,
+    pub(crate) waiting: Option<u64>,
     /// As log-agent last saw them.
-    pub sinks: Vec<Sink>,
+    pub(crate) sinks: Vec<Sink>,
 }
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Sink {
+pub(crate) struct Sink {
     /// Its URL without credentials.
-    pub name: String,
+    pub(crate) name: String,
     /// Lines that it has confirmed, since log-agent started.
-    pub shipped: Option<u64>,
+    pub(crate) shipped: Option<u64>,
     /// Bytes that wait for it, as of log-agent's last look.
-    pub waiting_bytes: Option<i64>,
+    pub(crate) waiting_bytes: Option<i64>,
     /// Bytes that it will never get, since log-agent started.
-    pub lost_bytes: Option<u64>,
+    pub(crate) lost_bytes: Option<u64>,
     /// Why it does not confirm.
-    pub failing: Option<String>,
+    pub(crate) failing: Option<String>,
 }

@@ -9,21 +9,21 @@ use super::neighbour::Answer;
 
 /// What every container says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Common {
+pub(crate) struct Common {
     /// Who it is.
-    pub name: String,
+    pub(crate) name: String,
     /// Of the program.
-    pub version: String,
+    pub(crate) version: String,
     /// RFC 3339.
-    pub started: String,
+    pub(crate) started: String,
     /// Whether it can do its job.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Whether it was told to stop.
-    pub draining: bool,
+    pub(crate) draining: bool,
 }
 
 /// Has the answer of a container.
-pub trait Status: DeserializeOwned {
+pub(crate) trait Status: DeserializeOwned {
     /// The container that answers like this.
     const NAME: &'static str;
 
@@ -45,47 +45,47 @@ pub trait Status: DeserializeOwned {
 
 /// What file-puller says.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Puller {
+pub(crate) struct Puller {
     #[serde(flatten)]
     common: Common,
     /// Where the content comes from, without credentials.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// What was done for the release that was published last.
-    pub publication: Option<Publication>,
+    pub(crate) publication: Option<Publication>,
     /// RFC 3339.
-    pub next_sync: Option<String>,
+    pub(crate) next_sync: Option<String>,
     /// Syncs that have failed since the last one that did not.
     #[serde(default)]
-    pub failures_in_a_row: u32,
+    pub(crate) failures_in_a_row: u32,
     /// The sync before.
-    pub last_sync: Option<LastSync>,
+    pub(crate) last_sync: Option<LastSync>,
 }
 
 /// What was done for a release.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Publication {
+pub(crate) struct Publication {
     /// Its id.
-    pub release: String,
+    pub(crate) release: String,
     /// The files that had to be fetched for it.
-    pub fetched_files: u64,
+    pub(crate) fetched_files: u64,
 }
 
 /// A sync that ended.
 #[derive(Debug, Clone, Deserialize)]
-pub struct LastSync {
+pub(crate) struct LastSync {
     /// RFC 3339.
-    pub ended: String,
+    pub(crate) ended: String,
     /// How.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 /// How a sync ended.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// `published`, `unchanged` or `failed`.
-    pub result: String,
+    pub(crate) result: String,
     /// Why it failed.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 impl Status for Puller {
@@ -98,36 +98,37 @@ impl Status for Puller {
 
 /// What log-agent says.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Agent {
+pub(crate) struct Agent {
     #[serde(flatten)]
     common: Common,
     /// Where it ships to.
     #[serde(default)]
-    pub sinks: Vec<Sink>,
+    pub(crate) sinks: Vec<Sink>,
 }
 
 /// A sink, as log-agent sees it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Sink {
+#[expect(clippy::struct_field_names, reason = "log-agent's name for it")]
+pub(crate) struct Sink {
     /// Its URL without credentials.
-    pub sink: String,
+    pub(crate) sink: String,
     /// Since log-agent started.
-    pub confirmed_records: Option<u64>,
+    pub(crate) confirmed_records: Option<u64>,
     /// Since log-agent started; older ones do not say.
-    pub refused_records: Option<u64>,
+    pub(crate) refused_records: Option<u64>,
     /// In files, for this sink.
-    pub unconfirmed_bytes: Option<i64>,
+    pub(crate) unconfirmed_bytes: Option<i64>,
     /// Since log-agent started.
-    pub lost_bytes: Option<u64>,
+    pub(crate) lost_bytes: Option<u64>,
     /// Where it does not confirm.
-    pub failing: Option<Failing>,
+    pub(crate) failing: Option<Failing>,
 }
 
 /// A sink that does not confirm.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Failing {
+pub(crate) struct Failing {
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Status for Agent {

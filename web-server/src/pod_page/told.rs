@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lifecycle::blocking;
 use lifecycle::downward;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::Flags;
@@ -45,8 +45,8 @@ impl Told {
         }
         self.read = Some(Instant::now());
         let files = [self.labels.clone(), self.annotations.clone()];
-        let read = spawn_blocking(move || files.map(|file| file.map(|file| (downward::pairs(&file), file))));
-        let Ok(read) = read.await else { return };
+        let read = blocking(move || files.map(|file| file.map(|file| (downward::pairs(&file), file))));
+        let read = read.await;
         for (found, into) in read.into_iter().zip([&mut self.pod.labels, &mut self.pod.annotations]) {
             match found {
                 None => {}

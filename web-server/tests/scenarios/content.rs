@@ -163,8 +163,7 @@ fn probes_and_metrics() {
         let text = metrics.text();
         text.contains("web_server_http_requests_total{method=\"GET\",status=\"2xx\"} 1")
             && text.contains("web_server_http_requests_total{method=\"GET\",status=\"4xx\"} 1")
-            && text.contains("web_server_release{release=\"one\"} 1")
-            && text.contains("web_server_generation 1")
+            && text.contains("web_server_release_info{release=\"one\"} 1")
             && text.contains("web_server_swaps_total 1")
             && text.contains("web_server_cache_hits_total 1")
             && text.contains("web_server_cache_misses_total 0")

@@ -1,0 +1,262 @@
+//! A directory that nothing leads out of.
+//!
+//! SECURITY: every open goes through `openat2` with `RESOLVE_BENEATH`, so that the kernel itself refuses `..`, absolute
+//! links and links out of the tree, at the moment of the open and without a race. Links that stay inside are followed:
+//! ConfigMap volumes and git work trees are made of them. `O_NONBLOCK` keeps a FIFO from holding anyone up.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+/// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
+const RENAME_RACES: usize = 16;
+
+/// A handle on a directory, kept open: it stays the same directory whatever becomes of its name.
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+/// Which file, in which state: as long as all of this is equal, so are the bytes. The change time is in it because,
+/// unlike the modification time, no program can set it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FileState {
+    device: u64,
+    /// On its device.
+    pub(crate) inode: u64,
+    /// In bytes.
+    pub(crate) size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// What a path names.
+#[derive(Debug)]
+pub(crate) enum Lookup<T> {
+    /// A regular file.
+    File(T),
+    /// A directory.
+    Dir,
+    /// Nothing that may be served: absent, outside, unreadable, a FIFO, a device, a socket.
+    None,
+}
+
+/// What is known of a file without opening it for reading.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileInfo {
+    /// Identity and state.
+    pub(crate) stamp: FileState,
+    /// Any of the three executable bits.
+    pub(crate) executable: bool,
+}
+
+impl Directory {
+    /// Opens a directory by name, links followed: whoever starts the server chooses its root.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// Asks the kernel once for what everything else here stands on.
+    ///
+    /// # Errors
+    /// Where it has no `openat2`, or a sandbox forbids it.
+    pub(crate) fn check_kernel() -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::BENEATH)?;
+        Ok(())
+    }
+
+    /// Opens what `path` names beneath this directory, for reading if it is a regular file.
+    ///
+    /// # Errors
+    /// Where the system fails, such as out of descriptors; that there is nothing to serve is no error.
+    pub(crate) fn file(&self, path: &str) -> io::Result<Lookup<(File, FileState)>> {
+        let Some(fd) = self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
+            return Ok(Lookup::None);
+        };
+        let file = File::from(fd);
+        let metadata = file.metadata()?;
+        Ok(match Kind::of(&metadata) {
+            Kind::File => Lookup::File((file, FileState::of(&metadata))),
+            Kind::Directory => Lookup::Dir,
+            Kind::Other => Lookup::None,
+        })
+    }
+
+    /// Looks at what `path` names beneath this directory without opening it for reading.
+    pub(crate) fn inspect(&self, path: &str) -> io::Result<Lookup<FileInfo>> {
+        let Some(fd) = self.beneath(path, OFlags::PATH)? else { return Ok(Lookup::None) };
+        let metadata = File::from(fd).metadata()?;
+        Ok(match Kind::of(&metadata) {
+            Kind::File => Lookup::File(FileInfo {
+                stamp: FileState::of(&metadata),
+                executable: metadata.mode() & 0o111 != 0,
+            }),
+            Kind::Directory => Lookup::Dir,
+            Kind::Other => Lookup::None,
+        })
+    }
+
+    /// The names in a directory beneath this one (`""` is this one), in no order, and the directory's identity.
+    ///
+    /// # Errors
+    /// As the system gives them; `NotFound` where the path names no directory.
+    pub(crate) fn list(&self, path: &str) -> io::Result<Listing> {
+        let path = if path.is_empty() { "." } else { path };
+        let fd = self
+            .beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        let metadata = File::from(fd).metadata()?;
+        Ok(Listing { identity: (metadata.dev(), metadata.ino()), names })
+    }
+
+    /// Device and inode: which directory this is, whatever it is called.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = File::from(self.0.try_clone()?).metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// `None` where there is nothing for us.
+    fn beneath(&self, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..RENAME_RACES {
+            match openat2(self.0.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Ok(fd) => return Ok(Some(fd)),
+                // The tree was being changed while the kernel looked; it leaves it to us to look again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(
+                    Errno::NOENT
+                    | Errno::NOTDIR
+                    | Errno::LOOP
+                    | Errno::XDEV
+                    | Errno::NXIO
+                    | Errno::NODEV
+                    | Errno::NAMETOOLONG
+                    | Errno::INVAL
+                    | Errno::ACCESS
+                    | Errno::PERM,
+                ) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+/// A directory's names.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+    /// As the file system has them: not every name is text.
+    pub(crate) names: Vec<Vec<u8>>,
+}
+
+impl FileState {
+    /// The state of an open file now.
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self::of(&file.metadata()?))
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether this is the same file with the same bytes, in a tree where files are not edited: the change time is left out,
+    /// because it moves each time a publisher hard-links an unchanged file into its next release.
+    pub(crate) fn same_file(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self } == *other
+    }
+
+    /// When these bytes came to be found here at the latest: written, or renamed into place.
+    pub(crate) fn last_change(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.modified.max(self.changed);
+        let since_epoch = Duration::new(
+            u64::try_from(seconds).unwrap_or_default(),
+            u32::try_from(nanoseconds).unwrap_or_default(),
+        );
+        SystemTime::UNIX_EPOCH + since_epoch
+    }
+}
+
+enum Kind {
+    File,
+    Directory,
+    Other,
+}
+
+impl Kind {
+    fn of(metadata: &Metadata) -> Self {
+        if metadata.is_file() {
+            Self::File
+        } else if metadata.is_dir() {
+            Self::Directory
+        } else {
+            Self::Other
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn named(dir: &Directory, path: &str) -> &'static str {
+        match dir.file(path).unwrap() {
+            Lookup::File(_) => "file",
+            Lookup::Dir => "directory",
+            Lookup::None => "nothing",
+        }
+    }
+
+    #[test]
+    fn nothing_leads_out() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "s").unwrap();
+        let inside = tempfile::tempdir_in(&outside).unwrap();
+        let root = inside.path();
+        std::fs::create_dir(root.join("d")).unwrap();
+        std::fs::write(root.join("d/f"), "f").unwrap();
+        symlink("d/f", root.join("within")).unwrap();
+        symlink("../secret", root.join("relative")).unwrap();
+        symlink(outside.path().join("secret"), root.join("absolute")).unwrap();
+        symlink("/proc/self/root/etc/passwd", root.join("magic")).unwrap();
+
+        let dir = Directory::open(root).unwrap();
+        assert_eq!(named(&dir, "d/f"), "file");
+        assert_eq!(named(&dir, "d"), "directory");
+        assert_eq!(named(&dir, "within"), "file");
+        for path in ["relative", "absolute", "magic", "../secret", "/etc/passwd", "absent", "d/f/x"] {
+            assert_eq!(named(&dir, path), "nothing", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_change_changes_the_stamp() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("f"), "one").unwrap();
+        let file = File::open(root.path().join("f")).unwrap();
+        let before = FileState::of_file(&file).unwrap();
+        std::fs::write(root.path().join("f"), "longer").unwrap();
+        assert_ne!(FileState::of_file(&file).unwrap(), before);
+    }
+}

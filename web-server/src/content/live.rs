@@ -1,0 +1,228 @@
+//! A plain directory, which may be edited at any moment: nothing is known ahead, so every request looks.
+//!
+//! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file is opened once per
+//! request, and all that is said of it (length, tag, body) comes from that one open file: never an old length with a new body.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::content::coding::Coding;
+use crate::content::digest::Digest;
+use crate::content::dir::{Directory, FileState, Lookup};
+use crate::content::generation::{Found, LoadOptions};
+use crate::content::media_type;
+use crate::content::path::ContentPath;
+use crate::content::representation::{ETag, HELD_MAX, Modified, Representation, Source};
+
+/// A file that was changed less than this before it was read may change once more within the same tick of the file
+/// system's clock, which would not show in its stamp. What was read is served, and not remembered.
+const SETTLED: Duration = Duration::from_millis(100);
+/// How often a file is read again that was changed while it was being read.
+const ATTEMPTS: usize = 8;
+/// Digests remembered; at this many all are forgotten, since the stamps of states that are gone never come back.
+const REMEMBERED: usize = 100_000;
+
+/// A plain directory as content.
+#[derive(Debug)]
+pub(crate) struct LiveDirectory {
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+    directory: Directory,
+    policy: LoadOptions,
+    memory: Mutex<Memory>,
+    /// Where operators see how much is held.
+    shown: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    known: HashMap<FileState, Known>,
+    held: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    digest: Digest,
+    /// Where it is small enough, and the budget allowed it.
+    body: Option<Bytes>,
+}
+
+impl LiveDirectory {
+    /// Serves this directory.
+    pub(crate) fn new(directory: Directory, policy: LoadOptions, shown: Gauge) -> io::Result<Self> {
+        Ok(Self { identity: directory.identity()?, directory, policy, memory: Mutex::default(), shown })
+    }
+
+    /// The directory itself.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Bytes of bodies held in memory.
+    pub(crate) fn held(&self) -> u64 {
+        self.memory.lock().held
+    }
+
+    /// Looks a path up, as the directory is now. Blocks.
+    ///
+    /// # Errors
+    /// As the system gives them, and where a file never stands still for long enough to be read.
+    pub(crate) fn find(&self, path: &ContentPath) -> io::Result<Found> {
+        let name = path.file();
+        for _ in 0..ATTEMPTS {
+            match self.directory.file(name)? {
+                Lookup::File((file, stamp)) => {
+                    if let Some(representation) = self.represent(name, file, stamp)? {
+                        return Ok(Found::File(Arc::new(representation)));
+                    }
+                }
+                Lookup::Dir if path.may_be_redirected() => return Ok(Found::Directory),
+                Lookup::Dir | Lookup::None => return Ok(Found::Nothing),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{name} changes faster than it can be read")))
+    }
+
+    /// The digest of a file in this state. Blocks where it is not known yet.
+    ///
+    /// # Errors
+    /// As the system gives them; `None` where the file is not in this state any more.
+    pub(crate) fn digest(&self, path: &str, stamp: FileState) -> io::Result<Option<Digest>> {
+        if let Some(known) = self.recall(stamp) {
+            return Ok(Some(known.digest));
+        }
+        match self.directory.file(path)? {
+            Lookup::File((file, found)) if found == stamp => {
+                Ok(self.learn(&file, stamp)?.map(|known| known.digest))
+            }
+            Lookup::File(_) | Lookup::Dir | Lookup::None => Ok(None),
+        }
+    }
+
+    /// `None` where the file was changed while it was read.
+    fn represent(&self, path: &str, file: File, stamp: FileState) -> io::Result<Option<Representation>> {
+        let known = match self.recall(stamp) {
+            Some(known) if known.body.is_some() || stamp.size > HELD_MAX => known,
+            _ => match self.learn(&file, stamp)? {
+                Some(known) => known,
+                None => return Ok(None),
+            },
+        };
+        let content = match known.body {
+            Some(body) => Source::Memory(body),
+            None => Source::Open { file: Arc::new(file), stamp },
+        };
+        let modified = Modified::at(stamp.last_change());
+        Ok(Some(Representation {
+            etag: ETag::of(known.digest),
+            modified,
+            last_modified: modified.header(),
+            cache_control: self.policy.header_policy.cache_control(path),
+            content_type: media_type::of(path),
+            content,
+            coding: Coding::Identity,
+            alternatives: Vec::new(),
+        }))
+    }
+
+    fn recall(&self, stamp: FileState) -> Option<Known> {
+        self.memory.lock().known.get(&stamp).cloned()
+    }
+
+    /// Reads the file, and makes sure that it stood still meanwhile.
+    fn learn(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
+        let settled = stamp.last_change() + SETTLED < SystemTime::now();
+        let known = if stamp.size <= HELD_MAX {
+            let mut body = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
+            file.take(HELD_MAX + 1).read_to_end(&mut body)?;
+            Known { digest: Digest::of(&body), body: Some(body.into()) }
+        } else {
+            Known { digest: Digest::of_file(file)?, body: None }
+        };
+        let as_long = known.body.as_ref().is_none_or(|body| body.len() as u64 == stamp.size);
+        if !as_long || FileState::of_file(file)? != stamp {
+            return Ok(None);
+        }
+        if settled {
+            self.remember(stamp, &known);
+        }
+        Ok(Some(known))
+    }
+
+    fn remember(&self, stamp: FileState, known: &Known) {
+        let mut memory = self.memory.lock();
+        if memory.known.len() >= REMEMBERED {
+            *memory = Memory::default();
+        }
+        let size = known.body.as_ref().map_or(0, |body| body.len() as u64);
+        if memory.held.saturating_add(size) > self.policy.budget {
+            // Some of what is held belongs to states that are gone. Digests are small, and dear to work out again: they stay.
+            for known in memory.known.values_mut() {
+                known.body = None;
+            }
+            memory.held = 0;
+        }
+        let fits = size <= self.policy.budget;
+        let body = known.body.clone().filter(|_| fits);
+        memory.held += if fits { size } else { 0 };
+        let before = memory.known.insert(stamp, Known { digest: known.digest, body });
+        let released = before.and_then(|before| before.body).map_or(0, |body| body.len() as u64);
+        memory.held -= released;
+        self.shown.set(i64::try_from(memory.held).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(root: &std::path::Path, budget: u64) -> LiveDirectory {
+        let policy = LoadOptions { budget, stale_assets: Duration::ZERO, header_policy: Arc::default() };
+        LiveDirectory::new(Directory::open(root).unwrap(), policy, Gauge::default()).unwrap()
+    }
+
+    fn body(live: &LiveDirectory, path: &str) -> Option<Bytes> {
+        match live.find(&ContentPath::from_target(path).unwrap()).unwrap() {
+            Found::File(representation) => match &representation.content {
+                Source::Memory(bytes) => Some(bytes.clone()),
+                other => panic!("{other:?}"),
+            },
+            Found::Directory | Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_change_of_equal_length_within_a_clock_tick_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let live = live(root.path(), 1 << 20);
+        for round in 0..200 {
+            let text = format!("{round:04}");
+            std::fs::write(root.path().join("f"), &text).unwrap();
+            assert_eq!(body(&live, "/f").as_deref(), Some(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_stays_within_the_budget() {
+        let root = tempfile::tempdir().unwrap();
+        let live = live(root.path(), 10);
+        for name in ["a", "b", "c"] {
+            std::fs::write(root.path().join(name), [b'x'; 6]).unwrap();
+        }
+        std::fs::write(root.path().join("large"), [b'x'; 20]).unwrap();
+        std::thread::sleep(SETTLED * 2);
+        for _ in 0..2 {
+            for path in ["/a", "/b", "/c", "/large"] {
+                assert!(body(&live, path).is_some());
+                assert!(live.held() <= 10, "{}", live.held());
+            }
+        }
+    }
+}

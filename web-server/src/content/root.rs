@@ -1,0 +1,301 @@
+//! What is served right now: nothing yet, a release, or a plain directory.
+//!
+//! The root is first_load at when something stirs beside it ([`crate::content::watch`]). What it has become is made ready first, and
+//! then put in place in one step: requests before it see the old site, requests after it the new one, and none waits.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use lifecycle::Ignore as _;
+use parking_lot::Mutex;
+use tokio::sync::SetOnce;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::dir::Directory;
+use crate::content::generation::{Generation, LoadOptions};
+use crate::content::live::LiveDirectory;
+use crate::content::release::{LinkStamp, Published, ReleaseId, digests_beside};
+use crate::metrics::Metrics;
+
+/// How often a link is read again whose target was gone by the time it was opened.
+const SWAP_RACES: usize = 16;
+/// How long a request waits for the first look at the root. Mostly that is over before the first request comes; a large
+/// release takes longer, and clients are better told to come back.
+const FIRST_LOAD: Duration = Duration::from_secs(3);
+
+/// What is served.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Nothing, and why.
+    Waiting(String),
+    /// A release, until the link names another.
+    Release(Generation),
+    /// A directory as it is at each request.
+    Live(LiveDirectory),
+}
+
+impl Content {
+    /// The release that it is, if it is one.
+    pub(crate) fn release(&self) -> Option<ReleaseId> {
+        match self {
+            Self::Release(generation) => Some(generation.release.clone()),
+            Self::Waiting(_) | Self::Live(_) => None,
+        }
+    }
+}
+
+/// The root, and what it holds now.
+#[derive(Debug)]
+pub(crate) struct ContentRoot {
+    path: PathBuf,
+    options: LoadOptions,
+    content: ArcSwap<Content>,
+    metrics: Arc<Metrics>,
+    /// What was last complained of, so that a poll does not say it every time.
+    trouble: Mutex<Option<String>>,
+    /// Set when the first look is over, whatever it saw.
+    first_load: SetOnce<()>,
+    shutdown: CancellationToken,
+}
+
+/// What the root is found to be.
+enum RootState {
+    Missing(String),
+    Release {
+        release: ReleaseId,
+        link: LinkStamp,
+        target: PathBuf,
+        directory: Directory,
+        published: SystemTime,
+    },
+    Plain(Directory),
+}
+
+impl ContentRoot {
+    /// Serves nothing until the first [`ContentRoot::refresh`].
+    pub(crate) fn new(
+        path: &Path,
+        options: LoadOptions,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        // `current/` would be the directory behind the link; we are interested in the link.
+        let path: PathBuf = path.components().collect();
+        let waiting = Content::Waiting(format!("no content yet: {} is being loaded", path.display()));
+        Self {
+            path,
+            options,
+            content: ArcSwap::from_pointee(waiting),
+            metrics,
+            trouble: Mutex::default(),
+            first_load: SetOnce::new(),
+            shutdown,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is served now. Who answers a request asks once.
+    pub(crate) fn content(&self) -> Arc<Content> {
+        self.content.load_full()
+    }
+
+    /// What is served now, after the first look at the root, unless that takes too long.
+    pub(crate) async fn content_after_first_load(&self) -> Arc<Content> {
+        let site = self.content();
+        if self.first_load.initialized() {
+            return site;
+        }
+        tokio::select! {
+            _ = timeout(FIRST_LOAD, self.first_load.wait()) => {}
+            // Who is told to go does not wait for what would be served.
+            () = self.shutdown.cancelled() => {}
+        }
+        self.content()
+    }
+
+    /// Whether the root can ever be served. Blocks for a moment.
+    ///
+    /// # Errors
+    /// Where it is no directory.
+    pub(crate) fn check(&self) -> Result<(), NotADirectory> {
+        match look(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(NotADirectory(self.path.clone())),
+            // What else there is to say is said when it is loaded.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Looks at the root and, if it has become something else, serves that from here on. Blocks.
+    ///
+    /// # Errors
+    /// Where the root can never be served, because it is no directory.
+    pub(crate) fn refresh(&self) -> Result<(), NotADirectory> {
+        let refreshed = self.look_again();
+        // Only the first time does anything.
+        self.first_load.set(()).ignore();
+        refreshed
+    }
+
+    fn look_again(&self) -> Result<(), NotADirectory> {
+        let now = self.content();
+        if let Content::Release(generation) = &*now {
+            generation.stale_assets.expire();
+        }
+        let next = match look(&self.path) {
+            Ok(seen) => self.prepare(seen, &now),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => {
+                return Err(NotADirectory(self.path.clone()));
+            }
+            Err(error) => Err(error),
+        };
+        match next {
+            Ok(None) => self.clear_warning(),
+            Ok(Some(site)) => {
+                self.clear_warning();
+                self.announce(&site, &now);
+                self.content.store(Arc::new(site));
+            }
+            // What is served stays: an older release is better than none.
+            Err(error) => self.warn_once(format!("cannot load {}: {error}", self.path.display())),
+        }
+        Ok(())
+    }
+
+    /// `None` where nothing changed.
+    fn prepare(&self, seen: RootState, now: &Content) -> io::Result<Option<Content>> {
+        match (seen, now) {
+            (RootState::Missing(reason), Content::Waiting(known)) if *known == reason => Ok(None),
+            (RootState::Missing(reason), Content::Waiting(_) | Content::Live(_)) => {
+                Ok(Some(Content::Waiting(reason)))
+            }
+            (RootState::Missing(reason), Content::Release(_)) => {
+                Err(io::Error::new(ErrorKind::NotFound, reason))
+            }
+            (RootState::Plain(directory), Content::Live(live)) if directory.identity()? == live.identity => {
+                Ok(None)
+            }
+            (RootState::Plain(directory), _) => {
+                let held = self.metrics.held.clone();
+                Ok(Some(Content::Live(LiveDirectory::new(directory, self.options.clone(), held)?)))
+            }
+            (RootState::Release { release, link, directory, .. }, Content::Release(generation))
+                if release == generation.release
+                    && link == generation.link
+                    && directory.identity()? == generation.identity =>
+            {
+                Ok(None)
+            }
+            (RootState::Release { release, link, target, directory, published }, now) => {
+                let previous = if let Content::Release(generation) = now { Some(generation) } else { None };
+                let digests = digests_beside(&target);
+                let published = Published { release, link, directory, since: published, digests };
+                Ok(Some(Content::Release(Generation::load(published, &self.options, previous)?)))
+            }
+        }
+    }
+
+    fn announce(&self, site: &Content, before: &Content) {
+        match site {
+            Content::Waiting(reason) => {
+                self.metrics.serves(None, 0);
+                tracing::warn!("{reason}; content is answered 503 until it does");
+            }
+            Content::Live(_) => {
+                self.metrics.swaps.inc();
+                self.metrics.serves(None, 0);
+                tracing::info!(root = %self.path.display(), "serving a plain directory");
+            }
+            Content::Release(generation) => {
+                let release = generation.release.as_str();
+                self.metrics.serves(Some(release), generation.held);
+                let (files, held) = (generation.len(), generation.held);
+                if before.release().as_ref() == Some(&generation.release) {
+                    tracing::info!(release, files, held, "release republished; reloaded");
+                } else {
+                    self.metrics.swaps.inc();
+                    tracing::info!(release, files, held, "serving");
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong with the root, once for as long as it is.
+    pub(crate) fn warn_once(&self, trouble: String) {
+        let mut known = self.trouble.lock();
+        if known.as_ref() != Some(&trouble) {
+            tracing::warn!("{trouble}; what was served before stays");
+            *known = Some(trouble);
+        }
+    }
+
+    fn clear_warning(&self) {
+        *self.trouble.lock() = None;
+    }
+}
+
+/// The root is a file, a FIFO or the like.
+#[derive(Debug)]
+pub(crate) struct NotADirectory(PathBuf);
+
+impl std::fmt::Display for NotADirectory {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} is not a directory: give --root a directory, or a link to one", self.0.display())
+    }
+}
+
+impl std::error::Error for NotADirectory {}
+
+/// What the kubelet calls the link in a ConfigMap, Secret or projected volume.
+pub(crate) const KUBELET_LINK: &str = "..data";
+
+/// Whether the kubelet writes this directory: a ConfigMap, Secret or projected volume keeps its release behind `..data`.
+pub(crate) fn kubelet_link(root: &Path) -> Option<PathBuf> {
+    let link = root.join(KUBELET_LINK);
+    link.is_symlink().then_some(link)
+}
+
+fn look(root: &Path) -> io::Result<RootState> {
+    let missing = || RootState::Missing(format!("no content yet: {} does not exist", root.display()));
+    for _ in 0..SWAP_RACES {
+        let link = match fs::symlink_metadata(root) {
+            Ok(metadata) if metadata.is_symlink() => root.to_owned(),
+            Ok(metadata) if metadata.is_dir() => match kubelet_link(root) {
+                Some(link) => link,
+                None => return Directory::open(root).map(RootState::Plain),
+            },
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(missing()),
+            // A file stands where one of the directories above should.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Ok(missing()),
+            Err(error) => return Err(error),
+        };
+        // The link is read once and what it named is opened: name and directory belong together, whatever the link
+        // says by now.
+        match open_link(&link) {
+            Ok(release) => return Ok(release),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(RootState::Missing(format!("no content yet: {} points to what does not exist", root.display())))
+}
+
+fn open_link(link: &Path) -> io::Result<RootState> {
+    // Before it is read: if it is swapped in between, its stamp is found to be another at the next look.
+    let metadata = fs::symlink_metadata(link)?;
+    let target = fs::read_link(link)?;
+    let release = ReleaseId::of(&target);
+    let target = link.parent().unwrap_or(Path::new("")).join(target);
+    let directory = Directory::open(&target)?;
+    let (link, published) = (LinkStamp::of(&metadata), metadata.modified()?);
+    Ok(RootState::Release { release, link, target, directory, published })
+}

@@ -1,0 +1,204 @@
+//! The bytes of a response: none, some in memory, or a part of a file that is read while it is sent.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::Future as _;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::content::dir::FileState;
+use crate::http::sendfile::SendfileQueue;
+
+/// Read at once, and so the memory that a slow client costs: large enough for a disk, small enough for a thousand clients.
+const CHUNK: u64 = 128 * 1024;
+
+/// A body on its way.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// Nothing, or nothing more.
+    Empty,
+    /// From memory.
+    Held(Bytes),
+    /// From a file.
+    File(Reading),
+    /// One after the other.
+    Chain(VecDeque<Payload>),
+    /// Made while it is sent.
+    Stream(ByteStream),
+}
+
+/// A body whose end nobody knows: pieces that are sent as they come.
+pub(crate) struct ByteStream(Pin<Box<dyn Stream<Item = Bytes> + Send>>);
+
+impl ByteStream {
+    /// Of these pieces.
+    pub(crate) fn new(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Box::pin(pieces))
+    }
+}
+
+impl std::fmt::Debug for ByteStream {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ByteStream(..)")
+    }
+}
+
+/// A part of a file, read piece by piece on the blocking threads: a disk may stall, the event loop may not.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    file: Arc<File>,
+    stamp: FileState,
+    keeper: Mutability,
+    at: u64,
+    left: u64,
+    chunk: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+/// Whether a file may change while it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutability {
+    /// A release never changes, so the kernel may send the file by itself.
+    Immutable,
+    /// A plain directory may be edited in place, and pages on their way to the network with it. So each piece is read, and
+    /// checked before it is sent.
+    Mutable,
+}
+
+/// Where a body's bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// There are none.
+    Nowhere,
+    /// They were held.
+    Memory,
+    /// They are in a file.
+    Volume,
+}
+
+impl Payload {
+    /// `length` bytes of a file from `first` on, as long as the file stays what `stamp` says.
+    pub(crate) fn from_file(
+        file: Arc<File>,
+        stamp: FileState,
+        keeper: Mutability,
+        first: u64,
+        length: u64,
+    ) -> Self {
+        Self::File(Reading { file, stamp, keeper, at: first, left: length, chunk: None })
+    }
+
+    /// Bytes still to come, where that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Stream(_) => None,
+            Self::Empty | Self::Held(_) | Self::File(_) | Self::Chain(_) => Some(self.left()),
+        }
+    }
+
+    /// Bytes still to come, or at least one.
+    pub(crate) fn left(&self) -> u64 {
+        match self {
+            Self::Stream(_) => 1,
+            Self::Empty => 0,
+            Self::Held(bytes) => bytes.len() as u64,
+            Self::File(reading) => reading.left,
+            Self::Chain(payloads) => payloads.iter().map(Self::left).sum(),
+        }
+    }
+
+    /// Where the bytes come from.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Empty => Origin::Nowhere,
+            Self::File(_) => Origin::Volume,
+            Self::Chain(payloads) if payloads.iter().any(|one| one.origin() == Origin::Volume) => {
+                Origin::Volume
+            }
+            Self::Held(_) | Self::Chain(_) | Self::Stream(_) => Origin::Memory,
+        }
+    }
+
+    /// The next piece, or its placeholder where the connection has an queue.
+    pub(crate) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        queue: Option<&SendfileQueue>,
+    ) -> Poll<Option<io::Result<Bytes>>> {
+        if self.left() == 0 {
+            *self = Self::Empty;
+        }
+        match self {
+            Self::Chain(payloads) => {
+                while payloads.front().is_some_and(|first| first.left() == 0) {
+                    payloads.pop_front();
+                }
+                let first = payloads.front_mut();
+                let piece = first.map_or(Poll::Ready(None), |first| first.poll_next(context, queue));
+                if let Poll::Ready(Some(Err(_))) = piece {
+                    *self = Self::Empty;
+                }
+                piece
+            }
+            Self::Empty => Poll::Ready(None),
+            Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Self::Stream(ByteStream(pieces)) => pieces.as_mut().poll_next(context).map(|piece| piece.map(Ok)),
+            Self::File(reading) => {
+                let piece = ready!(reading.poll_piece(context, queue));
+                if piece.is_err() {
+                    *self = Self::Empty;
+                }
+                Poll::Ready(Some(piece))
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+        queue: Option<&SendfileQueue>,
+    ) -> Poll<io::Result<Bytes>> {
+        let Some(queue) = queue.filter(|_| self.keeper == Mutability::Immutable) else {
+            return self.poll_chunk(context);
+        };
+        let placeholder = queue.push(Arc::clone(&self.file), self.stamp, self.at, self.left);
+        self.at += placeholder.len() as u64;
+        self.left -= placeholder.len() as u64;
+        Poll::Ready(Ok(placeholder))
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let (at, length, stamp) = (self.at, self.left.min(CHUNK), self.stamp);
+        let file = &self.file;
+        let chunk = self.chunk.get_or_insert_with(|| {
+            let file = Arc::clone(file);
+            spawn_blocking(move || read(&file, at, length, stamp))
+        });
+        let read = ready!(Pin::new(chunk).poll(context));
+        self.chunk = None;
+        let bytes = read.map_err(io::Error::other)??;
+        self.at += length;
+        self.left -= length;
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+/// Exactly this part of the file, or an error: a client that gets fewer bytes than it was promised knows that something is
+/// wrong, one that gets other bytes does not.
+fn read(file: &File, at: u64, length: u64, stamp: FileState) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, at)?;
+    if FileState::of_file(file)?.same_file(&stamp) {
+        Ok(bytes.into())
+    } else {
+        Err(io::Error::other("the file was changed while it was being sent"))
+    }
+}

@@ -1,0 +1,193 @@
+//! One request and its response, from the request's arrival to the last byte sent.
+//!
+//! Everything that has to be done exactly once per response hangs on the end of its body: the counters, and its line in the
+//! access log, with the bytes that were really sent, however it ended.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Version};
+use hyper::body::{Frame, SizeHint};
+
+use crate::access_log::{AccessLog, Record};
+use crate::content::header_policy::REQUEST_ID;
+use crate::content::release::ReleaseId;
+use crate::http::body::Payload;
+use crate::http::request_id::RequestId;
+use crate::http::response::Reply;
+use crate::http::sendfile::SendfileQueue;
+use crate::http::state::ConnectionState;
+use crate::metrics::Metrics;
+
+/// Where exchanges are accounted for.
+#[derive(Debug, Clone)]
+pub(crate) struct Telemetry {
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Where there is one.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    /// Set when the drain begins: no connection is kept alive from then on.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+impl Telemetry {
+    /// Something came from `client` that was no request, and was answered with an empty `status`.
+    pub(crate) fn record_malformed(&self, client: &str, status: StatusCode) {
+        self.metrics.refused.inc();
+        if let Some(log) = &self.access_log {
+            log.write(&Record {
+                request: None,
+                request_id: RequestId::make_up().as_bytes(),
+                client,
+                arrived: SystemTime::now(),
+                took: Duration::ZERO,
+                status,
+                sent: 0,
+                release: None,
+            });
+        }
+    }
+}
+
+/// What the exchanges of one connection share.
+#[derive(Debug)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) peer: SocketAddr,
+    /// The peer's address as the log has it: written once, for all lines.
+    pub(crate) client: Box<str>,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) state: ConnectionState,
+    /// Files that the kernel sends; HTTP/2 has to read what it sends.
+    pub(crate) sendfile: Option<SendfileQueue>,
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// What was asked.
+    pub(crate) request: Parts,
+    /// What it has in common with the others of its connection.
+    pub(crate) connection: Arc<ConnectionInfo>,
+    arrived: SystemTime,
+    began: Instant,
+    id: RequestId,
+    answered: Option<(StatusCode, Option<ReleaseId>)>,
+    sent: u64,
+}
+
+impl Exchange {
+    /// A request has arrived.
+    pub(crate) fn begin(request: Parts, connection: Arc<ConnectionInfo>) -> Self {
+        connection.telemetry.metrics.in_flight.inc();
+        let id = RequestId::of(&request.headers);
+        Self {
+            request,
+            connection,
+            arrived: SystemTime::now(),
+            began: Instant::now(),
+            id,
+            answered: None,
+            sent: 0,
+        }
+    }
+
+    /// Takes the reply, and makes it what goes over the wire.
+    pub(crate) fn answer(mut self, reply: Reply) -> Response<ResponseBody> {
+        let Reply { response, release } = reply;
+        let (mut head, mut payload) = response.into_parts();
+        head.headers.insert(REQUEST_ID, self.id.header());
+        if self.request.version == Version::HTTP_2 {
+            // There it would say nothing about the connection, and is forbidden (RFC 9113 section 8.2.2).
+            head.headers.remove(CONNECTION);
+        } else if self.connection.telemetry.draining.load(Ordering::Relaxed) {
+            head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.request.method == Method::HEAD {
+            // All that GET would say, length included, and no body.
+            if head.status != StatusCode::NOT_MODIFIED
+                && head.status != StatusCode::NO_CONTENT
+                && let Some(length) = payload.length()
+            {
+                head.headers.insert(CONTENT_LENGTH, length.into());
+            }
+            payload = Payload::Empty;
+        }
+        self.answered = Some((head.status, release));
+        self.connection.state.sending();
+        Response::from_parts(head, ResponseBody { payload, exchange: self })
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let ConnectionInfo { telemetry, state, client, .. } = &*self.connection;
+        telemetry.metrics.in_flight.dec();
+        state.answered();
+        // A client that left before there was an answer got none: there is nothing to account for.
+        let Some((status, release)) = &self.answered else { return };
+        state.sent();
+        let took = self.began.elapsed();
+        telemetry.metrics.answered(&self.request.method, *status, self.sent, took);
+        if let Some(log) = &telemetry.access_log {
+            log.write(&Record {
+                request: Some(&self.request),
+                request_id: self.id.as_bytes(),
+                client,
+                arrived: self.arrived,
+                took,
+                status: *status,
+                sent: self.sent,
+                release: release.as_ref(),
+            });
+        }
+    }
+}
+
+/// A response's body while it is sent.
+#[derive(Debug)]
+pub(crate) struct ResponseBody {
+    payload: Payload,
+    exchange: Exchange,
+}
+
+impl hyper::body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Self { payload, exchange } = &mut *self;
+        exchange.connection.state.body_progressed();
+        payload.poll_next(context, exchange.connection.sendfile.as_ref()).map(|piece| {
+            piece.map(|piece| match piece {
+                Ok(bytes) => {
+                    self.exchange.sent += bytes.len() as u64;
+                    Ok(Frame::data(bytes))
+                }
+                Err(error) => {
+                    let path = self.exchange.request.uri.path();
+                    tracing::error!(path, %error, sent = self.exchange.sent, "cut a response short");
+                    Err(error)
+                }
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.payload.length() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.payload.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

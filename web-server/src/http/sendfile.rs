@@ -1,0 +1,180 @@
+//! Segments of files that a connection sends without reading them: `sendfile(2)` beneath HTTP.
+//!
+//! HTTP knows only bodies made of bytes. So a body that wants a file sent puts the segment into the connection's queue and hands
+//! HTTP a placeholder: as many bytes of `PLACEHOLDER`, which exist once in this process and are never looked at. When HTTP
+//! comes to write them, they are known by where they lie in memory, and what goes out in their place is the segment at the head of
+//! the queue. HTTP/1.1 keeps a connection's bytes in order, so segments and placeholders meet in the order in which they were made.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::fs::sendfile;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::content::dir::FileState;
+
+/// Longest segment: how much one client may have sent before the others get their turn.
+pub(crate) const SEGMENT_MAX: usize = 1024 * 1024;
+
+/// Zeros that nobody reads or writes, so that the kernel never gives them memory.
+static PLACEHOLDER: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; SEGMENT_MAX]);
+
+/// What a connection has been given to send and has not sent yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SendfileQueue(Arc<Mutex<VecDeque<Segment>>>);
+
+#[derive(Debug)]
+struct Segment {
+    file: Arc<File>,
+    stamp: FileState,
+    at: u64,
+    left: usize,
+    checked: Checked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checked {
+    NotYet,
+    Unchanged,
+}
+
+impl SendfileQueue {
+    /// Takes a segment of a file that begins at `at`, as long as asked for or [`SEGMENT_MAX`], and gives its placeholder.
+    pub(crate) fn push(&self, file: Arc<File>, stamp: FileState, at: u64, length: u64) -> Bytes {
+        let length = usize::try_from(length).map_or(SEGMENT_MAX, |length| length.min(SEGMENT_MAX));
+        let segment = Segment { file, stamp, at, left: length, checked: Checked::NotYet };
+        self.0.lock().push_back(segment);
+        Bytes::from_static(&PLACEHOLDER[..length])
+    }
+
+    /// Writes bytes, or what they stand for.
+    pub(crate) fn poll_write(
+        &self,
+        stream: &TcpStream,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_try(stream, context, || match slices.iter().position(|slice| is_placeholder(slice)) {
+            None => send_bytes(stream, slices),
+            Some(0) => self.send_segment(stream, slices[0].len()),
+            // The head shares a packet with the beginning of the file.
+            Some(_) => Ok(send(stream, &slices[0], SendFlags::MORE | SendFlags::NOSIGNAL)?),
+        })
+    }
+
+    fn send_segment(&self, stream: &TcpStream, length: usize) -> io::Result<usize> {
+        let mut segments = self.0.lock();
+        let segment = segments.front_mut().ok_or_else(|| io::Error::other("nothing is in the queue"))?;
+        if segment.checked == Checked::NotYet {
+            // A client that gets fewer bytes than it was promised knows that something is wrong.
+            if !FileState::of_file(&segment.file)?.same_file(&segment.stamp) {
+                return Err(changed(segment));
+            }
+            segment.checked = Checked::Unchanged;
+        }
+        let sent = sendfile(stream, &segment.file, Some(&mut segment.at), length.min(segment.left))?;
+        if sent == 0 {
+            return Err(changed(segment));
+        }
+        segment.left -= sent;
+        if segment.left == 0 {
+            segments.pop_front();
+        }
+        Ok(sent)
+    }
+}
+
+/// The socket's own calls: `write(2)` and `writev(2)` find their way to the same ones, and that way costs a request some per cent.
+fn send_bytes(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let sent = match slices {
+        [one] => send(stream, one, SendFlags::NOSIGNAL)?,
+        several => sendmsg(stream, several, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
+    };
+    Ok(sent)
+}
+
+/// HTTP only learns that the connection failed, so it is said here.
+fn changed(segment: &Segment) -> io::Error {
+    let error = io::Error::other("a file was changed inside a published release");
+    tracing::error!(inode = segment.stamp.inode, at = segment.at, %error, "cut a response short");
+    error
+}
+
+fn is_placeholder(slice: &[u8]) -> bool {
+    PLACEHOLDER.as_ptr_range().contains(&slice.as_ptr()) && !slice.is_empty()
+}
+
+/// Does what would block only when it would not.
+fn poll_try(
+    stream: &TcpStream,
+    context: &mut Context<'_>,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(context))?;
+        match stream.try_io(Interest::WRITABLE, &mut write) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            written => return Poll::Ready(written),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn only_the_placeholder_stands_in() {
+        let bytes = Bytes::from_static(&PLACEHOLDER[..10]);
+        assert!(is_placeholder(&bytes[9..]));
+        assert!(!is_placeholder(&[0; 10]));
+        assert!(!is_placeholder(&bytes[10..]));
+    }
+
+    #[tokio::test]
+    async fn bytes_and_parts_leave_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        File::create(&path).unwrap().write_all(b"0123456789").unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let stamp = FileState::of_file(&file).unwrap();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let queue = SendfileQueue::default();
+        let pieces = [
+            Bytes::from_static(b"head "),
+            queue.push(Arc::clone(&file), stamp, 2, 3),
+            Bytes::from_static(b" and "),
+            queue.push(file, stamp, 7, 3),
+        ];
+        let mut left: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+        while !left.is_empty() {
+            let slices: Vec<_> = left.iter().map(|piece| IoSlice::new(piece)).collect();
+            let written =
+                std::future::poll_fn(|context| queue.poll_write(&stream, context, &slices)).await.unwrap();
+            let mut skip = written;
+            left = left
+                .into_iter()
+                .filter_map(|piece| {
+                    let gone = skip.min(piece.len());
+                    skip -= gone;
+                    (gone < piece.len()).then(|| &piece[gone..])
+                })
+                .collect();
+        }
+        drop(stream);
+        let mut received = String::new();
+        listener.accept().unwrap().0.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "head 234 and 789");
+    }
+}

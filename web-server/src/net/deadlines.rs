@@ -1,0 +1,241 @@
+//! How long a client may take: to send a request's head, to think of another request, and to take what is sent to it.
+//!
+//! One slow client costs little; ten thousand of them are an attack that needs no bandwidth. Each phase on a client has a deadline,
+//! kept here, beneath HTTP, where all waiting is done. Waits on ourselves have none.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::http::sendfile::SendfileQueue;
+use crate::http::state::{ConnectionState, Phase};
+use crate::metrics::{Metrics, Overdue};
+
+/// How long a connection idles before it is said to rest.
+pub(crate) const PARK_AFTER: Duration = Duration::from_millis(200);
+
+/// The three deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadlines {
+    /// From the first byte of a request's head, or from the start of a connection, to the head's last byte.
+    pub(crate) header: Duration,
+    /// From a response's end to the next request's first byte.
+    pub(crate) idle: Duration,
+    /// From when the client stops taking bytes to when it takes more.
+    pub(crate) send: Duration,
+}
+
+/// Whether HTTP itself decides how much a client is sent at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlowControl {
+    /// HTTP/1.1: a client that takes nothing shows in writes that do not go on.
+    Tcp,
+    /// HTTP/2: it shows in bodies that do not go on, while the connection looks well.
+    Streams,
+}
+
+/// A connection with deadlines.
+#[derive(Debug)]
+pub(crate) struct DeadlineStream {
+    stream: TcpStream,
+    deadlines: Deadlines,
+    flow: FlowControl,
+    metrics: Arc<Metrics>,
+    state: ConnectionState,
+    sendfile: SendfileQueue,
+    /// Read before, and not looked at yet.
+    early: Bytes,
+    /// Whether all that was written has gone out.
+    flushed: bool,
+    reading: Timer,
+    sending: Timer,
+}
+
+impl DeadlineStream {
+    /// Begins with the client's first request, which is awaited since `opened`.
+    pub(crate) fn new(
+        stream: TcpStream,
+        opened: Instant,
+        deadlines: Deadlines,
+        flow: FlowControl,
+        metrics: Arc<Metrics>,
+        state: ConnectionState,
+        sendfile: SendfileQueue,
+    ) -> Self {
+        let reading = Timer::since(opened, Phase::Head, deadlines.header);
+        Self {
+            stream,
+            deadlines,
+            flow,
+            metrics,
+            state,
+            sendfile,
+            early: Bytes::new(),
+            flushed: true,
+            reading,
+            sending: Timer::default(),
+        }
+    }
+
+    /// The connection itself.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Gives back what was read and not looked at.
+    #[must_use]
+    pub(crate) fn with_early(self, early: Bytes) -> Self {
+        Self { early, ..self }
+    }
+
+    /// Counts a connection that idled for too long.
+    pub(crate) fn idled(&self) {
+        self.metrics.overdue(Overdue::Idle);
+    }
+
+    fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.state.phase();
+        let (patience, overdue) = match (phase, self.flow) {
+            (Phase::Head, _) => (self.deadlines.header, Overdue::Header),
+            // A short idle is over soon, and nothing is gained by resting.
+            (Phase::Idle, FlowControl::Tcp) if self.flushed && self.deadlines.idle > PARK_AFTER => {
+                if self.reading.poll(phase, PARK_AFTER, context).is_ready() {
+                    self.state.set_parked();
+                }
+                return Poll::Pending;
+            }
+            (Phase::Idle, _) => (self.deadlines.idle, Overdue::Idle),
+            (Phase::Sending(_), FlowControl::Streams) => (self.deadlines.send, Overdue::Send),
+            (Phase::Answer | Phase::Sending(_), _) => {
+                self.reading.stop();
+                return Poll::Pending;
+            }
+        };
+        if self.reading.poll(phase, patience, context).is_pending() {
+            return Poll::Pending;
+        }
+        self.metrics.overdue(overdue);
+        if phase == Phase::Idle {
+            // As if the client had closed: an end that both sides expect.
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        }
+    }
+
+    fn paced_write(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.flushed = false;
+        if written.is_ready() {
+            self.sending.stop();
+            return written;
+        }
+        if self.sending.poll(Phase::Answer, self.deadlines.send, context).is_pending() {
+            return Poll::Pending;
+        }
+        self.metrics.overdue(Overdue::Send);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for DeadlineStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.early.has_remaining() {
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() {
+            return self.poll_read_deadline(context);
+        }
+        if self.state.received() {
+            // This head has a deadline of its own, not what was left of an earlier one's.
+            self.reading.stop();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for DeadlineStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let written = this.sendfile.poll_write(&this.stream, context, slices);
+        self.paced_write(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// HTTP calls this when it has no more bytes to write.
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushed = true;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Runs from the first time that something is waited for, for as long as it is the same thing.
+///
+/// Most waits end long before their time. So the alarm of an earlier phase stays set, and only when it rings is it looked at
+/// what it should be set to: a request costs a look at the clock, and not a timer made and removed.
+#[derive(Debug, Default)]
+struct Timer {
+    due: Option<(Phase, Instant)>,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    fn since(begin: Instant, phase: Phase, patience: Duration) -> Self {
+        Self { due: Some((phase, begin + patience)), alarm: None }
+    }
+
+    fn poll(&mut self, phase: Phase, patience: Duration, context: &mut Context<'_>) -> Poll<()> {
+        let due = match self.due {
+            Some((known, due)) if known == phase => due,
+            _ => Instant::now() + patience,
+        };
+        self.due = Some((phase, due));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if alarm.deadline() > due {
+            alarm.as_mut().reset(due);
+        }
+        while alarm.as_mut().poll(context).is_ready() {
+            if alarm.deadline() >= due {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+
+    fn stop(&mut self) {
+        self.due = None;
+    }
+}

@@ -1,0 +1,149 @@
+//! Connections: accepted, served, and drained.
+//!
+//! The drain gives every client an end that it can tell from a failure. Requests in progress are finished. For a moment more
+//! connections are accepted and requests answered, with `Connection: close`, because some were on their way when the signal
+//! came; then idle connections are closed. What is not done by the deadline is cut.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::exchange::Telemetry;
+use crate::net::connection::{ServerContext, serve_connection};
+use crate::net::deadlines::Deadlines;
+use crate::routes::Routes;
+
+/// How long after the signal a request may still arrive.
+const LINGER: Duration = Duration::from_millis(100);
+/// Between attempts to accept where the system is out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a connection gets that is one too many.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// What clients may ask of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// At once.
+    pub(crate) connections: usize,
+    /// For each of them.
+    pub(crate) deadlines: Deadlines,
+}
+
+/// What serves connections.
+#[derive(Debug)]
+pub(crate) struct Server {
+    context: ServerContext,
+    most: usize,
+    connections: TaskTracker,
+    shutdown: CancellationToken,
+    /// Cancelled when all connections have to go.
+    cut: CancellationToken,
+}
+
+impl Server {
+    /// Has no connections yet. The drain begins with the shutdown.
+    pub(crate) fn new(
+        routes: Arc<Routes>,
+        telemetry: Telemetry,
+        limits: Limits,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let context = ServerContext {
+            routes,
+            telemetry,
+            deadlines: limits.deadlines,
+            closing: CancellationToken::new(),
+            streams: TaskTracker::new(),
+        };
+        Self {
+            context,
+            most: limits.connections,
+            connections: TaskTracker::new(),
+            shutdown,
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Serves until the shutdown begins, and returns a moment after with connections still open.
+    pub(crate) async fn serve(&self, listener: TcpListener) {
+        let mut over = pin!(async {
+            self.shutdown.cancelled().await;
+            // Each request asks this, and a token is too much to ask for that: it has a lock.
+            self.context.telemetry.draining.store(true, Ordering::Relaxed);
+            tokio::time::sleep(LINGER).await;
+        });
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = &mut over => return,
+            };
+            match accepted {
+                Ok((stream, peer)) if self.connections.len() >= self.most => {
+                    self.context.telemetry.metrics.connections_refused.inc();
+                    refuse(stream, peer);
+                }
+                Ok((stream, peer)) => {
+                    self.connections.spawn(self.connection(stream, peer));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely. They come back when connections end, and a tight loop helps nobody.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                        () = &mut over => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets connections finish, for at most `patience`; says how many had to be cut.
+    pub(crate) async fn drain(&self, patience: Duration) -> usize {
+        self.context.closing.cancel();
+        self.connections.close();
+        self.context.streams.close();
+        let in_time = tokio::time::timeout(patience, self.ended()).await.is_ok();
+        let left = self.connections.len();
+        if in_time {
+            return 0;
+        }
+        self.cut.cancel();
+        self.ended().await;
+        left
+    }
+
+    /// Waits until no connection is left, once the drain has begun.
+    pub(crate) async fn ended(&self) {
+        self.connections.wait().await;
+        self.context.streams.wait().await;
+    }
+
+    fn connection(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + use<> {
+        let (context, cut) = (self.context.clone(), self.cut.clone());
+        async move {
+            let metrics = Arc::clone(&context.telemetry.metrics);
+            metrics.connections.inc();
+            metrics.connections_accepted.inc();
+            tokio::select! {
+                () = serve_connection(stream, peer, context) => {}
+                () = cut.cancelled() => {}
+            }
+            metrics.connections.dec();
+        }
+    }
+}
+
+/// Says why, as far as that is possible without waiting for anybody.
+fn refuse(stream: TcpStream, peer: SocketAddr) {
+    let said = stream.into_std().and_then(|mut stream| stream.write_all(TOO_MANY));
+    tracing::debug!(%peer, ?said, "refused a connection: there are too many");
+}

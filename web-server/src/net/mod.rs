@@ -1,0 +1,6 @@
+//! Connections: accepted, served within their deadlines, and drained.
+
+pub(crate) mod connection;
+pub(crate) mod deadlines;
+pub(crate) mod listener;
+pub(crate) mod threads;

@@ -1,0 +1,154 @@
+//! Content: files, redirects to directories, listings, and what is answered where nothing is.
+
+use std::io;
+use std::sync::Arc;
+
+use http::header::VARY;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use lifecycle::blocking;
+
+use crate::content::generation::Found;
+use crate::content::header_policy::HeaderPolicy;
+use crate::content::path::{ContentPath, Rejected};
+use crate::content::representation::Representation;
+use crate::content::root::Content;
+use crate::http::body::{Origin, Payload};
+use crate::http::response::{Reply, explain, plain, redirect, represent, unavailable};
+use crate::metrics::Metrics;
+use crate::routes::autoindex;
+
+/// The page for what is not there, from the same content.
+const NOT_FOUND_PAGE: &str = "/404.html";
+
+/// Whether directories are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listings {
+    /// Directory listings are off.
+    Off,
+    /// A directory without an index shows what is in it.
+    On,
+}
+
+/// Answers with files.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) listings: Listings,
+    pub(crate) header_policy: Arc<HeaderPolicy>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Files {
+    /// Answers a GET or HEAD request from `site`.
+    pub(super) async fn answer(&self, request: &Parts, site: &Arc<Content>) -> Reply {
+        let mut reply = self.content(request, site).await;
+        if reply.response.status().is_success() {
+            match reply.response.body().origin() {
+                Origin::Nowhere => {}
+                Origin::Memory => _ = self.metrics.from_memory.inc(),
+                Origin::Volume => _ = self.metrics.from_volume.inc(),
+            }
+        }
+        self.header_policy.apply(reply.response.headers_mut());
+        reply
+    }
+
+    async fn content(&self, request: &Parts, site: &Arc<Content>) -> Reply {
+        let path = match ContentPath::from_target(request.uri.path()) {
+            Ok(path) => path,
+            Err(Rejected::Malformed) => {
+                return plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into();
+            }
+            Err(Rejected::NotFound) => return not_found(site).await,
+        };
+        if let Content::Waiting(reason) = &**site {
+            return unavailable(reason).into();
+        }
+        let release = site.release();
+        let response = match find(site, &path).await {
+            Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
+            Ok(Found::Directory) => redirect(&path.as_directory_target(), request.uri.query()),
+            Ok(Found::Nothing) => return self.missing(request, site, &path).await,
+            Err(error) => failed(request.uri.path(), &error),
+        };
+        Reply { response, release }
+    }
+
+    /// Nothing has this name: a directory may be listed, and a page that was loaded a moment ago may mean an asset that was
+    /// there then.
+    async fn missing(&self, request: &Parts, site: &Arc<Content>, path: &ContentPath) -> Reply {
+        if let Content::Release(generation) = &**site
+            && path.may_be_redirected()
+            && let Some((release, representation)) = generation.stale_assets.find(path.file())
+        {
+            // Its release may be gone from the volume by now, which is no failure.
+            if let Ok(response) = represent(request, &representation).await {
+                return Reply { response, release: Some(release) };
+            }
+        }
+        if self.listings == Listings::On && !path.may_be_redirected() {
+            let (of, directory) = (Arc::clone(site), path.requested().to_owned());
+            let form = autoindex::Form::wanted(&request.headers);
+            let listed = blocking(move || autoindex::list(&of, &directory, form)).await;
+            match listed {
+                Ok(Some(listing)) => {
+                    let mut response = sent(request, Ok(Arc::new(listing))).await;
+                    response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+                    return Reply { response, release: site.release() };
+                }
+                Ok(None) => {}
+                Err(error) => return failed(request.uri.path(), &error).into(),
+            }
+        }
+        not_found(site).await
+    }
+}
+
+async fn find(site: &Arc<Content>, path: &ContentPath) -> io::Result<Found> {
+    match &**site {
+        Content::Waiting(_) => Ok(Found::Nothing),
+        // From memory: no system call, no other thread.
+        Content::Release(generation) => Ok(generation.find(path)),
+        Content::Live(_) => {
+            let (site, path) = (Arc::clone(site), path.clone());
+            blocking(move || match &*site {
+                Content::Live(live) => live.find(&path),
+                Content::Waiting(_) | Content::Release(_) => Ok(Found::Nothing),
+            })
+            .await
+        }
+    }
+}
+
+pub(super) async fn sent(request: &Parts, found: io::Result<Arc<Representation>>) -> Response<Payload> {
+    let response = match found {
+        Ok(representation) => represent(request, &representation).await,
+        Err(error) => Err(error),
+    };
+    response.unwrap_or_else(|error| failed(request.uri.path(), &error))
+}
+
+/// 404, with the content's own page for it where there is one.
+async fn not_found(site: &Arc<Content>) -> Reply {
+    let release = match &**site {
+        Content::Waiting(reason) => return unavailable(reason).into(),
+        Content::Release(generation) => Some(generation.release.clone()),
+        Content::Live(_) => None,
+    };
+    let page = match ContentPath::from_target(NOT_FOUND_PAGE) {
+        Ok(page) => find(site, &page).await,
+        Err(_) => Ok(Found::Nothing),
+    };
+    let response = match page {
+        Ok(Found::File(page)) => explain(StatusCode::NOT_FOUND, &page).await,
+        Ok(Found::Directory | Found::Nothing) => Ok(plain(StatusCode::NOT_FOUND, "not found\n")),
+        Err(error) => Err(error),
+    };
+    Reply { response: response.unwrap_or_else(|error| failed(NOT_FOUND_PAGE, &error)), release }
+}
+
+/// The volume let us down. The file may be back in a moment, and says nothing about the rest of the site.
+fn failed(path: &str, error: &io::Error) -> Response<Payload> {
+    tracing::error!(path, %error, "cannot read content");
+    unavailable("the content cannot be read right now")
+}
