@@ -13,7 +13,7 @@ use crate::content::header_policy::{CacheRule, ExtraHeader, LineList};
 
 /// Where content is served without `--listen` and `PORT0`.
 const DEFAULT_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 9876);
+    SocketAddr::new(std::net::IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED), 9876);
 
 /// The flags that are this container's own.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +24,7 @@ pub struct Config {
     pub(crate) root: PathBuf,
 
     /// Address that content is served on; without this flag, the variable PORT0 alone moves the port
-    /// [default: 0.0.0.0:9876]
+    /// [default: [::]:9876, which is all addresses of both families]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
 
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn port0_moves_the_port_unless_the_flag_says_where() {
         let flag = "127.0.0.1:1".parse().ok();
-        assert_eq!(listen_addr(None, lookup(&[])).unwrap().to_string(), "0.0.0.0:9876");
-        assert_eq!(listen_addr(None, lookup(&[("PORT0", "80")])).unwrap().to_string(), "0.0.0.0:80");
+        assert_eq!(listen_addr(None, lookup(&[])).unwrap().to_string(), "[::]:9876");
+        assert_eq!(listen_addr(None, lookup(&[("PORT0", "80")])).unwrap().to_string(), "[::]:80");
         assert_eq!(listen_addr(flag, lookup(&[("PORT0", "80")])).unwrap().to_string(), "127.0.0.1:1");
         assert!(listen_addr(None, lookup(&[("PORT0", "http")])).is_err());
     }
