@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::admin::{Admin, registry};
+use lifecycle::admin::{Admin, AllowedHosts, registry};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::rlimit;
 use lifecycle::signals::Signals;
@@ -16,11 +16,15 @@ use crate::CONTAINER;
 use crate::access_log::{AccessLog, Destination, Rotation};
 use crate::config::Config;
 use crate::content::dir::Directory;
+use crate::content::editions::Editions;
+use crate::content::follow::{self, Pace};
 use crate::content::generation::LoadOptions;
 use crate::content::header_policy::{HeaderPolicy, LineList};
 use crate::content::root::ContentRoot;
 use crate::content::watch;
+use crate::http::cors::Cors;
 use crate::http::exchange::Telemetry;
+use crate::http::trusted_proxies::TrustedProxies;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
 use crate::net::listener::{Limits, Server};
@@ -29,9 +33,10 @@ use crate::pod_page::rounds::Own;
 use crate::pod_page::{self, PodPage};
 use crate::routes::Routes;
 use crate::routes::faults::Faults;
-use crate::routes::files::{Files, Listings};
+use crate::routes::files::{CleanUrls, Files, Listings};
 use crate::routes::lesson::{Endpoint, Lesson};
-use crate::routes::manifest::LiveManifest;
+use crate::routes::manifest::ManifestRoutes;
+use crate::routes::redirects::RedirectsFile;
 use crate::status::Status;
 
 /// The last lines of the access log get at least this long, also when connections used up the drain's time.
@@ -55,6 +60,7 @@ pub async fn run(
     config: Config,
     shutdown_timeout: Duration,
     listeners: Listeners,
+    allowed_hosts: AllowedHosts,
     signals: Signals,
 ) -> Result<(), Failure> {
     check_kernel()?;
@@ -63,6 +69,7 @@ pub async fn run(
     let access_log = access_log(&config, &metrics)?;
     let header_policy = Arc::new(HeaderPolicy {
         cache_control: LineList::all(config.cache_control.clone()),
+        content_types: LineList::all(config.content_type.clone()),
         headers: LineList::all(config.header.clone()),
     });
     let root = content(&config, &header_policy, &metrics, &signals);
@@ -75,22 +82,40 @@ pub async fn run(
         shutdown: signals.shutdown.clone(),
     };
     let pod_page = pod_page::Flags::of(&config).map(|flags| PodPage::new(flags, own, variable));
-    let files = Files {
-        listings: if config.autoindex { Listings::On } else { Listings::Off },
-        header_policy,
-        metrics: Arc::clone(&metrics),
-    };
-    let routes = routes(&config, &root, files, faults.clone(), pod_page)?;
-    let admin = admin(status, registry, faults.as_ref(), &signals).serve(listeners.admin);
+    let limits = limits(&config);
+    let files = files(&config, header_policy, &metrics);
+    let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
+    let lesson = (!config.no_lesson).then_some(lesson);
+    let manifest = config.manifest.then(|| ManifestRoutes {
+        editions: Arc::new(Editions::new(
+            limits.connections - limits.connections / 8,
+            metrics.manifest_waiters.clone(),
+        )),
+        max_wait: config.max_wait,
+        shutdown: signals.shutdown.clone(),
+    });
+    let editions = manifest.as_ref().map(|manifest| {
+        let reserved = reserved_paths(lesson.as_ref());
+        let pace = Pace { quiet: config.quiet_period, rescan: config.rescan };
+        let follow = follow::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
+        AbortOnDropHandle::new(tokio::spawn(follow))
+    });
+    let admin = admin(status, registry, faults.as_ref(), &signals).allowed_hosts(allowed_hosts.clone());
+    let admin = admin.serve(listeners.admin);
+    let routes = Routes { root: Arc::clone(&root), lesson, manifest, files, faults, allowed_hosts, pod_page };
 
     root.check().or_exit(Exit::Refused)?;
     // The first release is loaded while connections are served already: a large one takes a while.
     let watch = AbortOnDropHandle::new(tokio::spawn(watch::follow(root)));
     let hangups = access_log.clone().map(|log| reopen_on_hangup(log, &signals));
 
-    let telemetry = Telemetry { metrics, access_log: access_log.clone(), draining: Arc::default() };
-    let server =
-        Arc::new(Server::new(Arc::new(routes), telemetry, limits(&config), signals.shutdown.clone()));
+    let telemetry = Telemetry {
+        metrics,
+        access_log: access_log.clone(),
+        trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies)),
+        draining: Arc::default(),
+    };
+    let server = Arc::new(Server::new(Arc::new(routes), telemetry, limits, signals.shutdown.clone()));
     threads::serve(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;
@@ -102,7 +127,7 @@ pub async fn run(
         let left = deadline.saturating_duration_since(Instant::now());
         log.close(left.max(LAST_LINES)).await;
     }
-    drop((watch, hangups, admin));
+    drop((watch, editions, hangups, admin));
     tracing::info!("drained");
     Ok(())
 }
@@ -129,7 +154,7 @@ fn access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Acce
     };
     let destination = Destination::from_flag(path);
     let log = AccessLog::open(&destination, config.access_log_format, rotation, Arc::clone(metrics))?;
-    Ok(Some(Arc::new(log)))
+    Ok(Some(Arc::new(log.excluding(LineList::all(config.log_exclude.clone())))))
 }
 
 /// Sends the access log to a new file each time that a SIGHUP comes.
@@ -157,18 +182,27 @@ fn content(
     Arc::new(ContentRoot::new(&config.root, options, Arc::clone(metrics), signals.shutdown.clone()))
 }
 
-fn routes(
-    config: &Config,
-    root: &Arc<ContentRoot>,
-    files: Files,
-    faults: Option<Faults>,
-    pod_page: Option<PodPage>,
-) -> Result<Routes, Failure> {
-    let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
-    let lesson = (!config.no_lesson).then_some(lesson);
-    let reserved = if lesson.is_some() { Endpoint::PATHS } else { &[] };
-    let manifest = config.manifest.then(|| LiveManifest::new(reserved));
-    Ok(Routes { root: Arc::clone(root), lesson, manifest, files, faults, pod_page })
+/// Paths that this server answers itself, and that no manifest can list therefore.
+fn reserved_paths(lesson: Option<&Lesson>) -> Arc<[&'static str]> {
+    let lesson = lesson.map_or(&[][..], |_| Endpoint::PATHS);
+    std::iter::once(ManifestRoutes::PATH).chain(lesson.iter().copied()).collect()
+}
+
+fn files(config: &Config, header_policy: Arc<HeaderPolicy>, metrics: &Arc<Metrics>) -> Files {
+    // A content manager gives out what there is: a puller has to get the bytes that the manifest names.
+    let applied = !config.manifest;
+    if !applied && (config.redirects || config.clean_urls || config.fallback.is_some()) {
+        tracing::warn!("--redirects, --clean-urls and --fallback do nothing with --manifest");
+    }
+    Files {
+        listings: if config.autoindex { Listings::On } else { Listings::Off },
+        clean_urls: if config.clean_urls && applied { CleanUrls::On } else { CleanUrls::Off },
+        fallback: config.fallback.clone().filter(|_| applied),
+        redirects: (config.redirects && applied).then(RedirectsFile::default),
+        cors: Cors::new(config.cors.clone()),
+        header_policy,
+        metrics: Arc::clone(metrics),
+    }
 }
 
 fn admin(status: Arc<Status>, registry: Registry, faults: Option<&Faults>, signals: &Signals) -> Admin {

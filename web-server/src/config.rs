@@ -10,6 +10,11 @@ use lifecycle::units;
 
 use crate::access_log::Format;
 use crate::content::header_policy::{CacheRule, ExtraHeader, LineList};
+use crate::content::media_type::TypeRule;
+use crate::content::path::ContentPath;
+use crate::content::path_rules::PathGlob;
+use crate::http::cors::Origin;
+use crate::http::trusted_proxies::Network;
 
 /// Where content is served without `--listen` and `PORT0`.
 const DEFAULT_LISTEN: SocketAddr =
@@ -91,9 +96,58 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
     pub(crate) send_timeout: Duration,
 
-    /// Plays the content manager: serves a live manifest of the root at /manifest.json
+    /// Plays the content manager: serves the manifest of the root at /manifest.json, and what it names. Of a volume that
+    /// file-puller wrote it is the release's own manifest with its signature
     #[arg(long)]
     pub(crate) manifest: bool,
+
+    /// Longest time that a puller's request is held which prefers to wait for another manifest; keep it below the timeouts of
+    /// proxies in between
+    #[arg(long, value_name = "DURATION", default_value = "55s", value_parser = units::duration)]
+    pub(crate) max_wait: Duration,
+
+    /// How long a plain directory has to be quiet before its edits are in the manifest, so that files which are saved together
+    /// are published together
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = units::duration)]
+    pub(crate) quiet_period: Duration,
+
+    /// How often a plain directory is walked for its manifest, for edits that file events do not show, as on NFS and on a
+    /// desktop's bind mounts
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+    pub(crate) rescan: Duration,
+
+    /// Networks of the proxies whose X-Forwarded-For or Forwarded is believed, such as 10.0.0.0/8,fd00::/8; without this flag
+    /// the client is who opened the connection
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    pub(crate) trusted_proxies: Vec<Network>,
+
+    /// Page for single-page applications, such as /index.html: the answer to a navigation that leads to no file, where the path
+    /// has no extension
+    #[arg(long, value_name = "PATH", value_parser = page_path)]
+    pub(crate) fallback: Option<ContentPath>,
+
+    /// Answers /about with about.html where there is no file of that name
+    #[arg(long)]
+    pub(crate) clean_urls: bool,
+
+    /// Content-Type of the files that a glob matches, such as '*.geojson=application/geo+json'; the first that matches counts,
+    /// other files have the type of their extension. May be repeated (one a line in the variable)
+    #[arg(long, value_name = "GLOB=TYPE")]
+    pub(crate) content_type: Vec<LineList<TypeRule>>,
+
+    /// Origins whose scripts may read the content, such as https://app.example, or * for all (CORS)
+    #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',')]
+    pub(crate) cors: Vec<Origin>,
+
+    /// Follows the rules in a _redirects file of the content, as Netlify writes it. Who writes the content then decides about
+    /// redirects, too
+    #[arg(long)]
+    pub(crate) redirects: bool,
+
+    /// Leaves requests for the paths that a glob matches out of the access log, such as /health, unless they fail. May be
+    /// repeated (one a line in the variable)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) log_exclude: Vec<LineList<PathGlob>>,
 
     /// Serves content under the names of the lesson's endpoints, too
     #[arg(long)]
@@ -137,6 +191,11 @@ pub struct Config {
     /// The Pod's annotations, likewise
     #[arg(long, value_name = "FILE")]
     pub(crate) pod_annotations_file: Option<PathBuf>,
+}
+
+fn page_path(text: &str) -> Result<ContentPath, String> {
+    let path = ContentPath::from_target(text).ok().filter(ContentPath::may_be_redirected);
+    path.ok_or_else(|| format!("{text} is no path of a page; write it like /index.html"))
 }
 
 /// Where to listen: what the flag says, or else any address at the port in the variable `PORT0`, or else port 9876.

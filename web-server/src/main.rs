@@ -54,7 +54,7 @@ fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
             content: listen::bind_shared("content", addr, "--listen", config.threads)?,
             admin: listen::bind("admin", flags.admin_addr, "--admin-addr")?,
         };
-        web_server::run(config, flags.shutdown_timeout, listeners, signals).await
+        web_server::run(config, flags.shutdown_timeout, listeners, flags.allowed_hosts(), signals).await
     });
     // A release that is being loaded is not waited for.
     runtime.shutdown_background();

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) from_memory: Counter,
     /// Bodies that were sent from a file.
     pub(crate) from_volume: Counter,
+    /// Pullers that wait for another manifest.
+    pub(crate) manifest_waiters: Gauge,
     /// Access-log lines written.
     pub(crate) access_log_lines: Counter,
     /// Access-log lines that could not be written.
@@ -145,6 +147,7 @@ impl Metrics {
             held: new.metric_in(Unit::Bytes, "cache", "Bodies of the served content that are in memory"),
             from_memory: new.metric("cache_hits", "Answers whose body came from memory"),
             from_volume: new.metric("cache_misses", "Answers whose body came from a file"),
+            manifest_waiters: new.metric("manifest_waiters", "Pullers that wait for another manifest"),
             access_log_lines: new.metric("access_log_lines", "Access-log lines written"),
             access_log_dropped: new
                 .metric("access_log_dropped_lines", "Access-log lines that could not be written"),

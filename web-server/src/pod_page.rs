@@ -37,9 +37,10 @@ use self::audience::{Audience, Viewer, now};
 use self::rounds::{Own, Rounds};
 use crate::config::Config;
 use crate::http::body::Payload;
+use crate::http::quality;
 use crate::http::response::{plain as sentence, unavailable};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -183,7 +184,8 @@ fn dated(json: &Bytes) -> Bytes {
 
 /// Browsers name HTML and not JSON; whoever names neither is a program.
 fn prefers_html(request: &Parts) -> bool {
-    let accepted = request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
-    types.any(|media_type| media_type.trim().eq_ignore_ascii_case("text/html"))
+    // A browser names HTML; `*/*` alone is a program.
+    quality::names_media_type(&request.headers, "text/html")
+        && quality::of_media_type(&request.headers, "text/html")
+            >= quality::of_media_type(&request.headers, "application/json")
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use lifecycle::exit::{Exit, Failure};
 use tokio::sync::oneshot;
 
+use crate::content::path_rules::PathGlob;
 use crate::metrics::Metrics;
 use file::LogFile;
 use queue::{Queue, Writer};
@@ -59,6 +60,8 @@ pub(crate) struct AccessLog {
     format: Format,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
+    /// Paths without a line, unless something went wrong.
+    excluded: Vec<PathGlob>,
 }
 
 thread_local! {
@@ -89,11 +92,26 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| cannot("its thread", &error))?;
-        Ok(Self { format, queue, metrics })
+        Ok(Self { format, queue, metrics, excluded: Vec::new() })
+    }
+
+    /// Leaves out requests for these paths, such as health checks, as long as they are answered well.
+    #[must_use]
+    pub(crate) fn excluding(self, excluded: Vec<PathGlob>) -> Self {
+        Self { excluded, ..self }
+    }
+
+    fn leaves_out(&self, record: &Record<'_>) -> bool {
+        let path = || record.request.map_or("", |request| request.uri.path());
+        let matches = |glob: &PathGlob| glob.matches(path().trim_start_matches('/'));
+        record.status.as_u16() < 400 && self.excluded.iter().any(matches)
     }
 
     /// Hands over the line of one response.
     pub(crate) fn write(&self, record: &Record<'_>) {
+        if self.leaves_out(record) {
+            return;
+        }
         LINE.with_borrow_mut(|line| {
             line.clear();
             match self.format {

@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, Version};
+use lifecycle::escape::is_unsafe;
 
 use crate::content::release::ReleaseId;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// One response, when it came to its end.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(crate) struct Record<'a> {
     pub(crate) request_id: &'a [u8],
     /// Who asked: an IP address.
     pub(crate) client: &'a str,
+    /// Who passed the request on for the client: the peer's address, where that is another.
+    pub(crate) peer: Option<&'a str>,
     /// When the request arrived.
     pub(crate) arrived: SystemTime,
     /// From then to the end of the response.
@@ -65,6 +70,12 @@ impl Record<'_> {
         write_text(line, key!("http.request.header.referer"), self.header(&REFERER));
         write_text(line, key!("request.id"), self.request_id);
         write_text(line, key!("release.id"), self.release.map_or("", ReleaseId::as_str).as_bytes());
+        if let Some(peer) = self.peer {
+            write_text(line, key!("network.peer.address"), peer.as_bytes());
+        } else if let Some(value) = self.request.and_then(|request| request.headers.get(X_FORWARDED_FOR)) {
+            // What was said of the client by somebody who is not trusted to say it.
+            write_text(line, key!("http.request.header.x-forwarded-for"), value.as_bytes());
+        }
         line.push(b'}');
     }
 
@@ -93,9 +104,22 @@ fn write_text(line: &mut Vec<u8>, key: &[u8], value: &[u8]) {
         line.extend_from_slice(value);
         line.push(b'"');
     } else {
-        let escaped = serde_json::Value::from(String::from_utf8_lossy(value));
-        line.extend_from_slice(escaped.to_string().as_bytes());
+        write_escaped(line, &String::from_utf8_lossy(value));
     }
+}
+
+/// SECURITY: JSON escapes C0 controls, quotes and backslashes by itself. C1 controls, line separators and bidirectional
+/// controls are legal in it, and a terminal or a reader that splits lines would act on them.
+fn write_escaped(line: &mut Vec<u8>, text: &str) {
+    let json = serde_json::Value::from(text).to_string();
+    let mut rest = json.as_str();
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
+        line.extend_from_slice(&rest.as_bytes()[..at]);
+        // All of them are in the basic plane: one escape each.
+        line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+        rest = &rest[at + c.len_utf8()..];
+    }
+    line.extend_from_slice(rest.as_bytes());
 }
 
 fn write_number(line: &mut Vec<u8>, key: &[u8], value: u64) {
@@ -138,6 +162,16 @@ fn write_timestamp(time: SystemTime, line: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_character_acts_on_a_terminal_or_ends_a_line() {
+        let text = "a\u{85}b\u{9b}2J\u{2028}\u{2029}\u{202e}\u{2066}\u{7f}\n\"\\é";
+        let mut line = Vec::new();
+        write_text(&mut line, b"", text.as_bytes());
+        let line = String::from_utf8(line).unwrap();
+        assert!(!line.contains(is_unsafe), "{line:?}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+    }
 
     #[test]
     fn timestamps_are_what_humantime_makes_of_them() {

@@ -8,16 +8,20 @@
 mod loader;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::FileState;
-use crate::content::header_policy::HeaderPolicy;
+use crate::content::header_policy::{HeaderPolicy, REVALIDATE};
 use crate::content::large_file::{LargeFile, OpenFiles};
+use crate::content::media_type;
 use crate::content::path::ContentPath;
 use crate::content::release::{LinkStamp, ReleaseId};
-use crate::content::representation::{Modified, Representation, Source};
+use crate::content::representation::{ETag, Modified, Representation, Source};
 use crate::content::stale_assets::StaleAssets;
 
 /// One release's table.
@@ -25,6 +29,8 @@ use crate::content::stale_assets::StaleAssets;
 pub(crate) struct Generation {
     /// Which release.
     pub(crate) release: ReleaseId,
+    /// Where it is. Its manifest and its signature are beside it.
+    pub(crate) path: PathBuf,
     /// The link that named it.
     pub(crate) link: LinkStamp,
     /// Bytes of bodies held in memory.
@@ -99,6 +105,26 @@ impl Generation {
     /// The file at exactly this path.
     pub(crate) fn file(&self, path: &str) -> Option<Arc<Representation>> {
         self.files.get(path).map(|entry| Arc::clone(&entry.representation))
+    }
+
+    /// A file of the release for a puller, under whatever name: visitors cannot ask for hidden ones. Blocks.
+    pub(crate) fn any_file(&self, path: &str, digest: Digest) -> io::Result<Option<Representation>> {
+        if let Some(listed) = self.file(path) {
+            return Ok(Some(Representation { alternatives: Vec::new(), ..(*listed).clone() }));
+        }
+        let Some(stamp) = self.open_files.state(path)? else { return Ok(None) };
+        let modified = Modified::at(self.published);
+        let file = LargeFile::new(&self.open_files, path.into(), stamp);
+        Ok(Some(Representation {
+            etag: ETag::of(digest),
+            modified,
+            last_modified: modified.header(),
+            cache_control: REVALIDATE,
+            content_type: media_type::of(path),
+            content: Source::Large(Arc::new(file)),
+            coding: Coding::Identity,
+            alternatives: Vec::new(),
+        }))
     }
 
     /// What is left of this release and those before it when one comes with these files.

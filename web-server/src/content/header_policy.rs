@@ -2,12 +2,14 @@
 
 use std::str::FromStr;
 
-use glob::{MatchOptions, Pattern};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
     DATE, ETAG, LAST_MODIFIED, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::content::media_type::{self, TypeRule};
+use crate::content::path_rules::{self, PathGlob};
 
 /// Names a request across the log lines of several programs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,6 +44,8 @@ const RESERVED: [HeaderName; 17] = [
 pub(crate) struct HeaderPolicy {
     /// The first that matches counts.
     pub(crate) cache_control: Vec<CacheRule>,
+    /// The first that matches counts; the table of types holds for other files.
+    pub(crate) content_types: Vec<TypeRule>,
     /// On every answer that is content, or would have been.
     pub(crate) headers: Vec<ExtraHeader>,
 }
@@ -49,8 +53,14 @@ pub(crate) struct HeaderPolicy {
 impl HeaderPolicy {
     /// Cache-Control of the file at a path.
     pub(crate) fn cache_control(&self, path: &str) -> HeaderValue {
-        let rule = self.cache_control.iter().find(|rule| rule.matches(path));
+        let rule = self.cache_control.iter().find(|rule| rule.glob.matches(path));
         rule.map_or(REVALIDATE, |rule| rule.value.clone())
+    }
+
+    /// Content-Type of the file at a path.
+    pub(crate) fn content_type(&self, path: &str) -> HeaderValue {
+        let ruled = self.content_types.iter().find_map(|rule| rule.media_type(path));
+        ruled.cloned().unwrap_or_else(|| media_type::of(path))
     }
 
     /// Adds the headers for browsers. They win over what is there; a name that was given twice is there twice.
@@ -67,28 +77,16 @@ impl HeaderPolicy {
 /// `GLOB=VALUE`: Cache-Control of the files that the glob matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CacheRule {
-    pattern: Pattern,
+    glob: PathGlob,
     value: HeaderValue,
-}
-
-impl CacheRule {
-    /// A pattern without a slash is about a file's name, in whichever directory.
-    fn matches(&self, path: &str) -> bool {
-        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let subject = if self.pattern.as_str().contains('/') { path } else { name };
-        self.pattern.matches_with(subject, options)
-    }
 }
 
 impl FromStr for CacheRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (pattern, value) =
-            text.split_once('=').ok_or("write GLOB=VALUE, such as '*.css=public, max-age=3600'")?;
-        let pattern = Pattern::new(pattern).map_err(|error| format!("{pattern}: {error}"))?;
-        Ok(Self { pattern, value: header_value(value)? })
+        let (glob, value) = path_rules::split(text, "*.css=public, max-age=3600")?;
+        Ok(Self { glob, value: header_value(value)? })
     }
 }
 
@@ -145,7 +143,7 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_counts() {
         let rules = ["assets/*=immutable", "*.css=public, max-age=3600"].map(|rule| rule.parse().unwrap());
-        let header_policy = HeaderPolicy { cache_control: rules.into(), headers: Vec::new() };
+        let header_policy = HeaderPolicy { cache_control: rules.into(), ..HeaderPolicy::default() };
         for (path, value) in [
             ("a.css", "public, max-age=3600"),
             ("deep/er/a.css", "public, max-age=3600"),
@@ -179,7 +177,7 @@ mod tests {
     #[test]
     fn a_header_wins_over_what_is_there_and_may_be_there_twice() {
         let headers = ["X-Frame-Options: DENY", "Link: a", "Link: b"].map(|line| line.parse().unwrap());
-        let header_policy = HeaderPolicy { cache_control: Vec::new(), headers: headers.into() };
+        let header_policy = HeaderPolicy { headers: headers.into(), ..HeaderPolicy::default() };
         let mut map = HeaderMap::new();
         map.insert("x-frame-options", HeaderValue::from_static("SAMEORIGIN"));
         header_policy.apply(&mut map);

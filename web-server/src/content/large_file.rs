@@ -35,6 +35,14 @@ impl OpenFiles {
     pub(crate) fn new(directory: Arc<Directory>) -> Arc<Self> {
         Arc::new(Self { directory, open: AtomicUsize::new(0) })
     }
+
+    /// The state of the regular file at a path. Blocks.
+    pub(crate) fn state(&self, path: &str) -> io::Result<Option<FileState>> {
+        Ok(match self.directory.inspect(path)? {
+            Lookup::File(info) => Some(info.stamp),
+            Lookup::Dir | Lookup::None => None,
+        })
+    }
 }
 
 impl LargeFile {

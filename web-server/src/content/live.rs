@@ -17,7 +17,6 @@ use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::{Directory, FileState, Lookup};
 use crate::content::generation::{Found, LoadOptions};
-use crate::content::media_type;
 use crate::content::path::ContentPath;
 use crate::content::representation::{ETag, HELD_MAX, Modified, Representation, Source};
 
@@ -125,7 +124,7 @@ impl LiveDirectory {
             modified,
             last_modified: modified.header(),
             cache_control: self.policy.header_policy.cache_control(path),
-            content_type: media_type::of(path),
+            content_type: self.policy.header_policy.content_type(path),
             content,
             coding: Coding::Identity,
             alternatives: Vec::new(),

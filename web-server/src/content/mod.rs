@@ -3,12 +3,17 @@
 pub(crate) mod coding;
 pub(crate) mod digest;
 pub(crate) mod dir;
+pub(crate) mod edition;
+pub(crate) mod editions;
+pub(crate) mod follow;
 pub(crate) mod generation;
 pub(crate) mod header_policy;
 pub(crate) mod large_file;
 pub(crate) mod live;
 pub(crate) mod media_type;
 pub(crate) mod path;
+pub(crate) mod path_rules;
+pub(crate) mod redirects;
 pub(crate) mod release;
 pub(crate) mod representation;
 pub(crate) mod root;

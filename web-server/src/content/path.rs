@@ -29,7 +29,7 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// A relative path, decoded, of segments that are neither empty nor `.` nor `..` nor hidden.
+/// A relative path, normalised and decoded, of segments that are neither empty nor `.` nor `..` nor hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentPath {
     file: String,
@@ -55,46 +55,63 @@ pub enum Rejected {
 }
 
 impl ContentPath {
-    /// Checks the path of a request target, which begins with `/`.
+    /// Normalises and checks the path of a request target, which begins with `/`: empty segments are merged with their
+    /// neighbours (as nginx's `merge_slashes` does) and dot segments are resolved (RFC 3986 section 6.2.2.3), also where the
+    /// dots are percent-encoded. An encoded slash is never a separator.
     ///
     /// # Errors
     /// [`Rejected::Malformed`] for bad percent-encoding, an encoded slash, NUL, or a backslash; [`Rejected::NotFound`]
-    /// for dot segments, empty segments, hidden names and whatever is not UTF-8.
+    /// for hidden names and whatever is not UTF-8.
     pub fn from_target(path: &str) -> Result<Self, Rejected> {
-        if path == "/" {
-            return Ok(Self { file: INDEX.to_owned(), requested: 0, form: Form::Directory });
-        }
         let path = path.strip_prefix('/').ok_or(Rejected::Malformed)?;
-        let (path, form) = match path.strip_suffix('/') {
-            Some(directory) => (directory, Form::Directory),
-            None => (path, Form::File),
-        };
         check_encoding(path)?;
         let mut decoded = String::with_capacity(path.len() + INDEX.len() + 1);
-        let mut place = Depth::Top;
-        let mut visible = true;
+        let mut form = Form::Directory;
         // Every segment is decoded by itself and once, so that `%252e` stays a name and never becomes a dot.
         for segment in path.split('/') {
             let segment = percent_decode_str(segment).decode_utf8().map_err(|_| Rejected::NotFound)?;
             if segment.contains(['/', '\\', '\0']) {
                 return Err(Rejected::Malformed);
             }
-            visible &= is_public(&segment, place);
-            if place == Depth::Below {
-                decoded.push('/');
+            form = Form::Directory;
+            match &*segment {
+                "" | "." => {}
+                ".." => decoded.truncate(decoded.rfind('/').unwrap_or(0)),
+                name => {
+                    if !decoded.is_empty() {
+                        decoded.push('/');
+                    }
+                    decoded.push_str(name);
+                    form = Form::File;
+                }
             }
-            decoded.push_str(&segment);
-            place = Depth::Below;
         }
-        if !visible || decoded.len() > MAX_BYTES {
+        if !(decoded.is_empty() || is_public_path(&decoded)) || decoded.len() > MAX_BYTES {
             return Err(Rejected::NotFound);
         }
         let requested = decoded.len();
         if form == Form::Directory {
-            decoded.push('/');
+            if requested > 0 {
+                decoded.push('/');
+            }
             decoded.push_str(INDEX);
         }
         Ok(Self { file: decoded, requested, form })
+    }
+
+    /// The same path with `.html` at its end, for `--clean-urls`. None where the path is a directory's.
+    pub(crate) fn as_page(&self) -> Option<Self> {
+        let page = || format!("{}.html", self.file);
+        (self.form == Form::File).then(page).map(|file| Self {
+            requested: file.len(),
+            file,
+            form: Form::File,
+        })
+    }
+
+    /// Whether the last segment has an extension, as assets have and the pages of an application have not.
+    pub(crate) fn has_extension(&self) -> bool {
+        self.requested().rsplit('/').next().is_some_and(|name| name.contains('.'))
     }
 
     /// The file that this path stands for: itself, or the index of the directory that it names.
@@ -112,10 +129,29 @@ impl ContentPath {
         self.form == Form::File
     }
 
-    /// The same path as a directory's, percent-encoded, for a Location header.
+    /// From this path to the same as a directory's: relative, because a proxy before this server may have stripped a
+    /// prefix of the path that the browser knows.
     pub fn as_directory_target(&self) -> String {
-        format!("/{}/", encoded(self.requested()))
+        let name = self.requested().rsplit('/').next().unwrap_or_default();
+        format!("./{}/", encoded(name))
     }
+}
+
+/// How a browser gets from the path of its request to an absolute path of this site, as a relative reference: a proxy
+/// before this server may have stripped a prefix of the path that the browser knows.
+pub(crate) fn relative(requested: &str, to: &str) -> String {
+    let mut depth = 0_usize;
+    let mut segments = requested.strip_prefix('/').unwrap_or(requested).split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment.replace("%2e", ".").replace("%2E", ".").as_str() {
+            "." => {}
+            ".." => depth = depth.saturating_sub(1),
+            _ if segments.peek().is_some() => depth += 1,
+            _ => {}
+        }
+    }
+    let up = if depth == 0 { "./".to_owned() } else { "../".repeat(depth) };
+    format!("{up}{}", to.trim_start_matches('/'))
 }
 
 /// A content path percent-encoded for a URL, slashes kept.
@@ -136,6 +172,12 @@ pub(crate) enum Depth {
 /// that exists to be asked for is `/.well-known/` (RFC 8615).
 pub(crate) fn is_public(name: &str, place: Depth) -> bool {
     !name.is_empty() && (!name.starts_with('.') || (place == Depth::Top && name == ".well-known"))
+}
+
+/// Whether every name of a path may be asked for.
+pub(crate) fn is_public_path(path: &str) -> bool {
+    let mut depth = Depth::Top;
+    path.split('/').all(|name| is_public(name, std::mem::replace(&mut depth, Depth::Below)))
 }
 
 fn check_encoding(path: &str) -> Result<(), Rejected> {
@@ -166,31 +208,60 @@ mod tests {
     fn directories_stand_for_their_index() {
         assert_eq!(file("/").as_deref(), Ok("index.html"));
         assert_eq!(file("/docs/").as_deref(), Ok("docs/index.html"));
-        assert_eq!(ContentPath::from_target("/a b").unwrap().as_directory_target(), "/a%20b/");
+        assert_eq!(ContentPath::from_target("/a b").unwrap().as_directory_target(), "./a%20b/");
     }
 
     #[test]
-    fn what_leads_elsewhere_leads_nowhere() {
-        for target in [
-            "/../x",
-            "/a/../x",
-            "/%2e%2e/x",
-            "/a/%2E%2e",
-            "/./a",
-            "/a//b",
-            "//a",
-            "//",
-            "/a//",
-            "/.git/config",
-            "/a/.b",
-            "/%ff",
+    fn a_path_is_normalised_before_it_is_confined() {
+        for (target, normal) in [
+            ("/../x", "x"),
+            ("/a/../x", "x"),
+            ("/%2e%2e/x", "x"),
+            ("/a/b/%2E./x", "a/x"),
+            ("/./a", "a"),
+            ("/a//b", "a/b"),
+            ("//a", "a"),
+            ("/.git/../a", "a"),
+            ("//", "index.html"),
+            ("/a//", "a/index.html"),
+            ("/a/.", "a/index.html"),
+            ("/a/b/..", "a/index.html"),
+            ("/..", "index.html"),
         ] {
+            assert_eq!(file(target).as_deref(), Ok(normal), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_no_content_is_called_is_nowhere() {
+        for target in ["/.git/config", "/a/.b", "/a/../.b", "/...", "/%ff"] {
             assert_eq!(file(target), Err(Rejected::NotFound), "{target}");
         }
-        for target in ["", "x", "*", "/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a%", "/a%2", "/a%zz"] {
+        for target in
+            ["", "x", "*", "/a%2fb", "/a%2Fb", "/..%2fx", "/a%5cb", "/a\\b", "/a%00", "/a%", "/a%2", "/a%zz"]
+        {
             assert_eq!(file(target), Err(Rejected::Malformed), "{target}");
         }
         assert_eq!(file(&format!("/{}", "a".repeat(1025))), Err(Rejected::NotFound));
+    }
+
+    #[test]
+    fn a_relative_reference_leads_where_the_absolute_one_would() {
+        for requested in
+            ["/", "/a", "/a/", "/a/b", "/a//b", "/a/../b", "/a/b/..", "/a/b/.", "/a/%2e%2e/b/c", "//a"]
+        {
+            for to in ["/", "/x", "/x/y/?q#f"] {
+                let base =
+                    url::Url::parse("http://h/").unwrap().join(&format!("http://h{requested}")).unwrap();
+                let reference = relative(requested, to);
+                assert!(!reference.starts_with('/'), "{reference}");
+                let found = base.join(&reference).unwrap();
+                assert_eq!(found.as_str(), format!("http://h{to}"), "{requested} {to} {reference}");
+            }
+        }
+        // Behind a proxy that strips `/prefix`.
+        let seen_by_the_browser = url::Url::parse("http://h/prefix/a/b").unwrap();
+        assert_eq!(seen_by_the_browser.join(&relative("/a/b", "/x")).unwrap().path(), "/prefix/x");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -51,6 +51,8 @@ pub(crate) struct Published {
     pub(crate) release: ReleaseId,
     /// Which link says it.
     pub(crate) link: LinkStamp,
+    /// Where the release is. Its manifest and its signature are beside it.
+    pub(crate) path: PathBuf,
     /// The directory that the link named.
     pub(crate) directory: Directory,
     /// When the link was made, which is when the release was published.

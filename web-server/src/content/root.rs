@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use lifecycle::Ignore as _;
 use parking_lot::Mutex;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +59,7 @@ pub(crate) struct ContentRoot {
     trouble: Mutex<Option<String>>,
     /// Set when the first look is over, whatever it saw.
     first_load: SetOnce<()>,
+    swaps: watch::Sender<()>,
     shutdown: CancellationToken,
 }
 
@@ -94,6 +94,7 @@ impl ContentRoot {
             metrics,
             trouble: Mutex::default(),
             first_load: SetOnce::new(),
+            swaps: watch::Sender::new(()),
             shutdown,
         }
     }
@@ -122,6 +123,16 @@ impl ContentRoot {
         self.content()
     }
 
+    /// Changes when other content begins to be served, and when the first load is over.
+    pub(crate) fn swaps(&self) -> watch::Receiver<()> {
+        self.swaps.subscribe()
+    }
+
+    /// Whether the first load is over, whatever it saw.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.first_load.initialized()
+    }
+
     /// Whether the root can ever be served. Blocks for a moment.
     ///
     /// # Errors
@@ -140,8 +151,9 @@ impl ContentRoot {
     /// Where the root can never be served, because it is no directory.
     pub(crate) fn refresh(&self) -> Result<(), NotADirectory> {
         let refreshed = self.look_again();
-        // Only the first time does anything.
-        self.first_load.set(()).ignore();
+        if self.first_load.set(()).is_ok() {
+            self.swaps.send_replace(());
+        }
         refreshed
     }
 
@@ -163,6 +175,7 @@ impl ContentRoot {
                 self.clear_warning();
                 self.announce(&site, &now);
                 self.content.store(Arc::new(site));
+                self.swaps.send_replace(());
             }
             // What is served stays: an older release is better than none.
             Err(error) => self.warn_once(format!("cannot load {}: {error}", self.path.display())),
@@ -197,7 +210,8 @@ impl ContentRoot {
             (RootState::Release { release, link, target, directory, published }, now) => {
                 let previous = if let Content::Release(generation) = now { Some(generation) } else { None };
                 let digests = digests_beside(&target);
-                let published = Published { release, link, directory, since: published, digests };
+                let published =
+                    Published { release, path: target, link, directory, since: published, digests };
                 Ok(Some(Content::Release(Generation::load(published, &self.options, previous)?)))
             }
         }

@@ -33,6 +33,13 @@ pub(crate) fn walk(root: &Directory) -> io::Result<Tree> {
     Ok(tree)
 }
 
+/// Walks everything beneath a directory of `root`. Blocks.
+pub(crate) fn walk_beneath(root: &Directory, directory: &str) -> io::Result<Tree> {
+    let mut tree = Tree::default();
+    descend(root, directory, &mut Vec::new(), &mut tree)?;
+    Ok(tree)
+}
+
 fn descend(root: &Directory, at: &str, above: &mut Vec<(u64, u64)>, tree: &mut Tree) -> io::Result<()> {
     let listing = match root.list(at) {
         Ok(listing) => listing,

@@ -4,6 +4,7 @@ use http::header::{ACCEPT_ENCODING, HeaderMap};
 
 use crate::content::coding::Coding;
 use crate::content::representation::Representation;
+use crate::http::quality::{Quality, elements};
 
 /// The one of a representation and its alternatives that suits the client best. `None` where the client refuses them all.
 pub(crate) fn negotiate<'a>(
@@ -27,53 +28,34 @@ fn preferred(headers: &HeaderMap, offered: impl Iterator<Item = Coding>) -> Opti
     }
     offered
         .map(|coding| (weight(headers, coding), coding))
-        .filter(|(weight, _)| *weight > Weight::REFUSED)
+        .filter(|((quality, _), _)| *quality > Quality::REFUSED)
         .max()
         .map(|(_, coding)| coding)
 }
 
-/// A quality in thousandths, with room below the least for what is merely not refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Weight(u16);
-
-impl Weight {
-    const REFUSED: Self = Self(0);
-    const UNMENTIONED: Self = Self(1);
-
-    /// `0` to `1` with up to three decimals (RFC 9110 section 12.4.2).
-    fn parse(text: &str) -> Option<Self> {
-        let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
-        if decimals.len() > 3 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {
-            return None;
+/// What the client gives to a coding. The second part breaks ties: identity that is not mentioned is not refused, and still
+/// less welcome than anything that is mentioned.
+fn weight(headers: &HeaderMap, coding: Coding) -> (Quality, Mention) {
+    let mut any = None;
+    for (token, quality) in elements(headers, &ACCEPT_ENCODING) {
+        if coding.is_called(token) {
+            return (quality, Mention::Yes);
         }
-        let thousandths: u16 = format!("{decimals:0<3}").parse().ok()?;
-        match (whole, thousandths) {
-            ("0", 0) => Some(Self::REFUSED),
-            ("0", _) => Some(Self(thousandths + 1)),
-            ("1", 0) => Some(Self(1001)),
-            _ => None,
+        if token == "*" {
+            any = Some(quality);
         }
+    }
+    match any {
+        Some(quality) => (quality, Mention::Yes),
+        None if coding == Coding::Identity => (Quality::LEAST, Mention::No),
+        None => (Quality::REFUSED, Mention::No),
     }
 }
 
-fn weight(headers: &HeaderMap, coding: Coding) -> Weight {
-    let mut any = None;
-    for value in headers.get_all(ACCEPT_ENCODING) {
-        for element in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = element.split(';').map(str::trim);
-            let token = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            // What makes no sense is as if it were not there.
-            let Some(weight) = Weight::parse(quality.unwrap_or("1")) else { continue };
-            if coding.is_called(token) {
-                return weight;
-            }
-            if token == "*" {
-                any = Some(weight);
-            }
-        }
-    }
-    any.unwrap_or(if coding == Coding::Identity { Weight::UNMENTIONED } else { Weight::REFUSED })
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mention {
+    No,
+    Yes,
 }
 
 #[cfg(test)]

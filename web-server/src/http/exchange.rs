@@ -4,7 +4,7 @@
 //! access log, with the bytes that were really sent, however it ended.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ use crate::http::request_id::RequestId;
 use crate::http::response::Reply;
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::ConnectionState;
+use crate::http::trusted_proxies::TrustedProxies;
 use crate::metrics::Metrics;
 
 /// Where exchanges are accounted for.
@@ -34,6 +35,7 @@ pub(crate) struct Telemetry {
     pub(crate) metrics: Arc<Metrics>,
     /// Where there is one.
     pub(crate) access_log: Option<Arc<AccessLog>>,
+    pub(crate) trusted_proxies: Arc<TrustedProxies>,
     /// Set when the drain begins: no connection is kept alive from then on.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -47,6 +49,7 @@ impl Telemetry {
                 request: None,
                 request_id: RequestId::make_up().as_bytes(),
                 client,
+                peer: None,
                 arrived: SystemTime::now(),
                 took: Duration::ZERO,
                 status,
@@ -79,6 +82,8 @@ pub(crate) struct Exchange {
     arrived: SystemTime,
     began: Instant,
     id: RequestId,
+    /// The client's address as the log has it, where trusted proxies say that it is not the peer's.
+    client: Option<Box<str>>,
     answered: Option<(StatusCode, Option<ReleaseId>)>,
     sent: u64,
 }
@@ -94,9 +99,18 @@ impl Exchange {
             arrived: SystemTime::now(),
             began: Instant::now(),
             id,
+            client: None,
             answered: None,
             sent: 0,
         }
+    }
+
+    /// Who asks: the peer, or the client that trusted proxies name.
+    pub(crate) fn identify_client(&mut self) -> IpAddr {
+        let ConnectionInfo { peer, telemetry, .. } = &*self.connection;
+        let named = telemetry.trusted_proxies.client(peer.ip(), &self.request.headers);
+        self.client = named.map(|client| client.to_string().into());
+        named.unwrap_or_else(|| peer.ip().to_canonical())
     }
 
     /// Takes the reply, and makes it what goes over the wire.
@@ -140,7 +154,8 @@ impl Drop for Exchange {
             log.write(&Record {
                 request: Some(&self.request),
                 request_id: self.id.as_bytes(),
-                client,
+                client: self.client.as_deref().unwrap_or(client),
+                peer: self.client.is_some().then_some(client),
                 arrived: self.arrived,
                 took,
                 status: *status,

@@ -3,10 +3,13 @@
 pub(crate) mod accept;
 pub(crate) mod body;
 pub(crate) mod conditional;
+pub(crate) mod cors;
 pub(crate) mod exchange;
 pub(crate) mod host;
+pub(crate) mod quality;
 pub(crate) mod range;
 pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod sendfile;
 pub(crate) mod state;
+pub(crate) mod trusted_proxies;

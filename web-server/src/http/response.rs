@@ -174,10 +174,14 @@ pub(crate) fn unavailable(reason: &str) -> Response<Payload> {
     response
 }
 
-/// 308 to `path`, with the query that was asked with.
-pub(crate) fn redirect(path: &str, query: Option<&str>) -> Response<Payload> {
-    let location = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    let mut response = plain(StatusCode::PERMANENT_REDIRECT, format!("{location}\n"));
+/// Sends the client elsewhere, with the query that it asked with, unless the target has one of its own.
+pub(crate) fn redirect(status: StatusCode, target: &str, query: Option<&str>) -> Response<Payload> {
+    let (target, fragment) = target.find('#').map_or((target, ""), |at| target.split_at(at));
+    let location = match query.filter(|_| !target.contains('?')) {
+        Some(query) => format!("{target}?{query}{fragment}"),
+        None => format!("{target}{fragment}"),
+    };
+    let mut response = plain(status, format!("{location}\n"));
     response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
     insert_text(response.headers_mut(), LOCATION, &location);
     response

@@ -252,8 +252,9 @@ fn answer(
     async move {
         // No resource here has a use for a request body.
         let (request, _body) = request.into_parts();
-        let exchange = Exchange::begin(request, connection);
-        let reply = routes.answer(&exchange.request, exchange.connection.peer).await;
+        let mut exchange = Exchange::begin(request, connection);
+        let client = exchange.identify_client();
+        let reply = routes.answer(&exchange.request, exchange.connection.peer, client).await;
         Ok(exchange.answer(reply))
     }
 }

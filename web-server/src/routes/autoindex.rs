@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 
 use http::HeaderValue;
-use http::header::{ACCEPT, HeaderMap};
+use http::header::HeaderMap;
 use lifecycle::Ignore as _;
 use serde::Serialize;
 
@@ -17,6 +17,7 @@ use crate::content::live::LiveDirectory;
 use crate::content::path::{Depth, encoded, is_public};
 use crate::content::representation::{ETag, Modified, Representation, Source};
 use crate::content::root::Content;
+use crate::http::quality;
 
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +29,10 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// JSON for who asks for it and for nothing that people read.
+    /// JSON for clients that like it better than HTML.
     pub(crate) fn wanted(headers: &HeaderMap) -> Self {
-        let accepts = |media: &str| {
-            headers.get_all(ACCEPT).iter().any(|value| value.to_str().is_ok_and(|list| list.contains(media)))
-        };
-        if accepts("application/json") && !accepts("text/html") { Self::Json } else { Self::Html }
+        let quality = |media_type| quality::of_media_type(headers, media_type);
+        if quality("application/json") > quality("text/html") { Self::Json } else { Self::Html }
     }
 }
 

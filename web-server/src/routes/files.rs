@@ -5,19 +5,25 @@ use std::sync::Arc;
 
 use http::header::VARY;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use lifecycle::blocking;
 
 use crate::content::generation::Found;
 use crate::content::header_policy::HeaderPolicy;
-use crate::content::path::{ContentPath, Rejected};
+use crate::content::path::{ContentPath, Rejected, relative};
+use crate::content::redirects::{Action, Redirects, When};
 use crate::content::representation::Representation;
 use crate::content::root::Content;
 use crate::http::body::{Origin, Payload};
+use crate::http::cors::Cors;
+use crate::http::quality;
 use crate::http::response::{Reply, explain, plain, redirect, represent, unavailable};
 use crate::metrics::Metrics;
 use crate::routes::autoindex;
+use crate::routes::redirects::RedirectsFile;
 
+/// Fetch Metadata: what a browser is going to do with the answer.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// The page for what is not there, from the same content.
 const NOT_FOUND_PAGE: &str = "/404.html";
 
@@ -30,10 +36,24 @@ pub(crate) enum Listings {
     On,
 }
 
+/// Whether pages are found without their extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CleanUrls {
+    Off,
+    /// `/about` is `about.html`.
+    On,
+}
+
 /// Answers with files.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) listings: Listings,
+    pub(crate) clean_urls: CleanUrls,
+    /// What a navigation gets that leads to nothing.
+    pub(crate) fallback: Option<ContentPath>,
+    /// Where a release's own rules are followed.
+    pub(crate) redirects: Option<RedirectsFile>,
+    pub(crate) cors: Cors,
     pub(crate) header_policy: Arc<HeaderPolicy>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -49,6 +69,7 @@ impl Files {
                 Origin::Volume => _ = self.metrics.from_volume.inc(),
             }
         }
+        self.cors.apply(request, reply.response.headers_mut());
         self.header_policy.apply(reply.response.headers_mut());
         reply
     }
@@ -64,19 +85,43 @@ impl Files {
         if let Content::Waiting(reason) = &**site {
             return unavailable(reason).into();
         }
-        let release = site.release();
-        let response = match find(site, &path).await {
+        let rules = match &self.redirects {
+            Some(_) if RedirectsFile::is_at(&path) => return not_found(site).await,
+            Some(file) => file.of(site).await,
+            None => None,
+        };
+        if let Some(action) = rules.as_ref().and_then(|rules| rules.find(&path, When::BeforeFiles)) {
+            return act(request, site, action).await;
+        }
+        let mut found = find(site, &path).await;
+        if self.clean_urls == CleanUrls::On
+            && matches!(found, Ok(Found::Directory | Found::Nothing))
+            && let Some(page) = path.as_page()
+            && let Ok(Found::File(page)) = find(site, &page).await
+        {
+            found = Ok(Found::File(page));
+        }
+        let response = match found {
             Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
-            Ok(Found::Directory) => redirect(&path.as_directory_target(), request.uri.query()),
-            Ok(Found::Nothing) => return self.missing(request, site, &path).await,
+            Ok(Found::Directory) => {
+                let target = path.as_directory_target();
+                redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
+            }
+            Ok(Found::Nothing) => return self.missing(request, site, &path, rules.as_deref()).await,
             Err(error) => failed(request.uri.path(), &error),
         };
-        Reply { response, release }
+        Reply { response, release: site.release() }
     }
 
-    /// Nothing has this name: a directory may be listed, and a page that was loaded a moment ago may mean an asset that was
-    /// there then.
-    async fn missing(&self, request: &Parts, site: &Arc<Content>, path: &ContentPath) -> Reply {
+    /// Nothing has this name. A page that was loaded a moment ago may mean an asset that was there then, the release may have
+    /// a rule for it, a directory may be listed, and a navigation may be an application's own business.
+    async fn missing(
+        &self,
+        request: &Parts,
+        site: &Arc<Content>,
+        path: &ContentPath,
+        rules: Option<&Redirects>,
+    ) -> Reply {
         if let Content::Release(generation) = &**site
             && path.may_be_redirected()
             && let Some((release, representation)) = generation.stale_assets.find(path.file())
@@ -85,6 +130,9 @@ impl Files {
             if let Ok(response) = represent(request, &representation).await {
                 return Reply { response, release: Some(release) };
             }
+        }
+        if let Some(action) = rules.and_then(|rules| rules.find(path, When::NoFile)) {
+            return act(request, site, action).await;
         }
         if self.listings == Listings::On && !path.may_be_redirected() {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
@@ -100,11 +148,47 @@ impl Files {
                 Err(error) => return failed(request.uri.path(), &error).into(),
             }
         }
+        if let Some(fallback) = &self.fallback
+            && !path.has_extension()
+            && is_navigation(&request.headers)
+            && let Ok(Found::File(application)) = find(site, fallback).await
+        {
+            let mut response = sent(request, Ok(application)).await;
+            response.headers_mut().append(VARY, HeaderValue::from_static("accept, sec-fetch-mode"));
+            return Reply { response, release: site.release() };
+        }
         not_found(site).await
     }
 }
 
-async fn find(site: &Arc<Content>, path: &ContentPath) -> io::Result<Found> {
+/// Whether a person goes to a page. Scripts, images and programs also ask for paths without an extension, and must not get a
+/// page for an answer.
+fn is_navigation(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_MODE).is_none_or(|mode| mode == "navigate")
+        && quality::names_media_type(headers, "text/html")
+}
+
+/// Does what a rule of the release says.
+async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> Reply {
+    let response = match action {
+        Action::Redirect(status, target) => {
+            let here = target.starts_with('/');
+            let target = if here { relative(request.uri.path(), &target) } else { target };
+            redirect(status, &target, request.uri.query())
+        }
+        Action::Serve(status, path) => match find(site, &path).await {
+            Ok(Found::File(file)) if status == StatusCode::OK => sent(request, Ok(file)).await,
+            Ok(Found::File(page)) => {
+                explain(status, &page).await.unwrap_or_else(|error| failed(path.file(), &error))
+            }
+            Ok(Found::Directory | Found::Nothing) => return not_found(site).await,
+            Err(error) => failed(request.uri.path(), &error),
+        },
+    };
+    Reply { response, release: site.release() }
+}
+
+pub(super) async fn find(site: &Arc<Content>, path: &ContentPath) -> io::Result<Found> {
     match &**site {
         Content::Waiting(_) => Ok(Found::Nothing),
         // From memory: no system call, no other thread.

@@ -1,149 +1,191 @@
-//! The server as content manager: a manifest of its root (docs/contract.md, `sidecar-manifest/1`), as the root is at each
-//! request.
+//! The server as content manager (docs/contract.md, section 2): the manifest and its signature, for pullers that ask again
+//! and again, or that wait to be told.
 //!
-//! Every request looks at every file, and reads only those that changed. Requests that arrive while one looks share what the
-//! next one sees. The entity tag is that of the manifest's bytes, and nothing in them depends on when or where they were
-//! made: as long as the content stays, so does the tag.
-//!
-//! Hidden files are not listed (an editor's swap file must not be published), nor is what this server could not give out.
+//! Waiting is long polling (RFC 6202) in the terms of RFC 7240: a conditional request with `Prefer: wait=N` is held until the
+//! manifest is another one or N seconds are over. A waiter is a request in progress. A drain answers it at once, and
+//! where there is no room for one more, the answer is what it would be without the preference.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use http::HeaderValue;
-use lifecycle::blocking;
-use serde::Serialize;
-use tokio::sync::Mutex;
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, VARY};
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-use crate::content::coding::Coding;
-use crate::content::digest::Digest;
-use crate::content::generation::FileEntry;
-use crate::content::header_policy::REVALIDATE;
-use crate::content::live::LiveDirectory;
-use crate::content::representation::{ETag, Modified, Representation, Source};
-use crate::content::root::Content;
-use crate::content::walk::walk;
+use super::files::sent;
+use crate::content::edition::Edition;
+use crate::content::editions::{Editions, State};
+use crate::http::body::Payload;
+use crate::http::conditional::{Verdict, evaluate};
+use crate::http::response::unavailable;
 
-/// How often a directory is looked at again that was edited meanwhile.
-const ATTEMPTS: usize = 8;
+/// How long a question waits for changes that were noticed before it: a directory that is never quiet is taken in every
+/// two seconds.
+const SETTLE_LIMIT: Duration = Duration::from_secs(3);
+/// From so many waiters on, pullers are told to spread their requests.
+const SPREAD_FROM: usize = 10;
+/// How much each waiter adds to the time over which they spread.
+const SPREAD_EACH: Duration = Duration::from_millis(1);
 
-/// Makes manifests, one at a time.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Seconds over which the pullers that are told of a change spread what they ask next.
+const SYNC_SPREAD: HeaderName = HeaderName::from_static("sync-spread");
+/// The entity tag of the manifest that a puller is following while it fetches files.
+const SYNC_MANIFEST: HeaderName = HeaderName::from_static("sync-manifest");
+
+/// Answers for the manifest.
 #[derive(Debug)]
-pub(crate) struct LiveManifest {
-    /// Paths that are answered by something else, which cannot be listed therefore.
-    reserved: &'static [&'static str],
-    latest: Mutex<Option<(Instant, Arc<Representation>)>>,
+pub(crate) struct ManifestRoutes {
+    pub(crate) editions: Arc<Editions>,
+    /// The longest that a request is held.
+    pub(crate) max_wait: Duration,
+    pub(crate) shutdown: CancellationToken,
 }
 
-#[derive(Serialize)]
-struct Manifest {
-    format: &'static str,
-    created: String,
-    files: Vec<File>,
+/// What to say besides the manifest.
+struct Answer {
+    edition: Arc<Edition>,
+    /// Whether the client waited, or would have.
+    applied: bool,
+    spread: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct File {
-    path: String,
-    size: u64,
-    sha256: String,
-    mode: &'static str,
-}
-
-impl LiveManifest {
-    /// Where it is served.
+impl ManifestRoutes {
     pub(crate) const PATH: &'static str = "/manifest.json";
+    pub(crate) const SIGNATURE_PATH: &'static str = "/manifest.json.sig";
 
-    /// With nothing that other routes would answer.
-    pub(crate) fn new(reserved: &'static [&'static str]) -> Self {
-        Self { reserved, latest: Mutex::default() }
+    /// Answers a GET or HEAD request for the manifest.
+    pub(crate) async fn answer(&self, request: &Parts) -> Response<Payload> {
+        let preference = wait(&request.headers);
+        let answer = match self.prepare(request, preference).await {
+            Ok(answer) => answer,
+            Err(reason) => return unavailable(&reason),
+        };
+        let mut response = sent(request, Ok(Arc::clone(&answer.edition.manifest))).await;
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("prefer"));
+        if preference.is_some() {
+            // A cache that held it would answer the next waiter at once, with what the waiter has.
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if answer.applied {
+            headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+        }
+        if let Some(spread) = answer.spread
+            && let Ok(seconds) = HeaderValue::try_from(format!("{:.3}", spread.as_secs_f64()))
+        {
+            headers.insert(SYNC_SPREAD, seconds);
+        }
+        response
     }
 
-    /// The manifest of a site, as it is now or was later than this call.
-    ///
-    /// # Errors
-    /// Where the site cannot be read, or is edited faster than it can be.
-    pub(crate) async fn current(&self, site: Arc<Content>) -> io::Result<Arc<Representation>> {
-        let asked = Instant::now();
-        let mut latest = self.latest.lock().await;
-        if let Some((looked, manifest)) = &*latest
-            && *looked >= asked
-        {
-            return Ok(Arc::clone(manifest));
+    async fn prepare(&self, request: &Parts, preference: Option<Duration>) -> Result<Answer, String> {
+        self.editions.settled(SETTLE_LIMIT).await;
+        let mut states = self.editions.subscribe();
+        let edition = current(&mut states)?;
+        let Some(preference) = preference else {
+            return Ok(Answer { edition, applied: false, spread: None });
+        };
+        if !is_known(request, &edition) {
+            return Ok(Answer { edition, applied: true, spread: None });
         }
-        let (looked, reserved) = (Instant::now(), self.reserved);
-        let manifest = Arc::new(blocking(move || make(&site, reserved)).await?);
-        *latest = Some((looked, Arc::clone(&manifest)));
-        Ok(manifest)
+        let Some(_waiting) = self.editions.wait() else {
+            return Ok(Answer { edition, applied: false, spread: None });
+        };
+        let until = Instant::now() + preference.min(self.max_wait);
+        loop {
+            tokio::select! {
+                changed = states.changed() => {
+                    // The feed ends with the server.
+                    if changed.is_err() {
+                        return Ok(Answer { edition, applied: false, spread: None });
+                    }
+                    let edition = current(&mut states)?;
+                    if !is_known(request, &edition) {
+                        let spread = (edition.told >= SPREAD_FROM)
+                            .then(|| SPREAD_EACH * u32::try_from(edition.told).unwrap_or(u32::MAX));
+                        return Ok(Answer { edition, applied: true, spread });
+                    }
+                }
+                () = sleep_until(until) => return Ok(Answer { edition, applied: true, spread: None }),
+                // Not applied: whoever asks again at once would find a server that is about to go.
+                () = self.shutdown.cancelled() => {
+                    return Ok(Answer { edition, applied: false, spread: None });
+                }
+            }
+        }
+    }
+
+    /// The signature of the manifest that is meant, where it has one.
+    pub(crate) async fn signature(&self, request: &Parts) -> Option<Response<Payload>> {
+        let edition = match self.meant(&request.headers) {
+            Some(edition) => edition,
+            None => self.current()?,
+        };
+        let signature = edition.signature.as_ref().map(Arc::clone)?;
+        Some(sent(request, Ok(signature)).await)
+    }
+
+    /// The edition whose files a puller is fetching, by the entity tag that it sends along. A puller that began before the
+    /// content changed finishes with what it began.
+    pub(crate) fn meant(&self, headers: &HeaderMap) -> Option<Arc<Edition>> {
+        let tag = headers.get(SYNC_MANIFEST)?;
+        self.editions.find(|known| known.header() == tag)
+    }
+
+    /// The edition that is given out now.
+    pub(crate) fn current(&self) -> Option<Arc<Edition>> {
+        match self.editions.state() {
+            State::Current(edition) => Some(edition),
+            State::None(_) => None,
+        }
     }
 }
 
-fn make(site: &Content, reserved: &[&str]) -> io::Result<Representation> {
-    let mut listed = match site {
-        Content::Waiting(reason) => return Err(io::Error::new(io::ErrorKind::NotFound, reason.clone())),
-        Content::Release(generation) => generation.listing().collect(),
-        Content::Live(live) => look(live)?,
-    };
-    listed.retain(|file| {
-        let target = format!("/{}", file.path);
-        let shadowed = target == LiveManifest::PATH || reserved.contains(&target.as_str());
-        if shadowed {
-            tracing::warn!(path = file.path, "left out of the manifest: that path is this server's own");
-        }
-        !shadowed
-    });
-    listed.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+fn current(states: &mut watch::Receiver<State>) -> Result<Arc<Edition>, String> {
+    match &*states.borrow_and_update() {
+        State::Current(edition) => Ok(Arc::clone(edition)),
+        State::None(reason) => Err(reason.clone()),
+    }
+}
 
-    // The newest change, not the present: the bytes must not depend on when they were made.
-    let modified =
-        listed.iter().map(|file| file.modified).max().unwrap_or(Modified::at(std::time::UNIX_EPOCH));
-    let files = listed
-        .into_iter()
-        .map(|FileEntry { path, size, digest, executable, .. }| File {
-            path,
-            size,
-            sha256: digest.to_hex(),
-            // Only these two: whether it can be run is content, the author's umask is not.
-            mode: if executable { "0755" } else { "0644" },
-        })
-        .collect();
-    let manifest = Manifest { format: "sidecar-manifest/1", created: modified.to_rfc3339(), files };
-    let mut json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-    json.push(b'\n');
-    Ok(Representation {
-        etag: ETag::of(Digest::of(&json)),
-        modified,
-        last_modified: modified.header(),
-        cache_control: REVALIDATE,
-        content_type: HeaderValue::from_static("application/json"),
-        content: Source::Memory(json.into()),
-        coding: Coding::Identity,
-        alternatives: Vec::new(),
+/// Whether the client has this edition's manifest already.
+fn is_known(request: &Parts, edition: &Edition) -> bool {
+    let manifest = &edition.manifest;
+    request.headers.contains_key(IF_NONE_MATCH)
+        && evaluate(&request.headers, &manifest.etag, manifest.modified) == Verdict::NotModified
+}
+
+/// How long a client would wait (RFC 7240 section 4.3); the first preference of that name counts.
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = values.flat_map(|value| value.split(','));
+    preferences.find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| Duration::from_secs(seconds))
     })
 }
 
-fn look(live: &LiveDirectory) -> io::Result<Vec<FileEntry>> {
-    for _ in 0..ATTEMPTS {
-        if let Some(listed) = look_once(live)? {
-            return Ok(listed);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "the root is edited faster than it can be read"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// `None` where a file was changed between being found and being read.
-fn look_once(live: &LiveDirectory) -> io::Result<Option<Vec<FileEntry>>> {
-    let mut listed = Vec::new();
-    for (path, inspected) in walk(live.directory())?.files {
-        let Some(digest) = live.digest(&path, inspected.stamp)? else { return Ok(None) };
-        listed.push(FileEntry {
-            path,
-            size: inspected.stamp.size,
-            digest,
-            executable: inspected.executable,
-            modified: Modified::at(inspected.stamp.last_change()),
-        });
+    #[test]
+    fn a_preference_is_a_number_of_seconds() {
+        let of = |value: &'static str| {
+            wait(&HeaderMap::from_iter([(PREFER, HeaderValue::from_static(value))]))
+                .map(|wait| wait.as_secs())
+        };
+        assert_eq!(of("wait=50"), Some(50));
+        assert_eq!(of("respond-async, Wait = \"10\"; foo, wait=5"), Some(10));
+        for other in ["", "wait", "wait=", "wait=soon", "wait=-1", "waiting=5", "return=minimal"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(wait(&HeaderMap::new()), None);
     }
-    Ok(Some(listed))
 }

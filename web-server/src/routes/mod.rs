@@ -8,27 +8,33 @@ pub(crate) mod faults;
 pub(crate) mod files;
 pub(crate) mod lesson;
 pub(crate) mod manifest;
+pub(crate) mod redirects;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{ALLOW, CONNECTION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use lifecycle::admin::AllowedHosts;
+use lifecycle::blocking;
 
 use self::faults::Faults;
 use self::files::{Files, sent};
 use self::lesson::{Endpoint, Lesson};
-use self::manifest::LiveManifest;
+use self::manifest::ManifestRoutes;
 use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::host::host;
-use crate::http::response::{Reply, plain, unavailable};
+use crate::http::response::{Reply, plain};
 use crate::pod_page::{PodPage, View, action};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// Longest path and query together that is looked at; no link comes near it.
 const TARGET_MAX: usize = 8 * 1024;
+
+/// What a client on this machine is told that asks for the Pod page's data under another name.
+const FOREIGN_HOST: &str = "not under this name: ask on localhost, or allow the name with --allowed-host\n";
 
 /// Everything that answers.
 #[derive(Debug)]
@@ -38,23 +44,25 @@ pub(crate) struct Routes {
     /// The lesson's endpoints.
     pub(crate) lesson: Option<Lesson>,
     /// Where the server plays the content manager.
-    pub(crate) manifest: Option<LiveManifest>,
+    pub(crate) manifest: Option<ManifestRoutes>,
     pub(crate) files: Files,
     /// Where faults may be asked for.
     pub(crate) faults: Option<Faults>,
+    /// Names under which clients on this machine may read the Pod page's data.
+    pub(crate) allowed_hosts: AllowedHosts,
     /// Where the Pod page is on.
     pub(crate) pod_page: Option<PodPage>,
 }
 
 impl Routes {
-    /// Answers one request.
-    pub(crate) async fn answer(&self, request: &Parts, peer: SocketAddr) -> Reply {
+    /// Answers one request. `client` is the peer, or whom trusted proxies name.
+    pub(crate) async fn answer(&self, request: &Parts, peer: SocketAddr, client: IpAddr) -> Reply {
         let host = match host(request) {
             Ok(host) => host,
             Err(reason) => return refused(StatusCode::BAD_REQUEST, reason).into(),
         };
         if let Some(page) = self.pod_page.as_ref().filter(|_| request.uri.path() == action::PATH) {
-            return page.act(request, peer).await.into();
+            return page.act(request, nearest_remote(peer, client)).await.into();
         }
         match request.method {
             Method::GET | Method::HEAD => {}
@@ -62,6 +70,7 @@ impl Routes {
                 let mut response = Response::new(Payload::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response.headers_mut().insert(ALLOW, ALLOWED);
+                self.files.cors.apply_preflight(request, response.headers_mut());
                 return response.into();
             }
             _ => {
@@ -85,6 +94,10 @@ impl Routes {
         }
         // Before the faults, so that they can be watched.
         if let (Some(page), Some(view)) = (&self.pod_page, View::at(path)) {
+            // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
+            if nearest_remote(peer, client).ip().is_loopback() && !self.allowed_hosts.allows(host) {
+                return plain(StatusCode::FORBIDDEN, FOREIGN_HOST).into();
+            }
             return page.show(view, request).await.into();
         }
         if let Some(faults) = &self.faults
@@ -95,18 +108,45 @@ impl Routes {
         if let Some(lesson) = &self.lesson
             && let Some(endpoint) = Endpoint::at(path)
         {
-            return lesson.answer(endpoint, host, peer).await.into();
+            return lesson.answer(endpoint, host, client).await.into();
         }
         let site = self.root.content_after_first_load().await;
-        if let Some(manifest) = self.manifest.as_ref().filter(|_| path == LiveManifest::PATH) {
-            let listed = match &*site {
-                Content::Waiting(reason) => return unavailable(reason).into(),
-                Content::Live(_) | Content::Release(_) => manifest.current(site).await,
-            };
-            return sent(request, listed).await.into();
+        if let Some(manifest) = &self.manifest {
+            return self.answer_puller(manifest, request, &site).await;
         }
         self.files.answer(request, &site).await
     }
+
+    /// The manifest, or a file that it names.
+    async fn answer_puller(&self, manifest: &ManifestRoutes, request: &Parts, site: &Arc<Content>) -> Reply {
+        if request.uri.path() == ManifestRoutes::PATH {
+            return manifest.answer(request).await.into();
+        }
+        if request.uri.path() == ManifestRoutes::SIGNATURE_PATH
+            && let Some(signature) = manifest.signature(request).await
+        {
+            return signature.into();
+        }
+        let Some(edition) = manifest.meant(&request.headers).or_else(|| manifest.current()) else {
+            return self.files.answer(request, site).await;
+        };
+        if let Some(target) =
+            request.uri.path_and_query().filter(|target| edition.has_elsewhere(target.as_str()))
+        {
+            let (of, target) = (Arc::clone(&edition), target.clone());
+            let found = blocking(move || of.elsewhere(target.as_str())).await;
+            if let Some(found) = found.transpose() {
+                return sent(request, found.map(Arc::new)).await.into();
+            }
+        }
+        self.files.answer(request, &edition.content).await
+    }
+}
+
+/// Who a request counts as where only this machine is answered. A proxy on this machine does not make its clients local, and
+/// a client that a proxy elsewhere calls local is local there.
+fn nearest_remote(peer: SocketAddr, client: IpAddr) -> SocketAddr {
+    if peer.ip().to_canonical().is_loopback() { SocketAddr::new(client, peer.port()) } else { peer }
 }
 
 /// Refused, and the connection ends: what follows on it cannot be trusted to be what it seems.

@@ -43,9 +43,7 @@ fn path_traversal() {
                     }
                 }
             }
-            for target in
-                ["/%", "/%2", "/%zz", "/index.html%00", "/index.html%00.png", "/a%2fb.html", "/./index.html"]
-            {
+            for target in ["/%", "/%2", "/%zz", "/index.html%00", "/index.html%00.png", "/a%2fb.html"] {
                 refused(server, target);
             }
         },

@@ -14,7 +14,7 @@ fn plain_directory() {
     write_tree(dir.path(), &[("index.html", "top"), ("docs/index.html", "docs")]);
     let server = Server::start(dir.path(), &[]);
     assert_eq!(server.get("/").text(), "top");
-    assert_eq!(server.get("/docs").header("location"), Some("/docs/"));
+    assert_eq!(server.get("/docs").header("location"), Some("./docs/"));
     assert_eq!(server.get("/docs/").text(), "docs");
     assert_eq!(server.get("/new.html").status(), 404);
 
@@ -137,12 +137,15 @@ fn manifest_live() {
     assert_eq!(other.get("/manifest.json").body, answer.body);
 
     std::fs::write(dir.path().join("index.html"), "HELLO").unwrap();
-    assert_eq!(again(&etag), 200);
+    // The edit is taken in once the directory has been quiet for a moment.
+    wait_until("the edit is listed", || again(&etag) == 200);
     write_tree(dir.path(), &[("new.html", "new")]);
     std::fs::remove_file(dir.path().join("css/site.css")).unwrap();
-    let manifest = server.get("/manifest.json").json();
-    let paths: Vec<_> = files(&manifest).iter().map(|file| file["path"].clone()).collect();
-    assert_eq!(paths, ["index.html", "new.html", "run.sh"]);
+    wait_until("both edits are listed", || {
+        let manifest = server.get("/manifest.json").json();
+        let paths: Vec<_> = files(&manifest).iter().map(|file| file["path"].clone()).collect();
+        paths == ["index.html", "new.html", "run.sh"]
+    });
 }
 
 #[test]

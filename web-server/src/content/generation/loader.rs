@@ -12,7 +12,6 @@ use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::{Directory, FileInfo, FileState, Lookup};
 use crate::content::large_file::{LargeFile, OpenFiles};
-use crate::content::media_type;
 use crate::content::release::Published;
 use crate::content::representation::{ETag, HELD_MAX, Modified, Representation, Source};
 use crate::content::walk::walk;
@@ -27,7 +26,7 @@ impl Generation {
         policy: &LoadOptions,
         previous: Option<&Self>,
     ) -> io::Result<Self> {
-        let Published { release, link, directory, since: published, digests } = published;
+        let Published { release, path, link, directory, since: published, digests } = published;
         let identity = directory.identity()?;
         let directory = Arc::new(directory);
         let tree = walk(&directory)?;
@@ -58,6 +57,7 @@ impl Generation {
         let Loader { held, open_files, .. } = loader;
         Ok(Self {
             release,
+            path,
             link,
             held,
             identity,
@@ -121,7 +121,7 @@ impl Loader<'_> {
             modified,
             last_modified: modified.header(),
             cache_control: self.policy.header_policy.cache_control(path),
-            content_type: media_type::of(path),
+            content_type: self.policy.header_policy.content_type(path),
             content,
             coding: Coding::Identity,
             alternatives: Vec::new(),

@@ -1,0 +1,258 @@
+//! An edition: one manifest as it is given out, and the content that it is about (docs/contract.md, `sidecar-manifest/1`).
+//!
+//! A release that a puller wrote has its manifest beside it, and a mirror gives out exactly those bytes, with the signature
+//! that came with them: what was signed upstream stays signed. Of any other content the manifest is written here. Its
+//! bytes depend on the content alone, and not on when or where they were made, so that equal content has an equal entity
+//! tag.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+
+use crate::content::coding::Coding;
+use crate::content::digest::Digest;
+use crate::content::generation::{FileEntry, Generation};
+use crate::content::header_policy::REVALIDATE;
+use crate::content::representation::{ETag, Modified, Representation, Source};
+use crate::content::root::Content;
+
+/// The format that this version reads and writes.
+pub(crate) const FORMAT: &str = "sidecar-manifest/1";
+
+/// A manifest, and what belongs to it.
+#[derive(Debug)]
+pub(crate) struct Edition {
+    /// The manifest itself.
+    pub(crate) manifest: Arc<Representation>,
+    /// Its detached signature, where the publisher left one.
+    pub(crate) signature: Option<Arc<Representation>>,
+    /// What it lists. A mirror keeps it for pullers that are still fetching this edition's files.
+    pub(crate) content: Arc<Content>,
+    /// When it began to be given out.
+    pub(crate) since: Instant,
+    /// How many waiters it was told to at that moment.
+    pub(crate) told: usize,
+    /// Files that are not found under their own path: the target that the manifest names, and the path in the release.
+    elsewhere: HashMap<String, (String, Digest)>,
+    beside: Option<Beside>,
+}
+
+/// The files beside a release, as they were when they were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Beside {
+    manifest: PathBuf,
+    written: Written,
+}
+
+/// When the manifest and its signature were written: another manifest of the same release is renamed into place where the
+/// same content was signed again.
+type Written = [Option<SystemTime>; 2];
+
+#[derive(Serialize)]
+struct Manifest {
+    format: &'static str,
+    created: String,
+    files: Vec<File>,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: String,
+    size: u64,
+    sha256: String,
+    mode: &'static str,
+}
+
+/// What is read of a publisher's manifest here.
+#[derive(Deserialize)]
+struct Theirs {
+    format: String,
+    files: Vec<TheirFile>,
+}
+
+#[derive(Deserialize)]
+struct TheirFile {
+    path: String,
+    sha256: String,
+    url: Option<String>,
+}
+
+impl Edition {
+    /// The manifest of a release: the publisher's where there is one, else one of the files that were found. Blocks.
+    pub(crate) fn of_release(content: &Arc<Content>, reserved: &[&str]) -> io::Result<Self> {
+        let Content::Release(generation) = &**content else {
+            return Err(io::Error::other("the content is no release"));
+        };
+        match Self::beside(content, generation, reserved) {
+            Ok(Some(edition)) => Ok(edition),
+            Ok(None) => Self::of_files(content, generation.listing().collect(), reserved),
+            Err(error) => {
+                let release = generation.release.as_str();
+                tracing::warn!(release, %error, "the publisher's manifest cannot be used, so one is written here");
+                Self::of_files(content, generation.listing().collect(), reserved)
+            }
+        }
+    }
+
+    /// The manifest of these files, which `content` has.
+    pub(crate) fn of_files(
+        content: &Arc<Content>,
+        mut files: Vec<FileEntry>,
+        reserved: &[&str],
+    ) -> io::Result<Self> {
+        files.retain(|file| !reserved.iter().any(|target| target.strip_prefix('/') == Some(&file.path)));
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        // The newest change, not the present: the bytes must not depend on when they were made.
+        let modified =
+            files.iter().map(|file| file.modified).max().unwrap_or(Modified::at(SystemTime::UNIX_EPOCH));
+        let files = files.into_iter().map(|file| File {
+            path: file.path,
+            size: file.size,
+            sha256: file.digest.to_hex(),
+            // Only these two: whether it can be run is content, the author's umask is not.
+            mode: if file.executable { "0755" } else { "0644" },
+        });
+        let manifest = Manifest { format: FORMAT, created: modified.to_rfc3339(), files: files.collect() };
+        let mut json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        json.push(b'\n');
+        Ok(Self {
+            manifest: Arc::new(document(json.into(), modified, "application/json")),
+            signature: None,
+            content: Arc::clone(content),
+            since: Instant::now(),
+            told: 0,
+            elsewhere: HashMap::new(),
+            beside: None,
+        })
+    }
+
+    /// `None` where the publisher left no manifest.
+    fn beside(
+        content: &Arc<Content>,
+        generation: &Generation,
+        reserved: &[&str],
+    ) -> io::Result<Option<Self>> {
+        let path = with_suffix(&generation.path, ".json");
+        // Before the bytes are read: what is written in between is then found to be another at the next look.
+        let written = written(&path);
+        let Some(json) = read(&path)? else { return Ok(None) };
+        let theirs: Theirs = serde_json::from_slice(&json).map_err(io::Error::other)?;
+        if theirs.format != FORMAT {
+            return Err(io::Error::other(format!("its format is {:?}, not {FORMAT:?}", theirs.format)));
+        }
+        let modified = Modified::at(generation.published);
+        let signature = read(&with_suffix(&path, ".sig"))?;
+        let mut elsewhere = HashMap::new();
+        for TheirFile { path, sha256, url } in theirs.files {
+            let target = url.as_deref().map_or_else(|| path.clone(), decoded_target);
+            if reserved.iter().any(|reserved| reserved.strip_prefix('/') == Some(&target)) {
+                tracing::warn!(path, "listed, and cannot be fetched here: that path is this server's own");
+            }
+            if url.is_some() || generation.file(&path).is_none() {
+                let digest = Digest::from_hex(&sha256)
+                    .ok_or_else(|| io::Error::other(format!("{path}: {sha256:?} is no SHA-256")))?;
+                elsewhere.insert(target, (path, digest));
+            }
+        }
+        Ok(Some(Self {
+            manifest: Arc::new(document(json, modified, "application/json")),
+            signature: signature
+                .map(|bytes| Arc::new(document(bytes, modified, "text/plain; charset=utf-8"))),
+            content: Arc::clone(content),
+            since: Instant::now(),
+            told: 0,
+            elsewhere,
+            beside: Some(Beside { manifest: path, written }),
+        }))
+    }
+
+    /// Whether the publisher has replaced the manifest or the signature since. Blocks.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.beside.as_ref().is_some_and(|beside| written(&beside.manifest) != beside.written)
+    }
+
+    /// Whether it says what another one says.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        let signature = |edition: &Self| edition.signature.as_ref().map(|signature| signature.etag.clone());
+        self.manifest.etag == other.manifest.etag
+            && signature(self) == signature(other)
+            && Arc::ptr_eq(&self.content, &other.content)
+    }
+
+    /// The file that a request target stands for where that is not the file's own path: the manifest names another `url`,
+    /// or the name is one that this server gives out to pullers alone. Blocks.
+    pub(crate) fn elsewhere(&self, path_and_query: &str) -> io::Result<Option<Representation>> {
+        let path = self.elsewhere.get(&decoded_target(path_and_query));
+        match (path, &*self.content) {
+            (Some((path, digest)), Content::Release(generation)) => generation.any_file(path, *digest),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether [`Edition::elsewhere`] has an answer, which is worth a thread then.
+    pub(crate) fn has_elsewhere(&self, path_and_query: &str) -> bool {
+        !self.elsewhere.is_empty() && self.elsewhere.contains_key(&decoded_target(path_and_query))
+    }
+}
+
+/// A target as it is looked up: the path decoded, the query as it is.
+fn decoded_target(target: &str) -> String {
+    let target = target.trim_start_matches('/');
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let path = percent_decode_str(path.trim_start_matches("./")).decode_utf8_lossy();
+    match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    }
+}
+
+fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Representation {
+    Representation {
+        etag: ETag::of(Digest::of(&bytes)),
+        modified,
+        last_modified: modified.header(),
+        cache_control: REVALIDATE,
+        content_type: HeaderValue::from_static(content_type),
+        content: Source::Memory(bytes),
+        coding: Coding::Identity,
+        alternatives: Vec::new(),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+fn read(path: &Path) -> io::Result<Option<Bytes>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn written(manifest: &Path) -> Written {
+    let at = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    [at(manifest), at(&with_suffix(manifest, ".sig"))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_looked_up_as_it_is_asked_for() {
+        assert_eq!(decoded_target("/a%20b/c?v=%31"), "a b/c?v=%31");
+        assert_eq!(decoded_target("a%20b/c?v=%31"), "a b/c?v=%31");
+        assert_eq!(decoded_target("./blobs/x"), "blobs/x");
+    }
+}

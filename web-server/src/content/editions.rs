@@ -1,0 +1,167 @@
+//! The editions that a content manager gives out: the current one, told to all who wait for it, and for a while the ones
+//! before it, for pullers that are still fetching their files.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+
+use crate::content::edition::Edition;
+use crate::content::representation::ETag;
+use crate::content::root::Content;
+
+/// Editions before the current one whose files are still given out, and for how long: longer than a sync takes.
+const RECENT: usize = 2;
+const RECENT_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// What can be said now.
+#[derive(Debug, Clone)]
+pub(crate) enum State {
+    /// There is no manifest, and why.
+    None(String),
+    /// This one.
+    Current(Arc<Edition>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Editions {
+    state: watch::Sender<State>,
+    /// Whether a change was noticed that the current edition does not show yet.
+    pending: watch::Sender<bool>,
+    recent: Mutex<VecDeque<(Instant, Arc<Edition>)>>,
+    waiters: Waiters,
+}
+
+impl Editions {
+    /// Has none yet. At most `most` waiters are held; `shown` is how operators see how many there are.
+    pub(crate) fn new(most: usize, shown: Gauge) -> Self {
+        let nothing = State::None("the manifest is being made".to_owned());
+        Self {
+            state: watch::Sender::new(nothing),
+            pending: watch::Sender::new(true),
+            recent: Mutex::default(),
+            waiters: Waiters { held: Arc::default(), most, shown },
+        }
+    }
+
+    /// What can be said now.
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Follows the state from what it is now.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Waits until every change that was noticed before this call is shown, for at most `limit`.
+    pub(crate) async fn settled(&self, limit: Duration) {
+        if !*self.pending.borrow() {
+            return;
+        }
+        let mut pending = self.pending.subscribe();
+        // An elapsed limit and a feed that has ended are the same to the caller: it says what can be said.
+        drop(tokio::time::timeout(limit, pending.wait_for(|pending| !pending)).await);
+    }
+
+    /// A change was noticed.
+    pub(crate) fn set_pending(&self) {
+        self.pending.send_if_modified(|pending| !std::mem::replace(pending, true));
+    }
+
+    /// Every change that was noticed is shown.
+    pub(crate) fn set_settled(&self) {
+        self.pending.send_if_modified(|pending| std::mem::replace(pending, false));
+    }
+
+    /// Gives out an edition from here on, and tells all waiters, unless the current one says the same.
+    pub(crate) fn publish(&self, mut edition: Edition) {
+        if let State::Current(current) = &*self.state.borrow()
+            && current.equals(&edition)
+        {
+            return;
+        }
+        edition.told = self.waiters.held.load(Ordering::Relaxed);
+        edition.since = Instant::now();
+        self.replace(State::Current(Arc::new(edition)));
+    }
+
+    /// There is no manifest any more.
+    pub(crate) fn withdraw(&self, reason: &str) {
+        if !matches!(&*self.state.borrow(), State::None(known) if known == reason) {
+            self.replace(State::None(reason.to_owned()));
+        }
+    }
+
+    fn replace(&self, next: State) {
+        let before = self.state.send_replace(next);
+        if let State::Current(edition) = before
+            && matches!(&*edition.content, Content::Release(_))
+        {
+            let mut recent = self.recent.lock();
+            recent.push_front((Instant::now(), edition));
+            recent.truncate(RECENT);
+        }
+    }
+
+    /// Lets go of editions whose time is over.
+    pub(crate) fn expire(&self) {
+        self.recent.lock().retain(|(replaced, _)| replaced.elapsed() < RECENT_FOR);
+    }
+
+    /// The edition with this entity tag, if it is or was given out lately.
+    pub(crate) fn find(&self, is_meant: impl Fn(&ETag) -> bool) -> Option<Arc<Edition>> {
+        if let State::Current(current) = self.state()
+            && is_meant(&current.manifest.etag)
+        {
+            return Some(current);
+        }
+        let recent = self.recent.lock();
+        recent
+            .iter()
+            .find(|(_, edition)| is_meant(&edition.manifest.etag))
+            .map(|(_, edition)| Arc::clone(edition))
+    }
+
+    /// Room for one more waiter. None where there are as many as there may be.
+    pub(crate) fn wait(&self) -> Option<Waiting> {
+        self.waiters.enter()
+    }
+}
+
+#[derive(Debug)]
+struct Waiters {
+    held: Arc<AtomicUsize>,
+    most: usize,
+    shown: Gauge,
+}
+
+/// A waiter that is counted.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    held: Arc<AtomicUsize>,
+    shown: Gauge,
+}
+
+impl Waiters {
+    fn enter(&self) -> Option<Waiting> {
+        if self.held.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        self.shown.inc();
+        Some(Waiting { held: Arc::clone(&self.held), shown: self.shown.clone() })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.shown.dec();
+    }
+}

@@ -1,0 +1,404 @@
+//! Keeps the editions up to date with the content, so that no question is paid for by looking at it.
+//!
+//! A release is told when the link names another. A plain directory is watched: an edit is taken in once the directory has
+//! been quiet for a moment, so that files which are saved together become one edition, and only what changed is read
+//! again. A full walk in the background finds what the watch cannot see, on NFS or a desktop's bind mounts.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::blocking;
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::content::dir::{FileInfo, Lookup};
+use crate::content::edition::Edition;
+use crate::content::editions::{Editions, State};
+use crate::content::generation::FileEntry;
+use crate::content::live::LiveDirectory;
+use crate::content::path::is_public_path;
+use crate::content::representation::Modified;
+use crate::content::root::{Content, ContentRoot};
+use crate::content::walk::{Tree, walk, walk_beneath};
+
+/// A directory that is never quiet is taken in nevertheless, after this long.
+const NEVER_QUIET: Duration = Duration::from_secs(2);
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How long a directory has to be quiet.
+    pub(crate) quiet: Duration,
+    /// Between full walks.
+    pub(crate) rescan: Duration,
+}
+
+/// Follows the root until the task is dropped.
+pub(crate) async fn follow(
+    root: Arc<ContentRoot>,
+    editions: Arc<Editions>,
+    pace: Pace,
+    reserved: Arc<[&'static str]>,
+) {
+    let mut swaps = root.swaps();
+    loop {
+        // Seen before the content is: a swap in between is then found at the next turn.
+        swaps.borrow_and_update();
+        let content = root.content();
+        let over = async {
+            // The root lives as long as this task.
+            if swaps.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        match &*content {
+            Content::Waiting(reason) => {
+                editions.withdraw(reason);
+                if root.is_loaded() {
+                    editions.set_settled();
+                }
+                over.await;
+            }
+            Content::Release(_) => tokio::select! {
+                () = over => {}
+                () = follow_release(&content, &editions, pace, &reserved) => {}
+            },
+            Content::Live(_) => {
+                let directory = Watched::new(
+                    root.path(),
+                    Arc::clone(&content),
+                    Arc::clone(&editions),
+                    Arc::clone(&reserved),
+                );
+                tokio::select! {
+                    () = over => {}
+                    () = directory.follow(pace) => {}
+                }
+            }
+        }
+    }
+}
+
+/// A release does not change. Its manifest may: the same content, signed again.
+async fn follow_release(
+    content: &Arc<Content>,
+    editions: &Arc<Editions>,
+    pace: Pace,
+    reserved: &Arc<[&'static str]>,
+) {
+    let mut known: Option<Arc<Edition>> = None;
+    loop {
+        let (of, before, reserved) = (Arc::clone(content), known.clone(), Arc::clone(reserved));
+        let made = blocking(move || {
+            let unchanged = before.is_some_and(|before| !before.is_replaced());
+            (!unchanged).then(|| Edition::of_release(&of, &reserved)).transpose()
+        });
+        match made.await {
+            Ok(Some(edition)) => {
+                editions.publish(edition);
+                known = match editions.state() {
+                    State::Current(current) => Some(current),
+                    State::None(_) => None,
+                };
+            }
+            Ok(None) => {}
+            Err(error) => editions.withdraw(&format!("no manifest can be made: {error}")),
+        }
+        editions.set_settled();
+        editions.expire();
+        sleep(pace.rescan).await;
+    }
+}
+
+/// A plain directory under watch.
+struct Watched {
+    root: PathBuf,
+    content: Arc<Content>,
+    editions: Arc<Editions>,
+    reserved: Arc<[&'static str]>,
+    changes: Arc<Changes>,
+}
+
+/// What the watch has noticed and is not taken in yet.
+#[derive(Debug, Default)]
+struct Changes {
+    noticed: Mutex<Noticed>,
+    stirred: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Noticed {
+    paths: HashSet<String>,
+    /// Something that no path was given for.
+    anything: bool,
+}
+
+impl Noticed {
+    fn is_empty(&self) -> bool {
+        self.paths.is_empty() && !self.anything
+    }
+}
+
+impl Watched {
+    fn new(
+        root: &Path,
+        content: Arc<Content>,
+        editions: Arc<Editions>,
+        reserved: Arc<[&'static str]>,
+    ) -> Self {
+        Self { root: root.to_owned(), content, editions, reserved, changes: Arc::default() }
+    }
+
+    async fn follow(self, pace: Pace) {
+        self.editions.set_pending();
+        // A large tree takes a while to watch. The watch lasts until this task is dropped.
+        let _watcher = blocking(self.watch()).await;
+        let mut listing = Listing::default();
+        let mut all = true;
+        let mut next_walk = Instant::now();
+        loop {
+            if all {
+                next_walk = Instant::now() + pace.rescan;
+            }
+            let noticed = std::mem::take(&mut *self.changes.noticed.lock());
+            let (content, reserved) = (Arc::clone(&self.content), Arc::clone(&self.reserved));
+            let taken = blocking(move || {
+                let outcome = listing.take_in(&content, noticed, all, &reserved);
+                (listing, outcome)
+            });
+            let outcome;
+            (listing, outcome) = taken.await;
+            match outcome {
+                Ok(Taken { edition, unsettled }) => {
+                    if let Some(edition) = edition {
+                        self.editions.publish(edition);
+                    }
+                    self.changes.noticed.lock().paths.extend(unsettled);
+                }
+                Err(error) => {
+                    tracing::warn!(root = %self.root.display(), %error, "cannot look at the content");
+                    self.editions.withdraw(&format!("no manifest can be made: {error}"));
+                    listing = Listing::default();
+                }
+            }
+            self.settle();
+            all = self.next(pace, next_walk).await == Next::Walk;
+        }
+    }
+
+    /// Says that all is shown, unless something was noticed since.
+    fn settle(&self) {
+        let noticed = self.changes.noticed.lock();
+        if noticed.is_empty() {
+            self.editions.set_settled();
+        }
+    }
+
+    /// Waits for a change and for the quiet after it, or for the time of the next walk.
+    async fn next(&self, pace: Pace, next_walk: Instant) -> Next {
+        if self.changes.noticed.lock().is_empty() {
+            tokio::select! {
+                () = self.changes.stirred.notified() => {}
+                () = sleep_until(next_walk) => return Next::Walk,
+            }
+        }
+        let latest = Instant::now() + NEVER_QUIET;
+        loop {
+            let quiet = (Instant::now() + pace.quiet).min(latest);
+            if timeout_at(quiet, self.changes.stirred.notified()).await.is_err() {
+                break;
+            }
+        }
+        if self.changes.noticed.lock().anything { Next::Walk } else { Next::Changes }
+    }
+
+    fn watch(&self) -> impl FnOnce() -> Option<RecommendedWatcher> + Send + 'static {
+        let (root, changes, editions) =
+            (self.root.clone(), Arc::clone(&self.changes), Arc::clone(&self.editions));
+        move || {
+            let beneath = root.clone();
+            let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+                if changes.note(&beneath, event) {
+                    editions.set_pending();
+                    changes.stirred.notify_one();
+                }
+            });
+            let watching = watcher.and_then(|mut watcher| {
+                watcher.watch(&root, RecursiveMode::Recursive)?;
+                Ok(watcher)
+            });
+            let problem = |error: &notify::Error| {
+                tracing::warn!(
+                    root = %root.display(), %error,
+                    "no file events, so changes are seen at the next walk (--rescan); on Linux raise fs.inotify.max_user_watches"
+                );
+            };
+            watching.inspect_err(problem).ok()
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Changes,
+    Walk,
+}
+
+impl Changes {
+    /// Whether it is about the content: reading is no change, and hidden files are not listed.
+    fn note(&self, root: &Path, event: notify::Result<Event>) -> bool {
+        let Ok(event) = event else {
+            self.noticed.lock().anything = true;
+            return true;
+        };
+        if event.kind.is_access() {
+            return false;
+        }
+        let mut noticed = self.noticed.lock();
+        if event.need_rescan() || event.paths.is_empty() {
+            noticed.anything = true;
+            return true;
+        }
+        let mut concerns = false;
+        for path in &event.paths {
+            match path.strip_prefix(root).ok().and_then(Path::to_str) {
+                Some("") | None => noticed.anything = true,
+                Some(path) if is_public_path(path) => _ = noticed.paths.insert(path.to_owned()),
+                Some(_) => continue,
+            }
+            concerns = true;
+        }
+        concerns
+    }
+}
+
+/// The files of a plain directory as they were found last.
+#[derive(Debug, Default)]
+struct Listing {
+    files: BTreeMap<String, FileEntry>,
+    /// Whether an edition has been made of them.
+    is_shown: bool,
+    /// A file has two paths, so that a change of one says nothing about the other: only walks are right then.
+    aliases: bool,
+}
+
+/// What came of looking.
+#[derive(Default)]
+struct Taken {
+    edition: Option<Edition>,
+    /// Files that changed while they were read.
+    unsettled: Vec<String>,
+}
+
+impl Listing {
+    /// Looks at what has changed, or at all. Blocks.
+    fn take_in(
+        &mut self,
+        content: &Arc<Content>,
+        noticed: Noticed,
+        all: bool,
+        reserved: &[&str],
+    ) -> io::Result<Taken> {
+        let Content::Live(live) = &**content else { return Ok(Taken::default()) };
+        let mut unsettled = Vec::new();
+        if all || self.aliases || noticed.anything {
+            let tree = walk(live.directory())?;
+            self.replace_all(live, tree, &mut unsettled)?;
+        } else {
+            for path in noticed.paths {
+                self.look_at(live, path, &mut unsettled)?;
+            }
+        }
+        if self.is_shown {
+            return Ok(Taken { edition: None, unsettled });
+        }
+        let files = self.files.values().cloned().collect();
+        let edition = Edition::of_files(content, files, reserved)?;
+        self.is_shown = true;
+        Ok(Taken { edition: Some(edition), unsettled })
+    }
+
+    fn replace_all(
+        &mut self,
+        live: &LiveDirectory,
+        tree: Tree,
+        unsettled: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let inodes: HashSet<u64> = tree.files.iter().map(|(_, info)| info.stamp.inode).collect();
+        self.aliases = inodes.len() < tree.files.len();
+        let found: HashSet<&str> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
+        let before = self.files.len();
+        self.files.retain(|path, _| found.contains(path.as_str()));
+        self.is_shown &= self.files.len() == before;
+        for (path, info) in tree.files {
+            self.put(live, path, info, unsettled)?;
+        }
+        Ok(())
+    }
+
+    /// A file that was written, a directory that was moved here, or nothing any more.
+    fn look_at(&mut self, live: &LiveDirectory, path: String, unsettled: &mut Vec<String>) -> io::Result<()> {
+        match live.directory().inspect(&path)? {
+            Lookup::File(info) => {
+                self.forget_beneath(&path);
+                self.put(live, path, info, unsettled)
+            }
+            Lookup::Dir => {
+                let tree = walk_beneath(live.directory(), &path)?;
+                self.forget(&path);
+                self.forget_beneath(&path);
+                for (path, info) in tree.files {
+                    self.put(live, path, info, unsettled)?;
+                }
+                Ok(())
+            }
+            Lookup::None => {
+                self.forget(&path);
+                self.forget_beneath(&path);
+                Ok(())
+            }
+        }
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.is_shown &= self.files.remove(path).is_none();
+    }
+
+    fn forget_beneath(&mut self, directory: &str) {
+        let prefix = format!("{directory}/");
+        let beneath = self.files.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
+        let beneath: Vec<String> = beneath.map(|(path, _)| path.clone()).collect();
+        for path in beneath {
+            self.forget(&path);
+        }
+    }
+
+    fn put(
+        &mut self,
+        live: &LiveDirectory,
+        path: String,
+        info: FileInfo,
+        unsettled: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let Some(digest) = live.digest(&path, info.stamp)? else {
+            // What was known of it stays listed: a file that is being written is about to be looked at again.
+            unsettled.push(path);
+            return Ok(());
+        };
+        let entry = FileEntry {
+            path: path.clone(),
+            size: info.stamp.size,
+            digest,
+            executable: info.executable,
+            modified: Modified::at(info.stamp.last_change()),
+        };
+        self.is_shown &= self.files.get(&path) == Some(&entry);
+        self.files.insert(path, entry);
+        Ok(())
+    }
+}

@@ -1,0 +1,333 @@
+//! The server as content manager of many Pods: waiting, mirrors, and no stampede.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testkit::http::{Connection, Message, get};
+use testkit::wait_until;
+
+use crate::support::{Server, Volume, write_tree};
+
+/// A waiter: a conditional request that is held.
+struct Waiter {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Waiter {
+    fn ask(server: &Server, etag: &str, seconds: u64) -> Self {
+        let mut connection = Connection::open(server.addr);
+        let request = format!(
+            "GET /manifest.json HTTP/1.1\r\nHost: h\r\nIf-None-Match: {etag}\r\nPrefer: wait={seconds}\r\n\r\n"
+        );
+        connection.send(request).unwrap();
+        Self { connection, since: Instant::now() }
+    }
+
+    fn answer(&mut self) -> Message {
+        self.connection.receive("GET").unwrap()
+    }
+}
+
+fn waiters(server: &Server) -> u64 {
+    let metrics = get(server.admin, "/metrics");
+    let line = metrics.text().lines().find(|line| line.starts_with("web_server_manifest_waiters "));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap()
+}
+
+#[track_caller]
+fn wait_for_waiters(server: &Server, count: u64) {
+    wait_until(&format!("{count} wait"), || waiters(server) == count);
+}
+
+fn etag(server: &Server) -> String {
+    server.get("/manifest.json").header("etag").unwrap().to_owned()
+}
+
+fn paths(manifest: &Value) -> Vec<&str> {
+    manifest["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_waiter_is_told_of_an_edit() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one"), ("css/site.css", "body {}")]);
+    // Rescans are far away: what is told comes from the watch.
+    let server = Server::start(dir.path(), &["--manifest", "--rescan", "1h"]);
+    let mut etag = etag(&server);
+    for round in 0..5 {
+        let mut waiter = Waiter::ask(&server, &etag, 50);
+        wait_for_waiters(&server, 1);
+        std::fs::write(dir.path().join("index.html"), format!("round {round}")).unwrap();
+        let answer = waiter.answer();
+        assert_eq!((answer.status(), answer.header("preference-applied")), (200, Some("wait")));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert!(answer.headers.iter().any(|(name, value)| name == "vary" && value == "prefer"), "{answer:?}");
+        // A single waiter has nobody to make room for.
+        assert_eq!(answer.header("sync-spread"), None);
+        let new = answer.header("etag").unwrap().to_owned();
+        assert_ne!(new, etag);
+        etag = new;
+    }
+    // New files, new directories, renames, removals.
+    let mut waiter = Waiter::ask(&server, &etag, 50);
+    wait_for_waiters(&server, 1);
+    write_tree(dir.path(), &[("deep/er/new.html", "new")]);
+    std::fs::rename(dir.path().join("css"), dir.path().join("style")).unwrap();
+    std::fs::remove_file(dir.path().join("index.html")).unwrap();
+    let first = waiter.answer();
+    assert_eq!(first.status(), 200);
+    wait_until("all of it is listed", || {
+        paths(&server.get("/manifest.json").json()) == ["deep/er/new.html", "style/site.css"]
+    });
+}
+
+#[test]
+fn a_waiter_without_a_change_gets_304() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest", "--max-wait", "1s"]);
+    let tag = etag(&server);
+    for seconds in [1, 600] {
+        let mut waiter = Waiter::ask(&server, &tag, seconds);
+        let answer = waiter.answer();
+        assert_eq!((answer.status(), answer.header("preference-applied")), (304, Some("wait")));
+        assert!(waiter.since.elapsed() >= Duration::from_millis(900), "{:?}", waiter.since.elapsed());
+        assert_eq!(answer.header("etag"), Some(tag.as_str()));
+    }
+    // What has nothing to wait for is answered at once.
+    let unconditional = server.request("GET", "/manifest.json", &[("Prefer", "wait=50")]);
+    assert_eq!((unconditional.status(), unconditional.header("preference-applied")), (200, Some("wait")));
+    let other = [("Prefer", "wait=50"), ("If-None-Match", "\"other\"")];
+    assert_eq!(server.request("GET", "/manifest.json", &other).status(), 200);
+    // Without the preference nothing is different.
+    let plain = server.request("GET", "/manifest.json", &[("If-None-Match", &tag)]);
+    assert_eq!((plain.status(), plain.header("preference-applied")), (304, None));
+    assert_eq!(plain.header("cache-control"), Some("no-cache"));
+}
+
+#[test]
+fn a_drain_answers_all_waiters_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let mut server = Server::start(dir.path(), &["--manifest", "--shutdown-timeout", "30s"]);
+    let tag = etag(&server);
+    let mut all: Vec<_> = (0..20).map(|_| Waiter::ask(&server, &tag, 50)).collect();
+    wait_for_waiters(&server, 20);
+    assert_eq!(get(server.admin, "/status").json()["requests_in_flight"], 20);
+    let began = Instant::now();
+    assert_eq!(server.process.terminate().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for waiter in &mut all {
+        let answer = waiter.answer();
+        // Not applied: who asked again at once would find nobody.
+        assert_eq!((answer.status(), answer.header("preference-applied")), (304, None));
+    }
+}
+
+#[test]
+fn one_waiter_too_many_is_not_held() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest", "--max-connections", "16"]);
+    let tag = etag(&server);
+    let all: Vec<_> = (0..14).map(|_| Waiter::ask(&server, &tag, 50)).collect();
+    wait_for_waiters(&server, 14);
+    let answer = Waiter::ask(&server, &tag, 50).answer();
+    assert_eq!((answer.status(), answer.header("preference-applied")), (304, None));
+    // And there is room for others.
+    assert_eq!(server.get("/").text(), "one");
+    drop(all);
+}
+
+#[test]
+fn many_waiters_are_told_to_spread() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest"]);
+    let tag = etag(&server);
+    let mut all: Vec<_> = (0..50).map(|_| Waiter::ask(&server, &tag, 50)).collect();
+    wait_for_waiters(&server, 50);
+    std::fs::write(dir.path().join("index.html"), "two").unwrap();
+    for waiter in &mut all {
+        let answer = waiter.answer();
+        assert_eq!((answer.status(), answer.header("sync-spread")), (200, Some("0.050")));
+    }
+    wait_for_waiters(&server, 0);
+}
+
+#[test]
+fn files_that_are_saved_together_become_one_edition() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("a", "0"), ("b", "0")]);
+    let server = Server::start(dir.path(), &["--manifest", "--quiet-period", "500ms", "--rescan", "1h"]);
+    let mut tag = etag(&server);
+    for round in 1..4 {
+        let mut waiter = Waiter::ask(&server, &tag, 50);
+        wait_for_waiters(&server, 1);
+        for name in ["a", "b"] {
+            std::fs::write(dir.path().join(name), "x".repeat(round)).unwrap();
+        }
+        let answer = waiter.answer();
+        let sizes: Vec<_> =
+            answer.json()["files"].as_array().unwrap().iter().map(|file| file["size"].clone()).collect();
+        assert_eq!(sizes, [round, round]);
+        tag = answer.header("etag").unwrap().to_owned();
+    }
+}
+
+#[test]
+fn a_directory_that_is_never_quiet_is_taken_in_nevertheless() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one"), ("busy", "")]);
+    let server = Server::start(dir.path(), &["--manifest", "--rescan", "1h"]);
+    let tag = etag(&server);
+    let mut waiter = Waiter::ask(&server, &tag, 50);
+    wait_for_waiters(&server, 1);
+    let busy = dir.path().join("busy");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let answer = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::write(&busy, format!("{:?}", Instant::now())).unwrap();
+            }
+        });
+        let answer = waiter.answer();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        answer
+    });
+    assert_eq!(answer.status(), 200);
+    assert!(waiter.since.elapsed() < Duration::from_secs(20), "{:?}", waiter.since.elapsed());
+}
+
+#[test]
+fn a_walk_sees_what_the_watch_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let other = tempfile::tempdir().unwrap();
+    write_tree(other.path(), &[("page.html", "page")]);
+    let server = Server::start(dir.path(), &["--manifest", "--rescan", "100ms"]);
+    let tag = etag(&server);
+    // A hard link: an edit by its other name is no event in this directory.
+    let elsewhere = other.path().join("page.html");
+    std::fs::hard_link(&elsewhere, dir.path().join("page.html")).unwrap();
+    wait_until("the link is listed", || etag(&server) != tag);
+    let tag = etag(&server);
+    assert_eq!(elsewhere.metadata().unwrap().nlink(), 2);
+    std::fs::write(&elsewhere, "edited").unwrap();
+    wait_until("the edit is listed", || etag(&server) != tag);
+}
+
+/// A release as a puller writes it, signed upstream.
+fn mirror_volume(id: &str, style: &str) -> Volume {
+    let volume = Volume::new();
+    publish_signed(&volume, id, style);
+    volume
+}
+
+fn publish_signed(volume: &Volume, id: &str, style: &str) {
+    let files = [("index.html", "<link href=site.css>"), ("site.css", style), (".nojekyll", "")];
+    volume.stage(id, &files);
+    let entry = |path: &str, text: &str, more: &str| {
+        let digest = sha256(text);
+        format!(r#"{{"path":"{path}","size":{},"sha256":"{digest}","mode":"0644"{more}}}"#, text.len())
+    };
+    // Not as this server would write it, to the byte.
+    let manifest = format!(
+        "{{\"created\":\"2026-11-23T18:00:00Z\",   \"format\":\"sidecar-manifest/1\",\n\"files\":[{},{},{}]}}\n\n",
+        entry("index.html", files[0].1, ""),
+        entry("site.css", style, &format!(r#","url":"blobs/{}?v=1""#, &sha256(style)[..8])),
+        entry(".nojekyll", "", "")
+    );
+    std::fs::write(volume.release(&format!("{id}.json")), manifest).unwrap();
+    std::fs::write(volume.release(&format!("{id}.json.sig")), format!("signature of {id}\n")).unwrap();
+    volume.swap(id);
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest as _;
+    let digits: Vec<_> = sha2::Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
+}
+
+#[test]
+fn a_mirror_gives_out_the_publishers_manifest_byte_for_byte() {
+    let volume = mirror_volume("one", "one");
+    let server = Server::start(&volume.root(), &["--manifest"]);
+    let answer = server.get("/manifest.json");
+    assert_eq!(answer.body, std::fs::read(volume.release("one.json")).unwrap());
+    let digest = sha256(answer.text());
+    assert_eq!(answer.header("etag"), Some(format!("\"{}\"", &digest[..32]).as_str()));
+    assert_eq!(server.get("/manifest.json.sig").text(), "signature of one\n");
+    // Each file as the manifest names it, hidden ones too.
+    assert_eq!(server.get("/index.html").text(), "<link href=site.css>");
+    assert_eq!(server.get(&format!("/blobs/{}?v=1", &sha256("one")[..8])).text(), "one");
+    assert_eq!(server.get("/.nojekyll").status(), 200);
+    assert_eq!(server.get("/.other").status(), 404);
+    // Without the flag none of this is there.
+    let plain = Server::start(&volume.root(), &[]);
+    for path in ["/manifest.json", "/manifest.json.sig", "/.nojekyll"] {
+        assert_eq!(plain.get(path).status(), 404, "{path}");
+    }
+}
+
+#[test]
+fn a_mirrors_waiters_are_told_of_a_release() {
+    let volume = mirror_volume("one", "one");
+    let server = Server::start(&volume.root(), &["--manifest"]);
+    let mut waiter = Waiter::ask(&server, &etag(&server), 50);
+    wait_for_waiters(&server, 1);
+    publish_signed(&volume, "two", "two");
+    let answer = waiter.answer();
+    assert_eq!(answer.body, std::fs::read(volume.release("two.json")).unwrap());
+    assert_eq!(server.get("/manifest.json.sig").text(), "signature of two\n");
+    // The same content, signed again.
+    let tag = etag(&server);
+    let newer = std::fs::read_to_string(volume.release("two.json")).unwrap().replace("18:00", "19:00");
+    let server = Server::start(&volume.root(), &["--manifest", "--rescan", "50ms"]);
+    let mut waiter = Waiter::ask(&server, &tag, 50);
+    wait_for_waiters(&server, 1);
+    let temporary = volume.release("two.json.tmp");
+    std::fs::write(&temporary, &newer).unwrap();
+    std::fs::rename(&temporary, volume.release("two.json")).unwrap();
+    assert_eq!(waiter.answer().text(), newer);
+}
+
+#[test]
+fn a_leaf_finishes_with_the_release_it_began() {
+    let volume = mirror_volume("one", "one");
+    let server = Server::start(&volume.root(), &["--manifest"]);
+    let first = etag(&server);
+    publish_signed(&volume, "two", "two");
+    wait_until("the mirror has swapped", || etag(&server) != first);
+    let second = etag(&server);
+    let as_of = |tag: &str, path: &str| server.request("GET", path, &[("Sync-Manifest", tag)]);
+    assert_eq!(as_of(&first, "/site.css").text(), "one");
+    assert_eq!(as_of(&first, "/manifest.json.sig").text(), "signature of one\n");
+    assert_eq!(as_of(&first, &format!("/blobs/{}?v=1", &sha256("one")[..8])).text(), "one");
+    assert_eq!(as_of(&second, "/site.css").text(), "two");
+    assert_eq!(as_of("\"unheard of\"", "/site.css").text(), "two");
+    assert_eq!(server.get("/site.css").text(), "two");
+}
+
+#[test]
+fn a_question_costs_the_same_whatever_the_number_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<_> = (0..5_000).map(|n| (format!("{}/{n}.txt", n % 50), n.to_string())).collect();
+    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    write_tree(dir.path(), &files);
+    let server = Server::start(dir.path(), &["--manifest", "--rescan", "1h"]);
+    wait_until("the manifest is made", || server.get("/manifest.json").status() == 200);
+    let tag = etag(&server);
+    let mut connection = Connection::open(server.addr);
+    let before = server.process.cpu_ticks();
+    for _ in 0..1_000 {
+        let request = format!("GET /manifest.json HTTP/1.1\r\nHost: h\r\nIf-None-Match: {tag}\r\n\r\n");
+        connection.send(request).unwrap();
+        assert_eq!(connection.receive("GET").unwrap().status(), 304);
+    }
+    // A walk of 5,000 files takes some 30 ms, that is, three ticks. A thousand questions take less than a hundred.
+    let ticks = server.process.cpu_ticks() - before;
+    assert!(ticks < 200, "{ticks} ticks of CPU for 1,000 questions");
+}
