@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Takes the cluster of up.sh away, with everything in it, and the images that were made for it.
+# Takes the cluster of up.sh away, with everything in it, and the images that were made for this cluster alone.
 set -euo pipefail
 
 cluster=${CLUSTER:-sidecar-pod}
-command -v kind >/dev/null || { echo "down.sh: there is no kind here" >&2; exit 69; }
+for program in docker kind; do
+    command -v "$program" >/dev/null || { echo "down.sh: there is no $program here" >&2; exit 69; }
+done
 echo "down.sh: deleting the cluster $cluster"
 kind delete cluster --name "$cluster"
-docker images --format '{{.Repository}}:{{.Tag}}' |
-    { grep -E '^(file-puller|web-server|log-agent|content-manager|pause):run-[0-9]+$' || true; } |
+images=$(docker images --format '{{.Repository}}:{{.Tag}}')
+{ grep -E "^(file-puller|web-server|log-agent|content-manager):kind-$cluster-[0-9a-f]{12}\$" <<<"$images" || true; } |
     xargs --no-run-if-empty docker rmi

@@ -10,6 +10,7 @@
 mod access;
 mod connections;
 mod exposition;
+mod process;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -58,6 +60,7 @@ pub struct Admin {
     started: SystemTime,
     report: Arc<dyn Report>,
     registry: Registry,
+    process: Registry,
     actions: Vec<(&'static str, Action)>,
     allowed_hosts: AllowedHosts,
     shutdown: CancellationToken,
@@ -88,11 +91,13 @@ impl Admin {
         registry: Registry,
         shutdown: CancellationToken,
     ) -> Self {
+        let started = SystemTime::now();
         Self {
             container,
-            started: SystemTime::now(),
+            started,
             report,
             registry,
+            process: process::registry(started),
             actions: Vec::new(),
             allowed_hosts: AllowedHosts::default(),
             shutdown,
@@ -175,7 +180,10 @@ impl Admin {
 
     fn metrics(&self, format: Format) -> Answer {
         let mut body = String::new();
-        match prometheus_client::encoding::text::encode(&mut body, &self.registry) {
+        let encoded = encode_registry(&mut body, &self.registry)
+            .and_then(|()| encode_registry(&mut body, &self.process))
+            .and_then(|()| encode_eof(&mut body));
+        match encoded {
             Ok(()) => answer(StatusCode::OK, format.content_type(), format.write(body)),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
@@ -288,6 +296,7 @@ mod tests {
     async fn metrics_carry_the_prefix_and_the_version() {
         let (_, body) = ask(&admin(), "127.0.0.1:1", Method::GET, "/metrics").await;
         assert!(body.contains("# TYPE file_puller_build_info gauge\n"), "{body}");
+        assert!(body.contains("\nprocess_start_time_seconds "), "{body}");
         assert!(body.contains("file_puller_build_info{version=\"1.2.3\"} 1"), "{body}");
 
         let accept = [("accept", "application/openmetrics-text")];
