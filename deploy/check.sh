@@ -19,7 +19,7 @@ fi
 PATH=$tools/bin:$PATH
 
 step "shell scripts: shellcheck"
-shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify .ci/run log-agent/tests/wire/run.sh
+shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify .ci/run ./*/tests/*/run.sh
 
 step "Dockerfile: hadolint"
 hadolint --failure-threshold style deploy/Dockerfile
@@ -35,6 +35,10 @@ for compose in "docker compose" "docker-compose"; do
     if $compose version >/dev/null 2>&1; then
         $compose --file deploy/compose.yaml config --quiet
         $compose --file deploy/compose.yaml --env-file deploy/collector.env config --quiet
+        # docker-compose 1.29 refuses what compose.v2.yaml is for.
+        if [ "$compose" = "docker compose" ]; then
+            $compose --file deploy/compose.yaml --file deploy/compose.v2.yaml config --quiet
+        fi
         composes=$((composes + 1))
         echo "$compose: ok"
     fi
@@ -53,4 +57,13 @@ for version in 1.{29..37}; do
     kubernetes-validate --strict --quiet --kubernetes-version "$version" "$rendered"/*.yaml
     echo "Kubernetes $version: ok"
 done
+
+step "Kubernetes and Dockerfile: checkov"
+checkov --config-file deploy/checkov.yaml --directory "$rendered" --framework kubernetes
+checkov --config-file deploy/checkov.yaml --file deploy/Dockerfile --framework dockerfile
+
+step "kind: up.sh and down.sh, with stand-ins for the programs that they call"
+deploy/kind/check.sh
+
+step "policy"
 python deploy/policy.py --self-test "$rendered"/*.yaml
