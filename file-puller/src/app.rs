@@ -77,6 +77,7 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
     let shutdown = &signals.shutdown;
     let serving = Admin::new(CONTAINER, report, registry, shutdown.clone())
         .action("/sync", move || handle.clone().ask())
+        .allowed_hosts(options.lifecycle.allowed_hosts())
         .serve(admin);
     let new_backoff = || Backoff::new(options.period, options.max_backoff);
     let webhook = options.webhook.clone().map(|url| {

@@ -64,8 +64,9 @@ pub async fn run(
     }
     let status = Arc::new(Status::new(healths));
     registry.register_collector(Box::new(FileLag(Arc::clone(&status))));
-    let _serving =
-        Admin::new(CONTAINER, Arc::clone(&status) as _, registry, signals.shutdown.clone()).serve(admin);
+    let _serving = Admin::new(CONTAINER, Arc::clone(&status) as _, registry, signals.shutdown.clone())
+        .allowed_hosts(lifecycle.allowed_hosts())
+        .serve(admin);
 
     let agent = Agent {
         catalog,
