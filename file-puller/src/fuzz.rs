@@ -4,14 +4,14 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use crate::content::{Limits, Manifest};
+use crate::content::{Limits, Manifest, Selection};
 use crate::fetch::{Unpacking, unpack};
 use crate::source::Compression;
 use crate::store::Volume;
 
 const LIMITS: Limits =
     Limits { manifest: 1 << 20, files: 1000, file_size: 1 << 20, size: 1 << 22, min_free: 0 };
-const UNPACKING: Unpacking = Unpacking { strip_components: 0, max_archive_size: 1 << 20, max_expansion: 100 };
+const UNPACKING: Unpacking = Unpacking { max_archive_size: 1 << 20, max_expansion: 100 };
 
 static ABOVE: LazyLock<tempfile::TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a temporary directory"));
@@ -48,11 +48,13 @@ pub fn archive(data: &[u8]) {
         _ => Compression::Zstd,
     };
     let archive = Cursor::new(archive.to_vec());
-    if let Ok((incoming, manifest)) = unpack(Arc::clone(&VOLUME), archive, compression, &LIMITS, &UNPACKING) {
+    let selection = Selection::default();
+    let volume = Arc::clone(&VOLUME);
+    if let Ok((contents, manifest)) = unpack(volume, archive, compression, &selection, &LIMITS, &UNPACKING) {
         let mut written = Vec::new();
         manifest.write(&mut written).expect("memory takes everything");
         Manifest::parse(&written, &LIMITS).expect("its paths are a release's");
-        drop(incoming);
+        drop(contents);
     }
     only_files(&ABOVE.path().join("volume/.staging"));
     let beside = std::fs::read_dir(ABOVE.path()).expect("it is there").count();

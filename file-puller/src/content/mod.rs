@@ -2,12 +2,16 @@
 
 pub(crate) mod digest;
 pub(crate) mod limits;
+mod listing;
 pub(crate) mod manifest;
 pub(crate) mod path;
 pub(crate) mod release_id;
+mod selection;
 
 pub(crate) use self::digest::{Digest, FileMode};
 pub(crate) use self::limits::Limits;
+pub(crate) use self::listing::{Listing, ListingError};
 pub(crate) use self::manifest::{Manifest, ManifestFile};
 pub(crate) use self::path::ReleasePath;
 pub(crate) use self::release_id::ReleaseId;
+pub(crate) use self::selection::Selection;

@@ -92,16 +92,16 @@ impl ReleasePath {
         self.0.split('/')
     }
 
-    /// The path without its first `count` names, or `None` where it has no more than those.
-    #[must_use]
-    pub(crate) fn without_first(&self, count: usize) -> Option<Self> {
-        // What is left of a clean path is a clean path.
-        self.0.splitn(count + 1, '/').nth(count).map(|rest| Self(rest.into()))
-    }
-
     /// The directories above it, outermost first: `a`, `a/b` for `a/b/c`.
     pub(crate) fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
+    }
+}
+
+/// Its order and hash are those of its text.
+impl std::borrow::Borrow<str> for ReleasePath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -179,15 +179,6 @@ mod tests {
         ] {
             assert_eq!(ReleasePath::parse(path), Err(error), "{path:?}");
         }
-    }
-
-    #[test]
-    fn leading_names_can_be_taken_off() {
-        let path = ReleasePath::parse("repo-1a2b/css/site.css").unwrap();
-        let without = |count| path.without_first(count).map(|path| path.to_string());
-        assert_eq!(without(0).as_deref(), Some("repo-1a2b/css/site.css"));
-        assert_eq!(without(1).as_deref(), Some("css/site.css"));
-        assert_eq!(without(3), None);
     }
 
     #[test]

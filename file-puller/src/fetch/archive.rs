@@ -1,39 +1,36 @@
-//! An archive as a source: a tar, compressed or not, unpacked into staging while it arrives.
+//! A tar, compressed or not, unpacked while it arrives: an archive as a source, or one layer of an image.
 //!
-//! SECURITY: whoever writes the archive writes our disk, so it is read as a list of plain files and nothing else. Links,
-//! devices, FIFOs and sparse files refuse the whole release, and so do paths that break a rule, a file that is listed
+//! SECURITY: another party's archive writes our disk, so it is read as a list of files, links and directories and nothing
+//! else. Devices, FIFOs and sparse files refuse the whole release, and so do paths that break a rule, a file that is listed
 //! twice, and an archive that unpacks to more than it may. Nothing is taken over from its owners, times or special bits.
+//!
+//! A release never has other bytes than GNU tar extracts from the same archive: where readers of the format disagree (extended
+//! headers that repeat, contradict or reach beyond an entry), the archive is refused. `tests/tar/run.sh` compares the two.
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bytes::Bytes;
+use lifecycle::escape::escaped;
 use lifecycle::units;
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType, PaxExtensions};
 
+use super::contents::{Arrived, Contents};
 use super::decompress::inflate;
-use crate::content::path::Conflict;
-use crate::content::{FileMode, Limits, Manifest, ManifestFile, ReleasePath};
+use crate::content::{FileMode, Limits, Listing, ListingError, Manifest, ReleasePath, Selection};
 use crate::source::{Compression, SourceError};
-use crate::store::{Incoming, Volume, VolumeError};
+use crate::store::{Unpacked, Volume, VolumeError};
 
 /// How an archive becomes a release.
 #[derive(Debug, Clone, Copy, clap::Args)]
-#[command(next_help_heading = "Archives")]
+#[command(next_help_heading = "Archives, git and OCI")]
 pub(crate) struct Unpacking {
-    /// Leading directories to take off each path: 1 for what git forges make of a repository
-    #[arg(long, value_name = "N", default_value = "0")]
-    pub(crate) strip_components: usize,
-
-    /// Largest archive as it comes over the wire
+    /// Largest archive, pack or image as it comes over the wire
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = units::size)]
     pub(crate) max_archive_size: u64,
 
-    /// Most bytes that one byte of an archive may unpack to, beyond the first 16 MiB
+    /// Most bytes that one byte of an archive or a pack may unpack to, beyond the first 16 MiB
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_expansion: u64,
 }
@@ -43,6 +40,9 @@ const BLOCK: u64 = 512;
 const LARGEST_EXTENSION: u64 = 256 * 1024;
 /// Below this an archive may expand as it likes: a small one may well be nothing but zeros.
 const HARMLESS: u64 = 16 * 1024 * 1024;
+/// How the names of an image's layer begin that take away what the layers below have (image specification, "Whiteouts").
+const WHITEOUT: &str = ".wh.";
+const OPAQUE: &str = ".wh..wh..opq";
 
 /// Why an archive was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,31 @@ pub(crate) enum ArchiveError {
     /// The volume refused.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+}
+
+impl From<ListingError> for ArchiveError {
+    fn from(error: ListingError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
+/// Unpacks an archive into the volume's private directory.
+pub(crate) fn unpack(
+    volume: Arc<Volume>,
+    input: impl Read + 'static,
+    compression: Compression,
+    selection: &Selection,
+    limits: &Limits,
+    unpacking: &Unpacking,
+) -> Result<(Contents, Manifest), ArchiveError> {
+    let mut unpacked = Unpacked::begin(volume)?;
+    let mut tars = Unpacker { unpacked: &mut unpacked, selection, limits, unpacking, total: 0 };
+    let Layer { listing, .. } = tars.read(input, compression, Whiteouts::AreFiles)?;
+    if listing.is_empty() {
+        let why = "it holds no file, and an empty release is never published";
+        return Err(ArchiveError::Refused(why.to_owned()));
+    }
+    Ok(Contents::new(unpacked, listing, limits)?)
 }
 
 /// What is known of the stream while it is read.
@@ -81,151 +106,274 @@ struct Counted<R> {
     meter: Rc<Meter>,
 }
 
-/// Unpacks an archive into the volume's private directory.
-pub(crate) fn unpack(
-    volume: Arc<Volume>,
-    input: impl Read + 'static,
-    compression: Compression,
-    limits: &Limits,
-    unpacking: &Unpacking,
-) -> Result<(Incoming, Manifest), ArchiveError> {
-    let incoming = Incoming::begin(volume)?;
-    let meter = Rc::new(Meter::default());
-    let packed = Counted { input, meter: Rc::clone(&meter) };
-    let tar = inflate(packed, compression).map_err(|error| refused(&error))?;
-    // Headers and padding come on top of the content: at most as much again for many small files.
-    let most = limits.size.saturating_mul(2).saturating_add(HARMLESS);
-    let unpacked = Metered { input: tar, meter: Rc::clone(&meter), ratio: unpacking.max_expansion, most };
-    let mut archive = Archive::new(unpacked);
-    let mut files = Files::default();
-    let mut end = 0;
-    for entry in archive.entries().map_err(|error| refused(&error))? {
-        let mut entry = entry.map_err(|error| refused(&error))?;
-        end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-        if let Some(path) = files.admit(&entry, limits, unpacking.strip_components)? {
-            for directory in path.ancestors() {
-                if files.directories.insert(directory.into()) {
-                    incoming.make_directory(directory)?;
-                }
-            }
-            let mode = mode_of(&entry)?;
-            let mut draft = incoming.create_file(&path)?;
-            let mut buffer = vec![0; 64 * 1024];
-            loop {
-                // Between this entry and the next begins where this one ends.
-                meter.between.set(0);
-                let read = entry.read(&mut buffer).map_err(|error| refused(&error))?;
-                if read == 0 {
-                    break;
-                }
-                draft.append(&[Bytes::copy_from_slice(&buffer[..read])])?;
-            }
-            let (size, digest) = draft.finish(mode)?;
-            if size != entry.size() {
-                return Err(ArchiveError::Refused(format!("it ends within {path}")));
-            }
-            files.listed.push(ManifestFile { path, size, digest, mode, url: None });
-        }
-        meter.between.set(0);
-    }
-    check_end(archive.into_inner(), &meter, end)?;
-    if files.listed.is_empty() {
-        return Err(ArchiveError::Refused(
-            "it holds no file, and an empty release is never published".to_owned(),
-        ));
-    }
-    Ok((incoming, Manifest { created: SystemTime::now(), files: files.listed }))
+/// What names that begin with `.wh.` are.
+#[allow(dead_code, reason = "for the git and OCI sources")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whiteouts {
+    AreFiles,
+    TakeAway,
 }
 
-/// What was unpacked so far.
-#[derive(Default)]
-struct Files {
-    listed: Vec<ManifestFile>,
-    seen: HashSet<ReleasePath>,
-    directories: HashSet<Box<str>>,
-    total: u64,
+/// What one tar has.
+#[allow(dead_code, reason = "for the git and OCI sources")]
+#[derive(Debug, Default)]
+pub(crate) struct Layer {
+    pub(crate) listing: Listing<Arrived>,
+    /// What it takes away from the layers below it.
+    pub(crate) removed: Vec<Removed>,
 }
 
-impl Files {
-    /// Whether an entry is a file of the release, and under which path.
-    fn admit<R: Read>(
+#[allow(dead_code, reason = "for the git and OCI sources")]
+#[derive(Debug)]
+pub(crate) enum Removed {
+    /// A file, or a directory with everything in it.
+    Path(String),
+    /// Everything in a directory.
+    Beneath(String),
+}
+
+/// Unpacks tars, one or several, within limits that hold for all of them together.
+pub(crate) struct Unpacker<'u> {
+    pub(crate) unpacked: &'u mut Unpacked,
+    pub(crate) selection: &'u Selection,
+    pub(crate) limits: &'u Limits,
+    pub(crate) unpacking: &'u Unpacking,
+    /// Bytes of all files so far.
+    pub(crate) total: u64,
+}
+
+/// What an entry is, and under which path of the release it belongs.
+enum Item {
+    File,
+    Symlink,
+    HardLink,
+}
+
+impl Unpacker<'_> {
+    /// Reads a tar to its end.
+    pub(crate) fn read(
         &mut self,
-        entry: &tar::Entry<'_, R>,
-        limits: &Limits,
-        strip: usize,
-    ) -> Result<Option<ReleasePath>, ArchiveError> {
-        let name = entry.path_bytes();
-        let shown = String::from_utf8_lossy(&name);
-        let refuse = |why: String| Err(ArchiveError::Refused(format!("{shown:?} {why}")));
-        let is_directory = match entry.header().entry_type() {
-            EntryType::Regular => false,
-            EntryType::Directory => true,
-            // Remarks of the archive's maker, such as the commit that a git forge writes there.
-            EntryType::XGlobalHeader => return Ok(None),
-            EntryType::Symlink | EntryType::Link => {
-                return refuse("is a link, and a release has none".to_owned());
-            }
+        input: impl Read + 'static,
+        compression: Compression,
+        whiteouts: Whiteouts,
+    ) -> Result<Layer, ArchiveError> {
+        let meter = Rc::new(Meter::default());
+        let packed = Counted { input, meter: Rc::clone(&meter) };
+        let tar = inflate(packed, compression).map_err(|error| unreadable(&error))?;
+        // Headers and padding come on top of the content: at most as much again for many small files.
+        let most = self.limits.size.saturating_mul(2).saturating_add(HARMLESS);
+        let ratio = self.unpacking.max_expansion;
+        let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), ratio, most });
+        let mut layer = Layer::default();
+        let mut end = 0;
+        for entry in archive.entries().map_err(|error| unreadable(&error))? {
+            let mut entry = entry.map_err(|error| unreadable(&error))?;
+            end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
+            self.entry(&mut entry, &mut layer, whiteouts, &meter)?;
+            meter.between.set(0);
+        }
+        check_end(archive.into_inner(), &meter, end)?;
+        Ok(layer)
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        layer: &mut Layer,
+        whiteouts: Whiteouts,
+        meter: &Meter,
+    ) -> Result<(), ArchiveError> {
+        if entry.header().entry_type() == EntryType::XGlobalHeader {
+            return check_global(entry);
+        }
+        let name = entry.path_bytes().into_owned();
+        let shown = || format!("{:?}", String::from_utf8_lossy(&name));
+        let refuse = |why: String| Err(ArchiveError::Refused(format!("{} {why}", shown())));
+        let Some(selected) = self.selection.select(normalized(&name)) else { return Ok(()) };
+        if let Err(why) = check_extensions(entry) {
+            return refuse(why);
+        }
+        let kind = entry.header().entry_type();
+        let item = match kind {
+            // As GNU tar reads them: a name that ends with a slash is a directory, whatever the type.
+            EntryType::Regular | EntryType::Continuous if !name.ends_with(b"/") => Some(Item::File),
+            EntryType::Regular | EntryType::Continuous | EntryType::Directory => None,
+            EntryType::Symlink => Some(Item::Symlink),
+            EntryType::Link => Some(Item::HardLink),
             EntryType::GNUSparse => return refuse("is a sparse file, and a release has none".to_owned()),
             other => {
-                return refuse(format!(
-                    "is neither a file nor a directory (type {:?})",
-                    char::from(other.as_byte())
-                ));
+                let kind = char::from(other.as_byte());
+                return refuse(format!("is neither a file nor a directory (type {kind:?})"));
             }
         };
-        let Ok(text) = std::str::from_utf8(&name) else { return refuse("is not UTF-8".to_owned()) };
-        // `tar -C site .` writes `./index.html` and `./css/`.
-        let text = text.strip_prefix("./").unwrap_or(text);
-        let text = if is_directory { text.strip_suffix('/').unwrap_or(text) } else { text };
-        if is_directory && matches!(text, "" | ".") {
-            return Ok(None);
+        if !matches!(item, Some(Item::File)) && entry.size() != 0 {
+            return refuse("has content, and is not a file".to_owned());
+        }
+        let Ok(text) = std::str::from_utf8(selected) else { return refuse("is not UTF-8".to_owned()) };
+        if item.is_none() && matches!(text, "" | ".") {
+            return Ok(());
         }
         let path = match ReleasePath::parse(text) {
             Ok(path) => path,
             Err(error) => return refuse(format!("is refused as a path: {error}")),
         };
-        if is_directory {
-            // A directory comes with its files; one that is empty is no content.
-            return Ok(None);
+        // A directory comes with its files; one that is empty is no content.
+        let Some(item) = item else { return Ok(()) };
+        if whiteouts == Whiteouts::TakeAway && takes_away(&path, &mut layer.removed) {
+            return Ok(());
         }
-        let Some(path) = path.without_first(strip) else { return Ok(None) };
-        self.check_size(&path, entry.size(), limits)?;
-        if self.directories.contains(path.as_str()) || path.ancestors().any(|one| self.seen_file(one)) {
-            return refuse(Conflict::FileUnderFile.to_string());
+        let listing = &mut layer.listing;
+        if listing.len() >= self.limits.files {
+            let limit = self.limits.files;
+            return Err(ArchiveError::Refused(format!("it has more than --max-files {limit} files")));
         }
-        if !self.seen.insert(path.clone()) {
-            return refuse(Conflict::Duplicate.to_string());
-        }
-        Ok(Some(path))
+        let added = match item {
+            Item::File => {
+                self.check_size(&path, entry.size())?;
+                if let Err(conflict) = listing.check(&path) {
+                    return refuse(conflict.to_string());
+                }
+                let file = self.file(entry, &path, meter)?;
+                listing.add_file(path, file)
+            }
+            Item::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                let Ok(target) = std::str::from_utf8(&target) else {
+                    return refuse("links to a name that is not UTF-8".to_owned());
+                };
+                listing.add_link(path, target)
+            }
+            Item::HardLink => {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                let of =
+                    self.selection.select(normalized(&target)).and_then(|of| std::str::from_utf8(of).ok());
+                let of = of.and_then(|of| ReleasePath::parse(of).ok());
+                match of.map(|of| listing.add_copy(path, &of)) {
+                    Some(Ok(true)) => Ok(()),
+                    Some(Err(conflict)) => Err(conflict),
+                    Some(Ok(false)) | None => {
+                        let target = String::from_utf8_lossy(&target);
+                        return refuse(format!(
+                            "is a hard link to {target:?}, and no file before it has that name"
+                        ));
+                    }
+                }
+            }
+        };
+        added.or_else(|conflict| refuse(conflict.to_string()))
     }
 
-    fn seen_file(&self, path: &str) -> bool {
-        ReleasePath::parse(path).is_ok_and(|path| self.seen.contains(&path))
+    fn file<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        path: &ReleasePath,
+        meter: &Meter,
+    ) -> Result<Arrived, ArchiveError> {
+        // As Git keeps it: see `manifest_cmd`, which does the same, so that a directory and an archive of it are one release.
+        let bits = entry.header().mode().map_err(|error| unreadable(&error))?;
+        let mode = if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
+        let mut writer = self.unpacked.create()?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            // Between this entry and the next begins where this one ends.
+            meter.between.set(0);
+            match entry.read(&mut buffer).map_err(|error| unreadable(&error))? {
+                0 => break,
+                read => writer.write(&buffer[..read])?,
+            }
+        }
+        if writer.size() != entry.size() {
+            return Err(ArchiveError::Refused(format!("it ends within {path}")));
+        }
+        let (size, number) = (writer.size(), self.unpacked.keep(writer));
+        Ok(Arrived { size, digest: self.unpacked.digest(number), mode, file: Some(number) })
     }
 
-    fn check_size(&mut self, path: &ReleasePath, size: u64, limits: &Limits) -> Result<(), ArchiveError> {
+    fn check_size(&mut self, path: &ReleasePath, size: u64) -> Result<(), ArchiveError> {
         self.total = self.total.saturating_add(size);
         let refuse = |why: String| Err(ArchiveError::Refused(why));
-        if self.listed.len() >= limits.files {
-            return refuse(format!("it has more than --max-files {} files", limits.files));
+        if size > self.limits.file_size {
+            let limit = self.limits.file_size;
+            return refuse(format!("{path} has {size} bytes, more than --max-file-size {limit}"));
         }
-        if size > limits.file_size {
-            return refuse(format!(
-                "{path} has {size} bytes, more than --max-file-size {}",
-                limits.file_size
-            ));
-        }
-        if self.total > limits.size {
-            return refuse(format!("its files have more than --max-size {} bytes together", limits.size));
+        if self.total > self.limits.size {
+            let limit = self.limits.size;
+            return refuse(format!("its files have more than --max-size {limit} bytes together"));
         }
         Ok(())
     }
 }
 
-/// As Git keeps it: see `scan`, which does the same, so that a directory and an archive of it are the same release.
-fn mode_of<R: Read>(entry: &tar::Entry<'_, R>) -> Result<FileMode, ArchiveError> {
-    let bits = entry.header().mode().map_err(|error| refused(&error))?;
-    Ok(if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE })
+/// A name without what says nothing: `tar -C site .` writes `./index.html` and `./css/`.
+fn normalized(name: &[u8]) -> &[u8] {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    name.strip_suffix(b"/").unwrap_or(name)
+}
+
+/// Notes what a whiteout takes away, and returns whether the path is one.
+fn takes_away(path: &ReleasePath, removed: &mut Vec<Removed>) -> bool {
+    let (directory, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+    let Some(gone) = name.strip_prefix(WHITEOUT) else { return false };
+    if name == OPAQUE {
+        removed.push(Removed::Beneath(directory.to_owned()));
+    } else if !gone.starts_with(WHITEOUT) {
+        let slash = if directory.is_empty() { "" } else { "/" };
+        removed.push(Removed::Path(format!("{directory}{slash}{gone}")));
+    }
+    // Other names of this kind are notes that AUFS left to itself.
+    true
+}
+
+/// Refuses an entry whose extended header readers would understand differently.
+fn check_extensions<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), String> {
+    let (size, path) = (entry.size(), entry.path_bytes().into_owned());
+    let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    let Some(extensions) = entry.pax_extensions().map_err(|error| error.to_string())? else { return Ok(()) };
+    // What each of these says has to be what was read of it.
+    let read = [(&b"path"[..], path), (b"linkpath", link), (b"size", size.to_string().into_bytes())];
+    let mut seen = [false; 3];
+    for extension in extensions {
+        let extension = extension.map_err(|_| "has a malformed extended header".to_owned())?;
+        let key = extension.key_bytes();
+        if is_sparse(key) {
+            return Err("is a sparse file, and a release has none".to_owned());
+        }
+        if let Some(at) = read.iter().position(|(name, _)| *name == key)
+            && (std::mem::replace(&mut seen[at], true) || extension.value_bytes() != read[at].1)
+        {
+            let key = String::from_utf8_lossy(key);
+            return Err(format!("has an extended header that contradicts itself about its {key}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an extension says that the bytes in the archive are not those of the file.
+fn is_sparse(key: &[u8]) -> bool {
+    key.starts_with(b"GNU.sparse.") || key == b"SCHILY.realsize"
+}
+
+/// A global header has remarks of the archive's maker, such as the commit that a git forge writes there. What it says about
+/// names and sizes would hold for every entry behind it, and not every reader knows that.
+fn check_global<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), ArchiveError> {
+    let refuse = |why: &str| Err(ArchiveError::Refused(format!("its global extended header {why}")));
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).map_err(|error| unreadable(&error))?;
+    for extension in PaxExtensions::new(&content) {
+        let Ok(extension) = extension else { return refuse("is malformed") };
+        let key = extension.key_bytes();
+        if is_sparse(key) || matches!(key, b"path" | b"linkpath" | b"size") {
+            let key = escaped(&String::from_utf8_lossy(key)).to_string();
+            return refuse(&format!("sets {key} for all files"));
+        }
+    }
+    // Its content has been read, so what is left is an extended header before it, which describes the entry behind it.
+    let has_own_name = entry.path_bytes() != entry.header().path_bytes();
+    let before = entry.pax_extensions().map_err(|error| unreadable(&error))?;
+    if has_own_name || before.is_some_and(|mut extensions| extensions.next().is_some()) {
+        return refuse("stands between an entry and the extended header of that");
+    }
+    Ok(())
 }
 
 /// A tar ends with a block of zeros. One that only stops was cut off, and after the end nothing may follow but padding.
@@ -236,7 +384,7 @@ fn check_end(mut rest: impl Read, meter: &Meter, end: u64) -> Result<(), Archive
     let mut buffer = vec![0; 64 * 1024];
     loop {
         meter.between.set(0);
-        match rest.read(&mut buffer).map_err(|error| refused(&error))? {
+        match rest.read(&mut buffer).map_err(|error| unreadable(&error))? {
             0 => return Ok(()),
             read if buffer[..read].iter().all(|byte| *byte == 0) => {}
             _ => return Err(ArchiveError::Refused("there is something after its end".to_owned())),
@@ -244,7 +392,7 @@ fn check_end(mut rest: impl Read, meter: &Meter, end: u64) -> Result<(), Archive
     }
 }
 
-fn refused(error: &io::Error) -> ArchiveError {
+fn unreadable(error: &io::Error) -> ArchiveError {
     ArchiveError::Refused(error.to_string())
 }
 

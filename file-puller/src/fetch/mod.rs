@@ -1,12 +1,14 @@
 //! From the content manager to the volume: files several at a time, or an archive that is unpacked while it arrives.
 
 mod archive;
+mod contents;
 mod decompress;
 mod download;
 mod feed;
 mod pool;
 
 pub(crate) use self::archive::{ArchiveError, Unpacking, unpack};
+pub(crate) use self::contents::{Contents, NotArrived};
 pub(crate) use self::download::{DownloadError, Downloader};
 pub(crate) use self::feed::{feed, pump};
 pub(crate) use self::pool::download_all;

@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::fsync::FsyncSet;
@@ -33,19 +33,6 @@ pub(crate) struct Staging {
     fsync_set: Arc<FsyncSet>,
 }
 
-/// A release whose files arrive before anybody knows which release it is.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    volume: Arc<Volume>,
-    tree: OwnedFd,
-    fsync_set: Arc<FsyncSet>,
-}
-
-/// The tree of [`Incoming`], which no release id can be.
-const INCOMING: &str = "incoming";
-/// Temporary name of a hard link before it is renamed over the identical downloaded file.
-const LINK: &str = "link";
-
 impl Staging {
     /// Clears the private directory, and makes in it the release's directories and its manifest.
     pub(crate) fn begin(
@@ -55,6 +42,15 @@ impl Staging {
     ) -> Result<Self, VolumeError> {
         sweep_staging(&volume)?;
         crash_point();
+        Self::beside_unpacked(volume, id, manifest)
+    }
+
+    /// The same for files that are in the private directory already ([`Unpacked`](super::Unpacked)): nothing is cleared.
+    pub(crate) fn beside_unpacked(
+        volume: Arc<Volume>,
+        id: ReleaseId,
+        manifest: &Manifest,
+    ) -> Result<Self, VolumeError> {
         let context = |name: &str| format!("make {volume}/{STAGING}/{id}/{name}");
         make_directory(volume.staging(), id.as_str()).context(|| context(""))?;
         let tree = rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty())
@@ -128,20 +124,39 @@ impl Staging {
         Ok(())
     }
 
-    /// The same for a file that has been written already: gives its space back.
-    pub(crate) fn replace(
+    /// Takes in a file of the private directory that was written for this release: moves it to its place. `written` is the
+    /// file as it was opened for that, if it is still open.
+    pub(super) fn adopt(
         &self,
-        release: BorrowedFd<'_>,
-        from: &ReleasePath,
+        directory: BorrowedFd<'_>,
+        name: &str,
         to: &ReleasePath,
-    ) -> io::Result<()> {
-        let private = self.volume.staging();
-        rustix::fs::linkat(release, from.as_str(), private, LINK, AtFlags::empty())?;
+        written: Option<File>,
+    ) -> Result<(), VolumeError> {
+        rustix::fs::renameat(directory, name, &self.tree, to.as_str())
+            .context(|| format!("move {name} to {}/{STAGING}/{}/{to}", self.volume, self.id))?;
+        self.fsync_set.created(to.as_str());
+        if let Some(file) = written {
+            self.fsync_set.wrote(to.as_str(), file);
+        }
         crash_point();
-        rustix::fs::renameat(private, LINK, &self.tree, to.as_str())?;
+        Ok(())
+    }
+
+    /// Gives a file of the tree a second name.
+    pub(super) fn link_within(&self, from: &ReleasePath, to: &ReleasePath) -> Result<(), VolumeError> {
+        rustix::fs::linkat(&self.tree, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())
+            .context(|| format!("link {}/{STAGING}/{}/{from} to {to}", self.volume, self.id))?;
         self.fsync_set.moved(to.as_str());
         crash_point();
         Ok(())
+    }
+
+    /// Opens a file of the tree to read it.
+    pub(super) fn open_file(&self, path: &ReleasePath) -> Result<File, VolumeError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.tree, path.as_str(), flags, Mode::empty());
+        Ok(file.context(|| format!("open {}/{STAGING}/{}/{path}", self.volume, self.id))?.into())
     }
 
     /// Begins a file.
@@ -159,44 +174,6 @@ impl Staging {
     pub(crate) fn flush(&self) -> Result<(), VolumeError> {
         let synced = self.fsync_set.flush(self.volume.root(), self.tree(), Some(self.manifest.as_fd()));
         synced.context(|| format!("sync release {} to the disk of {}", self.id, self.volume))
-    }
-}
-
-impl Incoming {
-    /// Clears the private directory, and makes an empty tree in it.
-    pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
-        sweep_staging(&volume)?;
-        let context = || format!("make {volume}/{STAGING}/{INCOMING}");
-        make_directory(volume.staging(), INCOMING).context(context)?;
-        crash_point();
-        let tree =
-            rustix::fs::openat(volume.staging(), INCOMING, DIRECTORY, Mode::empty()).context(context)?;
-        let fsync_set = FsyncSet::new();
-        fsync_set.note_root();
-        Ok(Self { volume, tree, fsync_set: Arc::new(fsync_set) })
-    }
-
-    /// Makes a directory; those above it are there.
-    pub(crate) fn make_directory(&self, path: &str) -> Result<(), VolumeError> {
-        make_directory(&self.tree, path).context(|| format!("make {path} on {}", self.volume))?;
-        self.fsync_set.created(path);
-        crash_point();
-        Ok(())
-    }
-
-    /// Begins a file.
-    pub(crate) fn create_file(&self, path: &ReleasePath) -> Result<StagedFile, VolumeError> {
-        StagedFile::create(&self.tree, path, &self.volume, &self.fsync_set)
-    }
-
-    /// Now that all files are there, they are a release.
-    pub(crate) fn named(self, id: ReleaseId, manifest: &Manifest) -> Result<Staging, VolumeError> {
-        let Self { volume, tree, fsync_set } = self;
-        let manifest = write_manifest(&volume, &id, manifest)?;
-        rustix::fs::renameat(volume.staging(), INCOMING, volume.staging(), id.as_str())
-            .context(|| format!("name {volume}/{STAGING}/{INCOMING} {id}"))?;
-        crash_point();
-        Ok(Staging { volume, id, tree, copy_of: None, manifest, fsync_set })
     }
 }
 

@@ -1,26 +1,21 @@
 //! Linking what is on the volume into a staged release: the files that did not change, most of them most of the time.
 
-use std::io;
 use std::num::NonZero;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::thread;
 
 use super::plan::{Assembly, Reuse};
-use crate::content::{Manifest, ReleaseId, ReleasePath};
+use crate::content::{Manifest, ReleaseId};
 use crate::store::{Staging, VolumeError, looks_intact};
 
 /// Links that are worth a thread of their own.
 const SHARE: usize = 1000;
-
-/// How a file that is on the volume becomes one of the staged release: [`Staging::reuse`] or [`Staging::replace`].
-pub(super) type Link = fn(&Staging, BorrowedFd<'_>, &ReleasePath, &ReleasePath) -> io::Result<()>;
 
 /// Links what is on the volume into the staging tree, and returns the files for which that did not do.
 pub(super) fn link(
     staging: &Staging,
     assembly: Assembly,
     manifest: &Manifest,
-    link: Link,
 ) -> Result<Vec<usize>, VolumeError> {
     let Assembly { reuse, mut fetch, .. } = assembly;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -33,7 +28,7 @@ pub(super) fn link(
             let link_all = |files: &[Reuse]| -> Result<Vec<usize>, VolumeError> {
                 let mut refused = Vec::new();
                 for file in files {
-                    if !from.gives(staging, file, manifest, link)? {
+                    if !from.gives(staging, file, manifest)? {
                         refused.push(file.file);
                     }
                 }
@@ -67,13 +62,7 @@ struct Earlier<'e> {
 
 impl Earlier<'_> {
     /// Whether the new release has the file now.
-    fn gives(
-        self,
-        staging: &Staging,
-        file: &Reuse,
-        manifest: &Manifest,
-        link: Link,
-    ) -> Result<bool, VolumeError> {
+    fn gives(self, staging: &Staging, file: &Reuse, manifest: &Manifest) -> Result<bool, VolumeError> {
         let Self { release, tree } = self;
         let new = &manifest.files[file.file];
         let is_there = file.moved_from.is_none() && staging.is_copy_of(release);
@@ -89,7 +78,7 @@ impl Earlier<'_> {
             return Ok(true);
         }
         // Too many links on one file, or a file of another owner: the content manager has it too.
-        let linked = link(staging, tree, from, &new.path);
+        let linked = staging.reuse(tree, from, &new.path);
         if let Err(error) = &linked {
             tracing::debug!(path = %new.path, %release, %error, "cannot be linked, so it is a copy");
         }

@@ -83,7 +83,7 @@ impl Engine {
                 Some(staging) => staging,
                 None => Staging::begin(volume, release, &files)?,
             };
-            let to_fetch = link(&staging, assembly, &files, Staging::reuse)?;
+            let to_fetch = link(&staging, assembly, &files)?;
             Ok::<_, VolumeError>((Arc::new(staging), to_fetch))
         })
         .await?;

@@ -25,7 +25,7 @@ pub(crate) use self::outcome::{Outcome, Publication, Verdict};
 use self::plan::{Plan, plan};
 use self::trust::{Authenticity, TrustPolicy};
 use self::upkeep::SeedState;
-use crate::content::{Digest, Limits, Manifest, ReleaseId};
+use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
 use crate::fetch::Unpacking;
 use crate::metrics::{Metrics, Retry};
 use crate::progress::Audience;
@@ -47,6 +47,9 @@ pub(crate) struct EngineOptions {
     retention: RetentionPolicy,
 
     #[command(flatten)]
+    selection: Selection,
+
+    #[command(flatten)]
     unpacking: Unpacking,
 
     #[command(flatten)]
@@ -62,6 +65,7 @@ pub(crate) struct Engine {
     source: Source,
     volume: Arc<Volume>,
     limits: Limits,
+    selection: Selection,
     unpacking: Unpacking,
     /// What the archive has to be.
     digest: Option<Digest>,
@@ -90,13 +94,15 @@ impl Engine {
         let current = volume.current()?;
         let mut old = volume.complete_releases()?;
         old.retain(|id| current.as_ref() != Some(id));
-        let EngineOptions { spare_from, gates, retention, unpacking, authenticity, limits } = options.clone();
+        let EngineOptions { spare_from, gates, retention, selection, unpacking, authenticity, limits } =
+            options.clone();
         Ok(Self {
             current,
             concurrency: source.concurrency(),
             source,
             volume: Arc::new(volume),
             limits,
+            selection,
             unpacking,
             digest: authenticity.digest,
             trust: authenticity.public_key.map(TrustPolicy::new),

@@ -1,5 +1,6 @@
 //! Looking after what is published, between the syncs.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use lifecycle::blocking;
@@ -7,6 +8,7 @@ use lifecycle::blocking;
 use super::error::SyncError;
 use super::{Engine, Verdict};
 use crate::content::{Manifest, ReleaseId};
+use crate::fetch::Contents;
 use crate::source::{Compression, Freshness, Kind};
 use crate::store::{Staging, VolumeError, damaged, restore, sweep_staging};
 
@@ -44,7 +46,7 @@ impl Engine {
         tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
         let staging = match self.source.url().kind() {
             Kind::Manifest => self.fetch_again(id, &damaged).await?,
-            Kind::Archive(compression) => match self.unpack_again(id, compression).await? {
+            Kind::Archive(compression) => match self.unpack_again(id, compression, &damaged).await? {
                 Some(staging) => staging,
                 // The source has moved on, so the next sync replaces the damaged release.
                 None => return Ok(Verdict::Lost),
@@ -66,13 +68,33 @@ impl Engine {
         &self,
         id: ReleaseId,
         compression: Compression,
+        damaged: &Arc<Manifest>,
     ) -> Result<Option<Arc<Staging>>, SyncError> {
         let opened = self.source.open(Freshness::Cached).await?;
-        let (incoming, manifest, _) = self.unpack(opened.body, compression).await?;
+        let (contents, manifest, _) = self.unpack(opened.body, compression).await?;
         if manifest.id() != id {
             return Ok(None);
         }
-        let named = blocking(move || incoming.named(id, &manifest).map(Arc::new));
-        Ok(Some(named.await.map_err(|error: VolumeError| SyncError::Volume(error))?))
+        self.stage_damaged(id, contents, manifest, damaged).await
+    }
+
+    /// Stages the damaged files of a release out of what has arrived; `None` where one of them has not.
+    pub(super) async fn stage_damaged(
+        &self,
+        id: ReleaseId,
+        contents: Contents,
+        manifest: Manifest,
+        damaged: &Arc<Manifest>,
+    ) -> Result<Option<Arc<Staging>>, SyncError> {
+        let (volume, damaged) = (Arc::clone(&self.volume), Arc::clone(damaged));
+        let staged = blocking(move || {
+            let staging = Staging::beside_unpacked(volume, id, &damaged)?;
+            let paths: HashSet<_> = damaged.files.iter().map(|file| &file.path).collect();
+            let is_damaged = |index: &usize| paths.contains(&manifest.files[*index].path);
+            let wanted: Vec<_> = (0..manifest.files.len()).filter(is_damaged).collect();
+            let placed = contents.place(&staging, &manifest, &wanted)?;
+            Ok::<_, VolumeError>(placed.is_ok().then(|| Arc::new(staging)))
+        });
+        Ok(staged.await?)
     }
 }

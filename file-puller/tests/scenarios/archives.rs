@@ -135,20 +135,186 @@ fn tar_of_the_current_directory() {
     assert_eq!(volume.tree(), site(&[("css/site.css", "a{}")]));
 }
 
-fn with_link(kind: EntryType) -> Vec<u8> {
+fn with_link(kind: EntryType, path: &str, target: &str) -> Vec<u8> {
     tar_with(&site(SITE), |builder| {
-        builder.append_link(&mut header(kind, 0), "link", "/etc/passwd").expect("in memory");
+        builder.append_link(&mut header(kind, 0), path, target).expect("in memory");
     })
 }
 
 #[test]
 fn tar_symlink() {
-    refused("site.tar", with_link(EntryType::Symlink), "\"link\" is a link");
+    for (path, target, reason) in [
+        ("link", "/etc/passwd", "link links to \"/etc/passwd\", and that leads out of what is published"),
+        ("a/link", "../../index.html", "a/link links to \"../../index.html\", and that leads out"),
+        ("link", "missing.html", "link links to \"missing.html\", and there is nothing"),
+        ("css/up", "..", "css/up links to \"..\", and that is a directory above the link itself"),
+        ("css/site.css/link", "x", "lies beneath a path that is a file"),
+    ] {
+        refused("site.tar", with_link(EntryType::Symlink, path, target), reason);
+    }
 }
 
 #[test]
 fn tar_hardlink() {
-    refused("site.tar", with_link(EntryType::Link), "\"link\" is a link");
+    let reason = "\"link\" is a hard link to \"/etc/passwd\", and no file before it has that name";
+    refused("site.tar", with_link(EntryType::Link, "link", "/etc/passwd"), reason);
+}
+
+/// The release that an archive becomes.
+#[track_caller]
+fn published(archive: Vec<u8>, flags: &[&str]) -> (Volume, Tree) {
+    let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", archive));
+    let (code, stderr) = once(&url, &volume.path(), flags);
+    assert_eq!(code, 0, "{stderr}");
+    let tree = volume.tree();
+    (volume, tree)
+}
+
+/// A symbolic link becomes what it points to, also where that comes later; a hard link is another name for its file.
+#[test]
+fn tar_links_within() {
+    let archive = tar_with(&Tree::new(), |builder| {
+        let mut link = |kind, path: &str, target: &str| {
+            builder.append_link(&mut header(kind, 0), path, target).expect("in memory");
+        };
+        link(EntryType::Symlink, "current", "./v1");
+        link(EntryType::Symlink, "v1/home.html", "index.html");
+        let files = [("v1/index.html", "hello"), ("v1/css/site.css", "a{}")];
+        for (path, content) in files {
+            let mut header = header(EntryType::Regular, content.len() as u64);
+            builder.append_data(&mut header, path, content.as_bytes()).expect("in memory");
+        }
+        builder
+            .append_link(&mut header(EntryType::Link, 0), "copy.css", "./v1/css/site.css")
+            .expect("in memory");
+    });
+    let (volume, tree) = published(archive, &[]);
+    let expected = site(&[
+        ("copy.css", "a{}"),
+        ("current/css/site.css", "a{}"),
+        ("current/home.html", "hello"),
+        ("current/index.html", "hello"),
+        ("v1/css/site.css", "a{}"),
+        ("v1/home.html", "hello"),
+        ("v1/index.html", "hello"),
+    ]);
+    assert_eq!(tree, expected);
+    assert_eq!(volume.inode("current/home.html"), volume.inode("v1/index.html"), "linked, not copied");
+}
+
+/// A thousand links to a directory of one kilobyte are a thousand kilobytes.
+#[test]
+fn tar_links_count_against_the_limits() {
+    let content = "x".repeat(512);
+    let archive = tar_with(&site(&[("dir/a", &content), ("dir/b", &content)]), |builder| {
+        for number in 0..1000 {
+            let path = format!("link-{number}");
+            builder.append_link(&mut header(EntryType::Symlink, 0), path, "dir").expect("in memory");
+        }
+    });
+    for (flag, limit, what) in [
+        ("--max-files", "1500", "its links expand to more than --max-files 1500 files"),
+        ("--max-size", "1000000", "its links expand to more than --max-size 1000000 bytes"),
+    ] {
+        let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", archive.clone()));
+        let (code, stderr) = once(&url, &volume.path(), &[flag, limit]);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains(what), "{stderr}");
+        volume.assert_nothing_written();
+    }
+}
+
+/// What is left out cannot refuse a release, whatever it is.
+#[test]
+fn tar_subdir_and_exclude() {
+    let files = site(&[
+        ("repo-1a2b/site/index.html", "hello"),
+        ("repo-1a2b/site/app.js", "1"),
+        ("repo-1a2b/site/app.js.map", "2"),
+        ("repo-1a2b/site/.git/config", "3"),
+        ("repo-1a2b/site/node_modules/x/y.js", "4"),
+        ("repo-1a2b/README.md", "5"),
+    ]);
+    let archive = tar_with(&files, |builder| {
+        for path in ["repo-1a2b/link", "repo-1a2b/site/node_modules/link"] {
+            builder.append_link(&mut header(EntryType::Symlink, 0), path, "/etc").expect("in memory");
+        }
+        builder.append_data(&mut header(EntryType::Fifo, 0), "repo-1a2b/fifo", &b""[..]).expect("in memory");
+    });
+    let flags =
+        ["--strip-components", "1", "--subdir", "site", "--exclude", "*.map", "--exclude", "node_modules"];
+    let (_volume, tree) = published(archive.clone(), &flags);
+    assert_eq!(tree, site(&[("index.html", "hello"), ("app.js", "1")]));
+    let (_volume, tree) = published(archive, &["--subdir", "repo-1a2b/site/", "--exclude", "node_modules"]);
+    assert_eq!(tree, site(&[("index.html", "hello"), ("app.js", "1"), ("app.js.map", "2")]));
+}
+
+/// The bytes of a sparse file's entry are not those of the file, and only its extended header says so.
+#[test]
+fn tar_sparse_pax() {
+    for extensions in [
+        &[("GNU.sparse.size", "1048576"), ("GNU.sparse.numblocks", "1"), ("GNU.sparse.offset", "0")][..],
+        &[("GNU.sparse.size", "1048576"), ("GNU.sparse.map", "0,5"), ("GNU.sparse.name", "a")],
+        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "1048576")],
+        &[("SCHILY.realsize", "1048576")],
+    ] {
+        let archive = tar_with(&site(SITE), |builder| {
+            let extensions = extensions.iter().map(|(key, value)| (*key, value.as_bytes()));
+            builder.append_pax_extensions(extensions).expect("in memory");
+            builder
+                .append_data(&mut header(EntryType::Regular, 5), "sparse", &b"12345"[..])
+                .expect("in memory");
+        });
+        refused("site.tar", archive, "\"sparse\" is a sparse file, and a release has none");
+    }
+}
+
+/// Where two readers of the format would not get the same files, there is no release.
+#[test]
+fn tar_that_readers_understand_differently() {
+    let record = |text: &str| {
+        let length = (1..100).find(|length: &usize| length.to_string().len() + text.len() + 2 == *length);
+        format!("{} {text}\n", length.expect("some length is right"))
+    };
+    let local = |records: &[&str]| {
+        let records: String = records.iter().map(|text| record(text)).collect();
+        let extension = raw_entry("x", EntryType::XHeader, records.as_bytes());
+        [extension, raw_entry("a", EntryType::Regular, b"12345"), vec![0; 1024]].concat()
+    };
+    let global = |records: &str| raw_entry("g", EntryType::XGlobalHeader, records.as_bytes());
+    let file = [raw_entry("a", EntryType::Regular, b"12345"), vec![0; 1024]].concat();
+    for (archive, reason) in [
+        (local(&["path=b", "path=c"]), "contradicts itself about its path"),
+        (local(&["size=5", "size=6"]), "contradicts itself about its size"),
+        (local(&["size=+5"]), "contradicts itself about its size"),
+        (
+            [
+                raw_entry("././@LongLink", EntryType::GNULongName, b"long\0"),
+                raw_entry("x", EntryType::XHeader, record("path=other").as_bytes()),
+                file.clone(),
+            ]
+            .concat(),
+            "contradicts itself about its path",
+        ),
+        (
+            [global(&record("path=b")), file.clone()].concat(),
+            "its global extended header sets path for all files",
+        ),
+        ([global(&record("GNU.sparse.size=9")), file.clone()].concat(), "sets GNU.sparse.size for all files"),
+        ([global("99 x\n"), file.clone()].concat(), "its global extended header is malformed"),
+        (
+            [
+                raw_entry("x", EntryType::XHeader, record("path=b").as_bytes()),
+                global(&record("comment=c")),
+                file,
+            ]
+            .concat(),
+            "stands between an entry and the extended header of that",
+        ),
+        (raw_entry("dir", EntryType::Directory, b"content"), "\"dir\" has content, and is not a file"),
+    ] {
+        refused("site.tar", archive, reason);
+    }
 }
 
 #[test]

@@ -1,0 +1,198 @@
+//! Files that have arrived before it is known where in a release they go: those of an archive, a pack or an image's layers.
+//!
+//! Each is hashed while it is written, and has a number until the release is put together. Then it is moved to where it
+//! belongs, and hard-linked where it belongs in several places, so that links within a source cost no space.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use super::staged_file::create;
+use super::staging::{Staging, make_directory};
+use super::sweep::sweep_staging;
+use super::volume::{Context as _, DIRECTORY, STAGING, Volume, VolumeError};
+use crate::content::{Digest, FileMode, ReleasePath};
+use crate::crash_point::crash_point;
+
+/// The directory of these files, which no release id can be.
+const UNPACKED: &str = "unpacked";
+/// Files that are kept open until they are synced: as many as are synced one by one (see `fsync`).
+const KEPT_OPEN: usize = 64;
+
+/// The files that have arrived so far.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    volume: Arc<Volume>,
+    directory: OwnedFd,
+    files: Vec<UnpackedFile>,
+    created: usize,
+}
+
+/// Stands for one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileNumber(usize);
+
+#[allow(dead_code, reason = "for the git and OCI sources")]
+#[derive(Debug)]
+struct UnpackedFile {
+    name: usize,
+    size: u64,
+    digest: Digest,
+    open: Option<File>,
+}
+
+/// Where a file belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placement<'p> {
+    pub(crate) number: FileNumber,
+    pub(crate) mode: FileMode,
+    pub(crate) path: &'p ReleasePath,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct UnpackedWriter {
+    name: usize,
+    volume: Arc<Volume>,
+    file: File,
+    hasher: Sha256,
+    size: u64,
+}
+
+#[allow(dead_code, reason = "for the git and OCI sources")]
+impl Unpacked {
+    /// Clears the private directory, and makes an empty one in it for what arrives.
+    pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
+        sweep_staging(&volume)?;
+        let making = || format!("make {volume}/{STAGING}/{UNPACKED}");
+        make_directory(volume.staging(), UNPACKED).context(making)?;
+        crash_point();
+        let directory =
+            rustix::fs::openat(volume.staging(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
+        Ok(Self { volume, directory, files: Vec::new(), created: 0 })
+    }
+
+    /// The volume that they are on.
+    pub(crate) fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Begins a file.
+    pub(crate) fn create(&mut self) -> Result<UnpackedWriter, VolumeError> {
+        let name = self.created;
+        self.created += 1;
+        let file = create(&self.directory, &name.to_string()).context(|| self.naming("make", name))?;
+        crash_point();
+        let volume = Arc::clone(&self.volume);
+        Ok(UnpackedWriter { name, volume, file: file.into(), hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Keeps a file that has been written.
+    pub(crate) fn keep(&mut self, writer: UnpackedWriter) -> FileNumber {
+        let UnpackedWriter { name, file, hasher, size, .. } = writer;
+        let open = (self.files.len() < KEPT_OPEN).then_some(file);
+        self.files.push(UnpackedFile { name, size, digest: Digest::of(hasher), open });
+        FileNumber(self.files.len() - 1)
+    }
+
+    /// A file for bytes that are no content, to write and to read.
+    pub(crate) fn scratch(&self, name: &str) -> Result<File, VolumeError> {
+        let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, new, Mode::from_raw_mode(0o600));
+        Ok(file.context(|| format!("make {}/{STAGING}/{UNPACKED}/{name}", self.volume))?.into())
+    }
+
+    /// Moves such a file to where it outlasts the release.
+    pub(crate) fn persist(&self, scratch: &str, directory: &OwnedFd, name: &str) -> Result<(), VolumeError> {
+        rustix::fs::renameat(&self.directory, scratch, directory, name)
+            .context(|| format!("move {}/{STAGING}/{UNPACKED}/{scratch} to {name}", self.volume))?;
+        crash_point();
+        Ok(())
+    }
+
+    pub(crate) fn size(&self, file: FileNumber) -> u64 {
+        self.files[file.0].size
+    }
+
+    pub(crate) fn digest(&self, file: FileNumber) -> Digest {
+        self.files[file.0].digest
+    }
+
+    /// Opens a file to read what was written.
+    pub(crate) fn open(&self, file: FileNumber) -> Result<File, VolumeError> {
+        let name = self.files[file.0].name;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name.to_string(), flags, Mode::empty());
+        Ok(file.context(|| self.naming("open", name))?.into())
+    }
+
+    /// Gives files their places in the release. A file that has several is hard-linked.
+    pub(crate) fn place(
+        &mut self,
+        staging: &Staging,
+        mut placements: Vec<Placement<'_>>,
+    ) -> Result<(), VolumeError> {
+        placements.sort_unstable_by_key(|placement| (placement.number, placement.mode));
+        let mut before: Option<Placement<'_>> = None;
+        for placement in placements {
+            let Placement { number, mode, path } = placement;
+            match before.filter(|before| before.number == number) {
+                Some(before) if before.mode == mode => staging.link_within(before.path, path)?,
+                // A mode belongs to the inode, so the same content as a program and as a plain file is two files.
+                Some(before) => {
+                    let UnpackedFile { name, .. } = self.files[number.0];
+                    let mut writer = self.create()?;
+                    let copied = staging.open_file(before.path).and_then(|mut from| {
+                        std::io::copy(&mut from, &mut writer.file).context(|| self.naming("copy", name))
+                    });
+                    copied?;
+                    self.set_mode(writer.name, mode)?;
+                    staging.adopt(
+                        self.directory.as_fd(),
+                        &writer.name.to_string(),
+                        path,
+                        Some(writer.file),
+                    )?;
+                }
+                None => {
+                    let UnpackedFile { name, .. } = self.files[number.0];
+                    let open = self.files[number.0].open.take();
+                    self.set_mode(name, mode)?;
+                    staging.adopt(self.directory.as_fd(), &name.to_string(), path, open)?;
+                }
+            }
+            before = Some(placement);
+        }
+        Ok(())
+    }
+
+    fn set_mode(&self, name: usize, mode: FileMode) -> Result<(), VolumeError> {
+        let bits = Mode::from_raw_mode(mode.bits());
+        let set = rustix::fs::chmodat(&self.directory, name.to_string(), bits, AtFlags::empty());
+        set.context(|| self.naming("set the mode of", name))
+    }
+
+    fn naming(&self, verb: &str, name: usize) -> String {
+        format!("{verb} {}/{STAGING}/{UNPACKED}/{name}", self.volume)
+    }
+}
+
+impl UnpackedWriter {
+    /// Adds bytes, and hashes them.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), VolumeError> {
+        self.hasher.update(bytes);
+        let written = self.file.write_all(bytes);
+        written.context(|| format!("write {}/{STAGING}/{UNPACKED}/{}", self.volume, self.name))?;
+        self.size += bytes.len() as u64;
+        crash_point();
+        Ok(())
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+}
