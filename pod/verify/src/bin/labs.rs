@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use lifecycle::Container;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use verify::engine::kubectl::Context;
 use verify::lab::page::{self, Block, RunsOn};
 use verify::lab::workspace::Workspace;
 use verify::lab::{containers, descendants, run};
@@ -34,6 +35,10 @@ struct Flags {
     /// The lesson's `shell` image, for the pages as $SHELL_IMAGE; anything with bash and curl in it
     #[arg(long, value_name = "IMAGE", default_value = "almalinux:9-minimal")]
     shell_image: String,
+
+    /// Cluster to use, by its context in the kubeconfig; must be named where there are several
+    #[arg(long, value_name = "CONTEXT")]
+    context: Option<String>,
 
     /// Tag of our images, for the pages as $TAG
     #[arg(long, value_name = "TAG", default_value = "dev")]
@@ -68,6 +73,15 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
     descendants::adopt().or_exit(Exit::Internal)?;
     end_all_when_interrupted().or_exit(Exit::Internal)?;
 
+    let cluster = match flags.on {
+        RunsOn::Cluster => {
+            let context = Context::choose(flags.context.as_deref()).or_exit(Exit::Unavailable)?;
+            say(format_args!("labs: on the cluster of the context {context}"));
+            Some(context)
+        }
+        _ => None,
+    };
+
     let mut failed = 0;
     for (page, blocks) in &pages {
         if interrupted().is_some() {
@@ -75,7 +89,7 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
         }
         let name = page.strip_prefix(&repository).unwrap_or(page).display();
         let begun = Instant::now();
-        match follow(flags, blocks, &repository, &binaries) {
+        match follow(flags, blocks, &repository, &binaries, cluster.as_ref()) {
             Ok(commands) => {
                 let seconds = begun.elapsed().as_secs_f32();
                 say(format_args!("pass  {name} ({commands} commands, {seconds:.1} s)"));
@@ -97,14 +111,24 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
 }
 
 /// One page in a workspace of its own, and nothing of it left afterwards.
-fn follow(flags: &Flags, blocks: &[Block], repository: &Path, binaries: &Path) -> Result<usize, String> {
-    let workspace = Workspace::create(repository, binaries).map_err(|error| error.to_string())?;
+fn follow(
+    flags: &Flags,
+    blocks: &[Block],
+    repository: &Path,
+    binaries: &Path,
+    cluster: Option<&Context>,
+) -> Result<usize, String> {
+    let mut workspace = Workspace::create(repository, binaries).map_err(|error| error.to_string())?;
+    let kubeconfig =
+        cluster.map(|cluster| workspace.on_cluster(cluster, &flags.shell_image, &flags.tag)).transpose();
+    let kubeconfig = kubeconfig.map_err(|error| error.to_string())?;
     let project = format!("{}{}", containers::PREFIX, std::process::id());
     let environment: Vec<(String, OsString)> =
         [("SHELL_IMAGE", &flags.shell_image), ("TAG", &flags.tag), ("COMPOSE_PROJECT_NAME", &project)]
             .map(|(name, value)| (name.to_owned(), value.into()))
             .into();
-    let before = containers::Present::of(flags.on).map_err(|error| error.to_string())?;
+    let before =
+        containers::Present::of(flags.on, kubeconfig.as_deref()).map_err(|error| error.to_string())?;
     let outcome = run::page(blocks, flags.on, &workspace, &environment).map_err(|why| why.to_string());
     descendants::end_all();
     let left = before.remove_newer().map_err(|error| error.to_string())?;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use verify::engine::Containers;
 use verify::engine::command;
 use verify::engine::compose::Compose;
-use verify::engine::kubectl::Kubectl;
+use verify::engine::kubectl::{Context, Kubectl};
 use verify::engine::podman::Podman;
 use verify::program::{on_interrupt, say};
 use verify::scenario;
@@ -23,7 +23,7 @@ const VERIFY: Container = Container { name: "verify", admin_port: 0, version: en
 #[derive(Debug, clap::Parser)]
 #[command(name = "deploy/verify")]
 struct Flags {
-    /// What runs the Pod: for kubectl, the cluster of the current context
+    /// What runs the Pod
     engine: EngineName,
 
     /// Tag of our images, which are there already: see deploy/images.sh
@@ -33,6 +33,10 @@ struct Flags {
     /// Prefix of our images' names, for a cluster that pulls them
     #[arg(long, value_name = "PREFIX", default_value = "")]
     registry: String,
+
+    /// Cluster to use, by its context in the kubeconfig; must be named where there are several
+    #[arg(long, value_name = "CONTEXT")]
+    context: Option<String>,
 
     /// The lesson's `shell` container; anything with bash and curl in it
     #[arg(long, value_name = "IMAGE", default_value = "almalinux:9-minimal")]
@@ -94,7 +98,11 @@ fn engine(flags: &Flags) -> io::Result<Arc<dyn Containers + Send>> {
     Ok(match flags.engine {
         EngineName::Compose => Arc::new(Compose::new(&deploy, tag, shell_image)?),
         EngineName::Podman => Arc::new(Podman::new(&deploy, tag, shell_image)?),
-        EngineName::Kubectl => Arc::new(Kubectl::new(&deploy, registry, tag, shell_image)?),
+        EngineName::Kubectl => {
+            let context = Context::choose(flags.context.as_deref())?;
+            say(format_args!("verify: on the cluster of the context {context}"));
+            Arc::new(Kubectl::new(context, &deploy, registry, tag, shell_image)?)
+        }
     })
 }
 

@@ -48,6 +48,11 @@ pub fn feed<S: AsRef<OsStr>>(
     carry_out(Command::new(program).args(args), input.as_bytes(), Purpose::Work)
 }
 
+/// Runs a command as prepared, which reads `input`.
+pub fn feed_prepared(command: &mut Command, input: &str) -> io::Result<Vec<u8>> {
+    carry_out(command, input.as_bytes(), Purpose::Work)
+}
+
 /// Runs a command as prepared: its environment, its folder.
 pub fn run_prepared(command: &mut Command) -> io::Result<Vec<u8>> {
     carry_out(command, &[], Purpose::Work)

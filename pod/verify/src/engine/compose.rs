@@ -12,6 +12,7 @@ use testkit::http::{Message, try_get};
 
 use super::command::{clean_up, diagnostics, run, run_prepared, text};
 use super::{Confinement, Containers, Engine, Name, until_it_serves};
+use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
 const STARTUP: Duration = Duration::from_secs(60);
@@ -163,7 +164,10 @@ impl Containers for Compose {
     }
 
     fn beyond(&self) -> &[(&'static str, &'static str)] {
-        &[]
+        &[(
+            DEAD_SIDECAR,
+            "Compose has no Services, and its port leads to web-server whatever the sidecars do",
+        )]
     }
 
     fn logs(&self) -> String {

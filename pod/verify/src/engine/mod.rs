@@ -4,7 +4,7 @@
 //!
 //! - [`compose`]: the Pod of `deploy/compose.yaml`
 //! - [`podman`]: the classic Pod of `deploy/kubernetes`, played by podman
-//! - [`kubectl`]: the native Pod of `deploy/kubernetes`, in whatever cluster the current context names
+//! - [`kubectl`]: the native Pod of `deploy/kubernetes`, in a cluster that is named
 //! - [`kustomize`]: manifests with other images, in another namespace
 //! - [`command`]: the commands that all three are driven with
 
@@ -91,6 +91,12 @@ pub trait Containers: Engine {
 
     /// Runs a command line in the lesson's `shell` container, and returns what it printed.
     fn in_shell(&self, command: &str) -> io::Result<String>;
+
+    /// The status of a `GET` through the Pod's Service, as a client elsewhere in the cluster sees it; `None` where the connection
+    /// was refused or not answered. An engine without Services says so in [`Containers::beyond`].
+    fn get_through_service(&self, path: &str) -> io::Result<Option<u16>> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("there is no Service to ask for {path}")))
+    }
 
     /// What a container may do.
     fn confinement(&self, name: Name) -> io::Result<Confinement>;

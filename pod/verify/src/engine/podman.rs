@@ -13,6 +13,7 @@ use testkit::http::{Message, try_get};
 use super::command::{clean_up, diagnostics, feed, run, text};
 use super::kustomize::{Images, Kustomization};
 use super::{Confinement, Containers, Engine, Name, until_it_serves};
+use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
 const STARTUP: Duration = Duration::from_secs(60);
@@ -170,10 +171,13 @@ impl Containers for Podman {
     }
 
     fn beyond(&self) -> &[(&'static str, &'static str)] {
-        &[(
-            "pod_shutdown_order",
-            "podman stops the containers of a Pod together, in no order; native sidecars hang it",
-        )]
+        &[
+            (DEAD_SIDECAR, "podman has no Services"),
+            (
+                "pod_shutdown_order",
+                "podman stops the containers of a Pod together, in no order; native sidecars hang it",
+            ),
+        ]
     }
 
     fn logs(&self) -> String {

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::engine::kubectl::Context;
+
 /// `cargo demo` runs the binaries that are built already, whatever profile they are of; any other word goes to cargo.
 const CARGO: &str = r#"#!/bin/sh
 [ "$1" = demo ] || exec "$REAL_CARGO" "$@"
@@ -66,6 +68,40 @@ impl Workspace {
         path.push(std::env::var_os("PATH").unwrap_or_default());
         environment.push(("PATH".to_owned(), path));
         Ok(Self { dir, environment })
+    }
+
+    /// Makes the pages' `kubectl` know this cluster alone, whatever context is current, and the lesson's Pod be of these images.
+    /// Returns the kubeconfig.
+    pub fn on_cluster(&mut self, cluster: &Context, shell_image: &str, tag: &str) -> io::Result<PathBuf> {
+        let kubeconfig = self.dir.path().join("target/kubeconfig");
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&kubeconfig)?;
+        file.write_all(&cluster.kubeconfig()?)?;
+        self.environment.push(("KUBECONFIG".to_owned(), kubeconfig.clone().into()));
+
+        let lesson = Path::new("deploy/kubernetes/twocontainers.yaml");
+        let text = std::fs::read_to_string(self.dir.path().join(lesson))?;
+        let text = text.replace("almalinux:9-minimal", shell_image);
+        let text = text.replace("web-server:dev", &format!("web-server:{tag}"));
+        self.make_own("deploy")?;
+        self.make_own("deploy/kubernetes")?;
+        let own = self.dir.path().join(lesson);
+        std::fs::remove_file(&own)?;
+        std::fs::write(own, text)?;
+        Ok(kubeconfig)
+    }
+
+    /// Replaces a link to a folder of the repository by a folder with links to all that is in it.
+    fn make_own(&self, folder: &str) -> io::Result<()> {
+        let folder = self.dir.path().join(folder);
+        let target = folder.canonicalize()?;
+        std::fs::remove_file(&folder)?;
+        std::fs::create_dir(&folder)?;
+        for entry in std::fs::read_dir(target)? {
+            let entry = entry?;
+            symlink(entry.path(), folder.join(entry.file_name()))?;
+        }
+        Ok(())
     }
 
     /// The folder.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::log::{seen, unique_tag};
-use crate::engine::{Engine, Name};
+use crate::engine::{Containers, Engine, Name};
 use crate::wait::within;
 
 const BACK: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ pub fn kill_any_container(pod: &dyn Engine) -> Result<()> {
 
     // An engine may take its time to carry out a kill and to report it; the first request that fails tells the moment.
     let Traffic { answered, failed } = traffic;
-    let died = failed.into_iter().find(|at| *at >= kill_asked);
+    let died = failed.into_iter().find(|failed| failed.noticed >= kill_asked).map(|failed| failed.asked);
     let last_moment = |at| {
         let before = died.and_then(|died| died.checked_duration_since(at));
         before.is_some_and(|before| before < UNWRITTEN)
@@ -48,6 +48,43 @@ pub fn kill_any_container(pod: &dyn Engine) -> Result<()> {
     all.with_context(|| {
         format!("{} of {} are missing: {:?} …", missing().len(), answered.len(), missing().first())
     })
+}
+
+/// The name of the row, which engines without Services give in [`Containers::beyond`].
+pub const DEAD_SIDECAR: &str = "dead_sidecar_takes_the_pod_out_of_its_service";
+/// Until the kubelet has reported a death, and every node has heard of it.
+const UNREADY_NOW: Duration = Duration::from_secs(15);
+/// Deaths within this time bring the kubelet's back-off about.
+const UNREADY: Duration = Duration::from_secs(60);
+/// The kubelet's back-off after the third death is 20 s, and doubles.
+const READY_AGAIN: Duration = Duration::from_secs(180);
+
+/// What `docs/contract.md` says in section 7: a sidecar that is down makes the Pod unready, so its Service sends no one there,
+/// although web-server is well. Once the kubelet has restarted the sidecar, the Pod is back.
+pub fn a_dead_sidecar_takes_the_pod_out_of_its_service(pod: &dyn Containers) -> Result<()> {
+    let through_service = || pod.get_through_service("/info");
+    within(READY_AGAIN, "the Service answers", || (through_service().ok()? == Some(200)).then_some(()))?;
+    let mut kills = 0;
+    let begun = Instant::now();
+    // The first restarts come at once. From then on the sidecar stays down for its back-off.
+    loop {
+        pod.kill(Name::LogAgent).context("cannot kill log-agent")?;
+        kills += 1;
+        let down =
+            within(UNREADY_NOW, "the Service refuses", || through_service().ok()?.is_none().then_some(()));
+        if down.is_ok() {
+            break;
+        }
+        ensure!(
+            begun.elapsed() < UNREADY,
+            "log-agent was killed {kills} times, and the Service still answered"
+        );
+        within(BACK, "log-agent runs again", || pod.get_inside(Name::LogAgent.admin_port(), "/livez").ok())?;
+    }
+    let answer =
+        pod.get_inside(9876, "/info").context("web-server is well, and must answer within the Pod")?;
+    ensure!(answer.status() == 200, "/info within the Pod answers {}", answer.start);
+    within(READY_AGAIN, "the Service answers again", || (through_service().ok()? == Some(200)).then_some(()))
 }
 
 /// Kills all three, and tells when the server's death was asked for.
@@ -86,8 +123,15 @@ struct Load<'a> {
 struct Traffic {
     /// The queries of those that got a whole answer, and when.
     answered: Vec<(String, Instant)>,
-    /// When the others failed.
-    failed: Vec<Instant>,
+    /// The others.
+    failed: Vec<Failed>,
+}
+
+/// A request that got no answer. The error can come back long after the death that caused it, so the beginning tells when the
+/// server was gone.
+struct Failed {
+    asked: Instant,
+    noticed: Instant,
 }
 
 impl Load<'_> {
@@ -99,6 +143,7 @@ impl Load<'_> {
                 break;
             }
             let query = format!("{}={number}", self.tag);
+            let asked = Instant::now();
             // A request that the server's death cuts off has no answer, and may or may not have a line.
             if let Ok(answer) = self.pod.get(&format!("/?{query}")) {
                 ensure!(answer.status() == 200, "/?{query} answers {}", answer.start);
@@ -106,7 +151,7 @@ impl Load<'_> {
                 traffic.answered.push((query, Instant::now()));
                 self.answered.fetch_add(1, Ordering::SeqCst);
             } else {
-                traffic.failed.push(Instant::now());
+                traffic.failed.push(Failed { asked, noticed: Instant::now() });
             }
             std::thread::sleep(PACE);
         }

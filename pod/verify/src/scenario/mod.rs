@@ -36,8 +36,9 @@ pub const ALL: [(&str, Scenario); 6] = [
 pub type ContainerScenario = fn(&dyn Containers) -> Result<()>;
 
 /// Those that only containers can show; the last one is the end of the Pod.
-pub const ON_CONTAINERS: [(&str, ContainerScenario); 3] = [
+pub const ON_CONTAINERS: [(&str, ContainerScenario); 4] = [
     ("twocontainers", containers::twocontainers),
+    (killing::DEAD_SIDECAR, killing::a_dead_sidecar_takes_the_pod_out_of_its_service),
     ("read_only_root_non_root", containers::read_only_root_non_root),
     ("pod_shutdown_order", containers::pod_shutdown_order),
 ];

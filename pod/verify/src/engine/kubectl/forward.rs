@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use testkit::http::Message;
 
-use crate::engine::command::end;
+use super::Context;
+use crate::engine::command::{end, run_prepared, text};
 
 /// Some ports of the Pod that a selector finds.
 #[derive(Debug)]
 pub(super) struct Forward {
+    context: Context,
     namespace: String,
     selector: &'static str,
     ports: Vec<u16>,
@@ -28,8 +30,14 @@ struct Open {
 }
 
 impl Forward {
-    pub(super) fn new(namespace: &str, selector: &'static str, ports: &[u16]) -> Self {
-        Self { namespace: namespace.to_owned(), selector, ports: ports.to_vec(), open: Mutex::default() }
+    pub(super) fn new(context: &Context, namespace: &str, selector: &'static str, ports: &[u16]) -> Self {
+        Self {
+            context: context.clone(),
+            namespace: namespace.to_owned(),
+            selector,
+            ports: ports.to_vec(),
+            open: Mutex::default(),
+        }
     }
 
     /// Asks a port. Where that fails, the tunnel is given up: the Pod may be another one by now, and a tunnel that has lost its
@@ -70,12 +78,11 @@ impl Forward {
     fn start(&self) -> io::Result<Open> {
         let running = "--field-selector=status.phase=Running";
         let find = ["get", "pods", "--selector", self.selector, running, "--output=name"];
-        let pods =
-            crate::engine::command::run("kubectl", ["--namespace", &self.namespace].into_iter().chain(find))?;
-        let pods = crate::engine::command::text(&pods);
+        let mut pods = self.context.kubectl();
+        let pods = text(&run_prepared(pods.args(["--namespace", &self.namespace]).args(find))?);
         let pod = pods.lines().next_back().ok_or_else(|| io::Error::other("there is no running Pod"))?;
 
-        let mut command = Command::new("kubectl");
+        let mut command = self.context.kubectl();
         command.args(["--namespace", &self.namespace, "port-forward", "--address=127.0.0.1", pod]);
         command.args(self.ports.iter().map(|port| format!(":{port}")));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;

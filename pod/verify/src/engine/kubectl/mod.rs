@@ -1,32 +1,35 @@
-//! The native Pod of `deploy/kubernetes`, in whatever cluster kubectl's current context names.
+//! The native Pod of `deploy/kubernetes`, in a cluster that is named.
 //!
 //! Everything is in a namespace of its own, which enforces Pod Security `restricted` and is deleted in the end. Killing a
 //! container from outside takes a look at a node's processes, which no restricted Pod may have: for that there is a second
 //! namespace, for a moment.
 
+mod context;
 mod forward;
+mod pull;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use testkit::http::{Connection, Message};
 
+pub use self::context::Context;
 use self::forward::Forward;
 use self::stream::LogStream;
-use super::command::{clean_up, feed, run, text};
+use super::command::{clean_up, feed_prepared, run_prepared, text};
 use super::kustomize::{Images, Kustomization};
 use super::{Confinement, Containers, Engine, Name, RootFilesystem, until_it_serves};
 
 /// From the first manifest to a Pod that serves; images may have to be pulled.
 const STARTUP: Duration = Duration::from_secs(180);
 /// How long the cluster may take to do what it is told, besides that.
-const PATIENCE: &str = "--timeout=120s";
+const BUDGET: Duration = Duration::from_secs(120);
+const TIMEOUT: &str = "--timeout=120s";
 /// Until an edit of the ConfigMap is on the content manager's volume.
 const REMOUNT: Duration = Duration::from_secs(90);
 /// Until the kubelet is reminded of it.
@@ -40,6 +43,7 @@ const PORTS: [u16; 4] = [9876, 9877, 9878, 9879];
 /// A namespace in a cluster.
 #[derive(Debug)]
 pub struct Kubectl {
+    context: Context,
     deploy: PathBuf,
     namespace: String,
     images: Images,
@@ -50,29 +54,58 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    /// The cluster of the current context, with the manifests of the folder `deploy` and these images.
-    pub fn new(deploy: &Path, registry: &str, tag: &str, shell_image: &str) -> io::Result<Self> {
-        run("kubectl", ["version", "--request-timeout=10s"])?;
+    /// The cluster of this context, with the manifests of the folder `deploy` and these images.
+    pub fn new(
+        context: Context,
+        deploy: &Path,
+        registry: &str,
+        tag: &str,
+        shell_image: &str,
+    ) -> io::Result<Self> {
+        run_prepared(context.kubectl().args(["version", "--request-timeout=10s"]))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let namespace = format!("sidecar-pod-verify-{}", now.as_millis());
         Ok(Self {
             deploy: deploy.to_owned(),
             images: Images::new(registry, tag, shell_image),
-            pod: Forward::new(&namespace, POD, &PORTS),
-            content_manager: Forward::new(&namespace, CONTENT_MANAGER, &[CONTENT_PORT]),
+            pod: Forward::new(&context, &namespace, POD, &PORTS),
+            content_manager: Forward::new(&context, &namespace, CONTENT_MANAGER, &[CONTENT_PORT]),
             namespace,
+            context,
             said: Mutex::default(),
         })
     }
 
-    fn kubectl<'a>(&'a self, args: &[&'a str]) -> io::Result<String> {
-        let mut all = vec!["--namespace", &self.namespace];
-        all.extend(args);
-        run("kubectl", all).map(|printed| text(&printed))
+    fn kubectl(&self, args: &[&str]) -> io::Result<String> {
+        self.kubectl_in(&self.namespace, args)
     }
 
-    fn apply(manifests: &str) -> io::Result<()> {
-        feed("kubectl", ["apply", "--filename=-"], manifests).map(drop)
+    fn kubectl_in(&self, namespace: &str, args: &[&str]) -> io::Result<String> {
+        let mut command = self.context.kubectl();
+        run_prepared(command.args(["--namespace", namespace]).args(args)).map(|printed| text(&printed))
+    }
+
+    fn apply(&self, manifests: &str) -> io::Result<()> {
+        feed_prepared(self.context.kubectl().args(["apply", "--filename=-"]), manifests).map(drop)
+    }
+
+    /// Waits as `kubectl wait` or `kubectl rollout status` do, and stops within seconds where an image cannot be had.
+    fn wait(&self, namespace: &str, args: &[&str]) -> io::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let Err(error) = self.kubectl_in(namespace, &[args, &["--timeout=3s"]].concat()) else {
+                return Ok(());
+            };
+            let pods = self.kubectl_in(namespace, &["get", "pods", "--output=json"])?;
+            if let Some(missing) = pull::failure(&serde_json::from_str(&pods)?) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, missing));
+            }
+            if begun.elapsed() > BUDGET || error.kind() == io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            // A `wait` for something that is not there yet fails at once.
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// The Pod as the API server has it: the one that is not on its way out.
@@ -100,7 +133,7 @@ impl Kubectl {
     fn follow(&self, pod: &str) {
         let mut said = self.said.lock();
         for name in Name::ALL {
-            said.insert(name.as_str(), LogStream::follow(&self.namespace, pod, name.as_str()));
+            said.insert(name.as_str(), LogStream::follow(&self.context, &self.namespace, pod, name.as_str()));
         }
     }
 
@@ -129,11 +162,10 @@ impl Kubectl {
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
         });
-        Self::apply(&allowed.to_string())?;
-        Self::apply(&killer.to_string())?;
-        let done = "--for=jsonpath={.status.phase}=Succeeded";
-        run("kubectl", ["wait", "--namespace", &namespace, "pod/killer", done, PATIENCE])?;
-        run("kubectl", ["delete", "--namespace", &namespace, "pod/killer", "--now"]).map(drop)
+        self.apply(&allowed.to_string())?;
+        self.apply(&killer.to_string())?;
+        self.wait(&namespace, &["wait", "pod/killer", "--for=jsonpath={.status.phase}=Succeeded"])?;
+        self.kubectl_in(&namespace, &["delete", "pod/killer", "--now"]).map(drop)
     }
 
     fn node_namespace(&self) -> String {
@@ -185,12 +217,12 @@ impl Engine for Kubectl {
 
     fn stop_content_manager(&self) -> io::Result<()> {
         self.kubectl(&["scale", "deployment/content-manager", "--replicas=0"])?;
-        self.kubectl(&["wait", "pods", "--selector", CONTENT_MANAGER, "--for=delete", PATIENCE]).map(drop)
+        self.kubectl(&["wait", "pods", "--selector", CONTENT_MANAGER, "--for=delete", TIMEOUT]).map(drop)
     }
 
     fn start_content_manager(&self) -> io::Result<()> {
         self.kubectl(&["scale", "deployment/content-manager", "--replicas=1"])?;
-        self.kubectl(&["rollout", "status", "deployment/content-manager", PATIENCE]).map(drop)
+        self.wait(&self.namespace, &["rollout", "status", "deployment/content-manager"])
     }
 
     fn shipped(&self) -> io::Result<Vec<Value>> {
@@ -210,9 +242,9 @@ impl Containers for Kubectl {
         let content = self.deploy.join("content");
         let content = format!("--from-file={}", content.display());
         self.kubectl(&["create", "configmap", "site", &content])?;
-        Self::apply(&manifests)?;
+        self.apply(&manifests)?;
         for deployment in ["deployment/content-manager", "deployment/sidecar-pod"] {
-            self.kubectl(&["rollout", "status", deployment, PATIENCE])?;
+            self.wait(&self.namespace, &["rollout", "status", deployment])?;
         }
         let pod = self.describe_pod()?;
         self.follow(pod["metadata"]["name"].as_str().unwrap_or_default());
@@ -222,11 +254,22 @@ impl Containers for Kubectl {
     fn in_shell(&self, command: &str) -> io::Result<String> {
         let lesson = Kustomization::of_file(&self.deploy.join("kubernetes/twocontainers.yaml"));
         let lesson = lesson.namespace(&self.namespace).images(&self.images).render()?;
-        Self::apply(&lesson)?;
-        self.kubectl(&["wait", "pod/twocontainers", "--for=condition=Ready", PATIENCE])?;
-        let args = ["exec", "--namespace", &self.namespace, "twocontainers", "--container=shell", "--"];
-        let printed = run("kubectl", args.into_iter().chain(["bash", "-c", command]))?;
+        self.apply(&lesson)?;
+        self.wait(&self.namespace, &["wait", "pod/twocontainers", "--for=condition=Ready"])?;
+        let mut exec = self.context.kubectl();
+        exec.args(["exec", "--namespace", &self.namespace, "twocontainers", "--container=shell", "--"]);
+        let printed = run_prepared(exec.args(["bash", "-c", command]))?;
         String::from_utf8(printed).map_err(io::Error::other)
+    }
+
+    fn get_through_service(&self, path: &str) -> io::Result<Option<u16>> {
+        // From another Pod, as a client in the cluster asks. 000 is what curl writes where there was no answer.
+        let ask = format!(
+            "curl --silent --output /dev/null --max-time 2 --write-out '%{{http_code}}' \
+             'http://sidecar-pod:9876{path}' || true"
+        );
+        let status = self.in_shell(&ask)?.trim().parse().map_err(io::Error::other)?;
+        Ok(Some(status).filter(|status| *status != 0))
     }
 
     fn confinement(&self, name: Name) -> io::Result<Confinement> {
@@ -252,7 +295,7 @@ impl Containers for Kubectl {
     fn stop(&self) -> io::Result<Vec<Name>> {
         let pod = self.describe_pod()?;
         let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
-        self.kubectl(&["delete", "pod", pod, PATIENCE])?;
+        self.kubectl(&["delete", "pod", pod, TIMEOUT])?;
         // With the Pod its status is gone too, and that has whole seconds only. But each container logs its drain.
         let said = self.said.lock();
         let mut last_words = Vec::new();
@@ -275,7 +318,10 @@ impl Containers for Kubectl {
         let events = said(&["get", "events", "--sort-by=.lastTimestamp"]);
         let pods = said(&["get", "pods", "--output=wide"]);
         let logs = said(&["logs", "--selector", POD, "--all-containers", "--prefix", "--tail=30"]);
-        format!("{pods}\n{events}\n{logs}")
+        let node = self.node_namespace();
+        let on_node = self.kubectl_in(&node, &["get", "events", "--sort-by=.lastTimestamp"]);
+        let on_node = on_node.unwrap_or_else(|error| error.to_string());
+        format!("{pods}\n{events}\n{node}:\n{on_node}\n{logs}")
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -283,8 +329,8 @@ impl Containers for Kubectl {
         self.content_manager.close();
         self.said.lock().clear();
         let namespaces = [&self.namespace, &self.node_namespace()];
-        let mut delete = Command::new("kubectl");
-        delete.args(["delete", "namespace", "--ignore-not-found", PATIENCE]).args(namespaces);
+        let mut delete = self.context.kubectl();
+        delete.args(["delete", "namespace", "--ignore-not-found", TIMEOUT]).args(namespaces);
         clean_up(&mut delete).map(drop)
     }
 }

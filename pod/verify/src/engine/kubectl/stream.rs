@@ -4,13 +4,14 @@
 //! kubelet has not rotated away.
 
 use std::io::{self, BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::Context;
 use crate::engine::command::end;
 
 /// Between two attempts, when a container is not there at the moment.
@@ -51,11 +52,12 @@ enum State {
 
 impl LogStream {
     /// Begins with all that the present container has said so far.
-    pub(super) fn follow(namespace: &str, pod: &str, container: &str) -> Self {
+    pub(super) fn follow(context: &Context, namespace: &str, pod: &str, container: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let collecting = Arc::clone(&shared);
         let place = ["--namespace", namespace, "logs", pod, "--container", container].map(str::to_owned);
-        std::thread::spawn(move || collecting.collect(&place));
+        let context = context.clone();
+        std::thread::spawn(move || collecting.collect(&context, &place));
         Self { shared }
     }
 
@@ -94,14 +96,14 @@ impl Shared {
     }
 
     /// One life of the container after the other.
-    fn collect(&self, place: &[String]) {
+    fn collect(&self, context: &Context, place: &[String]) {
         let mut in_vain = 0;
         while in_vain < IN_VAIN {
             let gone = self.pod_is_gone.load(Ordering::Relaxed);
             let before = self.lines.lock().last().map(|line| line.at);
             // Where a life was cut off, what it said at the very end is in the log of the previous container.
-            self.read(place, &["--previous"], before);
-            if !self.read(place, &["--follow"], before) {
+            self.read(context, place, &["--previous"], before);
+            if !self.read(context, place, &["--follow"], before) {
                 return;
             }
             let now = self.lines.lock().last().map(|line| line.at);
@@ -115,8 +117,8 @@ impl Shared {
     }
 
     /// Takes in what is later than `before`, and tells whether to go on.
-    fn read(&self, place: &[String], args: &[&str], before: Option<SystemTime>) -> bool {
-        let mut command = Command::new("kubectl");
+    fn read(&self, context: &Context, place: &[String], args: &[&str], before: Option<SystemTime>) -> bool {
+        let mut command = context.kubectl();
         command.args(place).arg("--timestamps").args(args);
         let stdout = {
             let mut state = self.state();
