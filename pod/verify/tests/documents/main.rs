@@ -16,11 +16,11 @@ fn every_link_leads_somewhere() {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate is two folders down")
 }
 
 fn pages() -> Vec<PathBuf> {
-    page::all(root()).unwrap()
+    page::all(root()).expect("the pages can be listed")
 }
 
 /// The pages for learners.
@@ -36,7 +36,7 @@ fn learners_pages() -> Vec<PathBuf> {
 }
 /// The relative targets of Markdown links and of `src` attributes that are not there, and headings that no page has.
 fn broken_links(page: &Path) -> Vec<String> {
-    let text = std::fs::read_to_string(page).unwrap();
+    let text = std::fs::read_to_string(page).expect("a page can be read");
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let sources = text.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next());
     let relative = targets.chain(sources).filter(|target| !target.contains("://"));
@@ -50,7 +50,7 @@ fn broken_links(page: &Path) -> Vec<String> {
 
 /// Headings are linked to as the forges make their anchors: lower case, spaces to hyphens, punctuation dropped.
 fn has_heading(page: &Path, anchor: &str) -> bool {
-    let text = std::fs::read_to_string(page).unwrap();
+    let text = std::fs::read_to_string(page).expect("a page can be read");
     text.lines().filter_map(|line| line.strip_prefix('#')).any(|heading| {
         let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
         heading
