@@ -37,7 +37,9 @@ fn build(folder: &Path) -> Result<(), String> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(&cargo);
-    command.args(["build", "--profile", profile]).args(PACKAGES.iter().flat_map(|name| ["--package", name]));
+    command
+        .args(["build", "--profile", profile, "--no-default-features"])
+        .args(PACKAGES.iter().flat_map(|name| ["--package", name]));
     // What the cargo that runs this program says of its package. Some build scripts read these variables, and would run
     // again, with all that depends on them, whenever one differs from the last build's.
     let package = |name: &OsString| {
