@@ -26,14 +26,25 @@ impl Healthcheck {
     /// # Errors
     /// Exit code 69 with what `/readyz` answered, or why nothing answered.
     pub fn ask(&self) -> Result<(), Failure> {
+        let (addr, ready) = self.probe();
+        let unavailable = |why: String| Failure::new(Exit::Unavailable, format!("not ready: {why}"));
+        ready.map_err(|why| match why {
+            NotReady::NoAnswer(error) => unavailable(format!("nothing answers on {addr}: {error}")),
+            NotReady::Answer { status, reason } => {
+                unavailable(format!("{addr}/readyz answers {status} {reason}"))
+            }
+        })
+    }
+
+    /// Asks once, and tells which address was asked.
+    pub fn probe(&self) -> (SocketAddr, Result<(), NotReady>) {
         let (addr, answered) = self.readyz();
-        let (status, reason) = answered.map_err(|error| {
-            Failure::new(Exit::Unavailable, format!("not ready: nothing answers on {addr}: {error}"))
-        })?;
-        if status == "200" {
-            return Ok(());
-        }
-        Err(Failure::new(Exit::Unavailable, format!("not ready: {addr}/readyz answers {status} {reason}")))
+        let ready = match answered {
+            Err(error) => Err(NotReady::NoAnswer(error)),
+            Ok((status, _)) if status == "200" => Ok(()),
+            Ok((status, reason)) => Err(NotReady::Answer { status, reason }),
+        };
+        (addr, ready)
     }
 
     /// `[::]` listens on both families where there are both: the first loopback address that takes the connection is asked.
@@ -49,6 +60,20 @@ impl Healthcheck {
             _ => (self.admin_addr, readyz(self.admin_addr)),
         }
     }
+}
+
+/// Why a probe has failed.
+#[derive(Debug)]
+pub enum NotReady {
+    /// Nothing answers there.
+    NoAnswer(io::Error),
+    /// The container says that it is not ready.
+    Answer {
+        /// The status code, 503 for one that keeps the contract.
+        status: String,
+        /// The sentence in the body.
+        reason: String,
+    },
 }
 
 /// The status code and the body.

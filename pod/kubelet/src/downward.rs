@@ -20,6 +20,8 @@ pub(crate) struct Downward {
     pub(crate) labels: PathBuf,
     /// The file of annotations.
     pub(crate) annotations: PathBuf,
+    /// The file of the kubelet's events. No cluster has such a file; here it is for the live page.
+    pub(crate) events: PathBuf,
     uid: String,
 }
 
@@ -39,6 +41,7 @@ impl Downward {
         Ok(Self {
             labels: file("labels", &LABELS)?,
             annotations: file("annotations", &ANNOTATIONS)?,
+            events: podinfo.join("events.json"),
             uid: std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned(),
         })
     }

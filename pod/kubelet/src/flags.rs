@@ -1,6 +1,5 @@
 //! What `cargo demo` can be told.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +8,15 @@ use lifecycle::Container;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::units;
 
+use crate::spec::RestartPolicy;
+
 /// Who we are to the shared flag parser: variables are `DEMO_PORT` and so on.
 pub(crate) const DEMO: Container =
     Container { name: "demo", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
 
 /// Runs the Pod on bare processes: content manager → file-puller → volume → web-server → log → log-agent
 #[derive(Debug, Clone, clap::Parser)]
-#[command(name = "cargo demo")]
+#[command(name = "cargo demo", bin_name = "cargo demo")]
 pub(crate) struct Flags {
     /// The Pod's address; two Pods on one machine take two, such as 127.0.0.1 and 127.0.0.2
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
@@ -50,13 +51,33 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "KIND", default_value = "native")]
     pub(crate) sidecars: Sidecars,
 
+    /// What becomes of a container that ends by itself; native sidecars are always started again
+    #[arg(long, value_name = "POLICY", default_value = "Always", ignore_case = true)]
+    pub(crate) restart_policy: RestartPolicy,
+
     /// How long the containers may take to stop, all together, before they are killed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub(crate) grace: Duration,
 
+    /// Show the records that log-agent ships, instead of counting them on a terminal
+    #[arg(long)]
+    pub(crate) records: bool,
+
+    /// Show all that the containers say, whole
+    #[arg(long)]
+    pub(crate) verbose: bool,
+
+    /// Draw what happened to each container, from the Pod's start to its end, into FILE
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) timeline: Option<PathBuf>,
+
     /// Run the binaries in DIR instead of the ones that `cargo demo` has built
     #[arg(long, value_name = "DIR")]
     pub(crate) binaries: Option<PathBuf>,
+
+    /// No argument goes without a flag; one that does is most likely a value that lacks its `=`.
+    #[arg(hide = true)]
+    pub(crate) stray: Vec<String>,
 }
 
 /// What the two helpers are to the kubelet.
@@ -69,41 +90,29 @@ pub(crate) enum Sidecars {
 }
 
 impl Flags {
-    /// The address `offset` ports after the first.
-    pub(crate) fn addr(&self, offset: u16) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port + offset)
-    }
-
-    /// Sees that every port is free before anything is started.
-    ///
-    /// # Errors
-    /// Exit code 69 where a port is taken, 74 where the address is not ours to bind; both name who wanted it and the flags that
-    /// move it.
-    pub(crate) fn check_ports(&self) -> Result<(), Failure> {
-        let users = [
-            "web-server",
-            "web-server's admin",
-            "file-puller's admin",
-            "log-agent's admin",
-            "content manager",
-        ];
-        // Where the content manager is somewhere else, its port here is nobody's business.
-        let needed = if self.source.is_none() { 5 } else { 4 };
-        for (offset, user) in (0..).zip(users).take(needed) {
-            let addr = self.addr(offset);
-            if let Err(error) = std::net::TcpListener::bind(addr) {
-                let what = format!("cannot listen on {addr} for the {user}");
-                return Err(if error.kind() == ErrorKind::AddrInUse {
-                    let other = (self.port % 50_000) + 100;
-                    let reason = format!(
-                        "{what}: the port is taken; move all five ports with --port {other}, or the whole Pod with --ip 127.0.0.2"
-                    );
-                    Failure::new(Exit::Unavailable, reason)
-                } else {
-                    Failure::new(Exit::Io, format!("{what}: {error}; choose others with --ip and --port"))
-                });
+    /// Sees what no parser can see of a single flag. Exit code 64 for a value without a flag, 78 for a folder that is none.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if let Some(stray) = self.stray.first() {
+            let hint = match &self.keep_dir {
+                Some(None) => format!("did you mean --keep-dir={stray}?"),
+                _ => "see --help".to_owned(),
+            };
+            return Err(Failure::new(Exit::Usage, format!("unexpected argument '{stray}'; {hint}")));
+        }
+        let folders = [("--content", Some(&self.content)), ("--binaries", self.binaries.as_ref())];
+        for (flag, folder) in folders {
+            let wanted = !(flag == "--content" && self.source.is_some());
+            if let Some(folder) = folder.filter(|folder| wanted && !folder.is_dir()) {
+                let problem =
+                    if folder.exists() { "this is a file, not a folder" } else { "there is no such folder" };
+                return Err(Failure::new(Exit::Refused, format!("{flag} {}: {problem}", folder.display())));
             }
         }
         Ok(())
+    }
+
+    /// The address `offset` ports after the first.
+    pub(crate) fn addr(&self, offset: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port + offset)
     }
 }

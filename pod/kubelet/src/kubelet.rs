@@ -5,26 +5,26 @@
 //! foreground group, would stop all of them at once, and the order would be lost.
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
-use lifecycle::healthcheck::Healthcheck;
-use rustix::process::{Signal, kill_process};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::console::{Prefix, Stream};
+use crate::event::{EventLog, What, Why};
+use crate::probe;
 use crate::process::ContainerProcess;
 use crate::spec::{ContainerSpec, PodSpec, Startup, StopOrder};
+use crate::watcher::Watcher;
 
-/// How often a startup probe asks.
-const PROBE_PERIOD: Duration = Duration::from_millis(50);
 /// What is left of the grace period for a container whose turn to stop comes last: at least this, as the kubelet has it.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// How long the start of a Pod may stand still before a line says what it waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What has been asked of the Pod so far, by the person at the terminal or by a container that cannot run at all.
 #[derive(Debug, Clone, Default)]
@@ -33,22 +33,26 @@ pub(crate) struct StopRequests {
     pub(crate) stop: CancellationToken,
     /// Stop, at once.
     pub(crate) kill: CancellationToken,
-    refused: Arc<OnceLock<(&'static str, Exit)>>,
+    refused: Arc<OnceLock<Refusal>>,
+}
+
+/// A container that refused its configuration when it was first started.
+#[derive(Debug)]
+struct Refusal {
+    container: &'static str,
+    exit: Exit,
+    last_line: String,
 }
 
 impl StopRequests {
-    /// The container that refused its configuration when it was first started, if one did.
-    ///
-    /// # Errors
-    /// With the exit code that the container gave.
+    /// The first container that refused its configuration, if one did: its exit code, and its reason.
     pub(crate) fn refusal(&self) -> Result<(), Failure> {
-        match self.refused.get() {
-            None => Ok(()),
-            Some((name, exit)) => {
-                let reason = format!("{name} refuses its configuration: its last line above says why");
-                Err(Failure::new(*exit, reason))
-            }
-        }
+        let Some(Refusal { container, exit, last_line }) = self.refused.get() else { return Ok(()) };
+        // A container's last line begins with its name.
+        let reason = last_line
+            .strip_prefix(container)
+            .map_or(&**last_line, |rest| rest.trim_start_matches([':', ' ']));
+        Err(Failure::new(*exit, format!("{container} refuses its configuration: {reason}")))
     }
 }
 
@@ -59,6 +63,8 @@ pub(crate) struct Kubelet {
     stop_order: StopOrder,
     grace: Duration,
     requests: StopRequests,
+    events: EventLog,
+    watcher: Watcher,
     /// Set when the Pod begins to stop: the one deadline that all its containers share.
     deadline: Arc<OnceLock<Instant>>,
 }
@@ -68,59 +74,82 @@ pub(crate) struct Kubelet {
 struct Supervised {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    /// Whether the Pod is over without it. A native sidecar only accompanies others.
+    sidecar: bool,
 }
 
 impl Kubelet {
     /// A kubelet without containers.
-    pub(crate) fn new(requests: StopRequests) -> Self {
+    pub(crate) fn new(requests: StopRequests, events: EventLog, watcher: Watcher) -> Self {
         Self {
             containers: Vec::new(),
             stop_order: StopOrder::Together,
             grace: Duration::ZERO,
             requests,
+            events,
+            watcher,
             deadline: Arc::default(),
         }
     }
 
     /// Starts the Pod's containers one after the other, each as soon as the one before it lets it. Ends early, with
-    /// what runs by then, when the Pod is to stop.
-    ///
-    /// # Errors
-    /// Where a binary cannot be started at all.
-    pub(crate) async fn start(&mut self, spec: PodSpec, prefixes: Vec<Prefix>) -> io::Result<()> {
+    /// what runs by then, when the Pod is to stop. An error means that a binary cannot be started at all.
+    pub(crate) async fn start(&mut self, spec: PodSpec) -> io::Result<()> {
         (self.stop_order, self.grace) = (spec.stop_order, spec.grace);
-        for (container, prefix) in spec.containers.into_iter().zip(prefixes) {
-            let first = ContainerProcess::spawn(&container, &prefix)?;
+        let mut containers = spec.containers.into_iter().peekable();
+        while let Some(container) = containers.next() {
+            let name = container.name;
+            let first = ContainerProcess::spawn(&container, self.events.terminal())?;
             let (stop, started) = (CancellationToken::new(), CancellationToken::new());
+            let sidecar = spec.stop_order == StopOrder::Reverse && containers.peek().is_some();
             let supervisor = Supervisor {
                 container,
-                prefix,
                 grace: self.grace,
                 stop: stop.clone(),
                 started: started.clone(),
                 requests: self.requests.clone(),
+                events: self.events.clone(),
+                watcher: self.watcher.clone(),
                 deadline: Arc::clone(&self.deadline),
             };
-            self.containers.push(Supervised { stop, task: tokio::spawn(supervisor.run(first)) });
+            self.containers.push(Supervised { stop, task: tokio::spawn(supervisor.run(first)), sidecar });
+            let waiting = async {
+                tokio::time::sleep(PATIENCE).await;
+                if let Some(next) = containers.peek() {
+                    self.events.record(next.name, What::Waits(name));
+                }
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = started.cancelled() => {}
                 () = self.requests.stop.cancelled() => return Ok(()),
+                () = waiting => {}
             }
         }
         Ok(())
     }
 
+    /// Waits until no container but sidecars is left that runs or will run again: the Pod has `Succeeded` or `Failed`.
+    pub(crate) async fn completed(&mut self) {
+        for container in self.containers.iter_mut().filter(|container| !container.sidecar) {
+            // A panic of a supervisor ends the process.
+            (&mut container.task).await.ignore();
+        }
+    }
+
     /// Stops the containers in the Pod's order, all within one grace period, and waits for each.
     pub(crate) async fn stop(self) {
         // Set once: a Pod does not begin to stop twice.
-        let _already = self.deadline.set(Instant::now() + self.grace);
+        self.deadline.set(Instant::now() + self.grace).ignore();
         if self.stop_order == StopOrder::Together {
             self.containers.iter().for_each(|container| container.stop.cancel());
         }
         for container in self.containers.into_iter().rev() {
             container.stop.cancel();
-            // A supervisor does not end before its container has.
-            drop(container.task.await);
+            if !container.task.is_finished() {
+                // A supervisor does not end before its container has; a panic ends the process.
+                container.task.await.ignore();
+            }
         }
     }
 }
@@ -128,21 +157,21 @@ impl Kubelet {
 /// Keeps one container running until it is told to stop.
 struct Supervisor {
     container: ContainerSpec,
-    prefix: Prefix,
     grace: Duration,
     stop: CancellationToken,
     /// Cancelled when the next container may start.
     started: CancellationToken,
     requests: StopRequests,
+    events: EventLog,
+    watcher: Watcher,
     deadline: Arc<OnceLock<Instant>>,
 }
 
 /// Why a container's process has to end, or has ended.
 enum End {
-    Asked,
-    Died(io::Result<ExitStatus>),
-    /// Its startup probe failed.
-    NeverReady(Duration),
+    Requested,
+    Died(ExitStatus),
+    StartupProbeFailed(Duration),
 }
 
 impl Supervisor {
@@ -151,17 +180,23 @@ impl Supervisor {
         let mut first = true;
         loop {
             let began = Instant::now();
+            self.tell_of(&process);
             match self.watch(&mut process).await {
-                End::Asked => return self.end(process).await,
+                End::Requested => return self.end(process).await,
                 End::Died(status) => {
-                    self.tell(&format!("ended: {}", describe(&status)));
-                    process.finish().await;
-                    if first && self.refused(&status) {
+                    let last_line = process.last_line().await;
+                    self.tell(What::Ended(status));
+                    if first && self.refused(status, last_line) {
                         return;
                     }
+                    if !self.container.restart_policy.restarts(status) {
+                        self.tell(What::StaysEnded(self.container.restart_policy, status));
+                        // What waits for it may go on, as after a container that was ready.
+                        return self.started.cancel();
+                    }
                 }
-                End::NeverReady(budget) => {
-                    self.tell(&format!("startup probe failed: not ready within {budget:?}"));
+                End::StartupProbeFailed(budget) => {
+                    self.tell(What::StartupProbeFailed(budget));
                     self.end(process).await;
                 }
             }
@@ -173,34 +208,42 @@ impl Supervisor {
         }
     }
 
-    /// Probes the container until it has started, and then waits for whatever ends it.
+    /// Probes the container and waits for whatever ends it.
     async fn watch(&self, process: &mut ContainerProcess) -> End {
-        let probe = self.startup_probe();
-        tokio::pin!(probe);
-        let mut probing = true;
-        loop {
-            tokio::select! {
-                biased;
-                () = self.asked() => return End::Asked,
-                status = process.wait() => return End::Died(status),
-                passed = &mut probe, if probing => match passed {
-                    Ok(()) => {
-                        probing = false;
-                        self.started.cancel();
-                    }
-                    Err(budget) => return End::NeverReady(budget),
-                },
+        let budget = match self.container.startup {
+            Startup::Immediate => {
+                self.started.cancel();
+                None
             }
-        }
-    }
-
-    /// Until the container may be called started, or its budget is spent.
-    async fn startup_probe(&self) -> Result<(), Duration> {
-        match self.container.startup {
-            Startup::Immediate => Ok(()),
-            Startup::Ready(budget) => {
-                tokio::time::timeout(budget, ready(self.container.admin)).await.map_err(|_| budget)
+            Startup::Ready(budget) => Some(budget),
+        };
+        // Each process has to start anew, whatever the one before it has come to.
+        let ready = CancellationToken::new();
+        let late = async {
+            match budget {
+                Some(budget) if tokio::time::timeout(budget, ready.cancelled()).await.is_err() => budget,
+                _ => {
+                    self.started.cancel();
+                    std::future::pending().await
+                }
             }
+        };
+        let probes = async {
+            if let Some(admin) = self.container.admin {
+                probe::watch(self.container.name, admin, &ready, &self.events).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = self.asked() => End::Requested,
+            status = process.wait() => match status {
+                Ok(status) => End::Died(status),
+                // Not a child of ours: no system call of this program can lead to that.
+                Err(_no_child) => std::future::pending().await,
+            },
+            budget = late => End::StartupProbeFailed(budget),
+            end = probes => end,
         }
     }
 
@@ -215,20 +258,16 @@ impl Supervisor {
     async fn next(&self, backoff: &mut Backoff, ran: Duration) -> Option<ContainerProcess> {
         let mut wait = backoff.after_death(ran);
         loop {
-            if wait.is_zero() {
-                self.tell("starting again at once");
-            } else {
-                self.tell(&format!("back-off: starting again in {} s", wait.as_secs()));
-            }
+            self.tell(What::Restarts(wait));
             tokio::select! {
                 biased;
                 () = self.asked() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
-            match ContainerProcess::spawn(&self.container, &self.prefix) {
+            match ContainerProcess::spawn(&self.container, self.events.terminal()) {
                 Ok(process) => return Some(process),
                 Err(error) => {
-                    self.tell(&format!("cannot start {}: {error}", self.container.binary.display()));
+                    self.tell(What::CannotStart(format!("{}: {error}", self.container.binary.display())));
                 }
             }
             wait = backoff.after_death(Duration::ZERO);
@@ -237,14 +276,14 @@ impl Supervisor {
 
     /// A container that refuses its flags will refuse them every time: that is for the person at the terminal to mend, and
     /// hidden in a crash loop nobody would see it.
-    fn refused(&self, status: &io::Result<ExitStatus>) -> bool {
-        let exit = match status.as_ref().ok().and_then(ExitStatus::code) {
+    fn refused(&self, status: ExitStatus, last_line: String) -> bool {
+        let exit = match status.code() {
             Some(code) if code == Exit::Usage as i32 => Exit::Usage,
             Some(code) if code == Exit::Refused as i32 => Exit::Refused,
             _ => return false,
         };
-        // The first to refuse is the one that is told of.
-        let _later = self.requests.refused.set((self.container.name, exit));
+        // The first container to refuse is the one that is reported.
+        self.requests.refused.set(Refusal { container: self.container.name, exit, last_line }).ignore();
         self.requests.stop.cancel();
         true
     }
@@ -253,59 +292,48 @@ impl Supervisor {
     async fn end(&self, mut process: ContainerProcess) {
         let now = Instant::now();
         let deadline = self.deadline.get().copied().unwrap_or(now + self.grace).max(now + LEAST_GRACE);
-        if let Some(pid) = process.pid() {
-            // An error means that it has ended by itself in this very moment, which is what was wanted.
-            let _gone = kill_process(pid, Signal::TERM);
-        }
-        tokio::select! {
+        self.tell(What::Stopping);
+        process.terminate();
+        let killed = tokio::select! {
             biased;
-            status = process.wait() => self.tell(&format!("stopped: {}", describe(&status))),
-            () = self.requests.kill.cancelled() => self.kill(&mut process, "killed").await,
-            () = tokio::time::sleep_until(deadline.into()) => {
-                self.kill(&mut process, "did not stop within the grace period: killed").await;
+            status = process.wait() => {
+                process.last_line().await;
+                // An error is that of a process that is no child of ours, which it is.
+                return status.map(|status| self.tell(What::Stopped(status))).ignore();
             }
+            () = self.requests.kill.cancelled() => Why::Impatience,
+            () = tokio::time::sleep_until(deadline.into()) => Why::GracePeriod,
+        };
+        self.tell(What::Killed(killed));
+        // As above.
+        process.kill().await.ignore();
+        process.last_line().await;
+    }
+
+    fn tell_of(&self, process: &ContainerProcess) {
+        if let Some(pid) = process.pid() {
+            self.watcher.guard(pid);
+            self.tell(What::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
         }
-        process.finish().await;
     }
 
-    async fn kill(&self, process: &mut ContainerProcess, why: &str) {
-        self.tell(why);
-        if let Err(error) = process.kill().await {
-            self.tell(&format!("cannot be killed: {error}"));
-        }
-    }
-
-    fn tell(&self, line: &str) {
-        self.prefix.say(Stream::Stderr, &format!("[kubelet] {line}"));
-    }
-}
-
-/// Waits until the container that answers probes at `admin` is ready.
-async fn ready(admin: SocketAddr) {
-    let probe = Healthcheck { admin_addr: admin };
-    loop {
-        let asked = probe.clone();
-        if let Ok(Ok(())) = tokio::task::spawn_blocking(move || asked.ask()).await {
-            return;
-        }
-        tokio::time::sleep(PROBE_PERIOD).await;
-    }
-}
-
-fn describe(status: &io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => status.to_string(),
-        Err(error) => format!("its status is unknown: {error}"),
+    fn tell(&self, what: What) {
+        self.events.record(self.container.name, what);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::path::Path;
 
+    use clap::Parser as _;
     use testkit::wait::DEADLINE;
 
     use super::*;
+    use crate::flags::Flags;
+    use crate::spec::RestartPolicy;
+    use crate::terminal::Terminal;
 
     /// A container that notes each of its lives in `diary` and does nothing else, ready never.
     fn hermit(diary: &Path, budget: Duration) -> ContainerSpec {
@@ -314,9 +342,15 @@ mod tests {
             binary: "/bin/sh".into(),
             args: vec!["-c".into(), format!("echo born >> {}; exec sleep 600", diary.display()).into()],
             env: vec![("PATH", "/usr/bin:/bin".to_owned())],
-            admin: SocketAddr::from(([127, 0, 0, 1], 1)),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             startup: Startup::Ready(budget),
+            restart_policy: RestartPolicy::Always,
         }
+    }
+
+    fn kubelet(requests: &StopRequests) -> Kubelet {
+        let terminal = Arc::new(Terminal::new(&Flags::parse_from(["kubelet"])));
+        Kubelet::new(requests.clone(), EventLog::new(terminal, None), Watcher::start().unwrap())
     }
 
     /// As in a cluster: a startup probe that fails ends the container, the back-off follows, and the next container waits.
@@ -327,17 +361,15 @@ mod tests {
         let containers =
             vec![hermit(&first, Duration::from_millis(200)), hermit(&next, Duration::from_secs(600))];
         let spec = PodSpec { containers, stop_order: StopOrder::Reverse, grace: Duration::from_secs(5) };
-        let prefixes = vec![Prefix::new("first", 0, 5), Prefix::new("next", 1, 5)];
-
         let requests = StopRequests::default();
-        let mut kubelet = Kubelet::new(requests.clone());
+        let mut kubelet = kubelet(&requests);
         let twice = async {
             while std::fs::read_to_string(&first).unwrap_or_default().lines().count() < 2 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             requests.stop.cancel();
         };
-        let both = async { tokio::join!(kubelet.start(spec, prefixes), twice) };
+        let both = async { tokio::join!(kubelet.start(spec), twice) };
         let (started, ()) = tokio::time::timeout(DEADLINE, both).await.expect("it is started a second time");
         started.unwrap();
         assert!(!next.exists(), "the next container was started before the first was ready");

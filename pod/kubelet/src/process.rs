@@ -1,33 +1,38 @@
-//! One process of a container: a child process, and everything that it says.
+//! One process of a container, from its start to its last line.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Pid;
+use lifecycle::Ignore as _;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use crate::console::{Prefix, Stream};
+use crate::log_line;
 use crate::spec::ContainerSpec;
+use crate::terminal::{Speaker, Terminal};
 
 /// How long the last lines of a dead container may take. They are in a pipe already, unless a child of its own still holds it.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How many bytes of records are passed on at once.
+const CHUNK: usize = 64 << 10;
 
 /// A running container.
 #[derive(Debug)]
 pub(crate) struct ContainerProcess {
     child: Child,
-    prefixes: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+    last_line: Arc<Mutex<String>>,
 }
 
 impl ContainerProcess {
-    /// Starts the container's process. It inherits nothing but what its declaration gives it: a variable that happens to
-    /// be set in somebody's shell is no part of the Pod.
-    ///
-    /// # Errors
-    /// As the system gives them.
-    pub(crate) fn spawn(container: &ContainerSpec, prefix: &Prefix) -> io::Result<Self> {
+    /// Starts the container's process, in a process group of its own. It inherits nothing but what its declaration gives it:
+    /// a variable that happens to be set in a person's shell is no part of the Pod.
+    pub(crate) fn spawn(container: &ContainerSpec, terminal: &Arc<Terminal>) -> io::Result<Self> {
         let mut child = Command::new(&container.binary)
             .args(&container.args)
             .env_clear()
@@ -38,40 +43,82 @@ impl ContainerProcess {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        prefix.say(Stream::Stderr, &format!("[kubelet] started, pid {}", child.id().unwrap_or_default()));
-        let stdout =
-            child.stdout.take().map(|pipe| tokio::spawn(prefix.clone().repeat(pipe, Stream::Stdout)));
-        let stderr =
-            child.stderr.take().map(|pipe| tokio::spawn(prefix.clone().repeat(pipe, Stream::Stderr)));
-        Ok(Self { child, prefixes: stdout.into_iter().chain(stderr).collect() })
+        let last_line = Arc::<Mutex<String>>::default();
+        let records = child.stdout.take().map(|pipe| tokio::spawn(ship(pipe, Arc::clone(terminal))));
+        let speaker = Speaker::container(container.name);
+        let said = child
+            .stderr
+            .take()
+            .map(|pipe| tokio::spawn(repeat(pipe, speaker, Arc::clone(terminal), Arc::clone(&last_line))));
+        Ok(Self { child, readers: records.into_iter().chain(said).collect(), last_line })
     }
 
-    /// Its process, unless that was waited for.
+    /// Its process id, until its end was waited for.
     pub(crate) fn pid(&self) -> Option<Pid> {
         self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
-    /// Until it ends by itself.
-    ///
-    /// # Errors
-    /// As the system gives them.
+    /// Waits until it ends.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    /// As the system gives them.
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        if let Some(pid) = self.pid() {
+            // An error means that it has ended by itself in this very moment, which is what was wanted.
+            kill_process(pid, Signal::TERM).ignore();
+        }
+    }
+
+    /// Sends SIGKILL, and waits until it has ended.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
     }
 
-    /// Repeats what it had said last.
-    pub(crate) async fn finish(self) {
-        for prefix in self.prefixes {
-            // Longer than that, and somebody else holds the pipe.
-            drop(tokio::time::timeout(LAST_LINES, prefix).await);
+    /// Waits for what it has printed last, and returns its last line of diagnostics.
+    pub(crate) async fn last_line(self) -> String {
+        for reader in self.readers {
+            // Longer than that, and another process holds the pipe.
+            tokio::time::timeout(LAST_LINES, reader).await.ignore();
+        }
+        self.last_line.lock().clone()
+    }
+}
+
+/// Shows a container's diagnostics until they end.
+async fn repeat(
+    pipe: impl AsyncRead + Unpin,
+    speaker: Speaker,
+    terminal: Arc<Terminal>,
+    last: Arc<Mutex<String>>,
+) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    // An error of a pipe is its end.
+    while reader.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if let Some(shown) = log_line::shown(&text, terminal.detail) {
+            terminal.say(speaker, &shown);
+        }
+        *last.lock() = text;
+        line.clear();
+    }
+}
+
+/// Passes on records, in whole lines, as fast as they are taken: a reader of this program's stdout that is slow slows log-agent
+/// down, and nothing else.
+async fn ship(mut pipe: impl AsyncRead + Unpin, terminal: Arc<Terminal>) {
+    let mut records = Vec::with_capacity(CHUNK);
+    // An error of a pipe is its end.
+    while pipe.read_buf(&mut records).await.is_ok_and(|read| read > 0) {
+        if let Some(end) = records.iter().rposition(|byte| *byte == b'\n') {
+            let rest = records.split_off(end + 1);
+            let whole = std::mem::replace(&mut records, rest);
+            let terminal = Arc::clone(&terminal);
+            lifecycle::blocking(move || terminal.ship(&whole)).await;
+            records.reserve(CHUNK);
         }
     }
+    terminal.ship(&records);
 }

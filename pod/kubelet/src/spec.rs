@@ -4,41 +4,13 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::binaries::Binaries;
-use crate::downward::Downward;
 use crate::flags::{Flags, Sidecars};
-
-/// The folders that stand for the Pod's volumes.
-#[derive(Debug, Clone)]
-pub(crate) struct Volumes {
-    /// Written by file-puller, read by web-server.
-    pub(crate) content: PathBuf,
-    /// Written by web-server, read by log-agent.
-    pub(crate) logs: PathBuf,
-    /// log-agent's own: how far it has come.
-    pub(crate) state: PathBuf,
-    /// What the kubelet tells the containers of their Pod.
-    pub(crate) podinfo: Downward,
-}
-
-impl Volumes {
-    /// Makes the four folders beneath `dir`.
-    ///
-    /// # Errors
-    /// As the file system gives them.
-    pub(crate) fn create_in(dir: &Path) -> std::io::Result<Self> {
-        let podinfo = Downward::create_in(&dir.join("podinfo"))?;
-        let volumes =
-            Self { content: dir.join("content"), logs: dir.join("logs"), state: dir.join("state"), podinfo };
-        for volume in [&volumes.content, &volumes.logs, &volumes.state] {
-            std::fs::create_dir_all(volume)?;
-        }
-        Ok(volumes)
-    }
-}
+use crate::volumes::Volumes;
 
 /// When the container after this one may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +30,31 @@ pub(crate) enum StopOrder {
     Together,
 }
 
+/// What becomes of a container that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RestartPolicy {
+    /// It is started again, whatever its exit code.
+    #[value(name = "Always")]
+    Always,
+    /// It is started again unless its exit code is 0.
+    #[value(name = "OnFailure")]
+    OnFailure,
+    /// It stays ended.
+    #[value(name = "Never")]
+    Never,
+}
+
+impl RestartPolicy {
+    /// Whether a container that has ended with `status` is started again.
+    pub(crate) fn restarts(self, status: ExitStatus) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => !status.success(),
+            Self::Never => false,
+        }
+    }
+}
+
 /// One container.
 #[derive(Debug, Clone)]
 pub(crate) struct ContainerSpec {
@@ -67,12 +64,14 @@ pub(crate) struct ContainerSpec {
     pub(crate) binary: PathBuf,
     /// Its command line.
     pub(crate) args: Vec<OsString>,
-    /// Its environment besides what it inherits.
+    /// Its whole environment.
     pub(crate) env: Vec<(&'static str, String)>,
-    /// Where its probes are answered.
-    pub(crate) admin: SocketAddr,
+    /// Where its probes are answered; none for a container without probes.
+    pub(crate) admin: Option<SocketAddr>,
     /// When the next one may start.
     pub(crate) startup: Startup,
+    /// Whether it is started again when it ends by itself.
+    pub(crate) restart_policy: RestartPolicy,
 }
 
 /// A Pod: containers in the order in which they are started.
@@ -99,18 +98,24 @@ pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
         .word("--manifest")
         // Desktops show no file events on some bind mounts; an edit must not wait longer than the labs say.
         .flag("--rescan", "2s")
-        .container("content-manager", binaries.path("web-server"), flags.addr(4));
+        .container("content-manager", binaries.path("web-server"), None);
     let containers = if flags.source.is_none() { vec![container] } else { Vec::new() };
     PodSpec { containers, stop_order: StopOrder::Together, grace: flags.grace }
 }
 
 /// The Pod itself.
 pub(crate) fn pod(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> PodSpec {
-    let containers = vec![
-        log_agent(flags, binaries, volumes),
-        file_puller(flags, binaries, volumes),
-        web_server(flags, binaries, volumes),
-    ];
+    let sidecars = [log_agent(flags, binaries, volumes), file_puller(flags, binaries, volumes)];
+    let sidecars = sidecars.map(|sidecar| ContainerSpec {
+        restart_policy: match flags.sidecars {
+            Sidecars::Native => RestartPolicy::Always,
+            Sidecars::Classic => flags.restart_policy,
+        },
+        ..sidecar
+    });
+    let main = web_server(flags, binaries, volumes);
+    let main = ContainerSpec { restart_policy: flags.restart_policy, ..main };
+    let containers = sidecars.into_iter().chain([main]).collect();
     let stop_order = match flags.sidecars {
         Sidecars::Native => StopOrder::Reverse,
         Sidecars::Classic => StopOrder::Together,
@@ -126,7 +131,7 @@ fn file_puller(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Contain
         .flag("--volume", &volumes.content)
         .flag("--period", format!("{}ms", flags.period.as_millis()))
         .flag("--admin-addr", flags.addr(2).to_string())
-        .container("file-puller", binaries.path("file-puller"), flags.addr(2));
+        .container("file-puller", binaries.path("file-puller"), Some(flags.addr(2)));
     container.startup = startup(flags);
     container
 }
@@ -154,7 +159,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--pod-page-agent", flags.addr(3).to_string())
         .flag("--pod-labels-file", &volumes.podinfo.labels)
         .flag("--pod-annotations-file", &volumes.podinfo.annotations)
-        .container("web-server", binaries.path("web-server"), flags.addr(1));
+        .container("web-server", binaries.path("web-server"), Some(flags.addr(1)));
     container.startup = startup(flags);
     container.env = volumes.podinfo.variables();
     container
@@ -169,7 +174,7 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
     for sink in &flags.sinks {
         args = args.flag("--sink", sink);
     }
-    let mut container = args.container("log-agent", binaries.path("log-agent"), flags.addr(3));
+    let mut container = args.container("log-agent", binaries.path("log-agent"), Some(flags.addr(3)));
     container.env = volumes.podinfo.variables();
     container
 }
@@ -190,7 +195,8 @@ impl Args {
         self
     }
 
-    fn container(self, name: &'static str, binary: PathBuf, admin: SocketAddr) -> ContainerSpec {
-        ContainerSpec { name, binary, args: self.0, env: Vec::new(), admin, startup: Startup::Immediate }
+    fn container(self, name: &'static str, binary: PathBuf, admin: Option<SocketAddr>) -> ContainerSpec {
+        let (startup, restart_policy) = (Startup::Immediate, RestartPolicy::Always);
+        ContainerSpec { name, binary, args: self.0, env: Vec::new(), admin, startup, restart_policy }
     }
 }

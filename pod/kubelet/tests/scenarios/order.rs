@@ -3,7 +3,7 @@
 use testkit::wait_until;
 use verify::engine::{Engine, Name};
 
-use crate::processes::{Processes, pid_of};
+use crate::processes::{Processes, pid_of, said_of};
 
 /// Server first, log agent last: the last request's line is at the sink.
 #[test]
@@ -14,8 +14,11 @@ fn pod_shutdown_order() {
 
     let stderr = pod.stderr();
     let stopped = |name: Name| {
-        let line = format!("{:11} | [kubelet] stopped: exit status: 0", name.as_str());
-        stderr.lines().position(|given| given == line).unwrap_or_else(|| panic!("no {line:?} in\n{stderr}"))
+        let stopped = |line| said_of(line, name.as_str()) == Some("stopped: exit status: 0");
+        stderr
+            .lines()
+            .position(stopped)
+            .unwrap_or_else(|| panic!("{} has not stopped:\n{stderr}", name.as_str()))
     };
     assert!(stopped(Name::WebServer) < stopped(Name::FilePuller), "{stderr}");
     assert!(stopped(Name::FilePuller) < stopped(Name::LogAgent), "{stderr}");
@@ -49,6 +52,13 @@ fn native_start_order() {
     let pod = Processes::start_without_content_manager(&[]);
     wait_until("the puller has failed once", || pod.stderr().contains("WARN"));
     assert_eq!(pod.pid(Name::WebServer), None, "{}", pod.stderr());
+    // A person is told what the Pod waits for.
+    let waits = |line: &str| said_of(line, "web-server") == Some("waits until file-puller is ready");
+    wait_until("it says what it waits for", || pod.stderr().lines().any(waits));
+    let why = |line: &str| {
+        said_of(line, "file-puller").is_some_and(|text| text.starts_with("not ready: no release"))
+    };
+    wait_until("it says why", || pod.stderr().lines().any(why));
     pod.start_content_manager().unwrap();
     pod.wait_until_it_serves();
     assert!(pod.stop().success());

@@ -19,8 +19,6 @@ use testkit::http::{Message, try_get};
 use testkit::{Process, eventually, wait_until};
 use verify::engine::{Engine, Name};
 
-/// What separates a container's name from its line.
-const SEPARATOR: &str = " | ";
 /// How long a demo that is asked twice may take.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
@@ -68,12 +66,9 @@ impl Processes {
 
     /// The process id of a container's latest life.
     pub(crate) fn pid(&self, name: Name) -> Option<i32> {
-        let prefix = format!("{:11}{SEPARATOR}[kubelet] started, pid ", name.as_str());
-        self.stderr()
-            .lines()
-            .rev()
-            .find_map(|line| line.strip_prefix(&prefix))
-            .and_then(|pid| pid.parse().ok())
+        let stderr = self.stderr();
+        let mut said = stderr.lines().rev().filter_map(|line| said_of(line, name.as_str()));
+        said.find_map(|text| text.strip_prefix("started, pid ")).and_then(|pid| pid.parse().ok())
     }
 
     /// Ctrl-C, and everything is over.
@@ -165,11 +160,15 @@ impl Engine for Processes {
     }
 
     fn shipped(&self) -> io::Result<Vec<Value>> {
-        let prefix = format!("{:11}{SEPARATOR}", "log-agent");
         let lines = self.demo.lock().expect("no holder panics").stdout_lines();
-        let records = lines.iter().filter_map(|line| line.strip_prefix(&prefix));
-        Ok(records.filter_map(|record| serde_json::from_str(record).ok()).collect())
+        Ok(lines.iter().map(|record| serde_json::from_str(record)).collect::<Result<_, _>>()?)
     }
+}
+
+/// What a line says of the container: `   1.3s  web-server       started, pid 12`.
+pub(crate) fn said_of<'a>(line: &'a str, container: &str) -> Option<&'a str> {
+    let (_, line) = line.trim_start().split_once("s  ")?;
+    line.strip_prefix(container).and_then(|rest| rest.strip_prefix(' ')).map(str::trim_start)
 }
 
 /// `cargo demo` on an address of its own, with the binaries that are already built and volumes in `dir`.

@@ -1,0 +1,181 @@
+//! The content manager and the Pod, from the first line to the last.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use lifecycle::exit::{Exit, Failure, OrExit as _};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::binaries::Binaries;
+use crate::event::EventLog;
+use crate::flags::{Flags, Sidecars};
+use crate::kubelet::{Kubelet, StopRequests};
+use crate::spec::{self, PodSpec, RestartPolicy};
+use crate::terminal::{Speaker, Terminal};
+use crate::timeline;
+use crate::volumes::VolumesDir;
+use crate::watcher::Watcher;
+
+/// Everything that is needed to run, made and not started yet.
+pub(crate) struct Demo {
+    terminal: Arc<Terminal>,
+    watcher: Watcher,
+    events: EventLog,
+    dir: VolumesDir,
+    outside: PodSpec,
+    inside: PodSpec,
+}
+
+impl Demo {
+    pub(crate) fn prepare(flags: &Flags, binaries: &Binaries) -> Result<Self, Failure> {
+        let terminal = Arc::new(Terminal::new(flags));
+        let watcher = Watcher::start().or_exit(Exit::Internal)?;
+        let (dir, volumes) = VolumesDir::create(flags, &watcher)?;
+        let events = EventLog::new(Arc::clone(&terminal), Some(volumes.podinfo.events.clone()));
+        let outside = spec::content_manager(flags, binaries);
+        let inside = spec::pod(flags, binaries, &volumes);
+        Ok(Self { terminal, watcher, events, dir, outside, inside })
+    }
+
+    /// Runs until a signal comes, or until the Pod has completed.
+    pub(crate) async fn run(self, flags: &Flags) -> Result<(), Failure> {
+        let Self { terminal, watcher, events, dir, outside, inside } = self;
+        let requests = StopRequests::default();
+        listen_for_signals(&requests).or_exit(Exit::Internal)?;
+        let toggle = signal(SignalKind::user_defined1()).or_exit(Exit::Internal)?;
+        let kubelet = || Kubelet::new(requests.clone(), events.clone(), watcher.clone());
+
+        let mut content_manager = ContentManager { spec: outside, kubelet: None };
+        let mut pod = kubelet();
+        let mut started = content_manager.start(kubelet()).await;
+        if started.is_ok() {
+            started = pod.start(inside).await.or_exit(Exit::Internal);
+        }
+        if started.is_ok() && !requests.stop.is_cancelled() {
+            terminal.block(&banner(flags, &events));
+            terminal.say(Speaker::POD, &format!("the Pod is up: {}", site(flags)));
+            tokio::select! {
+                           biased;
+                           () = requests.stop.cancelled() => {}
+                           () = pod.completed() => {
+            let phase = events.final_phase();
+            terminal.say(Speaker::POD, &format!("all its containers have ended: the Pod has {}", phase.to_lowercase()));
+            }
+                           never = content_manager.toggle_at(toggle, &terminal, kubelet) => match never {},
+                       }
+        }
+        terminal.say(
+            Speaker::POD,
+            match flags.sidecars {
+                Sidecars::Native => "stopping: web-server first, log-agent last",
+                Sidecars::Classic => "stopping: all containers at once",
+            },
+        );
+        pod.stop().await;
+        content_manager.stop().await;
+        terminal.finish();
+        let drawn = draw_timeline(flags, &events);
+        dir.leave(&terminal);
+        started.and_then(|()| requests.refusal()).and(drawn)
+    }
+}
+
+/// The external content manager. It is a Pod of its own, so that it can come and go.
+struct ContentManager {
+    spec: PodSpec,
+    kubelet: Option<Kubelet>,
+}
+
+impl ContentManager {
+    async fn start(&mut self, mut kubelet: Kubelet) -> Result<(), Failure> {
+        let started = kubelet.start(self.spec.clone()).await.or_exit(Exit::Internal);
+        self.kubelet = Some(kubelet);
+        started
+    }
+
+    async fn stop(&mut self) {
+        if let Some(kubelet) = self.kubelet.take() {
+            kubelet.stop().await;
+        }
+    }
+
+    /// Stops it at a signal, and starts it at the next.
+    async fn toggle_at(
+        &mut self,
+        mut toggle: Signal,
+        terminal: &Terminal,
+        kubelet: impl Fn() -> Kubelet,
+    ) -> std::convert::Infallible {
+        while toggle.recv().await.is_some() {
+            if self.kubelet.is_some() {
+                self.stop().await;
+                terminal.say(Speaker::POD, "the content manager is away, until the next SIGUSR1");
+            } else if let Err(error) = self.start(kubelet()).await {
+                terminal.say(Speaker::POD, &format!("the content manager cannot be started: {error}"));
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+fn site(flags: &Flags) -> String {
+    let host =
+        if flags.ip.to_string() == "127.0.0.1" { "localhost".to_owned() } else { flags.ip.to_string() };
+    format!("http://{host}:{}/", flags.port)
+}
+
+/// What there is to see, and two things to try.
+fn banner(flags: &Flags, events: &EventLog) -> Vec<String> {
+    let site = site(flags);
+    let pids = events.pids();
+    let pid = |container: &str| pids.iter().find(|(name, _)| *name == container).map_or(0, |(_, pid)| *pid);
+    let mut lines = vec![
+        String::new(),
+        format!("  {:15} {site}", "site"),
+        format!("  {:15} {site}live.html", "live page"),
+    ];
+    lines.extend(pids.iter().map(|(name, pid)| format!("  {name:15} pid {pid}")));
+    let edit = match &flags.source {
+        Some(source) => format!("change what {source} lists, and reload"),
+        None => format!("edit {}/index.html, and reload", shown(&flags.content)),
+    };
+    lines.push(String::new());
+    lines.push(format!("  try   {edit}"));
+    if flags.restart_policy == RestartPolicy::Always {
+        lines.push(format!("  try   kill -9 {}: web-server comes back", pid("web-server")));
+    }
+    if flags.source.is_none() {
+        let own = std::process::id();
+        lines.push(format!("  try   kill -USR1 {own}: the content manager goes away, or comes back"));
+    }
+    lines.push("  stop  Ctrl-C; a second one does not wait".to_owned());
+    lines.push(String::new());
+    lines
+}
+
+/// The folder as it is shortest from here.
+fn shown(folder: &std::path::Path) -> String {
+    let Ok(full) = folder.canonicalize() else { return folder.display().to_string() };
+    let here = std::env::current_dir().unwrap_or_default();
+    full.strip_prefix(here).unwrap_or(&full).display().to_string()
+}
+
+fn draw_timeline(flags: &Flags, events: &EventLog) -> Result<(), Failure> {
+    let Some(file) = &flags.timeline else { return Ok(()) };
+    let written = std::fs::write(file, timeline::svg(&events.all()));
+    written.with_context(|| format!("--timeline {}", file.display())).or_exit(Exit::Io)
+}
+
+/// The first signal stops the Pod in order, a second one kills it: no child may outlive us, however impatient the person is.
+fn listen_for_signals(requests: &StopRequests) -> std::io::Result<()> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signals = signal(kind)?;
+        let StopRequests { stop, kill, .. } = requests.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if stop.is_cancelled() { kill.cancel() } else { stop.cancel() }
+            }
+        });
+    }
+    Ok(())
+}

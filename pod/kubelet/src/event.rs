@@ -1,0 +1,209 @@
+//! What the kubelet does and sees: one event after the other, for the terminal, for the live page, and for the timeline.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lifecycle::Ignore as _;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::spec::RestartPolicy;
+use crate::terminal::{Speaker, Terminal};
+
+/// How many events are kept. A Pod that is watched by a person has some dozens; a crash loop has one a second at most.
+const KEPT: usize = 1_000;
+
+/// What has happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The container before it is not ready.
+    Waits(&'static str),
+    Started {
+        pid: u32,
+    },
+    /// Its binary cannot be run.
+    CannotStart(String),
+    Ready,
+    NotReady(String),
+    /// Not ready in time: it is ended, and started again.
+    StartupProbeFailed(Duration),
+    /// It has ended without being asked.
+    Ended(ExitStatus),
+    /// It will be started again, after this time.
+    Restarts(Duration),
+    /// It has ended, and its restart policy is satisfied with that.
+    StaysEnded(RestartPolicy, ExitStatus),
+    /// SIGTERM was sent.
+    Stopping,
+    /// It has ended as it was asked.
+    Stopped(ExitStatus),
+    /// SIGKILL was sent.
+    Killed(Why),
+}
+
+/// Why a container was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// A second Ctrl-C.
+    Impatience,
+    GracePeriod,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) at: SystemTime,
+    pub(crate) container: &'static str,
+    pub(crate) what: What,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waits(name) => write!(out, "waits until {name} is ready"),
+            Self::Started { pid } => write!(out, "started, pid {pid}"),
+            Self::CannotStart(error) => write!(out, "cannot start: {error}"),
+            Self::Ready => out.write_str("ready"),
+            Self::NotReady(reason) => write!(out, "not ready: {reason}"),
+            Self::StartupProbeFailed(budget) => {
+                write!(out, "startup probe failed: not ready within {budget:?}")
+            }
+            Self::Ended(status) => write!(out, "ended: {status}"),
+            Self::Restarts(Duration::ZERO) => out.write_str("starting again at once"),
+            Self::Restarts(wait) => write!(out, "back-off: starting again in {} s", wait.as_secs()),
+            Self::StaysEnded(policy, _) => write!(out, "not started again: restart policy {policy:?}"),
+            Self::Stopping => out.write_str("asked to stop: SIGTERM"),
+            Self::Stopped(status) => write!(out, "stopped: {status}"),
+            Self::Killed(Why::Impatience) => out.write_str("killed"),
+            Self::Killed(Why::GracePeriod) => out.write_str("did not stop within the grace period: killed"),
+        }
+    }
+}
+
+impl Event {
+    /// As `kubelet-events/1` in `docs/contract.md` has it.
+    fn to_json(&self) -> Value {
+        let at = humantime::format_rfc3339_millis(self.at).to_string();
+        let mut json = json!({"at": at, "container": self.container, "event": self.what.name(), "text": self.what.to_string()});
+        match &self.what {
+            What::Started { pid } => json["pid"] = (*pid).into(),
+            What::Ended(status) | What::Stopped(status) => {
+                use std::os::unix::process::ExitStatusExt as _;
+                json["exit_code"] = status.code().into();
+                json["signal"] = status.signal().into();
+            }
+            What::Restarts(wait) => json["after_seconds"] = wait.as_secs().into(),
+            _ => {}
+        }
+        json
+    }
+}
+
+impl What {
+    /// One word, for programs.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Waits(_) => "waits",
+            Self::Started { .. } => "started",
+            Self::CannotStart(_) => "cannot-start",
+            Self::Ready => "ready",
+            Self::NotReady(_) => "not-ready",
+            Self::StartupProbeFailed(_) => "startup-probe-failed",
+            Self::Ended(_) => "ended",
+            Self::Restarts(_) => "restarts",
+            Self::StaysEnded(..) => "stays-ended",
+            Self::Stopping => "stopping",
+            Self::Stopped(_) => "stopped",
+            Self::Killed(_) => "killed",
+        }
+    }
+}
+
+/// All events so far. Every clone is the same log.
+#[derive(Debug, Clone)]
+pub(crate) struct EventLog {
+    terminal: Arc<Terminal>,
+    file: Option<PathBuf>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl EventLog {
+    /// A log that writes what it has to `file` at every event, in one step, for the live page.
+    pub(crate) fn new(terminal: Arc<Terminal>, file: Option<PathBuf>) -> Self {
+        Self { terminal, file, events: Arc::default() }
+    }
+
+    /// Something has happened to a container.
+    pub(crate) fn record(&self, container: &'static str, what: What) {
+        self.terminal.say(Speaker::container(container), &what.to_string());
+        let mut events = self.events.lock();
+        if events.len() == KEPT {
+            events.remove(0);
+        }
+        events.push(Event { at: SystemTime::now(), container, what });
+        if let Some(file) = &self.file {
+            // The page then shows what it had; the Pod does not depend on it.
+            write(file, &events).ignore();
+        }
+    }
+
+    /// The containers that run, in the order in which they were started, and their process ids.
+    pub(crate) fn pids(&self) -> Vec<(&'static str, u32)> {
+        let mut running: Vec<(&'static str, u32)> = Vec::new();
+        for event in self.events.lock().iter() {
+            match event.what {
+                What::Started { pid } => running.push((event.container, pid)),
+                What::Ended(_) | What::Stopped(_) | What::Killed(_) => {
+                    running.retain(|(name, _)| *name != event.container);
+                }
+                _ => {}
+            }
+        }
+        running
+    }
+
+    /// The phase of a Pod whose containers have all ended for good, as Kubernetes calls it.
+    pub(crate) fn final_phase(&self) -> &'static str {
+        let failed = |event: &Event| matches!(event.what, What::StaysEnded(_, status) if !status.success());
+        if self.events.lock().iter().any(failed) { "Failed" } else { "Succeeded" }
+    }
+
+    /// The events that are kept, oldest first.
+    pub(crate) fn all(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+
+    /// Where what the containers say goes.
+    pub(crate) fn terminal(&self) -> &Arc<Terminal> {
+        &self.terminal
+    }
+}
+
+fn write(file: &Path, events: &[Event]) -> io::Result<()> {
+    let events: Vec<Value> = events.iter().map(Event::to_json).collect();
+    let document = json!({"format": "kubelet-events/1", "kubelet_pid": std::process::id(), "events": events});
+    let beside = file.with_extension("new");
+    std::fs::write(&beside, document.to_string())?;
+    std::fs::rename(beside, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_event_for_programs_has_what_they_need_as_numbers() {
+        let event = |what| Event { at: SystemTime::UNIX_EPOCH, container: "web-server", what }.to_json();
+        let killed = event(What::Ended(ExitStatus::from_raw(9)));
+        assert_eq!((&killed["signal"], &killed["exit_code"]), (&9.into(), &Value::Null));
+        assert_eq!(killed["text"], "ended: signal: 9 (SIGKILL)");
+        assert_eq!(killed["at"], "1970-01-01T00:00:00.000Z");
+        assert_eq!(event(What::Restarts(Duration::from_secs(10)))["after_seconds"], 10);
+    }
+}

@@ -1,0 +1,47 @@
+//! Probes: a container's own `/readyz`, asked from its start to its end.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use lifecycle::healthcheck::{Healthcheck, NotReady};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{EventLog, What};
+
+/// How often a container is asked that has not been ready yet.
+const STARTUP_PERIOD: Duration = Duration::from_millis(50);
+/// How often one is asked that has: `periodSeconds` of a readiness probe.
+const PERIOD: Duration = Duration::from_secs(2);
+/// How long a container may be on its way before its reason is worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks for ever, and tells the event log of every change. `started` is cancelled at the first answer that is a yes.
+pub(crate) async fn watch(
+    name: &'static str,
+    admin: SocketAddr,
+    started: &CancellationToken,
+    events: &EventLog,
+) {
+    let begun = Instant::now();
+    let probe = Healthcheck { admin_addr: admin };
+    let mut last = None;
+    let mut period = STARTUP_PERIOD;
+    loop {
+        let asked = probe.clone();
+        let (_, ready) = lifecycle::blocking(move || asked.probe()).await;
+        let now = ready.map_err(|reason| match reason {
+            NotReady::NoAnswer(error) => format!("{admin} does not answer: {error}"),
+            NotReady::Answer { reason, .. } => reason,
+        });
+        let worth_a_line = now.is_ok() || last.is_some() || begun.elapsed() > PATIENCE;
+        if worth_a_line && last.as_ref() != Some(&now) {
+            events.record(name, now.clone().map_or_else(What::NotReady, |()| What::Ready));
+            last = Some(now.clone());
+        }
+        if now.is_ok() {
+            started.cancel();
+            period = PERIOD;
+        }
+        tokio::time::sleep(period).await;
+    }
+}

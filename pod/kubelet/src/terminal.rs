@@ -1,0 +1,236 @@
+//! What a person reads: one short line an event on stderr; and on stdout the records that log-agent ships.
+//!
+//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide or
+//! than 80 columns. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use lifecycle::Ignore as _;
+use lifecycle::escape::escaped;
+use parking_lot::Mutex;
+use rustix::termios::tcgetwinsize;
+
+use crate::flags::Flags;
+
+/// The widest line on a terminal, whatever the terminal's width.
+const COLUMNS: usize = 80;
+/// Room for the longest name, `content-manager`.
+const NAME: usize = 15;
+/// What every count of records begins with, and the name that it stands behind.
+const LOG_AGENT: &str = "log-agent";
+
+/// A name at the beginning of a line, and its colour.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speaker {
+    pub(crate) name: &'static str,
+    colour: u8,
+}
+
+impl Speaker {
+    /// The Pod as a whole.
+    pub(crate) const POD: Self = Self { name: "pod", colour: 34 };
+
+    /// The container of this name. The ANSI colours are legible on dark and on light terminals.
+    pub(crate) fn container(name: &'static str) -> Self {
+        let colour = match name {
+            LOG_AGENT => 36,
+            "file-puller" => 33,
+            "web-server" => 35,
+            _ => 32,
+        };
+        Self { name, colour }
+    }
+}
+
+/// Which lines of the containers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What they do, shortened; not what every container says about its own beginning and end.
+    Short,
+    /// All that they say.
+    Verbose,
+}
+
+/// What becomes of the records on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Records {
+    Printed,
+    Counted,
+}
+
+/// How lines on stderr look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// A pipe or a file: whole lines.
+    Plain,
+    /// A terminal, without colours where the person wants none (<https://no-color.org>).
+    Terminal { coloured: bool, columns: usize },
+}
+
+/// The two streams of this process, for all containers together.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    start: Instant,
+    style: Style,
+    records: Records,
+    pub(crate) detail: Detail,
+    counter: Mutex<Counter>,
+}
+
+/// The last line of the terminal, which changes.
+#[derive(Debug, Default)]
+struct Counter {
+    shipped: u64,
+    drawn: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new(flags: &Flags) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_none_or(|term| term == "dumb");
+        let style = if std::io::stderr().is_terminal() && !dumb {
+            let wide = tcgetwinsize(std::io::stderr()).map_or(COLUMNS, |size| usize::from(size.ws_col));
+            // A terminal that does not know its width says 0.
+            let columns = if wide == 0 { COLUMNS } else { wide.min(COLUMNS) };
+            Style::Terminal { coloured: set("NO_COLOR").is_none(), columns }
+        } else {
+            Style::Plain
+        };
+        let counted = std::io::stdout().is_terminal() && !flags.records;
+        let records = if counted { Records::Counted } else { Records::Printed };
+        let detail = if flags.verbose { Detail::Verbose } else { Detail::Short };
+        Self { start: Instant::now(), style, records, detail, counter: Mutex::default() }
+    }
+
+    /// One line: when, who, what.
+    pub(crate) fn say(&self, speaker: Speaker, text: &str) {
+        self.print(&self.line(self.start.elapsed(), speaker, text));
+    }
+
+    /// Lines without time and name, as they are: the banner.
+    pub(crate) fn block(&self, lines: &[String]) {
+        self.print(&lines.iter().flat_map(|line| [self.cut(line), "\n".to_owned()]).collect::<String>());
+    }
+
+    /// Passes on records that log-agent has shipped: whole lines.
+    pub(crate) fn ship(&self, records: &[u8]) {
+        if self.records == Records::Printed {
+            let mut out = std::io::stdout().lock();
+            // A closed pipe is no reason to stop a Pod.
+            out.write_all(records).and_then(|()| out.flush()).ignore();
+        }
+        let mut counter = self.counter.lock();
+        counter.shipped += records.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+        if self.counts() {
+            write_stderr(&self.redrawn(&mut counter));
+        }
+    }
+
+    /// Leaves the counter where it is, for good.
+    pub(crate) fn finish(&self) {
+        let mut counter = self.counter.lock();
+        if std::mem::take(&mut counter.drawn) {
+            write_stderr("\n");
+        }
+    }
+
+    fn print(&self, lines: &str) {
+        let mut counter = self.counter.lock();
+        let erase = if counter.drawn { "\r\x1b[K" } else { "" };
+        let again = if counter.drawn { self.redrawn(&mut counter) } else { String::new() };
+        write_stderr(&format!("{erase}{lines}{again}"));
+    }
+
+    /// Whether there is a counter: on a terminal that the records do not go to as well.
+    fn counts(&self) -> bool {
+        let shared = self.records == Records::Printed && std::io::stdout().is_terminal();
+        matches!(self.style, Style::Terminal { .. }) && !shared
+    }
+
+    fn redrawn(&self, counter: &mut Counter) -> String {
+        counter.drawn = true;
+        let lines = if counter.shipped == 1 { "line" } else { "lines" };
+        let text = format!("shipped {} {lines}", counter.shipped);
+        let line = self.line(self.start.elapsed(), Speaker::container(LOG_AGENT), &text);
+        format!("\r\x1b[K{}", line.trim_end_matches('\n'))
+    }
+
+    fn line(&self, at: Duration, speaker: Speaker, text: &str) -> String {
+        let name = speaker.name;
+        // SECURITY: a container repeats what clients and servers send, and that may hold escape sequences.
+        let head = format!("{:6.1}s  {name:NAME$}", at.as_secs_f64());
+        let line = self.cut(&format!("{head}  {}", escaped(text)));
+        match (self.style, line.strip_prefix(&head)) {
+            (Style::Terminal { coloured: true, .. }, Some(rest)) => {
+                format!("\x1b[{}m{head}\x1b[0m{rest}\n", speaker.colour)
+            }
+            _ => format!("{line}\n"),
+        }
+    }
+
+    fn cut(&self, line: &str) -> String {
+        match self.style {
+            Style::Terminal { columns, .. } if self.detail == Detail::Short => cut(line, columns),
+            _ => line.to_owned(),
+        }
+    }
+}
+
+fn write_stderr(text: &str) {
+    // A closed terminal is no reason to stop a Pod.
+    std::io::stderr().lock().write_all(text.as_bytes()).ignore();
+}
+
+/// The line, or its beginning and an ellipsis.
+fn cut(line: &str, columns: usize) -> String {
+    match line.char_indices().nth(columns) {
+        None => line.to_owned(),
+        Some(_) => line.chars().take(columns - 1).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terminal(style: Style, detail: Detail) -> Terminal {
+        Terminal {
+            start: Instant::now(),
+            style,
+            records: Records::Counted,
+            detail,
+            counter: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn names_and_times_line_up_and_no_line_is_wider_than_the_terminal() {
+        let at = Duration::from_millis(1_260);
+        let plain = terminal(Style::Plain, Detail::Short);
+        let line = plain.line(at, Speaker::container("web-server"), "started, pid 12");
+        assert_eq!(line, "   1.3s  web-server       started, pid 12\n");
+
+        let style = Style::Terminal { coloured: false, columns: 40 };
+        let long = terminal(style, Detail::Short).line(at, Speaker::POD, &"é".repeat(50));
+        assert_eq!(long.trim_end().chars().count(), 40);
+        assert!(long.ends_with("é…\n"), "{long}");
+        let verbose = terminal(style, Detail::Verbose).line(at, Speaker::POD, &"é".repeat(50));
+        assert!(verbose.ends_with("éé\n"), "{verbose}");
+    }
+
+    #[test]
+    fn colours_go_around_time_and_name_and_nothing_escapes() {
+        let style = Style::Terminal { coloured: true, columns: 80 };
+        let line = terminal(style, Detail::Short).line(Duration::ZERO, Speaker::POD, "a\x1b[2Jb");
+        assert_eq!(line, "\x1b[34m   0.0s  pod            \x1b[0m  a\\u{1b}[2Jb\n");
+    }
+
+    #[test]
+    fn the_counter_is_erased_before_a_line_and_drawn_again_after_it() {
+        let terminal = terminal(Style::Terminal { coloured: false, columns: 80 }, Detail::Short);
+        let mut counter = Counter { shipped: 1, drawn: false };
+        assert!(terminal.redrawn(&mut counter).ends_with("log-agent        shipped 1 line"));
+        assert!(counter.drawn);
+    }
+}
