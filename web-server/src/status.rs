@@ -48,6 +48,7 @@ impl Report for Status {
             "fault": self.faults.as_ref().map(|faults| faults.now().name()),
             "swaps": self.metrics.swaps.get(),
             "connections": self.metrics.connections.get(),
+            "manifest_waiters": self.metrics.manifest_waiters.get(),
             "requests_in_flight": self.metrics.in_flight.get(),
             "access_log": {
                 "lines": self.metrics.access_log_lines.get(),

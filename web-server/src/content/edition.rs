@@ -55,16 +55,10 @@ struct Beside {
 /// same content was signed again.
 type Written = [Option<SystemTime>; 2];
 
+/// A file as it is written.
 #[derive(Serialize)]
-struct Manifest {
-    format: &'static str,
-    created: String,
-    files: Vec<File>,
-}
-
-#[derive(Serialize)]
-struct File {
-    path: String,
+struct Line<'a> {
+    path: &'a str,
     size: u64,
     sha256: String,
     mode: &'static str,
@@ -92,36 +86,45 @@ impl Edition {
         };
         match Self::beside(content, generation, reserved) {
             Ok(Some(edition)) => Ok(edition),
-            Ok(None) => Self::of_files(content, generation.listing().collect(), reserved),
+            Ok(None) => Self::of_listing(content, generation, reserved),
             Err(error) => {
                 let release = generation.release.as_str();
                 tracing::warn!(release, %error, "the publisher's manifest cannot be used, so one is written here");
-                Self::of_files(content, generation.listing().collect(), reserved)
+                Self::of_listing(content, generation, reserved)
             }
         }
     }
 
-    /// The manifest of these files, which `content` has.
-    pub(crate) fn of_files(
+    /// The manifest of these files, which `content` has, sorted by path.
+    pub(crate) fn of_files<'a>(
         content: &Arc<Content>,
-        mut files: Vec<FileEntry>,
+        files: impl Iterator<Item = &'a FileEntry>,
         reserved: &[&str],
     ) -> io::Result<Self> {
-        files.retain(|file| !reserved.iter().any(|target| target.strip_prefix('/') == Some(&file.path)));
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         // The newest change, not the present: the bytes must not depend on when they were made.
-        let modified =
-            files.iter().map(|file| file.modified).max().unwrap_or(Modified::at(SystemTime::UNIX_EPOCH));
-        let files = files.into_iter().map(|file| File {
-            path: file.path,
-            size: file.size,
-            sha256: file.digest.to_hex(),
-            // Only these two: whether it can be run is content, the author's umask is not.
-            mode: if file.executable { "0755" } else { "0644" },
-        });
-        let manifest = Manifest { format: FORMAT, created: modified.to_rfc3339(), files: files.collect() };
-        let mut json = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-        json.push(b'\n');
+        let mut modified = Modified::at(SystemTime::UNIX_EPOCH);
+        let mut lines = Vec::new();
+        for file in files {
+            if reserved.iter().any(|target| target.strip_prefix('/') == Some(&file.path)) {
+                tracing::warn!(path = file.path, "left out of the manifest: that path is this server's own");
+                continue;
+            }
+            modified = modified.max(file.modified);
+            let line = Line {
+                path: &file.path,
+                size: file.size,
+                sha256: file.digest.to_hex(),
+                // Only these two: whether it can be run is content, the author's umask is not.
+                mode: if file.executable { "0755" } else { "0644" },
+            };
+            // One file a line, for people who read or compare it.
+            lines.extend_from_slice(if lines.is_empty() { b"\n" } else { b",\n" });
+            serde_json::to_writer(&mut lines, &line)?;
+        }
+        let created = modified.to_rfc3339();
+        let mut json = format!(r#"{{"format": "{FORMAT}", "created": "{created}", "files": ["#).into_bytes();
+        json.append(&mut lines);
+        json.extend_from_slice(b"\n]}\n");
         Ok(Self {
             manifest: Arc::new(document(json.into(), modified, "application/json")),
             signature: None,
@@ -131,6 +134,13 @@ impl Edition {
             elsewhere: HashMap::new(),
             beside: None,
         })
+    }
+
+    /// The manifest of a release whose publisher left none.
+    fn of_listing(content: &Arc<Content>, generation: &Generation, reserved: &[&str]) -> io::Result<Self> {
+        let mut files: Vec<_> = generation.listing().collect();
+        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Self::of_files(content, files.iter(), reserved)
     }
 
     /// `None` where the publisher left no manifest.

@@ -151,7 +151,9 @@ impl Watched {
         editions: Arc<Editions>,
         reserved: Arc<[&'static str]>,
     ) -> Self {
-        Self { root: root.to_owned(), content, editions, reserved, changes: Arc::default() }
+        // The watch names absolute paths.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Self { root, content, editions, reserved, changes: Arc::default() }
     }
 
     async fn follow(self, pace: Pace) {
@@ -317,8 +319,7 @@ impl Listing {
         if self.is_shown {
             return Ok(Taken { edition: None, unsettled });
         }
-        let files = self.files.values().cloned().collect();
-        let edition = Edition::of_files(content, files, reserved)?;
+        let edition = Edition::of_files(content, self.files.values(), reserved)?;
         self.is_shown = true;
         Ok(Taken { edition: Some(edition), unsettled })
     }

@@ -12,7 +12,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::files::sent;
@@ -27,8 +27,10 @@ use crate::http::response::unavailable;
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// From so many waiters on, pullers are told to spread their requests.
 const SPREAD_FROM: usize = 10;
-/// How much each waiter adds to the time over which they spread.
-const SPREAD_EACH: Duration = Duration::from_millis(1);
+/// How much each waiter adds to the time over which they spread, and to the time over which they are told: a thousand
+/// manifests at once would need a lot of memory.
+const SPREAD_EACH: Duration = Duration::from_micros(500);
+const TOLD_EACH: Duration = Duration::from_micros(250);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -106,9 +108,7 @@ impl ManifestRoutes {
                     }
                     let edition = current(&mut states)?;
                     if !is_known(request, &edition) {
-                        let spread = (edition.told >= SPREAD_FROM)
-                            .then(|| SPREAD_EACH * u32::try_from(edition.told).unwrap_or(u32::MAX));
-                        return Ok(Answer { edition, applied: true, spread });
+                        return self.tell(states, edition).await;
                     }
                 }
                 () = sleep_until(until) => return Ok(Answer { edition, applied: true, spread: None }),
@@ -118,6 +118,25 @@ impl ManifestRoutes {
                 }
             }
         }
+    }
+
+    /// Tells a waiter of another manifest, together with all the others.
+    async fn tell(
+        &self,
+        mut states: watch::Receiver<State>,
+        edition: Arc<Edition>,
+    ) -> Result<Answer, String> {
+        if edition.told < SPREAD_FROM {
+            return Ok(Answer { edition, applied: true, spread: None });
+        }
+        let told = u32::try_from(edition.told).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = sleep(TOLD_EACH.saturating_mul(told).mul_f64(fastrand::f64())) => {}
+            () = self.shutdown.cancelled() => {}
+        }
+        // There may be a newer one by now.
+        let edition = current(&mut states)?;
+        Ok(Answer { edition, applied: true, spread: Some(SPREAD_EACH.saturating_mul(told)) })
     }
 
     /// The signature of the manifest that is meant, where it has one.
