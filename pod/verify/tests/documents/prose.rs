@@ -1,24 +1,10 @@
-//! The learners' pages: all parts of a lab, short sentences, and names of functions that are there.
+//! The learners' pages: all parts of a lab, and names of functions that are there.
 
 use std::path::{Path, PathBuf};
 
 use verify::lab::page;
 
 use super::{learners_pages, root};
-
-/// A second-year student reads these. The bars are where such texts usually are; a page that is above one has a sentence to split.
-#[test]
-fn sentences_are_short() {
-    for page in learners_pages() {
-        let text = prose(&std::fs::read_to_string(&page).unwrap());
-        let lengths: Vec<(usize, &str)> =
-            sentences(&text).map(|sentence| (sentence.split_whitespace().count(), sentence)).collect();
-        let (longest, sentence) = lengths.iter().max().copied().unwrap();
-        assert!(longest <= 34, "{}: {longest} words in one sentence: {sentence}", page.display());
-        let mean = lengths.iter().map(|(words, _)| words).sum::<usize>() / lengths.len();
-        assert!(mean <= 13, "{}: {mean} words in a sentence on average", page.display());
-    }
-}
 
 /// A lab has a goal, commands, what they show and why, code to read, and questions with answers to unfold.
 #[test]
@@ -102,39 +88,6 @@ fn the_reading_path_is_as_long_as_it_says() {
     assert!(lines_in_all.abs_diff(promised_in_all) * 4 <= lines_in_all, "{lines_in_all} lines in all");
     let total = format!("{},{:03} lines", promised_in_all / 1000, promised_in_all % 1000);
     assert!(path.contains(&total), "the rows add up to {total}, which the section does not say");
-}
-
-/// What is left when blocks, tables, headings and marks are taken away.
-fn prose(page: &str) -> String {
-    let mut text = String::new();
-    let mut in_block = false;
-    for line in page.lines() {
-        let fence = line.trim_start().starts_with("```");
-        in_block ^= fence;
-        if in_block || fence || line.starts_with(['#', '|']) {
-            continue;
-        }
-        let item = line.trim_start().strip_prefix("- ").unwrap_or(line);
-        // A paragraph, a list's item and an answer end a sentence, full stop or not.
-        let ends = line.trim().is_empty() || item != line || line.starts_with('<');
-        text.push_str(if ends { "\n" } else { " " });
-        text.push_str(item);
-    }
-    text
-}
-
-fn sentences(text: &str) -> impl Iterator<Item = &str> {
-    let ends = [". ", "? ", "! ", ": ", "; ", ".\n", "?\n", ":\n", "\n"];
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        (!rest.is_empty()).then(|| {
-            let end = ends.iter().filter_map(|end| rest.find(end).map(|at| at + end.len())).min();
-            let (sentence, after) = rest.split_at(end.unwrap_or(rest.len()));
-            rest = after;
-            sentence
-        })
-    })
-    .filter(|sentence| sentence.split_whitespace().count() > 2)
 }
 
 fn is_a_name(text: &str) -> bool {
