@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The Pod becomes ready where there is no IPv4, as in an IPv6-only cluster: deploy/check-ipv6.sh
+#
+# In a network namespace of its own, whose only address is ::1 (that takes root). BINARIES names the folder of the binaries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "${1-}" != --inside ]; then
+    if [ -z "${BINARIES-}" ]; then
+        cargo build --quiet --package file-puller --package web-server --package log-agent
+        BINARIES=$(realpath "${CARGO_TARGET_DIR:-target}")/debug
+    fi
+    export BINARIES
+    exec unshare --net "$0" --inside
+fi
+
+ip link set lo up
+ip -4 address flush dev lo
+! ip -4 address show | grep -q 'inet ' || { echo "check-ipv6.sh: there still is an IPv4 address" >&2; exit 1; }
+
+pod=$(mktemp -d)
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null; wait; rm -rf "$pod"' EXIT
+mkdir "$pod"/{content,logs,state}
+# Every address is the default one, but for the content manager's, which is a second web-server.
+start() {
+    local name=$1
+    shift
+    "$BINARIES/$name" "$@" >"$pod/$name.out" 2>>"$pod/log" &
+    pids+=($!)
+}
+start web-server --manifest --root deploy/content --listen '[::]:9880' --admin-addr '[::]:9881'
+start log-agent --include "$pod/logs/access.log*" --state-dir "$pod/state" --sink stdout:
+start file-puller --source 'http://[::1]:9880/manifest.json' --volume "$pod/content"
+start web-server --root "$pod/content/current" --access-log "$pod/logs/access.log"
+
+ready() { for name in file-puller web-server log-agent; do "$BINARIES/$name" healthcheck 2>/dev/null || return 1; done; }
+for _ in {1..300}; do
+    ready && break
+    sleep 0.1
+done
+ready || { cat "$pod/log" >&2; echo "check-ipv6.sh: the Pod is not ready without IPv4" >&2; exit 1; }
+info=$(curl --silent --fail 'http://[::1]:9876/info')
+expected='{"host": "[::1]:9876", "version": "0.5.0", "from": "::1"}'
+[ "$info" = "$expected" ] || { echo "check-ipv6.sh: /info answers $info, not $expected" >&2; exit 1; }
+for _ in {1..300}; do
+    if grep -q '"client.address":"::1"' "$pod/log-agent.out"; then
+        echo "check-ipv6.sh: the Pod is ready without IPv4, answers $info, and ships the record of that"
+        exit 0
+    fi
+    sleep 0.1
+done
+cat "$pod/log" "$pod/log-agent.out" >&2
+echo "check-ipv6.sh: the record of the request is not at the sink" >&2
+exit 1
