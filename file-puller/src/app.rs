@@ -9,25 +9,24 @@ use lifecycle::signals::Signals;
 use lifecycle::{Container, blocking, listen};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::cli::{Cli, Task};
 use crate::config::Config;
 use crate::content::ReleaseId;
-use crate::daemon::{Backoff, Scheduler, Status, Webhook, channel, log_outcome};
+use crate::daemon::{Backoff, Observers, Scheduler, Status, Webhook, channel, log_outcome};
 use crate::manifest_cmd;
 use crate::metrics::Metrics;
 use crate::progress::Audience;
 use crate::source::{Source, TlsPems};
 use crate::store::{Volume, VolumeError, sweep_at_start};
-use crate::sync::Engine;
+use crate::sync::{Engine, EngineHandle};
 
 /// Who this container is.
 pub const CONTAINER: Container =
     Container { name: "file-puller", admin_port: 9878, version: env!("CARGO_PKG_VERSION") };
 
-/// Threads that wait for the disk, and hash. The steps of a sync follow one another, so one thread is enough, and every further
-/// one would keep memory of its own.
+/// Threads besides the event loop's and the engine's: for reading a few files at the start.
 const DISK_THREADS: usize = 1;
 /// How long a write that is under way at the end may take. A disk that hangs must not hold up the Pod.
 const LAST_WRITE: Duration = Duration::from_millis(250);
@@ -84,16 +83,14 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
         let (source, transfer) = (config.source.clone(), &options.source.transfer);
         Webhook::start(url, source, transfer, &trust, new_backoff(), metrics.clone())
     });
-    let scheduler = Scheduler {
-        engine,
+    let mut scheduler = Scheduler::new(
+        EngineHandle::spawn(engine)?,
         requests,
-        hangup: Arc::clone(&signals.hangup),
-        backoff: new_backoff(),
-        verify_period: Some(options.verify_period).filter(|period| !period.is_zero()),
-        webhook: webhook.transpose().or_exit(Exit::Internal)?,
-        status,
-        metrics,
-    };
+        Arc::clone(&signals.hangup),
+        new_backoff(),
+        Some(options.verify_period).filter(|period| !period.is_zero()),
+        Observers { webhook: webhook.transpose().or_exit(Exit::Internal)?, status, metrics },
+    );
     let timed_out = async {
         shutdown.cancelled().await;
         sleep(options.lifecycle.shutdown_timeout).await;
@@ -102,20 +99,23 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
         () = scheduler.run(shutdown) => {}
         () = timed_out => tracing::warn!("the sync that was asked for takes longer than --shutdown-timeout"),
     }
-    // The scheduler is gone, so a client that still waits for it learns now that no answer will come.
-    serving.finish(LAST_ANSWERS).await;
+    // The scheduler is gone, so a client that still waits for it learns now that no answer will come. A sync or a write that is
+    // under way is left where it is: that is as good as a crash, and a crash is harmless.
+    let (_, ()) = tokio::join!(timeout(LAST_WRITE, scheduler.end()), serving.finish(LAST_ANSWERS));
     Ok(())
 }
 
 /// Syncs once, as an init container does.
 async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut admin::registry(&CONTAINER));
-    let (mut engine, ..) = prepare(&config, metrics).await?;
+    let (engine, ..) = prepare(&config, metrics).await?;
+    let engine = EngineHandle::spawn(engine)?;
     let started = Instant::now();
     let outcome = tokio::select! {
         outcome = async {
             let outcome = engine.sync().await;
-            engine.retain().await;
+            engine.upkeep();
+            engine.end().await;
             outcome
         } => outcome,
         () = signals.shutdown.cancelled() => {
@@ -135,7 +135,7 @@ async fn prepare(config: &Config, metrics: Metrics) -> Result<(Engine, Option<Re
     let audience = if options.once { Audience::Terminal } else { Audience::Log };
     let owned = config.clone();
     let prepared = blocking(move || {
-        let volume = Volume::open(&owned.volume)?;
+        let volume = Volume::open(&owned.volume, owned.options.engine.directories)?;
         sweep_at_start(&volume)?;
         let release = volume.current()?;
         let engine = Engine::new(&owned.options.engine, source, volume, audience, metrics)?;

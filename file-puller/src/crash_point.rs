@@ -1,12 +1,27 @@
-//! Places where a crash could leave a volume half done. A test counts them, and ends the process at each in turn.
+//! Places where a crash could leave a volume half done, and system calls that a file system may not have.
 //!
 //! With the feature `fault-points`, which only tests turn on, the environment variable `FILE_PULLER_KILL_AT=n` makes the n-th
-//! place that is passed the last: the process gets SIGKILL, as from an out-of-memory killer. Without it, [`crash_point`] is nothing.
+//! place that is passed the last: the process gets SIGKILL, as from an out-of-memory killer. `FILE_PULLER_WITHOUT=link,syncfs`
+//! takes these calls away, as on
+//! NFS or vfat. `FILE_PULLER_STALL=read=50` (or `write`) makes that take 50 ms longer for each file. Without the feature, all
+//! of them are nothing.
 
 /// A step that changes the volume has just been done.
 #[cfg(not(feature = "fault-points"))]
 #[inline]
 pub(crate) const fn crash_point() {}
+
+/// Whether the file system is to seem to have no such call.
+#[cfg(not(feature = "fault-points"))]
+#[inline]
+pub(crate) const fn lacks(_call: &str) -> bool {
+    false
+}
+
+/// A disk that is slow at reading or writing.
+#[cfg(not(feature = "fault-points"))]
+#[inline]
+pub(crate) const fn stall(_what: &str) {}
 
 /// A step that changes the volume has just been done.
 #[cfg(feature = "fault-points")]
@@ -22,5 +37,31 @@ pub(crate) fn crash_point() {
     if PASSED.fetch_add(1, Ordering::SeqCst) + 1 == kill_at {
         let killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         tracing::error!(?killed, "still alive after SIGKILL");
+    }
+}
+
+/// Whether the file system is to seem to have no such call.
+#[cfg(feature = "fault-points")]
+pub(crate) fn lacks(call: &str) -> bool {
+    use std::sync::LazyLock;
+
+    static WITHOUT: LazyLock<String> =
+        LazyLock::new(|| std::env::var("FILE_PULLER_WITHOUT").unwrap_or_default());
+    WITHOUT.split(',').any(|missing| missing == call)
+}
+
+/// A disk that is slow at reading or writing.
+#[cfg(feature = "fault-points")]
+pub(crate) fn stall(what: &str) {
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
+    static STALL: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let stall = std::env::var("FILE_PULLER_STALL").ok()?;
+        let (what, milliseconds) = stall.split_once('=')?;
+        Some((what.to_owned(), milliseconds.parse().ok()?))
+    });
+    if let Some((_, milliseconds)) = STALL.as_ref().filter(|(stalled, _)| stalled == what) {
+        std::thread::sleep(Duration::from_millis(*milliseconds));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use crate::content::{Limits, Manifest, Selection};
 use crate::fetch::{Unpacking, unpack};
 use crate::source::Compression;
-use crate::store::Volume;
+use crate::store::{Clear, DirectoryOptions, Volume, clear};
 
 const LIMITS: Limits =
     Limits { manifest: 1 << 20, files: 1000, file_size: 1 << 20, size: 1 << 22, min_free: 0 };
@@ -15,8 +15,10 @@ const UNPACKING: Unpacking = Unpacking { max_archive_size: 1 << 20, max_expansio
 
 static ABOVE: LazyLock<tempfile::TempDir> =
     LazyLock::new(|| tempfile::tempdir().expect("a temporary directory"));
-static VOLUME: LazyLock<Arc<Volume>> =
-    LazyLock::new(|| Arc::new(Volume::open(&ABOVE.path().join("volume")).expect("a volume")));
+static VOLUME: LazyLock<Arc<Volume>> = LazyLock::new(|| {
+    let volume = Volume::open(&ABOVE.path().join("volume"), DirectoryOptions::default());
+    Arc::new(volume.expect("a volume"))
+});
 
 /// Reading a manifest neither panics nor lets a path through that leaves the release; and what was read once is the same
 /// release when it is written and read again.
@@ -59,6 +61,7 @@ pub fn archive(data: &[u8]) {
     only_files(&ABOVE.path().join("volume/.staging"));
     let beside = std::fs::read_dir(ABOVE.path()).expect("it is there").count();
     assert_eq!(beside, 1, "something is beside the volume");
+    clear(&VOLUME, Clear::All).expect("it is ours");
 }
 
 fn only_files(directory: &Path) {

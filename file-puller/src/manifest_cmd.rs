@@ -70,7 +70,7 @@ fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
         .filter_map(|path| fs::canonicalize(path).ok())
         .collect();
     let mut files = Vec::new();
-    let mut progress = Progress::begin(Audience::Terminal, 0);
+    let mut progress = Progress::begin(Audience::Terminal, 0, None);
     let mut open = vec![directory.to_owned()];
     while let Some(at) = open.pop() {
         let entries = fs::read_dir(&at).map_err(|error| io_failure("read", &at, &error))?;

@@ -21,6 +21,7 @@ pub(crate) enum Audience {
 /// One piece of work that is under way.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    release: Option<ReleaseId>,
     total: usize,
     done: usize,
     said: Instant,
@@ -28,23 +29,24 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Begins with so many files ahead.
-    pub(crate) fn begin(audience: Audience, total: usize) -> Self {
+    /// Begins with so many files ahead; `release` is for the log.
+    pub(crate) fn begin(audience: Audience, total: usize, release: Option<ReleaseId>) -> Self {
         let bar = match audience {
             Audience::Log => None,
             // Hidden means that stderr is no terminal.
             Audience::Terminal => Some(bar(total)).filter(|bar| !bar.is_hidden()),
         };
-        Self { total, done: 0, said: Instant::now(), bar }
+        Self { release, total, done: 0, said: Instant::now(), bar }
     }
 
-    /// Notes that more files of this release were fetched.
-    pub(crate) fn fetched(&mut self, files: usize, release: &ReleaseId) {
+    /// Notes that more files were fetched.
+    pub(crate) fn fetched(&mut self, files: usize) {
         self.done += files;
         if let Some(bar) = &self.bar {
             bar.inc(files as u64);
         } else if self.said.elapsed() >= PERIOD {
-            tracing::info!(%release, fetched = self.done, of = self.total, "staging");
+            let release = self.release.as_ref().map(tracing::field::display);
+            tracing::info!(release, fetched = self.done, of = self.total, "staging");
             self.said = Instant::now();
         }
     }
@@ -72,5 +74,8 @@ fn bar(total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos} of {len} files, {elapsed}, {per_sec}");
     let bar = ProgressBar::new(total as u64);
     // The template is a constant, and one that does not parse would only leave the default.
-    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+    let bar = style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style));
+    // It draws no more often than the eye can follow. Without this, the last few files before a pause would not show.
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
 }

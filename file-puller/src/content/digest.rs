@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use rustix::fs::{Mode, RawMode};
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of a file's content.
@@ -81,6 +82,18 @@ impl FileMode {
     pub(crate) fn bits(self) -> u32 {
         self.0.into()
     }
+
+    /// The mode for system calls.
+    pub(crate) fn as_mode(self) -> Mode {
+        Mode::from_raw_mode(self.bits())
+    }
+
+    /// Whether a file that was given this mode still has it. A kubelet adds to every file of a volume with an `fsGroup` what the
+    /// group needs, 0660 or, on a volume that is mounted read-only, 0440, each time that it mounts the volume.
+    pub(crate) fn is_intact(self, found: RawMode) -> bool {
+        let found = found & 0o7777;
+        [0, 0o440, 0o660].iter().any(|added| found == self.bits() | added)
+    }
 }
 
 impl fmt::Display for FileMode {
@@ -111,6 +124,24 @@ mod tests {
         assert_eq!(Digest::parse(&text.to_uppercase()), None);
         assert_eq!(Digest::parse(&text[..63]), None);
         assert_eq!(Digest::parse(&format!("{text}0")), None);
+    }
+
+    #[test]
+    fn what_a_kubelet_adds_for_an_fs_group_is_intact() {
+        for (mode, found, intact) in [
+            ("0644", 0o100_644, true),
+            ("0644", 0o100_664, true),
+            ("0755", 0o100_775, true),
+            ("0600", 0o100_660, true),
+            ("0400", 0o100_660, true),
+            ("0600", 0o100_640, true),
+            ("0644", 0o100_666, false),
+            ("0644", 0o100_755, false),
+            ("0755", 0o100_644, false),
+            ("0644", 0o104_664, false),
+        ] {
+            assert_eq!(FileMode::parse(mode).unwrap().is_intact(found), intact, "{mode} {found:o}");
+        }
     }
 
     #[test]

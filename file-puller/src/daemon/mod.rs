@@ -8,6 +8,6 @@ mod webhook;
 
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::requests::channel;
-pub(crate) use self::scheduler::{Scheduler, log_outcome};
+pub(crate) use self::scheduler::{Observers, Scheduler, log_outcome};
 pub(crate) use self::status::Status;
 pub(crate) use self::webhook::{Webhook, WebhookUrl};

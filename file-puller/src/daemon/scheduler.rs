@@ -3,6 +3,7 @@
 //! When the process is told to stop, a sync that somebody waits for is finished and answered. Any other work is dropped where it
 //! is: that is as good as a crash, and a crash is harmless.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,25 +17,53 @@ use super::requests::{SyncReply, SyncRequests, Waiters};
 use super::status::Status;
 use super::webhook::Webhook;
 use crate::metrics::Metrics;
-use crate::sync::{Engine, Outcome, SyncError, Verdict};
+use crate::sync::{EngineHandle, Outcome, SyncError, Verdict};
 
 /// Keeps one volume in step for as long as the process runs.
 pub(crate) struct Scheduler {
-    pub(crate) engine: Engine,
-    pub(crate) requests: SyncRequests,
-    pub(crate) hangup: Arc<Notify>,
-    pub(crate) backoff: Backoff,
+    engine: EngineHandle,
+    requests: SyncRequests,
+    hangup: Arc<Notify>,
+    backoff: Backoff,
     /// `None`: never.
-    pub(crate) verify_period: Option<Duration>,
+    verify_period: Option<Duration>,
+    next_verification: Option<Instant>,
+    /// The published release was found to be gone, so the next sync that publishes is a repair.
+    is_lost: bool,
+    observers: Observers,
+}
+
+/// Where it is told how a sync ended.
+pub(crate) struct Observers {
     pub(crate) webhook: Option<Webhook>,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Metrics,
 }
 
 impl Scheduler {
+    pub(crate) fn new(
+        engine: EngineHandle,
+        requests: SyncRequests,
+        hangup: Arc<Notify>,
+        backoff: Backoff,
+        verify_period: Option<Duration>,
+        observers: Observers,
+    ) -> Self {
+        let next_verification = verify_period.map(|period| Instant::now() + period);
+        Self {
+            engine,
+            requests,
+            hangup,
+            backoff,
+            verify_period,
+            next_verification,
+            is_lost: false,
+            observers,
+        }
+    }
+
     /// Syncs whenever there is a reason to, until `shutdown`. A failed sync never ends it.
-    pub(crate) async fn run(mut self, shutdown: &CancellationToken) {
-        let mut next_verification = self.verification_due();
+    pub(crate) async fn run(&mut self, shutdown: &CancellationToken) {
         let mut waiting = Waiters::default();
         loop {
             self.requests.drain_pending(&mut waiting);
@@ -45,10 +74,16 @@ impl Scheduler {
                 self.sync().await
             };
             waiting.answer(&self.reply(&outcome));
-            let rest = self.wait_for_next(pause, &mut next_verification);
-            let Some(asked) = shutdown.run_until_cancelled(rest).await else { return };
+            self.engine.upkeep();
+            let next = self.wait_for_next(pause);
+            let Some(asked) = shutdown.run_until_cancelled(next).await else { return };
             waiting = asked;
         }
+    }
+
+    /// Ends the engine, and waits until it has ended.
+    pub(crate) async fn end(self) {
+        self.engine.end().await;
     }
 
     /// Syncs, says how it went, and returns when to sync again.
@@ -56,8 +91,8 @@ impl Scheduler {
         let started = Instant::now();
         let outcome = self.engine.sync().await;
         let took = started.elapsed();
-        self.metrics.sync_finished(SyncError::label(&outcome), took);
-        self.status.sync_finished(&outcome, took);
+        self.observers.metrics.sync_finished(SyncError::label(&outcome), took);
+        self.observers.status.sync_finished(&outcome, took);
         let pause = match &outcome {
             Ok(_) => self.backoff.after_success(),
             Err(error) => self.backoff.after_failure(error.retry_after()),
@@ -66,58 +101,85 @@ impl Scheduler {
             Ok(outcome) => log_outcome(outcome, took),
             Err(error) => log_failure(error, &self.backoff, pause),
         }
-        if let (Some(webhook), Ok(outcome)) = (&self.webhook, &outcome) {
-            webhook.announce(outcome.release());
+        if let Ok(outcome) = &outcome {
+            if let Some(webhook) = &self.observers.webhook {
+                webhook.announce(outcome.release());
+            }
+            let was_lost = std::mem::take(&mut self.is_lost);
+            if let (true, Outcome::Published(publication)) = (was_lost, outcome) {
+                self.observers.metrics.repaired(publication.files);
+            }
         }
-        self.status.waiting(pause, self.backoff.failures());
+        self.observers.status.waiting(pause, self.backoff.failures());
         (outcome, pause)
     }
 
-    /// Does what can wait until a sync is answered, and then nothing until the next is due. Returns who asked for it.
-    async fn wait_for_next(&mut self, pause: Duration, next_verification: &mut Option<Instant>) -> Waiters {
+    /// Waits until the next sync is due or requested, and verifies meanwhile. Returns the clients that wait for the sync.
+    async fn wait_for_next(&mut self, pause: Duration) -> Waiters {
         let next_sync = Instant::now() + pause;
-        self.engine.retain().await;
-        self.engine.prepare_seed().await;
         loop {
+            let is_due = due(self.next_verification);
             tokio::select! {
-                () = sleep_until(next_sync) => return Waiters::default(),
-                () = self.hangup.notified() => return Waiters::default(),
-                waiters = self.requests.next() => return waiters,
-                () = due(*next_verification) => {
-                    self.verify().await;
-                    *next_verification = self.verification_due();
+                waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => return waiters,
+                () = is_due => {}
+            }
+            // Dropping the guard, whatever the reason, tells the engine to stop reading.
+            let stop = CancellationToken::new();
+            let guard = stop.clone().drop_guard();
+            let (verdict, waiters) = {
+                let mut verification = pin!(self.engine.verify(stop));
+                tokio::select! {
+                    verdict = &mut verification => (verdict, None),
+                    waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => {
+                        drop(guard);
+                        (verification.await, Some(waiters))
+                    }
                 }
+            };
+            self.next_verification = match verdict {
+                Ok(Verdict::Interrupted) => Some(Instant::now()),
+                _ => self.verify_period.map(|period| Instant::now() + period),
+            };
+            self.verified(&verdict);
+            match waiters {
+                Some(waiters) => return waiters,
+                None if self.is_lost => return Waiters::default(),
+                None => {}
             }
         }
-    }
-
-    fn verification_due(&self) -> Option<Instant> {
-        self.verify_period.map(|period| Instant::now() + period)
     }
 
     fn reply(&self, outcome: &Result<Outcome, SyncError>) -> SyncReply {
         SyncReply {
             status: outcome.as_ref().map_or_else(SyncError::status, |_| StatusCode::OK),
-            body: self.status.describe(outcome),
+            body: self.observers.status.describe(outcome),
         }
     }
 
-    /// Looks at what is published; a release that is gone altogether is put together again at once.
-    async fn verify(&mut self) {
-        match self.engine.verify().await {
+    /// Says what a verification has found.
+    fn verified(&mut self, verdict: &Result<Verdict, SyncError>) {
+        match verdict {
             Ok(Verdict::Sound) => tracing::debug!("the published release is sound"),
+            Ok(Verdict::Interrupted) => tracing::debug!("a sync is more urgent than the verification"),
             Ok(Verdict::Repaired(files)) => {
-                self.metrics.repaired(files);
+                self.observers.metrics.repaired(*files);
                 tracing::info!(files, "repaired");
             }
             Ok(Verdict::Lost) => {
+                self.is_lost = true;
                 tracing::warn!("the published release is gone from the volume, pulling it again");
-                if let Ok(Outcome::Published(publication)) = self.sync().await.0 {
-                    self.metrics.repaired(publication.files);
-                }
             }
             Err(error) => tracing::warn!(%error, "cannot repair; the next sync tries again"),
         }
+    }
+}
+
+/// Waits until a sync is due or requested.
+async fn reason_to_sync(at: Instant, hangup: &Notify, requests: &mut SyncRequests) -> Waiters {
+    tokio::select! {
+        () = sleep_until(at) => Waiters::default(),
+        () = hangup.notified() => Waiters::default(),
+        waiters = requests.next() => waiters,
     }
 }
 

@@ -1,23 +1,22 @@
-//! One file from the content manager into the staging tree: hashed on the way, and taken up again where a connection broke.
+//! One file from the content manager: taken up again where a connection broke, and handed on in pieces to be written.
 //!
 //! A broken transfer is continued with `Range` and `If-Range` (RFC 9110, sections 13.1.5 and 14), so that a large file gets
-//! through a bad network and each byte is sent about once. That needs a strong entity tag: without one nobody can say that
+//! through a bad network and each byte is sent about once. That needs a strong entity tag: without one nothing says that
 //! the rest belongs to the same content, and the sync is left to be tried again as a whole.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lifecycle::blocking;
 
+use super::sink::{GivenUp, Sink, Step};
 use crate::content::{Manifest, ManifestFile};
 use crate::metrics::{Metrics, Retry};
 use crate::source::url::OutsideBase;
 use crate::source::{Body, Continuation, EntityTag, Freshness, Source, SourceError};
-use crate::store::{FinishError, Mismatch, StagedFile, Staging, VolumeError};
+use crate::store::{Mismatch, VolumeError};
 
-/// Bytes gathered before they are handed to a thread that writes: most files then take one hand-over, and four downloads
-/// at a time hold a megabyte between them.
+/// Bytes gathered before they are handed to the thread that writes: most files then take one hand-over.
 const BATCH: usize = 256 * 1024;
 /// Breaks in a row after which a file is given up. One that brought bytes of its own begins the count anew.
 const MAX_RETRIES: u32 = 4;
@@ -39,88 +38,46 @@ pub(crate) enum DownloadError {
     /// The volume refused.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// The thread that writes has ended, and its error is the one that counts.
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
 }
 
 /// What all files of a release are fetched with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Downloader<'f> {
-    /// Where from.
-    pub(crate) source: &'f Source,
-    /// Where to.
-    pub(crate) staging: &'f Arc<Staging>,
+#[derive(Debug, Clone)]
+pub(crate) struct Downloader {
+    pub(crate) source: Arc<Source>,
     /// What the files have to be.
-    pub(crate) manifest: &'f Arc<Manifest>,
+    pub(crate) manifest: Arc<Manifest>,
     /// Whether caches on the way may answer.
     pub(crate) freshness: Freshness,
-    /// Where it is counted.
-    pub(crate) metrics: &'f Metrics,
-}
-
-/// A file whose bytes are all here; whether they are the right ones is not known yet.
-#[derive(Debug)]
-pub(crate) struct Downloaded {
-    index: usize,
-    draft: Option<StagedFile>,
-    batch: Vec<Bytes>,
-    batched: usize,
+    pub(crate) metrics: Metrics,
 }
 
 /// A file that is on its way.
-struct Download<'f> {
-    fetcher: Downloader<'f>,
+pub(super) struct Download {
+    downloader: Downloader,
     index: usize,
-    /// Written so far.
-    draft: Option<StagedFile>,
-    /// Received after that.
+    sink: Sink,
+    /// Received and not handed over yet.
     batch: Vec<Bytes>,
     batched: usize,
-    /// Both together.
     received: u64,
 }
 
-impl Downloader<'_> {
-    /// Fetches one file of the release.
-    pub(crate) async fn fetch(self, index: usize) -> Result<Downloaded, DownloadError> {
-        let transfer =
-            Download { fetcher: self, index, draft: None, batch: Vec::new(), batched: 0, received: 0 };
-        transfer.run().await
-    }
-}
-
-impl Downloaded {
-    /// Which file of the manifest.
-    pub(crate) fn index(&self) -> usize {
-        self.index
+impl Download {
+    pub(super) fn new(downloader: Downloader, index: usize, sink: Sink) -> Self {
+        Self { downloader, index, sink, batch: Vec::new(), batched: 0, received: 0 }
     }
 
-    /// Its bytes that are not written yet.
-    pub(crate) fn in_memory(&self) -> usize {
-        self.batched
-    }
-
-    /// Makes it a file of the release.
-    pub(crate) fn finish(self, staging: &Staging, manifest: &Manifest) -> Result<(), DownloadError> {
-        let file = &manifest.files[self.index];
-        let mut draft = or_begin(self.draft, staging, file)?;
-        draft.append(&self.batch)?;
-        draft.finish_verified(file).map_err(|error| match error {
-            FinishError::Mismatch(error) => error.into(),
-            FinishError::Volume(error) => error.into(),
-        })
-    }
-}
-
-impl Download<'_> {
-    async fn run(mut self) -> Result<Downloaded, DownloadError> {
+    /// Fetches the file, and hands over the last of it.
+    pub(super) async fn run(mut self) -> Result<(), DownloadError> {
         let mut body = self.request_whole().await?;
         let mut breaks = 0;
         loop {
             let before = self.received;
             let broke = match self.receive(&mut body).await {
-                Ok(()) => {
-                    let Self { index, draft, batch, batched, .. } = self;
-                    return Ok(Downloaded { index, draft, batch, batched });
-                }
+                Ok(()) => return self.hand_over(Step::Finish).await,
                 Err(DownloadError::Source(broke @ SourceError::Unreachable { .. })) => broke,
                 Err(error) => return Err(error),
             };
@@ -128,20 +85,20 @@ impl Download<'_> {
             let Some(tag) = body.entity_tag().filter(|_| breaks < MAX_RETRIES) else {
                 return Err(broke.into());
             };
-            tracing::debug!(path = %self.file().path, at = self.received, error = %broke, "taking the transfer up again");
-            self.fetcher.metrics.retried(Retry::File);
+            tracing::debug!(path = %self.file().path, at = self.received, error = %broke, "resuming the transfer");
+            self.downloader.metrics.retried(Retry::File);
             body = self.resume(tag, body, &mut breaks).await?;
         }
     }
 
     fn file(&self) -> &ManifestFile {
-        &self.fetcher.manifest.files[self.index]
+        &self.downloader.manifest.files[self.index]
     }
 
     /// Asks for the file from its beginning.
     async fn request_whole(&self) -> Result<Body, DownloadError> {
-        let source = self.fetcher.source;
-        match source.file(source.url().file(self.file())?, self.fetcher.freshness).await {
+        let source = &self.downloader.source;
+        match source.file(source.url().file(self.file())?, self.downloader.freshness).await {
             Ok(body) => self.check_whole(body),
             // What the manifest names and the source does not have is a promise that was not kept.
             Err(SourceError::Status { status, .. }) if matches!(status.as_u16(), 404 | 410) => {
@@ -160,11 +117,13 @@ impl Download<'_> {
     ) -> Result<Body, DownloadError> {
         loop {
             tokio::time::sleep(PAUSE * 2_u32.pow(*breaks - 1)).await;
-            match self.fetcher.source.rest_of_file(broken.url(), &tag, self.received).await {
+            match self.downloader.source.rest_of_file(broken.url(), &tag, self.received).await {
                 Ok(Continuation::Rest(body)) => return Ok(body),
                 Ok(Continuation::Whole(body)) => {
                     // Other content by now, or a server that knows no ranges: what was received is of no use.
-                    self.start_over().await?;
+                    self.batch.clear();
+                    self.received = 0;
+                    self.hand_over(Step::Restart).await?;
                     return self.check_whole(body);
                 }
                 Err(error @ SourceError::Unreachable { .. }) => {
@@ -198,43 +157,19 @@ impl Download<'_> {
             self.batched += chunk.len();
             self.batch.push(chunk);
             if self.batched >= BATCH {
-                self.write().await?;
+                self.hand_over(Step::Continue).await?;
             }
         }
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<(), DownloadError> {
-        let (staging, manifest) = (Arc::clone(self.fetcher.staging), Arc::clone(self.fetcher.manifest));
-        let (draft, batch, index) = (self.draft.take(), std::mem::take(&mut self.batch), self.index);
-        self.batched = 0;
-        let written = blocking(move || {
-            let mut draft = or_begin(draft, &staging, &manifest.files[index])?;
-            draft.append(&batch)?;
-            Ok::<_, VolumeError>(draft)
-        });
-        self.draft = Some(written.await?);
-        Ok(())
-    }
-
-    async fn start_over(&mut self) -> Result<(), DownloadError> {
-        self.batch.clear();
-        (self.batched, self.received) = (0, 0);
-        if let Some(draft) = self.draft.take() {
-            self.draft = Some(blocking(move || draft.restart()).await?);
-        }
-        Ok(())
+    /// Waits until the thread that writes has room for the batch. No timer of the source runs meanwhile.
+    async fn hand_over(&mut self, step: Step) -> Result<(), DownloadError> {
+        let (batch, batched) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.batched));
+        Ok(self.sink.send(self.index, batch, batched, step).await?)
     }
 
     fn mismatch(&self, difference: String) -> Mismatch {
         Mismatch { path: self.file().path.clone(), difference }
     }
-}
-
-fn or_begin(
-    draft: Option<StagedFile>,
-    staging: &Staging,
-    file: &ManifestFile,
-) -> Result<StagedFile, VolumeError> {
-    draft.map_or_else(|| staging.create_file(&file.path), Ok)
 }

@@ -6,6 +6,7 @@ mod decompress;
 mod download;
 mod feed;
 mod pool;
+mod sink;
 
 pub(crate) use self::archive::{ArchiveError, Unpacking, unpack};
 pub(crate) use self::contents::{Contents, NotArrived};

@@ -1,78 +1,106 @@
-//! Files on their way into the staging tree, several at a time: the network on the event loop, the disk on a thread.
+//! Many files at a time: each download is a task of its own, and one thread writes what they bring.
 //!
-//! A small file is received whole and waits for others: handing each to a thread by itself would cost more than writing it.
-//! While a batch is written, the next arrives; the network waits when the disk is slower.
+//! A task is polled whenever its connection has something to say, whatever the disk does: a read timeout means that the source is
+//! silent, never that the volume is slow. What a task has received and the disk has not taken yet is bounded, so the network
+//! waits when the disk is slower.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use lifecycle::{Ignore as _, blocking};
+use lifecycle::blocking;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::download::{DownloadError, Downloaded, Downloader};
-use crate::progress::{Audience, Progress};
+use super::download::{Download, DownloadError, Downloader};
+use super::sink::{GivenUp, Piece, Sink, Step};
+use crate::content::Manifest;
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::store::{FinishError, Objects, StagedFile};
 
-/// Maximum files in a batch.
-const FILES: usize = 32;
-/// Maximum bytes in a batch.
-const BYTES: usize = 256 * 1024;
-
-/// Downloads these files of the manifest into the staging tree.
+/// Downloads these files of the manifest, each of other content than the others, and adds them to the objects.
 pub(crate) async fn download_all(
-    downloader: Downloader<'_>,
+    downloader: Downloader,
+    objects: &Arc<Objects>,
     files: &[usize],
     concurrency: usize,
-    audience: Audience,
+    progress: Progress,
 ) -> Result<(), DownloadError> {
-    let Downloader { staging, manifest, metrics, .. } = downloader;
-    let total = files.len();
-    tracing::info!(release = %staging.id(), to_fetch = total, of = manifest.files.len(), "staging");
-    let mut arriving =
-        stream::iter(files).map(|index| downloader.fetch(*index)).buffer_unordered(concurrency);
-    let (full, mut batches) = mpsc::channel(1);
-    let gather = async move {
-        let mut batch = WriteBatch::default();
-        while let Some(arrived) = arriving.try_next().await? {
-            batch.add(arrived);
-            // A closed channel means that writing has failed, and that error is the one to return.
-            if batch.is_full() && full.send(std::mem::take(&mut batch)).await.is_err() {
-                break;
-            }
-        }
-        // Closed for the same reason.
-        full.send(batch).await.ignore();
-        Ok::<_, DownloadError>(())
+    let (sink, waiting) = Sink::new();
+    let writer = Writer {
+        objects: Arc::clone(objects),
+        manifest: Arc::clone(&downloader.manifest),
+        metrics: downloader.metrics.clone(),
+        progress,
+        open: HashMap::new(),
     };
-    let write = async {
-        let mut progress = Progress::begin(audience, total);
-        while let Some(WriteBatch { files, .. }) = batches.recv().await {
-            let count = files.len();
-            let bytes = files.iter().map(|arrived: &Downloaded| manifest.files[arrived.index()].size).sum();
-            metrics.fetched(count, bytes);
-            let (into, promised) = (Arc::clone(staging), Arc::clone(manifest));
-            blocking(move || files.into_iter().try_for_each(|arrived| arrived.finish(&into, &promised)))
-                .await?;
-            progress.fetched(count, staging.id());
+    let write = blocking(move || writer.run(waiting));
+    let fetch = async move {
+        let mut tasks = JoinSet::new();
+        for index in files {
+            if tasks.len() >= concurrency {
+                join(&mut tasks).await?;
+            }
+            tasks.spawn(Download::new(downloader.clone(), *index, sink.clone()).run());
+        }
+        while !tasks.is_empty() {
+            join(&mut tasks).await?;
         }
         Ok(())
     };
-    tokio::try_join!(gather, write).map(|_| ())
+    // Both to their end, because each ends when the other does: what fails on the volume is the cause of what it stopped.
+    let (fetched, written) = tokio::join!(fetch, write);
+    written?;
+    fetched
 }
 
-/// Files that have arrived and wait to be written.
-#[derive(Default)]
-struct WriteBatch {
-    files: Vec<Downloaded>,
-    bytes: usize,
+async fn join(tasks: &mut JoinSet<Result<(), DownloadError>>) -> Result<(), DownloadError> {
+    match tasks.join_next().await {
+        Some(Ok(ended)) => ended,
+        // A panic ends the process, and no task is cancelled while it is waited for.
+        Some(Err(_)) | None => Err(GivenUp.into()),
+    }
 }
 
-impl WriteBatch {
-    fn add(&mut self, arrived: Downloaded) {
-        self.bytes += arrived.in_memory();
-        self.files.push(arrived);
+/// The thread that writes.
+struct Writer {
+    objects: Arc<Objects>,
+    manifest: Arc<Manifest>,
+    metrics: Metrics,
+    progress: Progress,
+    /// The files that are not complete.
+    open: HashMap<usize, StagedFile>,
+}
+
+impl Writer {
+    fn run(mut self, mut pieces: mpsc::Receiver<Piece>) -> Result<(), DownloadError> {
+        while let Some(piece) = pieces.blocking_recv() {
+            self.write(&piece)?;
+        }
+        Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.files.len() >= FILES || self.bytes >= BYTES
+    fn write(&mut self, piece: &Piece) -> Result<(), DownloadError> {
+        let promised = &self.manifest.files[piece.index];
+        let mut file = match self.open.remove(&piece.index) {
+            Some(file) => file,
+            None => self.objects.create(promised)?,
+        };
+        file.append(&piece.batch)?;
+        match piece.step {
+            Step::Finish => {
+                file.finish_verified(promised).map_err(|error| match error {
+                    FinishError::Mismatch(error) => DownloadError::from(error),
+                    FinishError::Volume(error) => DownloadError::from(error),
+                })?;
+                self.metrics.fetched(1, promised.size);
+                self.progress.fetched(1);
+                return Ok(());
+            }
+            Step::Restart => file.restart()?,
+            Step::Continue => {}
+        }
+        self.open.insert(piece.index, file);
+        Ok(())
     }
 }

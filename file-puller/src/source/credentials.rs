@@ -47,6 +47,7 @@ pub(crate) enum Login {
 }
 
 /// A secret that was read.
+#[derive(Clone)]
 pub(crate) enum Credential {
     /// A token.
     Bearer(String),

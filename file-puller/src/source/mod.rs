@@ -45,7 +45,7 @@ pub(crate) struct SourceOptions {
 }
 
 /// A content manager.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     client: Client,
     url: SourceUrl,

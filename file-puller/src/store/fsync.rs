@@ -11,15 +11,17 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use parking_lot::Mutex;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::sys;
+
 /// Files and directories up to which each is synced by itself.
-const FEW: usize = 64;
+pub(super) const FEW: usize = 64;
 /// How many of them at a time.
 const AT_A_TIME: usize = 8;
 
@@ -105,7 +107,11 @@ impl FsyncSet {
         let mut names = self.0.lock();
         let Names::Few(few) = &mut *names else {
             // A write-back error is reported since Linux 5.8, whoever has had which file open.
-            return Ok(rustix::fs::syncfs(root)?);
+            if sys::sync_file_system(root)? {
+                return Ok(());
+            }
+            flush_all(&beside.map(Target::Open).into_iter().collect::<Vec<_>>())?;
+            return flush_tree(tree);
         };
         let noted = few.iter().map(|(name, file)| match file {
             Some(file) => Target::Open(file.as_fd()),
@@ -153,6 +159,29 @@ fn flush_all(all: &[Target<'_>]) -> io::Result<()> {
     })
 }
 
+/// Waits until a directory and all that is in it is on the disk, one by one.
+fn flush_tree(directory: BorrowedFd<'_>) -> io::Result<()> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        if is_directory(&handle)? {
+            flush_tree(handle.as_fd())?;
+        } else {
+            rustix::fs::fsync(handle)?;
+        }
+    }
+    Ok(sys::sync_directory(directory)?)
+}
+
+fn is_directory(handle: impl AsFd) -> Result<bool, Errno> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(handle)?.st_mode) == FileType::Directory)
+}
+
 fn flush_share(share: &[Target<'_>]) -> io::Result<()> {
     for one in share {
         match one.flush() {
@@ -171,7 +200,8 @@ impl Target<'_> {
         match self {
             Self::Open(file) => rustix::fs::fsync(file),
             Self::Named(tree, name) => {
-                rustix::fs::fsync(rustix::fs::openat(tree, name, flags, Mode::empty())?)
+                let handle = rustix::fs::openat(tree, name, flags, Mode::empty())?;
+                if is_directory(&handle)? { sys::sync_directory(handle) } else { rustix::fs::fsync(handle) }
             }
         }
     }
@@ -180,8 +210,8 @@ impl Target<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::create::DirectoryOptions;
     use crate::store::volume::Volume;
-    use rustix::fs::FileType;
 
     #[test]
     fn what_is_made_is_noted_with_its_directory_and_what_is_renamed_by_its_directory_alone() {
@@ -212,7 +242,7 @@ mod tests {
 
     fn volume() -> (tempfile::TempDir, Volume) {
         let above = tempfile::tempdir().unwrap();
-        let volume = Volume::open(&above.path().join("volume")).unwrap();
+        let volume = Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap();
         (above, volume)
     }
 

@@ -1,82 +1,176 @@
-//! Makes a staged release the one that everybody reads, in one step and for good.
+//! Makes a staged release the one that every reader sees, in one step and for good.
 //!
 //! The order is what makes a crash harmless. (1) The staged tree reaches the disk. (2) Its manifest, then the tree itself, get
 //! their names under `releases/`: from here on the release is complete, and a restart only has to point at it, once these names
-//! have reached the disk. (3) A new link
-//! is renamed over `current`, which is the one instant at which anything changes for a reader. (4) The directories whose
-//! entries changed reach the disk, so that a power cut takes none of it back.
+//! have reached the disk. (3) A new link is renamed over `current`, which is the one instant at which anything changes for a
+//! reader. (4) The directories whose entries changed reach the disk, so that a power failure takes none of it back.
+//!
+//! Step 3 is the commit point. A [`Published`] exists only after it, and nothing that comes after it can fail a sync.
 
-use rustix::fs::{AtFlags, RenameFlags};
+use std::time::SystemTime;
+
+use rustix::fd::BorrowedFd;
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
-use super::staging::Staging;
-use super::sweep::sweep_staging;
-use super::volume::{CURRENT, Context as _, RELEASES, Volume, VolumeError, link_text, manifest_name};
-use crate::content::ReleaseId;
-use crate::crash_point::crash_point;
+use super::private::same_file;
+use super::staging::{Staging, write_manifest};
+use super::sys;
+use super::volume::{
+    CURRENT, Context as _, RELEASES, STAGING, Volume, VolumeError, link_text, manifest_name,
+};
+use crate::content::{Manifest, ReleaseId};
+use crate::crash_point::{crash_point, lacks};
 
-/// Publishes a staged release.
-pub(crate) fn publish(staging: &Staging) -> Result<(), VolumeError> {
-    let (volume, id) = (staging.volume(), staging.id());
+/// The proof that `current` names a release, and when the release before it was replaced.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Published {
+    pub(crate) replaced_at: SystemTime,
+}
+
+/// Publishes a staged release; `replaced` is the one that `current` names now.
+pub(crate) fn publish(staging: &Staging, replaced: Option<&ReleaseId>) -> Result<Published, VolumeError> {
     staging.flush()?;
     crash_point();
-    place(volume, id)?;
+    place(staging)?;
     crash_point();
-    point_at(volume, id)
+    point(staging.volume(), staging.id(), Some(staging.tree()), replaced)
 }
 
 /// Points `current` at a release that is in its place.
-pub(crate) fn point_at(volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
-    // Also where the release has been there before: whoever put it there may not have come so far.
-    rustix::fs::fsync(volume.releases()).context(|| format!("sync {volume}/{RELEASES}"))?;
-    let context = || format!("point {volume}/{CURRENT} at release {id}");
-    match rustix::fs::unlinkat(volume.staging(), CURRENT, AtFlags::empty()) {
+pub(crate) fn point_at(
+    volume: &Volume,
+    id: &ReleaseId,
+    replaced: Option<&ReleaseId>,
+) -> Result<Published, VolumeError> {
+    point(volume, id, None, replaced)
+}
+
+/// Replaces the manifest of a release by a newer one of the same content. It says how old content may be that is accepted after
+/// a crash, so it has to be on the disk before `current` names the release.
+pub(crate) fn refresh_manifest(
+    volume: &Volume,
+    id: &ReleaseId,
+    manifest: &Manifest,
+) -> Result<(), VolumeError> {
+    let private = volume.private()?;
+    let name = manifest_name(id);
+    let context = || format!("replace {volume}/{RELEASES}/{name}");
+    match rustix::fs::unlinkat(private.directory(), &*name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error).context(context),
     }
-    rustix::fs::symlinkat(link_text(id), volume.staging(), CURRENT).context(context)?;
+    let written = write_manifest(&private, id, manifest)?;
+    rustix::fs::fsync(written).context(context)?;
+    rustix::fs::renameat(private.directory(), &*name, volume.releases(), &*name).context(context)?;
     crash_point();
-    rustix::fs::renameat(volume.staging(), CURRENT, volume.root(), CURRENT).context(context)?;
+    sys::sync_directory(volume.releases()).context(context)
+}
+
+fn point(
+    volume: &Volume,
+    id: &ReleaseId,
+    tree: Option<BorrowedFd<'_>>,
+    replaced: Option<&ReleaseId>,
+) -> Result<Published, VolumeError> {
+    // Also where the release has been there before: the process that put it there may not have come so far.
+    sys::sync_directory(volume.releases()).context(|| format!("sync {volume}/{RELEASES}"))?;
+    let context = || format!("point {volume}/{CURRENT} at release {id}");
+    let private = volume.private()?;
+    match rustix::fs::unlinkat(private.directory(), CURRENT, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error).context(context),
+    }
+    rustix::fs::symlinkat(link_text(id), private.directory(), CURRENT).context(|| {
+        format!("make a symbolic link on {volume}, which its file system has to be able to have")
+    })?;
     crash_point();
-    rustix::fs::fsync(volume.root()).context(|| format!("sync {volume}"))
+    if let Some(replaced) = replaced.filter(|replaced| *replaced != id) {
+        stamp(volume, replaced);
+    }
+    if tree.is_some_and(|tree| !same_file(volume.releases(), id.as_str(), tree)) {
+        return Err(volume.is_shared());
+    }
+    // By its name, not by the handle: see `private`.
+    let link = private.beneath(CURRENT);
+    match rustix::fs::renameat(volume.staging(), &*link, volume.root(), CURRENT) {
+        Err(Errno::NOENT) => return Err(volume.is_shared()),
+        renamed => renamed.context(context)?,
+    }
+    // Committed. What fails from here on is only logged.
+    crash_point();
+    let synced = if lacks("sync-root") { Err(Errno::IO) } else { sys::sync_directory(volume.root()) };
+    if let Err(error) = synced {
+        tracing::warn!(%volume, %error, "cannot sync the volume's directory; a power failure may bring the release before back");
+    }
+    Ok(Published { replaced_at: SystemTime::now() })
+}
+
+/// Notes on the volume that a release is no longer current, as the modification time of its manifest. Before it is
+/// replaced, so that a crash between the two does not make it look older than it is.
+fn stamp(volume: &Volume, replaced: &ReleaseId) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    let name = manifest_name(replaced);
+    if let Err(error) = rustix::fs::utimensat(volume.releases(), &*name, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        tracing::debug!(release = %replaced, %error, "its time of replacement is not noted");
+    }
 }
 
 /// Moves manifest and tree from staging to their names.
-fn place(volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
+fn place(staging: &Staging) -> Result<(), VolumeError> {
+    let (volume, id, private) = (staging.volume(), staging.id().as_str(), staging.private());
     let context = || format!("put release {id} in its place in {volume}/{RELEASES}");
-    let (staging, releases) = (volume.staging(), volume.releases());
-    let manifest = manifest_name(id);
-    rustix::fs::renameat(staging, &manifest, releases, &manifest).context(context)?;
+    let (from, releases) = (volume.staging(), volume.releases());
+    let manifest = manifest_name(staging.id());
+    let moved = |moved: Result<(), Errno>| match moved {
+        Err(Errno::NOENT) => Err(volume.is_shared()),
+        moved => moved.context(context),
+    };
+    moved(rustix::fs::renameat(from, &*private.beneath(&manifest), releases, &*manifest))?;
     crash_point();
-    match rustix::fs::renameat(staging, id.as_str(), releases, id.as_str()) {
+    let staged = private.beneath(id);
+    match rustix::fs::renameat(from, &*staged, releases, id) {
         // A damaged tree of the same release is in the way. It may be the current one, so the two change places at once, and
         // the damaged one is swept from staging.
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
-            let exchange = RenameFlags::EXCHANGE;
-            rustix::fs::renameat_with(staging, id.as_str(), releases, id.as_str(), exchange)
-                .context(context)?;
+            if !sys::exchange(from, &staged, releases, id).context(context)? {
+                let damaged = format!("{id}.damaged");
+                rustix::fs::renameat(releases, id, private.directory(), &*damaged).context(context)?;
+                crash_point();
+                moved(rustix::fs::renameat(from, &*staged, releases, id))?;
+            }
             crash_point();
-            sweep_staging(volume)
+            Ok(())
         }
-        moved => moved.context(context),
+        renamed => moved(renamed),
+    }
+}
+
+impl Volume {
+    /// The error for what only another process can have done.
+    fn is_shared(&self) -> VolumeError {
+        VolumeError::Shared(self.path().join(STAGING))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::create::DirectoryOptions;
 
     /// A pipe cannot be synced: nothing points at a release whose name is not known to be on the disk.
     #[test]
     fn the_name_of_a_release_is_on_the_disk_before_anything_points_at_it() {
         let above = tempfile::tempdir().unwrap();
-        let volume = Volume::open(&above.path().join("volume")).unwrap();
+        let volume = Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap();
         let id = ReleaseId::parse("0123456789abcdef").unwrap();
         std::fs::create_dir(above.path().join("volume/releases").join(id.as_str())).unwrap();
-        point_at(&volume, &id).unwrap();
+        let _published = point_at(&volume, &id, None).unwrap();
         std::fs::remove_file(above.path().join("volume/current")).unwrap();
         let volume = volume.with_releases(std::io::pipe().unwrap().0.into());
-        assert!(point_at(&volume, &id).is_err());
+        assert!(point_at(&volume, &id, None).is_err());
         assert!(above.path().join("volume/current").symlink_metadata().is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Readers open `current` once and then read beneath that directory, so a release has to outlive the moment at which it was
 //! replaced. The count bounds how far back one can look; the time is what readers rely on.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use lifecycle::units;
 
@@ -34,19 +34,18 @@ pub(crate) struct Retention {
 #[derive(Debug)]
 struct Old {
     id: ReleaseId,
-    replaced: Instant,
+    replaced: SystemTime,
 }
 
 impl Retention {
-    /// Takes over what an earlier run left, most recently published first. When each was replaced is not known any more;
-    /// `now` is the latest that it can have been, so none goes too early.
-    pub(crate) fn new(policy: RetentionPolicy, found: Vec<ReleaseId>, now: Instant) -> Self {
-        let old = found.into_iter().rev().map(|id| Old { id, replaced: now }).collect();
+    /// Takes over what is on the volume besides the current release, most recently replaced first, with the time of that.
+    pub(crate) fn new(policy: RetentionPolicy, found: Vec<(ReleaseId, SystemTime)>) -> Self {
+        let old = found.into_iter().rev().map(|(id, replaced)| Old { id, replaced }).collect();
         Self { policy, old }
     }
 
     /// Notes that `current` was pointed at `id`.
-    pub(crate) fn published(&mut self, id: &ReleaseId, replaced: Option<ReleaseId>, now: Instant) {
+    pub(crate) fn published(&mut self, id: &ReleaseId, replaced: Option<ReleaseId>, now: SystemTime) {
         self.old.retain(|old| old.id != *id);
         if let Some(replaced) = replaced.filter(|replaced| replaced != id) {
             self.old.retain(|old| old.id != replaced);
@@ -55,9 +54,11 @@ impl Retention {
     }
 
     /// The releases that may go now. [`Retention::forget`] has to be told once one is gone.
-    pub(crate) fn expired(&self, now: Instant) -> Vec<ReleaseId> {
+    pub(crate) fn expired(&self, now: SystemTime) -> Vec<ReleaseId> {
         let beyond = self.old.len().saturating_sub(self.policy.keep);
-        let old_enough = |old: &&Old| now.saturating_duration_since(old.replaced) >= self.policy.keep_for;
+        // A clock that was set back makes a release younger, never older.
+        let age = |old: &Old| now.duration_since(old.replaced).unwrap_or_default();
+        let old_enough = |old: &&Old| age(old) >= self.policy.keep_for;
         self.old[..beyond].iter().filter(old_enough).map(|old| old.id.clone()).collect()
     }
 
@@ -84,8 +85,8 @@ mod tests {
 
     #[test]
     fn the_newest_few_stay_and_so_does_what_was_replaced_just_now() {
-        let start = Instant::now();
-        let mut retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, Vec::new(), start);
+        let start = SystemTime::now();
+        let mut retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, Vec::new());
         for number in 1..=5 {
             retention.published(&id(number), (number > 1).then(|| id(number - 1)), start);
         }
@@ -98,19 +99,20 @@ mod tests {
 
     #[test]
     fn a_release_that_is_published_again_is_no_longer_old() {
-        let start = Instant::now();
-        let mut retention = Retention::new(RetentionPolicy { keep: 0, keep_for: MINUTE }, vec![id(1)], start);
+        let start = SystemTime::now();
+        let mut retention =
+            Retention::new(RetentionPolicy { keep: 0, keep_for: MINUTE }, vec![(id(1), start)]);
         retention.published(&id(1), Some(id(2)), start + MINUTE);
         assert_eq!(retention.expired(start + MINUTE), []);
         assert_eq!(retention.expired(start + 2 * MINUTE), [id(2)]);
     }
 
     #[test]
-    fn after_a_restart_the_least_recently_published_goes_first() {
-        let start = Instant::now();
-        let found = vec![id(3), id(2), id(1)];
-        let retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, found, start);
-        assert_eq!(retention.expired(start), []);
-        assert_eq!(retention.expired(start + MINUTE), [id(1)]);
+    fn after_a_restart_the_time_of_replacement_counts() {
+        let start = SystemTime::now();
+        let found = vec![(id(3), start), (id(2), start - MINUTE), (id(1), start - 2 * MINUTE)];
+        let retention = Retention::new(RetentionPolicy { keep: 1, keep_for: MINUTE }, found);
+        assert_eq!(retention.expired(start), [id(1), id(2)]);
+        assert_eq!(retention.expired(start - MINUTE), [id(1)], "a clock that was set back keeps more");
     }
 }

@@ -6,16 +6,19 @@
 
 use std::io;
 use std::iter;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
+use super::create::{DIRECTORY, make_directory};
 use super::fsync::{self, FsyncSet};
-use super::staging::{Staging, make_directory, write_manifest};
-use super::sweep::{sweep_seed, sweep_staging};
-use super::volume::{Context as _, DIRECTORY, SPARE, STAGING, Volume, VolumeError};
+use super::private::{Private, SEED, remove_tree};
+use super::staging::{Staging, write_manifest};
+use super::sys;
+use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Manifest, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
 
@@ -37,24 +40,31 @@ pub(crate) struct Diff {
     pub(crate) removed: Vec<ReleasePath>,
 }
 
-/// The copy, and of which release it is one. To know that one's manifest saves the next sync from reading it.
+/// The copy, and of which release it is one. To know that release's manifest saves the next sync from reading it.
 #[derive(Debug)]
 pub(crate) struct SeedTree {
     base: CachedManifest,
+    private: Arc<Private>,
 }
 
 impl SeedTree {
     /// Copies a release that has at least so many files; a smaller one is linked soon enough when it is needed.
-    pub(crate) fn make(volume: &Volume, of: ReleaseId, least: usize) -> Result<Option<Self>, VolumeError> {
-        sweep_seed(volume)?;
-        let manifest = volume.manifest(&of).filter(|manifest| manifest.files.len() >= least);
+    pub(crate) fn make(volume: &Volume, base: ReleaseId, least: usize) -> Result<Option<Self>, VolumeError> {
+        let manifest = volume.manifest(&base).filter(|manifest| manifest.files.len() >= least);
         let Some(manifest) = manifest.map(Arc::new) else { return Ok(None) };
-        let copied =
-            copy(volume, &of, &manifest).context(|| format!("copy {of} to {volume}/{STAGING}/{SPARE}"));
-        if copied.is_err() {
-            sweep_seed(volume)?;
+        let private = volume.private()?;
+        let seed = private.path().join(SEED);
+        let context = || format!("copy {base} to {}", seed.display());
+        match remove_tree(&seed) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
+            _ => {}
         }
-        copied.map(|()| Some(Self { base: CachedManifest { id: of, manifest } }))
+        if let Err(error) = copy(volume, &private, &base, &manifest) {
+            // Nothing is left of it, and if that fails too, the next sync clears the directory.
+            remove_tree(&seed).ignore();
+            return Err(error).context(context);
+        }
+        Ok(Some(Self { base: CachedManifest { id: base, manifest }, private }))
     }
 
     /// Which release it is a copy of.
@@ -62,51 +72,60 @@ impl SeedTree {
         &self.base
     }
 
+    /// Removes it, because what it is a copy of is damaged.
+    pub(crate) fn discard(self) {
+        // The next seed tree is made in its place, after removing what is there.
+        remove_tree(&self.private.path().join(SEED)).ignore();
+    }
+
     /// Makes it a release that is being put together: without what is gone, with the directories of what will come.
     pub(crate) fn into_staging(
         self,
-        volume: Arc<Volume>,
-        id: ReleaseId,
+        volume: &Arc<Volume>,
+        id: &ReleaseId,
         manifest: &Manifest,
         diff: &Diff,
     ) -> Result<Staging, VolumeError> {
-        sweep_staging(&volume)?;
-        let context = || format!("make {volume}/{STAGING}/{id} of {SPARE}");
-        rustix::fs::renameat(volume.staging(), SPARE, volume.staging(), id.as_str()).context(context)?;
+        let private = self.private;
+        private.clear().context(|| format!("clear {}", private.path().display()))?;
+        let directory = private.directory();
+        let context = || format!("make {}/{id} of {SEED}", private.path().display());
+        rustix::fs::renameat(directory, SEED, directory, id.as_str()).context(context)?;
         crash_point();
-        let tree =
-            rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty()).context(context)?;
+        let tree = rustix::fs::openat(directory, id.as_str(), DIRECTORY, Mode::empty()).context(context)?;
         // The copy itself was synced when it was made.
         let fsync_set = FsyncSet::new();
         for path in &diff.removed {
-            remove_file(&volume, &tree, path, &fsync_set)?;
+            remove_file(&tree, path, &fsync_set)
+                .context(|| format!("take {path} out of {}/{id}", private.path().display()))?;
         }
         for directory in manifest.directories() {
-            match make_directory(&tree, directory) {
+            match make_directory(&tree, directory, volume.directory_mode()) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => {
-                    made.context(|| format!("make {volume}/{STAGING}/{id}/{directory}"))?;
+                    made.context(|| format!("make {}/{id}/{directory}", private.path().display()))?;
                     fsync_set.created(directory);
                 }
             }
             crash_point();
         }
-        let manifest = write_manifest(&volume, &id, manifest)?;
-        Ok(Staging::from_copy(volume, id, tree, self.base.id, manifest, fsync_set))
+        let manifest = write_manifest(&private, id, manifest)?;
+        Ok(Staging::from_copy(volume, private, id, tree, self.base.id, manifest, fsync_set))
     }
 }
 
-fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result<()> {
+fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Manifest) -> io::Result<()> {
     let original = rustix::fs::openat(volume.releases(), release.as_str(), DIRECTORY, Mode::empty())?;
-    make_directory(volume.staging(), SPARE)?;
-    let copy = rustix::fs::openat(volume.staging(), SPARE, DIRECTORY, Mode::empty())?;
+    make_directory(private.directory(), SEED, volume.directory_mode())?;
+    let copy = rustix::fs::openat(private.directory(), SEED, DIRECTORY, Mode::empty())?;
     for directory in manifest.directories() {
-        make_directory(&copy, directory)?;
+        make_directory(&copy, directory, volume.directory_mode())?;
         crash_point();
     }
     for file in &manifest.files {
         let path = file.path.as_str();
-        rustix::fs::linkat(&original, path, &copy, path, AtFlags::empty())?;
+        // Without hard links a copy would cost as much space as the release, so there is none.
+        sys::link(original.as_fd(), path, copy.as_fd(), path)?;
         crash_point();
     }
     // Publishing syncs what it changes in the copy and nothing else. These are synced one by one even where they are many: the
@@ -115,15 +134,9 @@ fn copy(volume: &Volume, release: &ReleaseId, manifest: &Manifest) -> io::Result
 }
 
 /// Removes a file, and the directories that are empty without it.
-fn remove_file(
-    volume: &Volume,
-    tree: &OwnedFd,
-    path: &ReleasePath,
-    fsync_set: &FsyncSet,
-) -> Result<(), VolumeError> {
-    let tree = tree.as_fd();
-    let context = |name: &str| format!("take {name} out of a copy in {volume}/{STAGING}");
-    rustix::fs::unlinkat(tree, path.as_str(), AtFlags::empty()).context(|| context(path.as_str()))?;
+fn remove_file(tree: &OwnedFd, path: &ReleasePath, fsync_set: &FsyncSet) -> Result<(), Errno> {
+    let tree: BorrowedFd<'_> = tree.as_fd();
+    rustix::fs::unlinkat(tree, path.as_str(), AtFlags::empty())?;
     fsync_set.moved(path.as_str());
     crash_point();
     let directories: Vec<_> = path.ancestors().collect();
@@ -134,7 +147,7 @@ fn remove_file(
                 crash_point();
             }
             Err(Errno::NOTEMPTY | Errno::EXIST) => break,
-            Err(error) => return Err(error).context(|| context(directory)),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -144,6 +157,8 @@ fn remove_file(
 mod tests {
     use super::*;
     use crate::content::Limits;
+    use crate::store::create::DirectoryOptions;
+    use crate::store::objects::Objects;
     use crate::store::publish::publish;
     use bytes::Bytes;
     use sha2::{Digest as _, Sha256};
@@ -167,34 +182,39 @@ mod tests {
         Manifest::parse(json.as_bytes(), &LIMITS).unwrap()
     }
 
-    fn write(staging: &Staging, file: &crate::content::ManifestFile, version: &str) {
-        let mut draft = staging.create_file(&file.path).unwrap();
-        draft.append(&[Bytes::from(format!("{}{version}", file.path))]).unwrap();
-        draft.finish_verified(file).unwrap();
+    fn write(staging: &Staging, files: &[&crate::content::ManifestFile], versions: &[&str]) {
+        let objects = Objects::open(staging.volume()).unwrap();
+        for (file, version) in files.iter().zip(versions) {
+            let mut staged = objects.create(file).unwrap();
+            staged.append(&[Bytes::from(format!("{}{version}", file.path))]).unwrap();
+            staged.finish_verified(file).unwrap();
+        }
+        staging.install(&objects, files.iter().copied()).unwrap();
     }
 
     /// A release that begins with a copy syncs what it changes in it: nothing else, and nothing less.
     #[test]
     fn what_changed_in_a_copy_is_what_is_synced() {
         let above = tempfile::tempdir().unwrap();
-        let volume = Arc::new(Volume::open(&above.path().join("volume")).unwrap());
+        let volume =
+            Arc::new(Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap());
         let old = manifest(&[("a/1", ""), ("a/2", ""), ("b/c/3", ""), ("d/4", ""), ("5", "")]);
-        let staging = Staging::begin(Arc::clone(&volume), old.id(), &old).unwrap();
-        old.files.iter().for_each(|file| write(&staging, file, ""));
+        let staging = Staging::begin(&volume, &old.id(), &old).unwrap();
+        write(&staging, &old.files.iter().collect::<Vec<_>>(), &[""; 5]);
         let all = [".", "5", "a", "a/1", "a/2", "b", "b/c", "b/c/3", "d", "d/4"];
         assert_eq!(staging.fsync_set().names().unwrap(), all);
         assert_eq!(staging.fsync_set().kept(), ["5", "a/1", "a/2", "b/c/3", "d/4"]);
-        publish(&staging).unwrap();
+        let _published = publish(&staging, None).unwrap();
         assert_eq!(staging.fsync_set().kept(), [""; 0], "what readers see, nobody has open for writing");
 
         let spare = SeedTree::make(&volume, old.id(), 1).unwrap().unwrap();
         let new = manifest(&[("a/1", ""), ("a/2", "changed"), ("d/4", ""), ("e/f/6", ""), ("5", "")]);
         let removed = vec![old.files[1].path.clone(), old.files[2].path.clone()];
-        let staging = spare.into_staging(volume, new.id(), &new, &Diff { base: old.id(), removed }).unwrap();
-        write(&staging, &new.files[1], "changed");
-        write(&staging, &new.files[3], "");
+        let staging =
+            spare.into_staging(&volume, &new.id(), &new, &Diff { base: old.id(), removed }).unwrap();
+        write(&staging, &[&new.files[1], &new.files[3]], &["changed", ""]);
         // `b` and all beneath it is gone, which `.` remembers.
         assert_eq!(staging.fsync_set().names().unwrap(), [".", "a", "a/2", "e", "e/f", "e/f/6"]);
-        publish(&staging).unwrap();
+        let _published = publish(&staging, None).unwrap();
     }
 }

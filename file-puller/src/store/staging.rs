@@ -1,10 +1,9 @@
-//! A release while it is being put together, in the volume's private directory.
+//! A release while it is being put together, in the private directory.
 //!
 //! Every name is made beneath the staging tree's own handle, and no file is opened that was there before, so nothing that a
-//! manifest says can reach out of the tree. A [`StagedFile`] is hashed as it is written and counts only once its size and digest are the
-//! manifest's. Modes are set on open handles: the umask has no say in what readers may read. A [`SeedTree`] is where a large release
-//! begins that differs from the current one in little.
+//! manifest says can reach out of the tree. Files come from earlier releases, as links, and from the objects that have arrived.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -13,69 +12,81 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::create::{DIRECTORY, create_file, make_directory, set_mode};
 use super::fsync::FsyncSet;
-use super::staged_file::{StagedFile, create};
-use super::sweep::sweep_staging;
-use super::volume::{Context as _, DIRECTORY, RELEASES, STAGING, Volume, VolumeError, manifest_name};
-use crate::content::{Manifest, ReleaseId, ReleasePath};
+use super::objects::Objects;
+use super::private::Private;
+use super::tree::{link_or_copy, looks_intact};
+use super::volume::{Context as _, Volume, VolumeError, manifest_name};
+use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
 
-/// A release that nobody sees yet.
+/// A release that no reader sees yet.
 #[derive(Debug)]
 pub(crate) struct Staging {
     volume: Arc<Volume>,
+    private: Arc<Private>,
     id: ReleaseId,
     tree: OwnedFd,
     /// The release whose files are in the tree already, where the new one has them at the same paths.
     copy_of: Option<ReleaseId>,
     /// Open since it was written, as the release's own files are.
     manifest: File,
-    fsync_set: Arc<FsyncSet>,
+    fsync_set: FsyncSet,
+}
+
+/// How an earlier release's file became one of the staged release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reused {
+    Yes,
+    /// It is damaged, or the file system refuses: the content manager has it.
+    No,
 }
 
 impl Staging {
-    /// Clears the private directory, and makes in it the release's directories and its manifest.
+    /// Makes the release's directories and its manifest in the private directory, which was cleared before.
     pub(crate) fn begin(
-        volume: Arc<Volume>,
-        id: ReleaseId,
+        volume: &Arc<Volume>,
+        id: &ReleaseId,
         manifest: &Manifest,
     ) -> Result<Self, VolumeError> {
-        sweep_staging(&volume)?;
-        crash_point();
-        Self::beside_unpacked(volume, id, manifest)
-    }
-
-    /// The same for files that are in the private directory already ([`Unpacked`](super::Unpacked)): nothing is cleared.
-    pub(crate) fn beside_unpacked(
-        volume: Arc<Volume>,
-        id: ReleaseId,
-        manifest: &Manifest,
-    ) -> Result<Self, VolumeError> {
-        let context = |name: &str| format!("make {volume}/{STAGING}/{id}/{name}");
-        make_directory(volume.staging(), id.as_str()).context(|| context(""))?;
-        let tree = rustix::fs::openat(volume.staging(), id.as_str(), DIRECTORY, Mode::empty())
+        let private = volume.private()?;
+        let context = |name: &str| format!("make {}/{id}/{name}", private.path().display());
+        let mode = volume.directory_mode();
+        make_directory(private.directory(), id.as_str(), mode).context(|| context(""))?;
+        let tree = rustix::fs::openat(private.directory(), id.as_str(), DIRECTORY, Mode::empty())
             .context(|| context(""))?;
         let fsync_set = FsyncSet::new();
         fsync_set.note_root();
         for directory in manifest.directories() {
-            make_directory(&tree, directory).context(|| context(directory))?;
+            make_directory(&tree, directory, mode).context(|| context(directory))?;
             fsync_set.created(directory);
             crash_point();
         }
-        let manifest = write_manifest(&volume, &id, manifest)?;
-        Ok(Self { volume, id, tree, copy_of: None, manifest, fsync_set: Arc::new(fsync_set) })
+        let manifest = write_manifest(&private, id, manifest)?;
+        Ok(Self {
+            volume: Arc::clone(volume),
+            private,
+            id: id.clone(),
+            tree,
+            copy_of: None,
+            manifest,
+            fsync_set,
+        })
     }
 
     /// A tree that began as a copy of the release `base`.
     pub(super) fn from_copy(
-        volume: Arc<Volume>,
-        id: ReleaseId,
+        volume: &Arc<Volume>,
+        private: Arc<Private>,
+        id: &ReleaseId,
         tree: OwnedFd,
         base: ReleaseId,
         manifest: File,
         fsync_set: FsyncSet,
     ) -> Self {
-        Self { volume, id, tree, copy_of: Some(base), manifest, fsync_set: Arc::new(fsync_set) }
+        let (volume, id) = (Arc::clone(volume), id.clone());
+        Self { volume, private, id, tree, copy_of: Some(base), manifest, fsync_set }
     }
 
     /// The release.
@@ -88,39 +99,85 @@ impl Staging {
         &self.volume
     }
 
+    /// The private directory that it lies in.
+    pub(super) fn private(&self) -> &Private {
+        &self.private
+    }
+
     /// The staged tree.
     pub(crate) fn tree(&self) -> BorrowedFd<'_> {
         self.tree.as_fd()
     }
 
-    /// Whether it began with the files of that release.
-    pub(crate) fn is_copy_of(&self, release: &ReleaseId) -> bool {
-        self.copy_of.as_ref() == Some(release)
+    /// Takes over a file of an earlier release, whose tree is open as `release`: as a link, so it costs neither transfer nor space.
+    pub(crate) fn reuse(
+        &self,
+        (id, release): (&ReleaseId, BorrowedFd<'_>),
+        from: &ReleasePath,
+        new: &ManifestFile,
+    ) -> Result<Reused, VolumeError> {
+        let is_there = *from == new.path && self.copy_of.as_ref() == Some(id);
+        let tree = if is_there { self.tree() } else { release };
+        if !looks_intact(&self.volume, tree, from, new) {
+            tracing::warn!(path = %from, release = %id, "damaged, so it is fetched");
+            if is_there {
+                self.remove(from)?;
+            }
+            return Ok(Reused::No);
+        }
+        if is_there {
+            return Ok(Reused::Yes);
+        }
+        match link_or_copy(release, from.as_str(), self.tree(), new.path.as_str(), new.content()) {
+            Ok(()) => {
+                self.fsync_set.moved(new.path.as_str());
+                crash_point();
+                Ok(Reused::Yes)
+            }
+            Err(error) => {
+                tracing::debug!(path = %new.path, release = %id, %error, "cannot be shared, so it is fetched");
+                Ok(Reused::No)
+            }
+        }
     }
 
     /// Takes a file out again, so that another can take its place.
-    pub(crate) fn remove(&self, path: &ReleasePath) -> Result<(), VolumeError> {
+    fn remove(&self, path: &ReleasePath) -> Result<(), VolumeError> {
         match rustix::fs::unlinkat(&self.tree, path.as_str(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => {
-                return Err(error).context(|| format!("remove {}/{STAGING}/{}/{path}", self.volume, self.id));
-            }
+            Err(error) => return Err(error).context(|| self.name(path.as_str())),
         }
         self.fsync_set.moved(path.as_str());
         crash_point();
         Ok(())
     }
 
-    /// Takes over a file of an earlier release: a hard link, so it costs neither transfer nor space.
-    pub(crate) fn reuse(
+    /// Gives these files the objects that have arrived for them: the last that needs an object gets it, the others get links.
+    pub(crate) fn install<'m>(
         &self,
-        release: BorrowedFd<'_>,
-        from: &ReleasePath,
-        to: &ReleasePath,
-    ) -> io::Result<()> {
-        rustix::fs::linkat(release, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())?;
-        self.fsync_set.moved(to.as_str());
-        crash_point();
+        objects: &Objects,
+        files: impl Iterator<Item = &'m ManifestFile> + Clone,
+    ) -> Result<(), VolumeError> {
+        let mut places: HashMap<(Digest, FileMode), u32> = HashMap::new();
+        for file in files.clone() {
+            *places.entry(file.content()).or_default() += 1;
+        }
+        for file in files {
+            let path = file.path.as_str();
+            let left = places.entry(file.content()).or_default();
+            *left = left.saturating_sub(1);
+            let open = if *left == 0 {
+                objects.take(file.content(), self.tree(), path).context(|| self.name(path))?
+            } else {
+                objects.share(file.content(), self.tree(), path).context(|| self.name(path))?;
+                None
+            };
+            self.fsync_set.created(path);
+            if let Some(open) = open {
+                self.fsync_set.wrote(path, open);
+            }
+            crash_point();
+        }
         Ok(())
     }
 
@@ -133,8 +190,7 @@ impl Staging {
         to: &ReleasePath,
         written: Option<File>,
     ) -> Result<(), VolumeError> {
-        rustix::fs::renameat(directory, name, &self.tree, to.as_str())
-            .context(|| format!("move {name} to {}/{STAGING}/{}/{to}", self.volume, self.id))?;
+        rustix::fs::renameat(directory, name, &self.tree, to.as_str()).context(|| self.name(to.as_str()))?;
         self.fsync_set.created(to.as_str());
         if let Some(file) = written {
             self.fsync_set.wrote(to.as_str(), file);
@@ -144,9 +200,14 @@ impl Staging {
     }
 
     /// Gives a file of the tree a second name.
-    pub(super) fn link_within(&self, from: &ReleasePath, to: &ReleasePath) -> Result<(), VolumeError> {
-        rustix::fs::linkat(&self.tree, from.as_str(), &self.tree, to.as_str(), AtFlags::empty())
-            .context(|| format!("link {}/{STAGING}/{}/{from} to {to}", self.volume, self.id))?;
+    pub(super) fn link_within(
+        &self,
+        from: &ReleasePath,
+        to: &ReleasePath,
+        content: (Digest, FileMode),
+    ) -> Result<(), VolumeError> {
+        let tree = self.tree();
+        link_or_copy(tree, from.as_str(), tree, to.as_str(), content).context(|| self.name(to.as_str()))?;
         self.fsync_set.moved(to.as_str());
         crash_point();
         Ok(())
@@ -156,12 +217,11 @@ impl Staging {
     pub(super) fn open_file(&self, path: &ReleasePath) -> Result<File, VolumeError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.tree, path.as_str(), flags, Mode::empty());
-        Ok(file.context(|| format!("open {}/{STAGING}/{}/{path}", self.volume, self.id))?.into())
+        Ok(file.context(|| format!("open {}/{}/{path}", self.private.path().display(), self.id))?.into())
     }
 
-    /// Begins a file.
-    pub(crate) fn create_file(&self, path: &ReleasePath) -> Result<StagedFile, VolumeError> {
-        StagedFile::create(&self.tree, path, &self.volume, &self.fsync_set)
+    fn name(&self, path: &str) -> String {
+        format!("put {path} in its place in {}/{}", self.private.path().display(), self.id)
     }
 
     /// The names that are not known to be on the disk.
@@ -171,49 +231,24 @@ impl Staging {
     }
 
     /// Waits until the tree and its manifest are on the disk.
-    pub(crate) fn flush(&self) -> Result<(), VolumeError> {
+    pub(super) fn flush(&self) -> Result<(), VolumeError> {
         let synced = self.fsync_set.flush(self.volume.root(), self.tree(), Some(self.manifest.as_fd()));
         synced.context(|| format!("sync release {} to the disk of {}", self.id, self.volume))
     }
 }
 
-/// Replaces the manifest of a published release by another of the same content.
-pub(crate) fn replace_manifest(
-    volume: &Volume,
-    id: &ReleaseId,
-    manifest: &Manifest,
-) -> Result<(), VolumeError> {
-    sweep_staging(volume)?;
-    let written = write_manifest(volume, id, manifest)?;
-    let name = manifest_name(id);
-    let context = || format!("replace {volume}/{RELEASES}/{name}");
-    // It says how old content may be that is accepted after a power cut, too.
-    rustix::fs::fsync(written).context(context)?;
-    rustix::fs::renameat(volume.staging(), &name, volume.releases(), &name).context(context)?;
-    crash_point();
-    rustix::fs::fsync(volume.releases()).context(context)
-}
-
+/// Writes the manifest of a release into the private directory.
 pub(super) fn write_manifest(
-    volume: &Volume,
+    private: &Private,
     id: &ReleaseId,
     manifest: &Manifest,
 ) -> Result<File, VolumeError> {
     let name = manifest_name(id);
-    let context = || format!("write {volume}/{STAGING}/{name}");
-    let file = create(volume.staging(), &name).context(|| format!("make {volume}/{STAGING}/{name}"))?;
+    let context = || format!("write {}/{name}", private.path().display());
+    let file = create_file(private.directory(), &name).context(context)?;
     let mut out = io::BufWriter::new(File::from(file));
-    manifest
-        .write(&mut out)
-        .and_then(|()| out.flush())
-        .and_then(|()| Ok(rustix::fs::fchmod(out.get_ref(), Mode::from_raw_mode(0o644))?))
-        .context(context)?;
+    manifest.write(&mut out).and_then(|()| out.flush()).context(context)?;
+    set_mode(out.get_ref(), FileMode::PLAIN).context(context)?;
     crash_point();
     out.into_inner().map_err(io::IntoInnerError::into_error).context(context)
-}
-
-pub(super) fn make_directory(beneath: impl rustix::fd::AsFd + Copy, name: &str) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(0o755);
-    rustix::fs::mkdirat(beneath, name, mode)?;
-    Ok(rustix::fs::chmodat(beneath, name, mode, AtFlags::empty())?)
 }

@@ -1,73 +1,100 @@
-//! Taking away: old releases, what a crash left behind, what is no longer needed in the private directory.
+//! Taking away: old releases, and what a process that ended left behind.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::volume::{Context as _, RELEASES, SPARE, STAGING, Volume, VolumeError, manifest_name};
+use super::private::{self, OBJECTS, Private, remove_tree};
+use super::volume::{Context as _, LOCK, RELEASES, STAGING, Volume, VolumeError, manifest_name};
 use crate::content::ReleaseId;
 use crate::crash_point::crash_point;
 
-/// Clears away what an earlier process left half done.
+/// Clears away what earlier processes left half done.
 pub(crate) fn sweep_at_start(volume: &Volume) -> Result<(), VolumeError> {
-    sweep_staging(volume)?;
-    sweep_seed(volume)?;
-    sweep_releases(volume)
-}
-
-/// Empties the private directory, but for the spare copy of the current release.
-pub(crate) fn sweep_staging(volume: &Volume) -> Result<(), VolumeError> {
-    sweep(volume, |name| name != SPARE)
-}
-
-/// Removes the spare copy, if there is one.
-pub(crate) fn sweep_seed(volume: &Volume) -> Result<(), VolumeError> {
-    sweep(volume, |name| name == SPARE)
-}
-
-fn sweep(volume: &Volume, which: impl Fn(&OsStr) -> bool) -> Result<(), VolumeError> {
-    let staging = volume.path().join(STAGING);
-    for entry in fs::read_dir(&staging).context(|| format!("read {volume}/{STAGING}"))? {
-        let entry = entry.context(|| format!("read {volume}/{STAGING}"))?;
-        if !which(&entry.file_name()) {
+    let context = || format!("read {volume}/{STAGING}");
+    for entry in fs::read_dir(volume.path().join(STAGING)).context(context)? {
+        let name = entry.context(context)?.file_name();
+        if name == LOCK {
             continue;
         }
-        let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
-        removed.context(|| format!("remove {}", path.display()))?;
-        crash_point();
-        tracing::debug!(path = %path.display(), "swept");
+        match name.to_str().filter(|name| name.starts_with(private::PREFIX)) {
+            Some(name) if volume.is_own(name) || private::has_owner(volume.staging(), name) => {}
+            _ => sweep(volume, &name)?,
+        }
     }
+    sweep_releases(volume)?;
+    volume.release_private();
     Ok(())
 }
 
-/// Takes a release off the volume: out of sight in one step, then gone.
+/// Removes something from `.staging`: out of its owner's way in one step, then for good. Objects are kept for the next sync.
+fn sweep(volume: &Volume, name: &OsStr) -> Result<(), VolumeError> {
+    let private = volume.private()?;
+    let context = || format!("remove {volume}/{STAGING}/{}", name.display());
+    let swept = "swept";
+    match rustix::fs::renameat(volume.staging(), name, private.directory(), swept) {
+        // Another process was faster.
+        Err(Errno::NOENT) => return Ok(()),
+        moved => moved.context(context)?,
+    }
+    crash_point();
+    adopt_objects(&private, swept);
+    let path = private.path().join(swept);
+    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    if is_directory { remove_tree(&path) } else { fs::remove_file(&path) }.context(context)?;
+    crash_point();
+    tracing::debug!(name = %name.display(), "swept");
+    Ok(())
+}
+
+/// Takes over the files that had arrived for a process that has ended.
+fn adopt_objects(private: &Private, swept: &str) {
+    let directory = private.directory();
+    let objects = format!("{swept}/{OBJECTS}");
+    match rustix::fs::renameat(directory, &*objects, directory, OBJECTS) {
+        Ok(()) => tracing::debug!("what an earlier process had fetched is kept"),
+        // There are none, or others were adopted already: then these are fetched again where they are needed.
+        Err(error) => tracing::trace!(%error, "no objects to keep"),
+    }
+}
+
+/// Takes a release off the volume, unless `current` names it: out of sight in one step, then gone.
 pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
     let context = || format!("remove {volume}/{RELEASES}/{id}");
+    let is_current = || Ok::<_, VolumeError>(volume.current_target()?.as_ref() == Some(id));
+    if is_current()? {
+        return Ok(());
+    }
+    let private = volume.private()?;
     let aside = format!("{id}.removed");
-    match rustix::fs::renameat(volume.releases(), id.as_str(), volume.staging(), &aside) {
+    match rustix::fs::renameat(volume.releases(), id.as_str(), private.directory(), &aside) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error).context(context),
     }
     crash_point();
+    // Another process may have pointed `current` at it in between, on a volume whose locks are only pretended.
+    if is_current()? {
+        return rustix::fs::renameat(private.directory(), &aside, volume.releases(), id.as_str())
+            .context(|| format!("put {volume}/{RELEASES}/{id} back, which became current meanwhile"));
+    }
     match rustix::fs::unlinkat(volume.releases(), manifest_name(id), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error).context(context),
     }
     crash_point();
-    match remove_tree(&volume.path().join(STAGING).join(aside)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(context),
-        _ => Ok(()),
+    match remove_tree(&private.path().join(aside)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
+        _ => {}
     }
+    volume.release_private();
+    Ok(())
 }
 
-/// A crash can leave a manifest without a tree (publishing puts the manifest first, removing takes it last), and
-/// somebody's broom a tree without a manifest.
+/// A crash can leave a manifest without a tree (publishing puts the manifest first, removing takes it last), and an operator a
+/// tree without a manifest.
 fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
     let current = volume.current()?;
     let manifests = volume.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))?;
@@ -83,14 +110,22 @@ fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// A download that was given up may still be writing its last file, so that a directory fills while it is restart.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 5;
-    for _ in 1..ATTEMPTS {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::yield_now(),
-            done => return done,
-        }
+/// What to remove of what was staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clear {
+    /// All but the seed tree and the objects, which the next attempt can use.
+    Attempt,
+    /// All but the seed tree.
+    All,
+}
+
+/// Removes what an attempt to sync has left.
+pub(crate) fn clear(volume: &Volume, what: Clear) -> Result<(), VolumeError> {
+    let Some(private) = volume.existing_private() else { return Ok(()) };
+    if what == Clear::All {
+        private.remove_objects();
     }
-    fs::remove_dir_all(path)
+    private.clear().context(|| format!("clear {}", private.path().display()))?;
+    volume.release_private();
+    Ok(())
 }

@@ -1,16 +1,111 @@
-//! Questions to a release's tree on the volume.
+//! Questions to a tree on the volume, and how a file of one tree gets into another.
 
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, FileType};
+use lifecycle::Ignore as _;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
-use crate::content::{ManifestFile, ReleasePath};
+use super::create::{create_file, set_mode};
+use super::sys;
+use super::volume::Volume;
+use crate::content::{Digest, FileMode, ManifestFile, ReleasePath};
+use crate::crash_point::stall;
+
+/// Bytes read at a time.
+const BUFFER: usize = 64 * 1024;
 
 /// Whether a file can be what its manifest says, as far as its size and mode tell.
-pub(crate) fn looks_intact(tree: BorrowedFd<'_>, path: &ReleasePath, file: &ManifestFile) -> bool {
+pub(crate) fn looks_intact(
+    volume: &Volume,
+    tree: BorrowedFd<'_>,
+    path: &ReleasePath,
+    file: &ManifestFile,
+) -> bool {
     rustix::fs::statat(tree, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && u64::try_from(stat.st_size) == Ok(file.size)
-            && stat.st_mode & 0o7777 == file.mode.bits()
+            && (!volume.keeps_modes() || file.mode.is_intact(stat.st_mode))
     })
+}
+
+/// The digest of a file's content.
+pub(super) fn digest(tree: BorrowedFd<'_>, path: &str) -> io::Result<Digest> {
+    digest_until(tree, path, || false)?.ok_or_else(|| io::ErrorKind::Interrupted.into())
+}
+
+/// The digest of a file's content, or `None` if it was told to stop before the end.
+pub(super) fn digest_until(
+    tree: BorrowedFd<'_>,
+    path: &str,
+    stop: impl Fn() -> bool,
+) -> io::Result<Option<Digest>> {
+    let mut file = open(tree, path)?;
+    stall("read");
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    while !stop() {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Some(Digest::of(hasher))),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+    Ok(None)
+}
+
+/// Puts a file that is on the volume at another place as well: as a hard link, or as a copy where the file system has no
+/// links, this file has as many as it can have, or it belongs to another user. A copy is compared with what it has to be.
+pub(super) fn link_or_copy(
+    from: BorrowedFd<'_>,
+    old: &str,
+    to: BorrowedFd<'_>,
+    new: &str,
+    content: (Digest, FileMode),
+) -> io::Result<()> {
+    match sys::link(from, old, to, new) {
+        Err(Errno::PERM | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::ACCESS) => {}
+        linked => return Ok(linked?),
+    }
+    let copied = copy(from, old, to, new, content);
+    if copied.is_err() {
+        // The first failure is the one to report.
+        rustix::fs::unlinkat(to, new, AtFlags::empty()).ignore();
+    }
+    copied
+}
+
+fn copy(
+    from: BorrowedFd<'_>,
+    old: &str,
+    to: BorrowedFd<'_>,
+    new: &str,
+    (digest, mode): (Digest, FileMode),
+) -> io::Result<()> {
+    let mut source = open(from, old)?;
+    let mut copy = File::from(create_file(to, new)?);
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => break,
+            read => {
+                hasher.update(&buffer[..read]);
+                copy.write_all(&buffer[..read])?;
+            }
+        }
+    }
+    if Digest::of(hasher) != digest {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not what its manifest says"));
+    }
+    set_mode(&copy, mode)?;
+    // Not all that is copied is noted by itself, and copies are few or the file system is one without links.
+    copy.sync_all()
+}
+
+fn open(tree: BorrowedFd<'_>, path: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(tree, path, flags, Mode::empty())?.into())
 }

@@ -4,22 +4,21 @@
 //! belongs, and hard-linked where it belongs in several places, so that links within a source cost no space.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::staged_file::create;
-use super::staging::{Staging, make_directory};
-use super::sweep::sweep_staging;
-use super::volume::{Context as _, DIRECTORY, STAGING, Volume, VolumeError};
+use super::create::{DIRECTORY, create_file, make_directory};
+use super::private::{Private, UNPACKED, remove_tree};
+use super::staging::Staging;
+use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Digest, FileMode, ReleasePath};
 use crate::crash_point::crash_point;
 
-/// The directory of these files, which no release id can be.
-const UNPACKED: &str = "unpacked";
 /// Files that are kept open until they are synced: as many as are synced one by one (see `fsync`).
 const KEPT_OPEN: usize = 64;
 
@@ -27,6 +26,7 @@ const KEPT_OPEN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     volume: Arc<Volume>,
+    private: Arc<Private>,
     directory: OwnedFd,
     files: Vec<UnpackedFile>,
     created: usize,
@@ -57,7 +57,8 @@ pub(crate) struct Placement<'p> {
 #[derive(Debug)]
 pub(crate) struct UnpackedWriter {
     name: usize,
-    volume: Arc<Volume>,
+    /// Of the directory, for messages.
+    path: PathBuf,
     file: File,
     hasher: Sha256,
     size: u64,
@@ -65,15 +66,19 @@ pub(crate) struct UnpackedWriter {
 
 #[allow(dead_code, reason = "for the git and OCI sources")]
 impl Unpacked {
-    /// Clears the private directory, and makes an empty one in it for what arrives.
+    /// Makes an empty directory for what arrives.
     pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
-        sweep_staging(&volume)?;
-        let making = || format!("make {volume}/{STAGING}/{UNPACKED}");
-        make_directory(volume.staging(), UNPACKED).context(making)?;
+        let private = volume.private()?;
+        let making = || format!("make {}/{UNPACKED}", private.path().display());
+        match remove_tree(&private.path().join(UNPACKED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(making),
+            _ => {}
+        }
+        make_directory(private.directory(), UNPACKED, volume.directory_mode()).context(making)?;
         crash_point();
         let directory =
-            rustix::fs::openat(volume.staging(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
-        Ok(Self { volume, directory, files: Vec::new(), created: 0 })
+            rustix::fs::openat(private.directory(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
+        Ok(Self { volume, private, directory, files: Vec::new(), created: 0 })
     }
 
     /// The volume that they are on.
@@ -85,10 +90,10 @@ impl Unpacked {
     pub(crate) fn create(&mut self) -> Result<UnpackedWriter, VolumeError> {
         let name = self.created;
         self.created += 1;
-        let file = create(&self.directory, &name.to_string()).context(|| self.naming("make", name))?;
+        let file = create_file(&self.directory, &name.to_string()).context(|| self.naming("make", name))?;
         crash_point();
-        let volume = Arc::clone(&self.volume);
-        Ok(UnpackedWriter { name, volume, file: file.into(), hasher: Sha256::new(), size: 0 })
+        let path = self.private.path().join(UNPACKED);
+        Ok(UnpackedWriter { name, path, file: file.into(), hasher: Sha256::new(), size: 0 })
     }
 
     /// Keeps a file that has been written.
@@ -103,13 +108,13 @@ impl Unpacked {
     pub(crate) fn scratch(&self, name: &str) -> Result<File, VolumeError> {
         let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name, new, Mode::from_raw_mode(0o600));
-        Ok(file.context(|| format!("make {}/{STAGING}/{UNPACKED}/{name}", self.volume))?.into())
+        Ok(file.context(|| self.naming_scratch("make", name))?.into())
     }
 
     /// Moves such a file to where it outlasts the release.
     pub(crate) fn persist(&self, scratch: &str, directory: &OwnedFd, name: &str) -> Result<(), VolumeError> {
         rustix::fs::renameat(&self.directory, scratch, directory, name)
-            .context(|| format!("move {}/{STAGING}/{UNPACKED}/{scratch} to {name}", self.volume))?;
+            .context(|| self.naming_scratch("move", scratch))?;
         crash_point();
         Ok(())
     }
@@ -141,7 +146,9 @@ impl Unpacked {
         for placement in placements {
             let Placement { number, mode, path } = placement;
             match before.filter(|before| before.number == number) {
-                Some(before) if before.mode == mode => staging.link_within(before.path, path)?,
+                Some(before) if before.mode == mode => {
+                    staging.link_within(before.path, path, (self.files[number.0].digest, mode))?;
+                }
                 // A mode belongs to the inode, so the same content as a program and as a plain file is two files.
                 Some(before) => {
                     let UnpackedFile { name, .. } = self.files[number.0];
@@ -176,8 +183,12 @@ impl Unpacked {
         set.context(|| self.naming("set the mode of", name))
     }
 
+    fn naming_scratch(&self, verb: &str, name: &str) -> String {
+        format!("{verb} {}/{UNPACKED}/{name}", self.private.path().display())
+    }
+
     fn naming(&self, verb: &str, name: usize) -> String {
-        format!("{verb} {}/{STAGING}/{UNPACKED}/{name}", self.volume)
+        format!("{verb} {}/{UNPACKED}/{name}", self.private.path().display())
     }
 }
 
@@ -186,7 +197,7 @@ impl UnpackedWriter {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), VolumeError> {
         self.hasher.update(bytes);
         let written = self.file.write_all(bytes);
-        written.context(|| format!("write {}/{STAGING}/{UNPACKED}/{}", self.volume, self.name))?;
+        written.context(|| format!("write {}/{}", self.path.display(), self.name))?;
         self.size += bytes.len() as u64;
         crash_point();
         Ok(())

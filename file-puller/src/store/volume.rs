@@ -9,12 +9,20 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::create::{DIRECTORY, DirectoryOptions, make_directory};
+use super::private::Private;
+use super::sys::{self, Lock};
 use crate::content::{Limits, Manifest, ReleaseId};
+use crate::crash_point::lacks;
 
 /// The public name: a relative symbolic link to the release that is served.
 pub(crate) const CURRENT: &str = "current";
@@ -22,8 +30,8 @@ pub(crate) const CURRENT: &str = "current";
 pub(crate) const RELEASES: &str = "releases";
 /// Holds what is not complete, or no longer needed.
 pub(crate) const STAGING: &str = ".staging";
-/// In the private directory: a copy of the current release, which stays there from one sync to the next.
-pub(crate) const SPARE: &str = "spare";
+/// In it: the file that the process which writes the volume has locked.
+pub(crate) const LOCK: &str = "lock";
 
 /// A volume that this process, and no other, writes.
 #[derive(Debug)]
@@ -33,6 +41,12 @@ pub(crate) struct Volume {
     root: OwnedFd,
     releases: OwnedFd,
     staging: OwnedFd,
+    /// Open for as long as the volume is ours: closing it gives the lock back.
+    _lock: Option<OwnedFd>,
+    directories: DirectoryOptions,
+    keeps_modes: bool,
+    /// Made when there is something to put in it, so that a volume that cannot be written can still be followed.
+    private: Mutex<Option<Arc<Private>>>,
 }
 
 /// Why the volume could not be used.
@@ -49,6 +63,9 @@ pub(crate) enum VolumeError {
     /// Another puller has it. That may end at any moment, so this is no verdict on the volume.
     #[error("another file-puller is writing {}; stop it, or give this one a --volume of its own", .0.display())]
     InUse(PathBuf),
+    /// What was staged is gone, or another tree is in its place.
+    #[error("another process has changed {}; only one file-puller may write a volume, and its locks do not work between the two", .0.display())]
+    Shared(PathBuf),
     /// It is not one of ours.
     #[error("{0}")]
     Refused(String),
@@ -58,10 +75,18 @@ impl VolumeError {
     /// The exit code for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Io { .. } => Exit::Io,
+            Self::Io { .. } | Self::Shared(_) => Exit::Io,
             Self::InUse(_) => Exit::Unavailable,
             Self::Refused(_) => Exit::Refused,
         }
+    }
+}
+
+impl VolumeError {
+    /// The thread that writes to the volume has ended before its time.
+    pub(crate) fn given_up() -> Self {
+        let cause = io::Error::other("the thread that writes has ended");
+        Self::Io { context: "write what was downloaded".to_owned(), cause }
     }
 }
 
@@ -85,7 +110,7 @@ impl<T, E: Into<io::Error>> Context<T> for Result<T, E> {
 
 impl Volume {
     /// Takes a volume into use: makes what is missing, and locks it.
-    pub(crate) fn open(path: &Path) -> Result<Self, VolumeError> {
+    pub(crate) fn open(path: &Path, directories: DirectoryOptions) -> Result<Self, VolumeError> {
         let shown = path.display();
         match fs::create_dir(path) {
             Ok(()) => {
@@ -98,15 +123,32 @@ impl Volume {
         }
         let root = rustix::fs::open(path, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())
             .context(|| format!("open the volume {shown}"))?;
-        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(VolumeError::InUse(path.to_owned())),
-            Err(error) => return Err(error).context(|| format!("lock the volume {shown}")),
+        let local = sys::flock(&root).context(|| format!("lock the volume {shown}"))?;
+        if local == Lock::HeldByAnother {
+            return Err(VolumeError::InUse(path.to_owned()));
         }
         check_current(&root, path)?;
-        let releases = open_or_make(&root, RELEASES, path)?;
-        let staging = open_or_make(&root, STAGING, path)?;
-        Ok(Self { path: path.to_owned(), root, releases, staging })
+        let staging = open_or_make(&root, STAGING, path, directories.mode())?;
+        let lock = open_lock(&staging).context(|| format!("open {shown}/{STAGING}/{LOCK}"))?;
+        let forwarded = match &lock {
+            Some(lock) => sys::fcntl_lock(lock).context(|| format!("lock {shown}/{STAGING}/{LOCK}"))?,
+            None => Lock::Missing,
+        };
+        match (local, forwarded) {
+            (_, Lock::HeldByAnother) => return Err(VolumeError::InUse(path.to_owned())),
+            (Lock::Missing, Lock::Missing) => {
+                tracing::warn!(volume = %shown, "the volume has no locks: make sure that only one file-puller writes it");
+            }
+            _ => {}
+        }
+        let keeps_modes = lock.as_ref().is_none_or(keeps_modes);
+        if !keeps_modes {
+            tracing::warn!(volume = %shown, "the volume's file system keeps no modes, so those of the manifest have no effect");
+        }
+        let releases = open_or_make(&root, RELEASES, path, directories.mode())?;
+        let private = Mutex::new(None);
+        let path = path.to_owned();
+        Ok(Self { path, root, releases, staging, _lock: lock, directories, keeps_modes, private })
     }
 
     /// Where it is mounted.
@@ -124,20 +166,65 @@ impl Volume {
         self.releases.as_fd()
     }
 
-    /// The private directory.
+    /// The mode of directories.
+    pub(super) fn directory_mode(&self) -> Mode {
+        self.directories.mode()
+    }
+
+    /// Whether a file has the mode that it was given.
+    pub(super) fn keeps_modes(&self) -> bool {
+        self.keeps_modes
+    }
+
+    /// This process' own directory in `.staging`, which is made where it is not there, or not any more.
+    pub(super) fn private(&self) -> Result<Arc<Private>, VolumeError> {
+        let mut private = self.private.lock();
+        if let Some(private) = private.as_ref().filter(|private| private.is_in_place(self.staging())) {
+            return Ok(Arc::clone(private));
+        }
+        let made = Private::create(self.staging(), &self.path.join(STAGING), self.directory_mode())
+            .map_err(|error| explained(error, self.staging()))
+            .context(|| format!("make a directory in {self}/{STAGING}"))?;
+        Ok(Arc::clone(private.insert(Arc::new(made))))
+    }
+
+    /// Whether that is the name of this process' own directory.
+    pub(super) fn is_own(&self, name: &str) -> bool {
+        self.private.lock().as_ref().is_some_and(|private| private.name() == name)
+    }
+
+    /// Removes this process' own directory if nothing is in it, until it is needed again.
+    pub(super) fn release_private(&self) {
+        let mut private = self.private.lock();
+        if private.as_ref().is_some_and(|private| private.is_empty())
+            && let Some(private) = private.take()
+        {
+            private.remove(self.staging());
+        }
+    }
+
+    /// This process' own directory, if it was made.
+    pub(super) fn existing_private(&self) -> Option<Arc<Private>> {
+        self.private.lock().clone()
+    }
+
+    /// The directory of private directories.
     pub(crate) fn staging(&self) -> BorrowedFd<'_> {
         self.staging.as_fd()
     }
 
     /// The release that `current` names, if its tree is there.
     pub(crate) fn current(&self) -> Result<Option<ReleaseId>, VolumeError> {
-        let target = match rustix::fs::readlinkat(&self.root, CURRENT, Vec::new()) {
-            Ok(target) => target,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error).context(|| format!("read the link {self}/{CURRENT}")),
-        };
-        let named = target.to_str().ok().and_then(link_target);
-        Ok(named.filter(|id| self.holds(id)))
+        Ok(self.current_target()?.filter(|id| self.holds(id)))
+    }
+
+    /// The release that `current` names, whether or not its tree is there.
+    pub(super) fn current_target(&self) -> Result<Option<ReleaseId>, VolumeError> {
+        match rustix::fs::readlinkat(&self.root, CURRENT, Vec::new()) {
+            Ok(target) => Ok(target.to_str().ok().and_then(link_target)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).context(|| format!("read the link {self}/{CURRENT}")),
+        }
     }
 
     /// Whether the release's tree is there.
@@ -152,17 +239,20 @@ impl Volume {
             .context(|| format!("open {self}/{RELEASES}/{id}"))
     }
 
-    /// The releases that have a tree and a manifest, most recently published first.
-    pub(crate) fn complete_releases(&self) -> Result<Vec<ReleaseId>, VolumeError> {
+    /// The releases that have a tree and a manifest, most recently current first, with the time at which each was published or,
+    /// if it is not current any more, replaced.
+    pub(crate) fn complete_releases(&self) -> Result<Vec<(ReleaseId, SystemTime)>, VolumeError> {
         let mut found = Vec::new();
         for id in self.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))? {
             let manifest = rustix::fs::statat(&self.releases, manifest_name(&id), AtFlags::SYMLINK_NOFOLLOW);
             if let (Ok(stat), true) = (manifest, self.holds(&id)) {
-                found.push(((stat.st_mtime, stat.st_mtime_nsec), id));
+                let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+                let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec);
+                found.push((id, SystemTime::UNIX_EPOCH + seconds + nanoseconds));
             }
         }
-        found.sort_by(|(a, _), (b, _)| b.cmp(a));
-        Ok(found.into_iter().map(|(_, id)| id).collect())
+        found.sort_by(|(_, a), (_, b)| b.cmp(a));
+        Ok(found)
     }
 
     /// The manifest that a release was published with, or `None` where it is missing or was tampered with.
@@ -183,7 +273,11 @@ impl Volume {
 
     /// Makes sure that so many more bytes fit and `min_free` stays free, before any of them is fetched.
     pub(crate) fn has_room_for(&self, bytes: u64, min_free: u64) -> Result<(), VolumeError> {
-        let free = self.free()?;
+        let free = match self.free() {
+            Ok(free) => free,
+            Err(VolumeError::Io { cause, .. }) if is_missing(&cause) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         if bytes.saturating_add(min_free) <= free {
             return Ok(());
         }
@@ -194,7 +288,8 @@ impl Volume {
 
     /// How many bytes a user without privileges can still write.
     pub(crate) fn free(&self) -> Result<u64, VolumeError> {
-        let stat = rustix::fs::fstatvfs(&self.root).context(|| format!("ask how much space {self} has"))?;
+        let stat = if lacks("statvfs") { Err(Errno::NOSYS) } else { rustix::fs::fstatvfs(&self.root) };
+        let stat = stat.context(|| format!("ask how much space {self} has"))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -212,11 +307,18 @@ impl Volume {
     }
 }
 
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.release_private();
+    }
+}
+
 #[cfg(test)]
 impl Volume {
     /// The volume with something else in the place of its directory of releases.
-    pub(crate) fn with_releases(self, releases: OwnedFd) -> Self {
-        Self { releases, ..self }
+    pub(crate) fn with_releases(mut self, releases: OwnedFd) -> Self {
+        self.releases = releases;
+        self
     }
 }
 
@@ -225,10 +327,6 @@ impl fmt::Display for Volume {
         fmt::Display::fmt(&self.path.display(), out)
     }
 }
-
-/// How a directory is opened: itself, never through a link that somebody put in its place.
-pub(crate) const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What `current` points at when it names that release. Relative, so that it holds wherever the volume is mounted.
 pub(crate) fn link_text(id: &ReleaseId) -> String {
@@ -257,23 +355,67 @@ fn check_current(root: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
     Err(VolumeError::Refused(format!("{shown}/{CURRENT} {what}; move it away or choose another --volume")))
 }
 
-fn open_or_make(root: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, VolumeError> {
+fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<OwnedFd, VolumeError> {
     let shown = path.display();
-    match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
-        // The umask may have taken bits away that readers under another user need.
-        Ok(()) => rustix::fs::chmodat(root, name, Mode::from_raw_mode(0o755), AtFlags::empty())
-            .context(|| format!("set the mode of {shown}/{name}"))?,
-        Err(Errno::EXIST) => {}
-        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
-            let uid = rustix::process::geteuid().as_raw();
-            let hint = io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{}; the volume must be writable for user {uid}", io::Error::from(error)),
-            );
-            return Err(hint).context(|| format!("make {shown}/{name}"));
+    match make_directory(root, name, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        outcome => {
+            outcome
+                .map_err(|error| explained(error, root.as_fd()))
+                .context(|| format!("make {shown}/{name}"))?;
         }
-        Err(error) => return Err(error).context(|| format!("make {shown}/{name}")),
     }
     rustix::fs::openat(root, name, DIRECTORY, Mode::empty())
+        .map_err(|error| explained(error.into(), root.as_fd()))
         .context(|| format!("open {shown}/{name} as a directory"))
+}
+
+/// Whether a file system does not say what it was asked. Some FUSE file systems do not know how much space they have.
+fn is_missing(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(sys::is_missing)
+}
+
+/// The mode of the lock file: another user of the same group can take over.
+const LOCK_MODE: Mode = Mode::from_raw_mode(0o664);
+
+/// Opens the file that carries the lock which NFS forwards. `None` where this process may not write: then it cannot damage
+/// anything either.
+fn open_lock(staging: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(staging, LOCK, flags, LOCK_MODE) {
+        Ok(lock) => {
+            if rustix::fs::fstat(&lock)?.st_mode & 0o777 != LOCK_MODE.as_raw_mode() {
+                // Only its owner can, and a later process finds it done.
+                rustix::fs::fchmod(&lock, LOCK_MODE).ignore();
+            }
+            Ok(Some(lock))
+        }
+        Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the lock file has the mode that it was given: vfat and some network file systems give every file the same.
+fn keeps_modes(lock: &OwnedFd) -> bool {
+    let stat = rustix::fs::fstat(lock);
+    !lacks("modes") && stat.is_ok_and(|stat| stat.st_mode & 0o777 == LOCK_MODE.as_raw_mode())
+}
+
+/// Adds to "permission denied" who this process is, whose the directory is, and what to do.
+fn explained(error: io::Error, directory: BorrowedFd<'_>) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let owner = match rustix::fs::fstat(directory) {
+        Ok(stat) => {
+            format!("user {}, group {}, mode {:04o}", stat.st_uid, stat.st_gid, stat.st_mode & 0o7777)
+        }
+        Err(_) => "another user".to_owned(),
+    };
+    let why = format!(
+        "{error}; the directory above belongs to {owner}, and this process is user {uid}, group {gid}: run it as that user, or \
+         give the volume a group that both have (fsGroup) and use --group-write"
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }

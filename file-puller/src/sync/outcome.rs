@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
     Sound,
     /// So many files were not, and are again.
     Repaired(usize),
+    /// Something more urgent came; the next look goes on from there.
+    Interrupted,
     /// `current` does not lead to it any more: a sync has to put it together again.
     Lost,
 }

@@ -25,12 +25,19 @@ pub(crate) enum Plan {
 /// Where each file of a release comes from, as indices into the manifest's files.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
-    /// Files of earlier releases, by release; the current one first.
-    pub(crate) reuse: Vec<(ReleaseId, Vec<Reuse>)>,
+    /// Files of earlier releases; the current one first.
+    pub(crate) link: Vec<Link>,
     /// Files that only the content manager has.
     pub(crate) fetch: Vec<usize>,
     /// How it differs from the current release, where there is one to compare it with.
     pub(crate) diff: Option<Diff>,
+}
+
+/// What an earlier release has of the new one.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) release: ReleaseId,
+    pub(crate) files: Vec<Reuse>,
 }
 
 /// One file that an earlier release already has.
@@ -58,7 +65,7 @@ pub(crate) fn plan(
         let in_step = current.as_ref() == Some(id);
         return Ok(if in_step { Plan::InStep } else { Plan::Repoint });
     }
-    let mut earlier = volume.complete_releases()?;
+    let mut earlier: Vec<_> = volume.complete_releases()?.into_iter().map(|(id, _)| id).collect();
     earlier.retain(|earlier| earlier != id);
     // The others most recently published first: the likeliest to have much comes first.
     earlier.sort_by_key(|earlier| current.as_ref() != Some(earlier));
@@ -84,7 +91,7 @@ fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, V
         return Ok(false);
     }
     let tree = volume.open_release(id)?;
-    Ok(manifest.files.iter().all(|file| looks_intact(tree.as_fd(), &file.path, file)))
+    Ok(manifest.files.iter().all(|file| looks_intact(volume, tree.as_fd(), &file.path, file)))
 }
 
 /// The files of a new manifest, and which of them were found so far.
@@ -143,7 +150,7 @@ impl<'m> Search<'m> {
             }
         }
         if !reuse.is_empty() {
-            self.assembly.reuse.push((id.clone(), reuse));
+            self.assembly.link.push(Link { release: id.clone(), files: reuse });
         }
         removed
     }

@@ -4,15 +4,12 @@
 //! restart forgets nothing. Where the same content is signed anew, that manifest is replaced by the newer one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use lifecycle::blocking;
-
 use super::error::SyncError;
-use crate::content::{Digest, Manifest, ReleaseId};
+use crate::content::{Digest, Manifest};
 use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
-use crate::store::{Volume, replace_manifest};
+use crate::store::Volume;
 
 /// What content has to be, whoever serves it.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,7 +45,7 @@ impl TrustPolicy {
     ) -> Result<(), SyncError> {
         let path = self.public_key.clone();
         // Read at each sync, like a token: keys are rotated, too.
-        let key = blocking(move || PublicKey::read(&path)).await?;
+        let key = PublicKey::read(&path)?;
         let (url, signature) = source.signature(freshness).await?;
         if key.verify(json, &signature) {
             return Ok(());
@@ -56,20 +53,13 @@ impl TrustPolicy {
         Err(SignatureError::Wrong { url: url::display(&url) }.into())
     }
 
-    /// Refuses what was made before the newest that was accepted.
-    pub(super) async fn reject_rollback(
-        &self,
-        volume: &Arc<Volume>,
-        manifest: &Manifest,
-    ) -> Result<(), SyncError> {
-        let published = if self.newest.is_some() {
-            self.newest
-        } else {
-            let volume = Arc::clone(volume);
-            let current = move || Ok::<_, SyncError>(volume.current()?.and_then(|id| volume.manifest(&id)));
-            blocking(current).await?.map(|manifest| manifest.created)
+    /// Refuses a manifest that is older than the newest that was accepted.
+    pub(super) fn reject_rollback(&self, volume: &Volume, manifest: &Manifest) -> Result<(), SyncError> {
+        let accepted = match self.newest {
+            Some(newest) => Some(newest),
+            None => volume.current()?.and_then(|id| volume.manifest(&id)).map(|manifest| manifest.created),
         };
-        match published {
+        match accepted {
             Some(published) if manifest.created < published => {
                 Err(SignatureError::Older { created: manifest.created, published }.into())
             }
@@ -77,23 +67,9 @@ impl TrustPolicy {
         }
     }
 
-    /// Remembers how far the content manager has come.
-    pub(super) async fn record_accepted(
-        &mut self,
-        volume: &Arc<Volume>,
-        id: &ReleaseId,
-        manifest: &Arc<Manifest>,
-    ) -> Result<(), SyncError> {
-        let (volume, id, manifest) = (Arc::clone(volume), id.clone(), Arc::clone(manifest));
+    /// Remembers how far the content manager has come. The volume remembers it as well.
+    pub(super) fn accept(&mut self, manifest: &Manifest) {
         self.newest = Some(manifest.created);
-        blocking(move || {
-            let known = volume.manifest(&id).map(|manifest| manifest.created);
-            if known.is_none_or(|known| known < manifest.created) {
-                replace_manifest(&volume, &id, &manifest)?;
-            }
-            Ok(())
-        })
-        .await
     }
 }
 

@@ -64,11 +64,9 @@ fn sigterm_mid_sync() {
     let mut process = start(&manager, &volume, &["--shutdown-timeout", "5s"]);
     wait_until("half of it is asked for", || manager.asked().contains(&"/site/large".to_owned()));
     wait_until("half of it is staged", || {
-        let staged = volume.staging().into_iter().find(|name| !name.contains('.'));
-        staged.is_some_and(|name| {
-            std::fs::metadata(volume.join(".staging").join(name).join("large"))
-                .is_ok_and(|file| file.len() > 500_000)
-        })
+        let objects = std::fs::read_dir(volume.staged("objects")).into_iter().flatten().flatten();
+        let mut sizes = objects.filter_map(|object| object.metadata().ok()).map(|file| file.len());
+        sizes.any(|size| size > 500_000)
     });
     let asked = Instant::now();
     assert!(process.terminate().success());

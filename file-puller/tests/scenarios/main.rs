@@ -12,6 +12,7 @@ mod tarball;
 mod announcements;
 mod archives;
 mod crashes;
+mod engine;
 mod gates;
 mod lifecycle;
 mod manifests;

@@ -68,9 +68,31 @@ impl Volume {
         trees
     }
 
-    /// What is in the private directory.
+    /// What is in `.staging` besides the lock: what the processes' own directories hold, which have names of their own, and
+    /// anything else.
     pub(crate) fn staging(&self) -> Vec<String> {
-        names(&self.join(".staging"))
+        let staging = self.join(".staging");
+        let (private, others): (Vec<_>, Vec<_>) =
+            names(&staging).into_iter().partition(|name| name.starts_with("process-"));
+        let mut all: Vec<_> = others.into_iter().filter(|name| name != "lock").collect();
+        for directory in private {
+            // It may be on its way out.
+            let entries = fs::read_dir(staging.join(directory)).into_iter().flatten().flatten();
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            all.extend(names.filter(|name| name != "lock"));
+        }
+        all.sort();
+        all
+    }
+
+    /// Where a process has something in its own directory, or would have it.
+    pub(crate) fn staged(&self, name: &str) -> PathBuf {
+        let staging = self.join(".staging");
+        let private = names(&staging).into_iter().filter(|name| name.starts_with("process-"));
+        let mut places = private.map(|private| staging.join(private).join(name));
+        places
+            .find(|place| place.symlink_metadata().is_ok())
+            .unwrap_or_else(|| staging.join("none").join(name))
     }
 
     /// Everything there is on the volume, with what changes when something is written.

@@ -53,7 +53,7 @@ fn first_sync() {
 #[test]
 fn noop_is_one_request() {
     // A large release has a copy, which is made once, after the sync that published. From then on nothing is written.
-    for (spare_from, staging) in [("4", [].as_slice()), ("3", &["spare"])] {
+    for (spare_from, staging) in [("4", [].as_slice()), ("3", &["seed"])] {
         let (manager, volume) = (ContentManager::start(SITE), Volume::new());
         let process = start_in_step(&manager, &volume, &["--spare-from", spare_from]);
         assert_eq!(volume.staging(), staging);

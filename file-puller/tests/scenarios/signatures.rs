@@ -151,3 +151,39 @@ fn signing_needs_a_key_and_a_place() {
     assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
     assert!(stderr.contains("ed25519 private key"), "{stderr}");
 }
+
+/// Content comes back that was there before, under a newer signature, and the puller is killed at each step in turn. The
+/// signature in between must not be accepted any more once the newer one is in effect.
+#[test]
+fn a_crash_does_not_make_room_for_a_rollback() {
+    let mut step = 1;
+    loop {
+        let signed = Signed::start();
+        signed.put("A");
+        signed.publishes("A");
+        signed.put("B");
+        signed.publishes("B");
+        let between = signed.snapshot();
+        signed.put("A");
+        let key = signed.volume.above().join("key.pub");
+        let mut command = Command::new(BINARY);
+        command.args(["--once", "--source", &signed.upstream.url("/manifest.json"), "--public-key"]);
+        command.arg(key).arg("--volume").arg(signed.volume.path());
+        command.env("FILE_PULLER_KILL_AT", step.to_string());
+        let survived = testkit::Process::start_as_is(command).wait().success();
+        let is_a = tree(&signed.volume.join("current"))["index.html"].1 == b"A";
+        for (path, content) in between {
+            fs::write(path, content).expect("a file");
+        }
+        if is_a {
+            signed.refuses("attempt to roll back", "A");
+        } else {
+            signed.publishes("B");
+        }
+        if survived {
+            assert!(is_a && step > 3, "{step}");
+            return;
+        }
+        step += 1;
+    }
+}

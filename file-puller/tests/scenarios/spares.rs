@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, metric, names, publishes, start_in_step, sync, tree, try_sync};
+use crate::puller::{Volume, metric, publishes, start_in_step, sync, tree, try_sync};
 
 const SITE: &[(&str, &str)] =
     &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("img/pod.svg", "<svg/>"), ("img/2/x", "x")];
@@ -22,19 +23,18 @@ fn sparing(manager: &ContentManager, volume: &Volume, flags: &[&str]) -> Process
 /// Waits until the copy is there, and whole.
 #[track_caller]
 fn has_spare(manager: &ContentManager, volume: &Volume) {
-    let spare = volume.join(".staging/spare");
+    let spare = || volume.staged("seed");
     wait_until("the copy is made", || {
-        spare.is_dir() && names(&volume.join(".staging")) == ["spare"] && spare_is(manager, volume)
+        spare().is_dir() && volume.staging() == ["seed"] && spare_is(manager, volume)
     });
 }
 
 fn spare_is(manager: &ContentManager, volume: &Volume) -> bool {
     let paths: Vec<_> = manager.site().files.keys().cloned().collect();
-    let inode =
-        |root: &str, path: &str| fs::metadata(volume.join(root).join(path)).map(|file| file.ino()).ok();
+    let inode = |root: &Path, path: &str| fs::metadata(root.join(path)).map(|file| file.ino()).ok();
     paths.iter().all(|path| {
-        let spare = inode(".staging/spare", path);
-        spare.is_some() && spare == inode("current", path)
+        let spare = inode(&volume.staged("seed"), path);
+        spare.is_some() && spare == inode(&volume.join("current"), path)
     })
 }
 
@@ -116,11 +116,10 @@ fn a_failed_release_costs_the_copy_and_nothing_else() {
         assert_eq!(try_sync(&process).status(), 502);
         assert_eq!((volume.current(), volume.tree()), before);
         wait_until("a new copy is made", || {
-            let original =
-                before.1.iter().all(|(path, _)| volume.join(".staging/spare").join(path).is_file());
-            original && volume.staging() == ["spare"]
+            let original = before.1.iter().all(|(path, _)| volume.staged("seed").join(path).is_file());
+            original && volume.staging() == ["seed"]
         });
-        assert_eq!(tree(&volume.join(".staging/spare")), before.1);
+        assert_eq!(tree(&volume.staged("seed")), before.1);
     }
     manager.recover();
     publishes(&process, &volume, &manager);
@@ -142,18 +141,18 @@ fn a_repair_does_away_with_the_copy() {
 fn a_damaged_copy_is_noticed() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     let process = sparing(&manager, &volume, &[]);
-    fs::write(volume.join(".staging/spare/css/site.css"), "longer than it was").expect("it can be written");
-    fs::remove_file(volume.join(".staging/spare/img/2/x")).expect("it was there");
+    fs::write(volume.staged("seed").join("css/site.css"), "longer than it was").expect("it can be written");
+    fs::remove_file(volume.staged("seed").join("img/2/x")).expect("it was there");
     manager.put("index.html", "new");
     let outcome = publishes(&process, &volume, &manager);
     assert_eq!(outcome["fetched_files"], 3);
     has_spare(&manager, &volume);
     // What is to go is gone already; or all of it is.
-    fs::remove_file(volume.join(".staging/spare/index.html")).expect("it was there");
+    fs::remove_file(volume.staged("seed").join("index.html")).expect("it was there");
     manager.put("index.html", "newer");
     publishes(&process, &volume, &manager);
     has_spare(&manager, &volume);
-    fs::remove_dir_all(volume.join(".staging/spare")).expect("it was there");
+    fs::remove_dir_all(volume.staged("seed")).expect("it was there");
     manager.put("index.html", "newest");
     publishes(&process, &volume, &manager);
 }
@@ -162,7 +161,7 @@ fn a_damaged_copy_is_noticed() {
 fn a_restart_sweeps_the_copy() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     sparing(&manager, &volume, &[]).kill();
-    assert_eq!(volume.staging(), ["spare"]);
+    assert_eq!(volume.staging(), ["seed"]);
     let process = start_in_step(&manager, &volume, &[]);
     assert_eq!(volume.staging(), [] as [&str; 0]);
     manager.put("index.html", "new");

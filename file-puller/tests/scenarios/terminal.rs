@@ -118,7 +118,7 @@ fn screen(written: &str) -> Vec<String> {
 fn pulling(last: fn() -> Option<Answer>) -> (ContentManager, Volume, AtTerminal, mpsc::Sender<()>) {
     let (manager, volume) = (ContentManager::start(&[]), Volume::new());
     for file in 0..FILES {
-        manager.put(&format!("d/{file:02}"), "content");
+        manager.put(&format!("d/{file:02}"), file.to_string());
     }
     let (go, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -129,8 +129,7 @@ fn pulling(last: fn() -> Option<Answer>) -> (ContentManager, Volume, AtTerminal,
     let mut command = Command::new(BINARY);
     command.args(["--once", "--source", &manager.url(), "--volume"]).arg(volume.path());
     let terminal = AtTerminal::start(command);
-    // A batch of 32 has been written, the rest waits for the last.
-    terminal.shows(&format!("32 of {FILES} files"));
+    terminal.shows(&format!("{} of {FILES} files", FILES - 1));
     (manager, volume, terminal, go)
 }
 

@@ -1,0 +1,62 @@
+//! Making files and directories with exactly the mode that they have to have: the umask is ignored.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::sys;
+use crate::content::FileMode;
+
+/// How a directory is opened: itself, never through a link that somebody put in its place.
+pub(crate) const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The mode of directories.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct DirectoryOptions {
+    /// Make directories writable for their group (0775), so that a puller under another user of that group can take over
+    #[arg(long)]
+    group_write: bool,
+}
+
+impl DirectoryOptions {
+    /// 0755, or 0775 with `--group-write`.
+    pub(super) fn mode(self) -> Mode {
+        Mode::from_raw_mode(if self.group_write { 0o775 } else { 0o755 })
+    }
+}
+
+/// Makes a directory of exactly that mode.
+pub(super) fn make_directory(beneath: impl AsFd + Copy, name: &str, mode: Mode) -> io::Result<()> {
+    rustix::fs::mkdirat(beneath, name, mode)?;
+    // The file mode creation mask may have taken bits away. A set-group-ID bit that the parent directory gave must stay:
+    // chmod(2) of a mode without it would remove it, so the bits are compared first.
+    let stat = rustix::fs::statat(beneath, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let found = stat.st_mode & 0o7777;
+    if found & 0o777 != mode.as_raw_mode() {
+        let mode = Mode::from_raw_mode(found & 0o7000 | mode.as_raw_mode());
+        // A file system without modes refuses to set one.
+        match rustix::fs::chmodat(beneath, name, mode, AtFlags::empty()) {
+            Err(error) if !sys::is_missing(error) && error != Errno::PERM => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sets a file's mode. A file system without modes refuses, and has none to get wrong.
+pub(super) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
+    match rustix::fs::fchmod(file, mode.as_mode()) {
+        Err(error) if error != Errno::PERM && !sys::is_missing(error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a file that was not there before, and that nobody else can read yet.
+pub(super) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(beneath, name, new, Mode::from_raw_mode(0o600))?)
+}

@@ -1,0 +1,522 @@
+//! The engine: brings one volume in step with one source.
+//!
+//! [`Engine::sync`] either leaves the volume in step with the content manager and says how, or leaves what was published as it
+//! was and says why. What had arrived when a sync failed stays for the next one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use lifecycle::blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{begin, link};
+use super::error::SyncError;
+use super::gate::Gates;
+use super::outcome::{Outcome, Publication, Verdict};
+use super::plan::{Assembly, Plan, plan};
+use super::seed_state::SeedState;
+use super::trust::{Authenticity, TrustPolicy};
+use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
+use crate::fetch::{Contents, Downloader, NotArrived, Unpacking, download_all, feed, pump, unpack};
+use crate::metrics::{Metrics, Phase, Retry};
+use crate::progress::{Audience, Progress};
+use crate::source::{Body, Compression, Freshness, Kind, SignatureError, Source, Validator};
+use crate::store::{
+    Clear, DirectoryOptions, Objects, Published, Retention, RetentionPolicy, Staging, Verification, Volume,
+    VolumeError, clear, point_at, publish, refresh_manifest, remove_release, restore,
+};
+
+/// What a release has to be, and how it is kept.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EngineOptions {
+    // Below this, linking takes less than ten milliseconds.
+    /// Files from which on a copy of the current release is kept ready, in hard links, so that a small change is published sooner
+    #[arg(long, value_name = "N", default_value = "1000")]
+    spare_from: usize,
+
+    #[command(flatten)]
+    pub(crate) directories: DirectoryOptions,
+
+    #[command(flatten)]
+    gates: Gates,
+
+    #[command(flatten)]
+    retention: RetentionPolicy,
+
+    #[command(flatten)]
+    selection: Selection,
+
+    #[command(flatten)]
+    unpacking: Unpacking,
+
+    #[command(flatten)]
+    pub(crate) authenticity: Authenticity,
+
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// Keeps one volume in step with one source.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    source: Source,
+    volume: Arc<Volume>,
+    limits: Limits,
+    selection: Selection,
+    unpacking: Unpacking,
+    /// What the archive has to be.
+    digest: Option<Digest>,
+    trust: Option<TrustPolicy>,
+    gates: Gates,
+    audience: Audience,
+    retention: Retention,
+    seed: SeedState,
+    metrics: Metrics,
+    /// The release that is served as far as we know.
+    current: Option<ReleaseId>,
+    /// The release that is in place because of the manifest with this validator.
+    last_validator: Option<(ReleaseId, Validator)>,
+    verification: Option<Verification>,
+    /// Whether there may be something in the private directory that a sync has to clear away.
+    has_staged: bool,
+}
+
+/// Files that a sync brought over the network.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fetched {
+    files: usize,
+    bytes: u64,
+}
+
+impl Engine {
+    /// Takes a volume's present state as the starting point.
+    pub(crate) fn new(
+        options: &EngineOptions,
+        source: Source,
+        volume: Volume,
+        audience: Audience,
+        metrics: Metrics,
+    ) -> Result<Self, VolumeError> {
+        let current = volume.current()?;
+        let mut old = volume.complete_releases()?;
+        old.retain(|(id, _)| current.as_ref() != Some(id));
+        let EngineOptions {
+            spare_from, gates, retention, selection, unpacking, authenticity, limits, ..
+        } = options.clone();
+        Ok(Self {
+            current,
+            source,
+            volume: Arc::new(volume),
+            limits,
+            selection,
+            unpacking,
+            digest: authenticity.digest,
+            trust: authenticity.public_key.map(TrustPolicy::new),
+            gates,
+            audience,
+            retention: Retention::new(retention, old),
+            seed: SeedState::new(spare_from),
+            metrics,
+            last_validator: None,
+            verification: None,
+            has_staged: true,
+        })
+    }
+
+    /// Brings the volume in step.
+    pub(crate) async fn sync(&mut self) -> Result<Outcome, SyncError> {
+        self.source.renew_credential().await?;
+        let outcome = match self.attempt(Freshness::Cached).await {
+            // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
+            // past all caches is likely to see both as they are now.
+            Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
+                tracing::info!(%error, "fetching the manifest again");
+                self.metrics.retried(Retry::Manifest);
+                self.attempt(Freshness::Revalidated).await
+            }
+            outcome => outcome,
+        };
+        self.clear_after(&outcome);
+        outcome
+    }
+
+    /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
+    /// is what was short.
+    fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
+        if !self.has_staged {
+            return;
+        }
+        let is_manifest = matches!(self.source.url().kind(), Kind::Manifest);
+        let keep = match outcome {
+            Ok(_) | Err(SyncError::Volume(_)) => false,
+            Err(_) => is_manifest && self.volume.free().is_ok_and(|free| free >= self.limits.min_free),
+        };
+        match clear(&self.volume, if keep { Clear::Attempt } else { Clear::All }) {
+            Ok(()) => self.has_staged = keep,
+            Err(error) => tracing::warn!(%error, "staging not cleaned up; will retry"),
+        }
+    }
+
+    async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
+        let current = self.volume.current()?;
+        // "Not modified" is an answer only while what it speaks of is still in place.
+        let known = self.last_validator.as_ref().filter(|(id, _)| current.as_ref() == Some(id));
+        let opened = match known.filter(|_| freshness == Freshness::Cached) {
+            None => self.source.open(freshness).await?,
+            Some((id, validator)) => match self.source.open_if_changed(validator).await? {
+                None => return Ok(Outcome::Unchanged(id.clone())),
+                Some(opened) => opened,
+            },
+        };
+        let (id, outcome) = match self.source.url().kind() {
+            Kind::Manifest => self.follow_manifest(opened.body, current, freshness).await?,
+            Kind::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
+        };
+        self.current = Some(id.clone());
+        self.last_validator = opened.validator.map(|validator| (id, validator));
+        Ok(outcome)
+    }
+
+    /// A manifest says what the release is, so only what the volume lacks is fetched.
+    async fn follow_manifest(
+        &mut self,
+        body: Body,
+        current: Option<ReleaseId>,
+        freshness: Freshness,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let began = Instant::now();
+        let json = self.source.read_manifest(body).await?;
+        if let Some(trust) = &self.trust {
+            trust.verify_signature(&self.source, &json, freshness).await?;
+        }
+        let manifest = Arc::new(Manifest::parse(&json, &self.limits)?);
+        drop(json);
+        self.source.url().covers(&manifest)?;
+        let (id, plan) = self.plan(&manifest, current.as_ref())?;
+        if let Some(trust) = &self.trust {
+            trust.reject_rollback(&self.volume, &manifest)?;
+        }
+        self.metrics.phase(Phase::Plan, began);
+        let outcome = match plan {
+            Plan::InStep => {
+                self.record_accepted(&id, &manifest)?;
+                Outcome::Unchanged(id.clone())
+            }
+            Plan::Repoint => {
+                self.record_accepted(&id, &manifest)?;
+                self.repoint(&id, &manifest, current)?
+            }
+            Plan::Assemble(assembly) => {
+                let objects = self.objects()?;
+                let fetched = self.fetch(&objects, &id, &manifest, &assembly.fetch, freshness).await?;
+                self.assemble(&objects, &id, &manifest, assembly, (current, fetched), freshness).await?
+            }
+        };
+        if let Some(trust) = &mut self.trust {
+            trust.accept(&manifest);
+        }
+        Ok((id, outcome))
+    }
+
+    /// An archive says what it is only once it is unpacked: what the volume has already is linked then.
+    async fn follow_archive(
+        &mut self,
+        body: Body,
+        compression: Compression,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let (contents, manifest, wire_bytes) = self.unpack(body, compression).await?;
+        let followed = self.follow_contents(contents, &manifest, wire_bytes, current)?;
+        // Every file of an archive arrives with it.
+        followed.map_err(|NotArrived(path)| SyncError::Archive(format!("{path} was not in it")))
+    }
+
+    /// Publishes what has arrived in one piece, unless it is published already.
+    pub(super) fn follow_contents(
+        &mut self,
+        contents: Contents,
+        manifest: &Manifest,
+        wire_bytes: u64,
+        current: Option<ReleaseId>,
+    ) -> Result<Result<(ReleaseId, Outcome), NotArrived>, SyncError> {
+        let (id, plan) = self.plan(manifest, current.as_ref())?;
+        let outcome = match plan {
+            Plan::InStep => Outcome::Unchanged(id.clone()),
+            Plan::Repoint => self.repoint(&id, manifest, current)?,
+            Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
+                let began = Instant::now();
+                let staging = Staging::begin(&self.volume, &id, manifest)?;
+                fetch.extend(link(&staging, &links, manifest)?);
+                if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
+                    return Ok(Err(not_arrived));
+                }
+                let published = publish(&staging, current.as_ref())?;
+                self.metrics.phase(Phase::Publish, began);
+                let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
+                self.published(&published, &id, manifest, current, fetched)
+            }
+        };
+        Ok(Ok((id, outcome)))
+    }
+
+    /// Compares a manifest with what is on the volume; what would change has to pass the gates.
+    fn plan(&self, manifest: &Manifest, current: Option<&ReleaseId>) -> Result<(ReleaseId, Plan), SyncError> {
+        let id = manifest.id();
+        let plan = plan(&self.volume, &id, manifest, self.seed.base())?;
+        if !matches!(plan, Plan::InStep) {
+            self.gates.check(manifest, || current.and_then(|id| self.volume.manifest(id)))?;
+        }
+        Ok((id, plan))
+    }
+
+    /// Notes on the volume how far the content manager has come, for a release that is on it already. Before anything points
+    /// at the release: a crash in between must not let older content be accepted.
+    fn record_accepted(&self, id: &ReleaseId, manifest: &Manifest) -> Result<(), SyncError> {
+        if self.trust.is_none() {
+            return Ok(());
+        }
+        let known = self.volume.manifest(id).map(|manifest| manifest.created);
+        if known.is_none_or(|known| known < manifest.created) {
+            refresh_manifest(&self.volume, id, manifest)?;
+        }
+        Ok(())
+    }
+
+    fn repoint(
+        &mut self,
+        id: &ReleaseId,
+        manifest: &Manifest,
+        current: Option<ReleaseId>,
+    ) -> Result<Outcome, SyncError> {
+        let published = point_at(&self.volume, id, current.as_ref())?;
+        Ok(self.published(&published, id, manifest, current, Fetched::default()))
+    }
+
+    /// Clears what an earlier attempt has left.
+    pub(super) fn begin_staging(&mut self) -> Result<(), SyncError> {
+        self.has_staged = true;
+        Ok(clear(&self.volume, Clear::Attempt)?)
+    }
+
+    fn objects(&mut self) -> Result<Arc<Objects>, SyncError> {
+        self.begin_staging()?;
+        Ok(Objects::open(&self.volume)?)
+    }
+
+    /// Fetches the content of these files, each once, unless it has arrived before.
+    async fn fetch(
+        &self,
+        objects: &Arc<Objects>,
+        id: &ReleaseId,
+        manifest: &Arc<Manifest>,
+        files: &[usize],
+        freshness: Freshness,
+    ) -> Result<Fetched, SyncError> {
+        let began = Instant::now();
+        let mut asked = HashSet::new();
+        let mut missing = Vec::new();
+        for index in files {
+            let file = &manifest.files[*index];
+            if asked.insert(file.content()) && !objects.has(file) {
+                missing.push(*index);
+            }
+        }
+        drop(asked);
+        let bytes = missing.iter().map(|index| manifest.files[*index].size).sum();
+        let fetched = Fetched { files: missing.len(), bytes };
+        self.volume.has_room_for(bytes, self.limits.min_free)?;
+        tracing::info!(release = %id, to_fetch = missing.len(), of = manifest.files.len(), "staging");
+        if !missing.is_empty() {
+            let downloader = Downloader {
+                source: Arc::new(self.source.clone()),
+                manifest: Arc::clone(manifest),
+                freshness,
+                metrics: self.metrics.clone(),
+            };
+            let progress = Progress::begin(self.audience, missing.len(), Some(id.clone()));
+            download_all(downloader, objects, &missing, self.source.concurrency(), progress).await?;
+        }
+        self.metrics.phase(Phase::Fetch, began);
+        Ok(fetched)
+    }
+
+    /// Unpacks what arrives while it arrives, and returns how many bytes that were.
+    async fn unpack(
+        &mut self,
+        body: Body,
+        compression: Compression,
+    ) -> Result<(Contents, Manifest, u64), SyncError> {
+        let began = Instant::now();
+        self.begin_staging()?;
+        // What it unpacks to is not known yet; it is no less than this, most of the time.
+        self.volume.has_room_for(body.announced().unwrap_or(0), self.limits.min_free)?;
+        let (sender, receiver) = feed();
+        let (volume, limits, unpacking) = (Arc::clone(&self.volume), self.limits, self.unpacking);
+        let selection = self.selection.clone();
+        let unpacked =
+            blocking(move || unpack(volume, receiver, compression, &selection, &limits, &unpacking));
+        let arrived = pump(body, sender, self.unpacking.max_archive_size, self.digest);
+        let (arrived, unpacked) = tokio::join!(arrived, unpacked);
+        // Where the connection broke, that the archive is incomplete is only its consequence.
+        let wire_bytes = arrived?;
+        let (contents, manifest) = unpacked?;
+        self.metrics.fetched(1, wire_bytes);
+        self.metrics.phase(Phase::Unpack, began);
+        Ok((contents, manifest, wire_bytes))
+    }
+
+    /// Puts a release together from what is on the volume and what has arrived, and publishes it.
+    async fn assemble(
+        &mut self,
+        objects: &Arc<Objects>,
+        id: &ReleaseId,
+        manifest: &Arc<Manifest>,
+        assembly: Assembly,
+        (current, mut fetched): (Option<ReleaseId>, Fetched),
+        freshness: Freshness,
+    ) -> Result<Outcome, SyncError> {
+        let began = Instant::now();
+        let staging = begin(&self.volume, id, manifest, self.seed.take(), assembly.diff.as_ref())?;
+        let refused = link(&staging, &assembly.link, manifest)?;
+        self.metrics.phase(Phase::Link, began);
+        if !refused.is_empty() {
+            let more = self.fetch(objects, id, manifest, &refused, freshness).await?;
+            fetched = Fetched { files: fetched.files + more.files, bytes: fetched.bytes + more.bytes };
+        }
+        let began = Instant::now();
+        let arrived = assembly.fetch.iter().chain(&refused).map(|index| &manifest.files[*index]);
+        staging.install(objects, arrived)?;
+        let published = publish(&staging, current.as_ref())?;
+        self.metrics.phase(Phase::Publish, began);
+        Ok(self.published(&published, id, manifest, current, fetched))
+    }
+
+    /// What follows from `current` naming another release. Nothing here can fail.
+    fn published(
+        &mut self,
+        published: &Published,
+        id: &ReleaseId,
+        manifest: &Manifest,
+        replaced: Option<ReleaseId>,
+        fetched: Fetched,
+    ) -> Outcome {
+        let bytes = manifest.total_size();
+        self.metrics.reused(manifest.files.len().saturating_sub(fetched.files));
+        match self.volume.free() {
+            Ok(free) => self.metrics.space(bytes, free),
+            Err(error) => tracing::debug!(%error, "the metric of free space stays as it was"),
+        }
+        self.retention.published(id, replaced, published.replaced_at);
+        self.seed.invalidate();
+        self.verification = None;
+        Outcome::Published(Publication {
+            release: id.clone(),
+            files: manifest.files.len(),
+            bytes,
+            fetched_files: fetched.files,
+            fetched_bytes: fetched.bytes,
+        })
+    }
+
+    /// Re-reads the published release and puts right what is damaged. An error says why that was not possible; the next sync then
+    /// puts the whole release together again.
+    pub(crate) async fn verify(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
+        let verdict = self.verify_current(stop).await;
+        if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted)) {
+            // What was damaged in the release is damaged in its copy.
+            if let Some(seed) = self.seed.take() {
+                seed.discard();
+            }
+        }
+        if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
+            // Makes the next sync compare the volume with the source, whether or not that has changed.
+            self.last_validator = None;
+        }
+        if self.has_staged
+            && let Err(error) = clear(&self.volume, Clear::All)
+        {
+            tracing::warn!(%error, "staging not cleaned up; will retry");
+        }
+        verdict
+    }
+
+    async fn verify_current(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
+        let Some(id) = self.current.clone() else { return Ok(Verdict::Sound) };
+        if self.volume.current()?.as_ref() != Some(&id) {
+            return Ok(Verdict::Lost);
+        }
+        let Some(manifest) = self.volume.manifest(&id) else { return Ok(Verdict::Lost) };
+        let goes_on = self.verification.take().filter(|verification| *verification.release() == id);
+        let mut verification = goes_on.unwrap_or_else(|| Verification::new(id.clone()));
+        let Some(damaged) = verification.run(&self.volume, &manifest, || stop.is_cancelled())? else {
+            self.verification = Some(verification);
+            return Ok(Verdict::Interrupted);
+        };
+        drop(manifest);
+        let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
+        let count = damaged.files.len();
+        tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
+        self.source.renew_credential().await?;
+        let damaged = Arc::new(damaged);
+        let staged = match self.source.url().kind() {
+            Kind::Manifest => Some(self.fetch_damaged(&id, &damaged).await?),
+            Kind::Archive(compression) => {
+                let opened = self.source.open(Freshness::Cached).await?;
+                let (contents, manifest, _) = self.unpack(opened.body, compression).await?;
+                self.stage_damaged(&id, contents, &manifest, &damaged)?
+            }
+        };
+        // The source may have moved on; then the next sync replaces the damaged release.
+        let Some(staging) = staged else { return Ok(Verdict::Lost) };
+        let _published = restore(&staging, &damaged)?;
+        Ok(Verdict::Repaired(count))
+    }
+
+    async fn fetch_damaged(&mut self, id: &ReleaseId, damaged: &Arc<Manifest>) -> Result<Staging, SyncError> {
+        let objects = self.objects()?;
+        let files: Vec<_> = (0..damaged.files.len()).collect();
+        self.fetch(&objects, id, damaged, &files, Freshness::Cached).await?;
+        let staging = Staging::begin(&self.volume, id, damaged)?;
+        staging.install(&objects, damaged.files.iter())?;
+        Ok(staging)
+    }
+
+    /// Stages the damaged files of a release out of what has arrived in one piece; `None` where that is another release, or one
+    /// of the files has not arrived.
+    pub(super) fn stage_damaged(
+        &self,
+        id: &ReleaseId,
+        contents: Contents,
+        manifest: &Manifest,
+        damaged: &Manifest,
+    ) -> Result<Option<Staging>, SyncError> {
+        if manifest.id() != *id {
+            return Ok(None);
+        }
+        let staging = Staging::begin(&self.volume, id, damaged)?;
+        let paths: HashSet<_> = damaged.files.iter().map(|file| &file.path).collect();
+        let is_damaged = |index: &usize| paths.contains(&manifest.files[*index].path);
+        let wanted: Vec<_> = (0..manifest.files.len()).filter(is_damaged).collect();
+        Ok(contents.place(&staging, manifest, &wanted)?.is_ok().then_some(staging))
+    }
+
+    /// Does what can wait until a sync is answered: removes the old releases whose time has come, and makes the seed tree.
+    pub(crate) fn upkeep(&mut self) {
+        for id in self.retention.expired(SystemTime::now()) {
+            match remove_release(&self.volume, &id) {
+                Ok(()) => {
+                    self.retention.forget(&id);
+                    tracing::info!(release = %id, "old release removed");
+                }
+                // It costs space, not content.
+                Err(error) => tracing::warn!(%error, "old release not removed; will retry"),
+            }
+        }
+        self.metrics.old_releases(self.retention.len());
+        // An archive's files all arrive anew, so it has no use for a seed tree.
+        if matches!(self.source.url().kind(), Kind::Manifest) && self.audience == Audience::Log {
+            self.seed.prepare(&self.volume, self.current.as_ref());
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What has arrived is kept, a slow disk is nobody's fault but its own, and nothing after the commit point fails a sync.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testkit::{Answer, Process, wait_until};
+
+use crate::content::{ContentManager, sha256};
+use crate::puller::{BINARY, Volume, metric, once, start, sync, tree, try_sync};
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
+
+fn many(files: usize) -> ContentManager {
+    let manager = ContentManager::start(&[]);
+    for file in 0..files {
+        manager.put(&format!("f/{file:03}"), format!("content {file}"));
+    }
+    manager
+}
+
+/// A puller on a volume whose disk is slow, or whose file system lacks something.
+fn start_with(manager: &ContentManager, volume: &Volume, fault: (&str, &str), flags: &[&str]) -> Process {
+    let mut command = Command::new(BINARY);
+    command.args(["--period", "1h", "--log-level", "debug", "--source", &manager.url(), "--volume"]);
+    command.arg(volume.path()).args(flags).env(fault.0, fault.1);
+    Process::start_command(command)
+}
+
+#[test]
+fn what_had_arrived_survives_a_failed_sync() {
+    let (manager, volume) = (many(20), Volume::new());
+    // The last one, so that all others are there.
+    manager.fault(|request, _| request.target().ends_with("/019").then(|| Answer::new(503, "")));
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--concurrency", "1"]);
+    assert_eq!(code, 69, "{stderr}");
+    assert_eq!(manager.asked().len(), 21);
+    manager.upstream.forget();
+    manager.recover();
+    // Another process: an init container that is started again.
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--concurrency", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/019"]);
+    assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(volume.staging(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_failed_sync_keeps_what_the_next_of_the_same_process_needs() {
+    let (manager, volume) = (many(20), Volume::new());
+    manager.fault(|request, _| request.target().ends_with("/019").then(|| Answer::new(503, "")));
+    let process = start(&manager, &volume, &["--concurrency", "1"]);
+    assert_eq!(try_sync(&process).status(), 502);
+    manager.upstream.forget();
+    manager.recover();
+    assert_eq!(sync(&process)["fetched_files"], 1);
+    assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/019"]);
+    assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(volume.staging(), [] as [&str; 0]);
+}
+
+/// A crash, a power failure or an operator can leave anything under an object's name.
+#[test]
+fn an_object_is_hashed_before_it_is_used() {
+    let (manager, volume) = (many(5), Volume::new());
+    manager.fault(|request, _| request.target().ends_with("/004").then(|| Answer::new(503, "")));
+    assert_eq!(once(&manager.url(), &volume.path(), &["--concurrency", "1"]).0, 69);
+    let objects = volume.staged("objects");
+    let object = |content: &str| objects.join(format!("{}-0644", sha256(content.as_bytes())));
+    fs::write(object("content 1"), "content x").expect("it is there");
+    fs::write(object("content 2"), "short").expect("it is there");
+    manager.upstream.forget();
+    manager.recover();
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--concurrency", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/001", "/site/f/002", "/site/f/004"]);
+    assert_eq!(volume.tree(), manager.site().files);
+}
+
+#[test]
+fn identical_files_are_fetched_once() {
+    let (manager, volume) = (ContentManager::start(&[]), Volume::new());
+    for path in ["a.bin", "b.bin", "sub/c.bin"] {
+        manager.put(path, vec![7; 300_000]);
+    }
+    // Another mode is another file.
+    manager.site().files.insert("program".to_owned(), (0o755, vec![7; 300_000]));
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(manager.asked().len(), 3, "{:?}", manager.asked());
+    assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(volume.inode("a.bin"), volume.inode("b.bin"));
+    assert_eq!(volume.inode("a.bin"), volume.inode("sub/c.bin"));
+    assert_ne!(volume.inode("a.bin"), volume.inode("program"));
+}
+
+/// Forty files of 50 ms each at the disk, and a source that answers at once.
+#[test]
+fn a_stalled_disk_is_not_blamed_on_the_source() {
+    let (manager, volume) = (many(40), Volume::new());
+    let flags = ["--read-timeout", "300ms", "--concurrency", "4"];
+    let process = start_with(&manager, &volume, ("FILE_PULLER_STALL", "write=50"), &flags);
+    assert_eq!(sync(&process)["result"], "unchanged", "the first sync had published");
+    assert_eq!(volume.tree(), manager.site().files);
+    assert!(metric(&process, "file_puller_retries_total{what=\"file\"}") < 0.5);
+    assert_eq!(manager.asked().iter().filter(|path| path.contains("/f/")).count(), 40);
+}
+
+/// Forty files of 250 ms each are ten seconds of reading.
+#[test]
+fn a_sync_does_not_wait_for_a_verification() {
+    let (manager, volume) = (many(40), Volume::new());
+    let flags = ["--verify-period", "20ms"];
+    let process = start_with(&manager, &volume, ("FILE_PULLER_STALL", "read=250"), &flags);
+    sync(&process);
+    let interrupted = || {
+        let events = process.events();
+        events
+            .iter()
+            .filter(|event| event["message"] == "a sync is more urgent than the verification")
+            .count()
+    };
+    let mut longest = Duration::ZERO;
+    while interrupted() < 3 {
+        let asked = Instant::now();
+        assert_eq!(sync(&process)["result"], "unchanged");
+        longest = longest.max(asked.elapsed());
+    }
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    // And it comes to its end, although it was interrupted.
+    wait_until("the verification ends", || {
+        process.events().iter().any(|event| event["message"] == "the published release is sound")
+    });
+}
+
+/// What cannot be measured or synced after `current` is renamed does not make it another release.
+#[test]
+fn nothing_after_the_commit_point_fails_a_sync() {
+    for lacking in ["statvfs", "sync-root"] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let process = start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", lacking), &[]);
+        sync(&process);
+        assert_eq!(volume.tree(), manager.site().files);
+        assert!(metric(&process, "file_puller_syncs_total{result=\"failed\"}") < 0.5, "{lacking}");
+        assert!(metric(&process, "file_puller_syncs_total{result=\"published\"}") > 0.5, "{lacking}");
+        manager.put("index.html", "new");
+        assert_eq!(sync(&process)["result"], "published", "{lacking}");
+    }
+}
+
+/// What NFS, vfat, FUSE and overlay file systems do not have. Each is worked around, and nothing is fetched that is there.
+#[test]
+fn a_file_system_that_lacks_something() {
+    for lacking in [
+        "exchange",
+        "syncfs",
+        "link",
+        "fsync-directory",
+        "flock",
+        "modes",
+        "exchange,syncfs,link,fsync-directory,modes",
+    ] {
+        let (manager, volume) = (many(80), Volume::new());
+        manager.put("twice", "content 1");
+        let process =
+            start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", lacking), &["--verify-period", "1h"]);
+        sync(&process);
+        assert_eq!(volume.tree(), manager.site().files, "{lacking}");
+        manager.upstream.forget();
+        manager.put("f/000", "changed");
+        assert_eq!(sync(&process)["fetched_files"], 1, "{lacking}");
+        assert_eq!(volume.tree(), manager.site().files, "{lacking}");
+        assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/000"], "{lacking}");
+        // The current release is damaged while the puller is away, and is put together again in its place.
+        drop(process);
+        fs::remove_file(volume.join("current/f/001")).expect("it was there");
+        let process =
+            start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", lacking), &["--verify-period", "50ms"]);
+        assert_eq!(sync(&process)["result"], "unchanged", "{lacking}");
+        assert_eq!(tree(&volume.join("current")), manager.site().files, "{lacking}");
+        wait_until("it is verified", || {
+            process.events().iter().any(|event| event["message"] == "the published release is sound")
+        });
+        assert!(metric(&process, "file_puller_repaired_files_total") < 0.5, "{lacking}");
+    }
+}
