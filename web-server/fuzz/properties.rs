@@ -10,7 +10,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
-use web_server::fuzz::{ContentPath, Digest, ETag, Modified, Part, Range, Verdict, evaluate, requested};
+use web_server::fuzz::{
+    ContentPath, Digest, ETag, Modified, Part, Range, Verdict, evaluate, location, requested,
+};
 
 /// A path that is accepted has only segments that a release may have, and is what the URL standard says that it is.
 pub(crate) fn path(data: &[u8]) {
@@ -141,5 +143,25 @@ fn is_list(value: &HeaderValue) -> bool {
             [b',', next @ ..] => rest = next.trim_ascii_start(),
             _ => return false,
         }
+    }
+}
+
+/// A rule of a `_redirects` file leads to this site, or to one whose name is written out in the file; no request can choose
+/// another, or begin a line of its own. The data is the file, and in its last line the path of a request.
+pub(crate) fn redirects(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (file, path) = text.trim_end_matches('\n').rsplit_once('\n').unwrap_or(("", text));
+    let target = path.parse::<PathAndQuery>().ok().filter(|target| target.as_str() == path);
+    if target.is_none_or(|target| target.query().is_some()) || !path.starts_with('/') {
+        return;
+    }
+    let Some(location) = location(file, path) else { return };
+    assert!(location.bytes().all(|byte| byte.is_ascii_graphic()), "{location:?}");
+    assert!(!location.starts_with('/'), "{location:?}");
+    let Ok(base) = Url::parse(&format!("http://this.site{path}")) else { return };
+    if let Ok(url) = base.join(&location) {
+        let host = url.host_str().unwrap_or_default();
+        let written_out = file.to_ascii_lowercase().contains(host);
+        assert!(host == "this.site" || written_out, "{location:?} from {path:?}");
     }
 }

@@ -39,4 +39,17 @@ pub mod fuzz {
     pub use crate::content::representation::{ETag, Modified};
     pub use crate::http::conditional::{Verdict, evaluate};
     pub use crate::http::range::{Part, Range, requested};
+
+    use crate::content::path::relative;
+    use crate::content::redirects::{Action, Redirects, When};
+
+    /// Where a `_redirects` file sends a request for this path, as the Location field has it.
+    pub fn location(file: &str, path: &str) -> Option<String> {
+        let (redirects, _refused) = Redirects::parse(file);
+        match redirects.find(&ContentPath::from_target(path).ok()?, When::NoFile)? {
+            Action::Redirect(_, target) if target.starts_with('/') => Some(relative(path, &target)),
+            Action::Redirect(_, target) => Some(target),
+            Action::Serve(..) => None,
+        }
+    }
 }

@@ -156,8 +156,14 @@ impl Metrics {
         }
     }
 
-    /// A response came to its end.
-    pub(crate) fn answered(&self, method: &Method, status: StatusCode, body_bytes: u64, took: Duration) {
+    /// A response came to its end. `took` is none where the client wanted to wait.
+    pub(crate) fn answered(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        body_bytes: u64,
+        took: Option<Duration>,
+    ) {
         let method = match *method {
             Method::GET => MethodLabel::GET,
             Method::HEAD => MethodLabel::HEAD,
@@ -166,7 +172,9 @@ impl Metrics {
         };
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.requests[method as usize][class - 1].inc();
-        self.durations.observe(took.as_secs_f64());
+        if let Some(took) = took {
+            self.durations.observe(took.as_secs_f64());
+        }
         self.body_bytes.inc_by(body_bytes);
     }
 

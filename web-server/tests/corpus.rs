@@ -33,6 +33,11 @@ fn ranges() {
 }
 
 #[test]
+fn redirects() {
+    hold("redirects", properties::redirects);
+}
+
+#[test]
 fn preconditions() {
     hold("preconditions", properties::preconditions);
 }

@@ -99,8 +99,16 @@ impl Editions {
     }
 
     fn replace(&self, next: State) {
+        let tag = |state: &State| match state {
+            State::Current(edition) => Some(edition.manifest.etag.clone()),
+            State::None(_) => None,
+        };
+        let now = tag(&next);
         let before = self.state.send_replace(next);
+        // A release that was published again has the same manifest.
+        let is_another = tag(&before) != now;
         if let State::Current(edition) = before
+            && is_another
             && matches!(&*edition.content, Content::Release(_))
         {
             let mut recent = self.recent.lock();

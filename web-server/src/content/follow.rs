@@ -29,6 +29,9 @@ use crate::content::walk::{Tree, walk, walk_beneath};
 /// A directory that is never quiet is taken in nevertheless, after this long.
 const NEVER_QUIET: Duration = Duration::from_secs(2);
 
+/// After a walk that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// How changes are noticed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
@@ -183,9 +186,14 @@ impl Watched {
                     self.changes.noticed.lock().paths.extend(unsettled);
                 }
                 Err(error) => {
-                    tracing::warn!(root = %self.root.display(), %error, "cannot look at the content");
-                    self.editions.withdraw(&format!("no manifest can be made: {error}"));
+                    // An older edition is better than none.
+                    let root = self.root.display();
+                    tracing::warn!(%root, %error, "cannot look at the content; the manifest stays as it is");
+                    if matches!(self.editions.state(), State::None(_)) {
+                        self.editions.withdraw(&format!("no manifest can be made: {error}"));
+                    }
                     listing = Listing::default();
+                    next_walk = Instant::now() + RETRY.min(pace.rescan);
                 }
             }
             self.settle();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::{Frame, SizeHint};
 
 use crate::access_log::{AccessLog, Record};
@@ -72,6 +72,9 @@ pub(crate) struct ConnectionInfo {
     pub(crate) sendfile: Option<SendfileQueue>,
 }
 
+/// RFC 7240: the answer to a client that preferred to wait says that it did.
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
 /// A request that is being answered.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -86,6 +89,8 @@ pub(crate) struct Exchange {
     client: Option<Box<str>>,
     answered: Option<(StatusCode, Option<ReleaseId>)>,
     sent: u64,
+    /// Whether the client preferred to wait, so that the time says nothing about the server.
+    held: bool,
 }
 
 impl Exchange {
@@ -102,6 +107,7 @@ impl Exchange {
             client: None,
             answered: None,
             sent: 0,
+            held: false,
         }
     }
 
@@ -134,6 +140,7 @@ impl Exchange {
             }
             payload = Payload::Empty;
         }
+        self.held = head.headers.contains_key(PREFERENCE_APPLIED);
         self.answered = Some((head.status, release));
         self.connection.state.sending();
         Response::from_parts(head, ResponseBody { payload, exchange: self })
@@ -149,7 +156,7 @@ impl Drop for Exchange {
         let Some((status, release)) = &self.answered else { return };
         state.sent();
         let took = self.began.elapsed();
-        telemetry.metrics.answered(&self.request.method, *status, self.sent, took);
+        telemetry.metrics.answered(&self.request.method, *status, self.sent, (!self.held).then_some(took));
         if let Some(log) = &telemetry.access_log {
             log.write(&Record {
                 request: Some(&self.request),

@@ -20,6 +20,7 @@ use crate::content::edition::Edition;
 use crate::content::editions::{Editions, State};
 use crate::http::body::Payload;
 use crate::http::conditional::{Verdict, evaluate};
+use crate::http::exchange::PREFERENCE_APPLIED;
 use crate::http::response::unavailable;
 
 /// How long a question waits for changes that were noticed before it: a directory that is never quiet is taken in every
@@ -33,7 +34,6 @@ const SPREAD_EACH: Duration = Duration::from_micros(500);
 const TOLD_EACH: Duration = Duration::from_micros(250);
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// Seconds over which the pullers that are told of a change spread what they ask next.
 const SYNC_SPREAD: HeaderName = HeaderName::from_static("sync-spread");
 /// The entity tag of the manifest that a puller is following while it fetches files.
