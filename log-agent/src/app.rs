@@ -14,7 +14,7 @@ use crate::CONTAINER;
 use crate::agent::{Agent, FileLag, Pipeline, Status};
 use crate::checkpoint::{CheckpointWriter, StateDir};
 use crate::config::Config;
-use crate::deliver::{DeadLetters, Records, Roots, Settings, SharedKey, Sink, SinkUrl};
+use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
 use crate::loss::LossLedger;
 use crate::metrics::Metrics;
 use crate::record::resource::SharedResource;
@@ -39,26 +39,23 @@ pub async fn run(
     let mut registry = admin::registry(&CONTAINER);
     let metrics = Metrics::new(&mut registry);
 
-    let names: Vec<String> = config.sink.iter().map(SinkUrl::name).collect();
+    let names: Vec<String> = config.sink.iter().map(SinkSpec::name).collect();
     let ledger = LossLedger::new(&names, metrics.clone());
     let catalog = Catalog::new(names.clone(), state.load(), config.rotate_wait, ledger.clone());
     let environment = |name: &str| std::env::var(name).ok();
     let resource = SharedResource::new(config.resource(environment), config.pod_files());
-    let settings = Settings {
-        compression: config.compression,
-        roots: Roots::read(config.ca_file.as_deref())?,
-        shared_key: config.forward_shared_key_file.as_deref().map(SharedKey::read).transpose()?,
-    };
+    let settings = config.delivery();
     let dead_letters = DeadLetters::new(&state_dir);
     let (mut pipelines, mut healths) = (Vec::new(), Vec::new());
-    for (index, url) in config.sink.iter().enumerate() {
+    for (index, spec) in config.sink.iter().enumerate() {
         let records = Records {
             resource: resource.clone(),
             dead_letters: dead_letters.clone(),
             ledger: ledger.clone(),
         };
-        let sink_metrics = metrics.sink(&url.name());
-        let sink = Sink::new(index, url, &settings, records, sink_metrics.clone())?;
+        let sink_metrics = metrics.sink(&spec.name());
+        let files = config.credentials.files(spec);
+        let sink = Sink::new(index, spec, &files, &settings, records, sink_metrics.clone())?;
         healths.push((sink.name().to_owned(), sink.health(), sink_metrics));
         pipelines.push(Pipeline::new(index, sink, config.chunk_size));
     }
@@ -75,6 +72,7 @@ pub async fn run(
         deliveries: JoinSet::new(),
         options: ReadOptions {
             format: config.parse,
+            names: config.names.clone(),
             multiline: config.multiline(),
             filter: config.filter(),
             max_line: config.max_line,

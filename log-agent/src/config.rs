@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use lifecycle::units;
 
-use crate::deliver::{Compression, SinkUrl};
+use crate::deliver::{Compression, CredentialFlags, Settings, SinkSpec, SinkUrl};
 use crate::record::filter::{Filter, Match};
-use crate::record::parse::Format;
+use crate::record::parse::{FieldNames, Format};
 use crate::record::resource::{Label, PodFiles, Resource};
 use crate::tail::Multiline;
 use crate::watch::{Glob, Watch};
 
 /// How long a file has to be quiet before the last of its joined records is taken to be whole.
 const RECORD_QUIET: Duration = Duration::from_secs(1);
+const SHORTEST_SINK_TIMEOUT: Duration = Duration::from_millis(100);
 const SHORTEST_RESCAN_PERIOD: Duration = Duration::from_millis(10);
 
 /// What the agent's own flags say.
@@ -34,9 +35,9 @@ pub struct Config {
     pub(crate) state_dir: Option<PathBuf>,
 
     /// Where records go: (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST, forward(+tls)://HOST:PORT/TAG.
-    /// Repeatable; each has its own position in every file
-    #[arg(long, value_name = "URL", required = true, value_delimiter = ',')]
-    pub(crate) sink: Vec<SinkUrl>,
+    /// Repeatable; each has its own position in every file, and one with a name keeps it when its URL changes
+    #[arg(long, value_name = "[NAME=]URL", required = true, value_delimiter = ',')]
+    pub(crate) sink: Vec<SinkSpec>,
 
     /// Resource attribute of every record, besides those from POD_NAME, POD_NAMESPACE, POD_UID and NODE_NAME
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
@@ -46,13 +47,17 @@ pub struct Config {
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub(crate) compression: Compression,
 
-    /// Whom to trust behind https and forward+tls, in PEM, in the place of the world's certificate authorities
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) credentials: CredentialFlags,
 
-    /// The shared_key of Forward receivers that ask for one
-    #[arg(long, value_name = "FILE")]
-    pub(crate) forward_shared_key_file: Option<PathBuf>,
+    /// End an attempt to deliver when a receiver has neither taken nor answered anything for this long; it then gets less at once
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = sink_timeout)]
+    pub(crate) sink_timeout: Duration,
+
+    /// Wait this long for a receiver that refuses eight records or more, each for itself, and accepts none, before they become dead
+    /// letters
+    #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = units::duration)]
+    pub(crate) reject_wait: Duration,
 
     /// The Pod's labels as the downward API writes them into a volume; they become k8s.pod.label.NAME
     #[arg(long, value_name = "FILE")]
@@ -65,6 +70,9 @@ pub struct Config {
     /// How lines are read
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub(crate) parse: Format,
+
+    #[command(flatten)]
+    pub(crate) names: FieldNames,
 
     /// A line that matches begins a record, and those after it belong to it, such as a stack trace to its message
     #[arg(long, value_name = "REGEX")]
@@ -117,13 +125,13 @@ impl Config {
     /// # Errors
     /// A sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
-        let mut names: Vec<_> = self.sink.iter().map(SinkUrl::name).collect();
+        let mut names: Vec<_> = self.sink.iter().map(SinkSpec::name).collect();
         names.sort();
         if let Some([twice, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
-            return Err(format!("--sink {twice} is given twice; each sink needs an URL of its own"));
+            return Err(format!("--sink {twice} is given twice; each sink needs a URL or a name of its own"));
         }
-        for sink in &self.sink {
-            if let SinkUrl::File(_, path) = sink
+        for spec in &self.sink {
+            if let SinkUrl::File(_, path) = &spec.url
                 && self.include.iter().any(|glob| glob.matches(path))
                 && !self.exclude.iter().any(|glob| glob.matches(path))
             {
@@ -134,14 +142,25 @@ impl Config {
             }
         }
         if self.compression == Compression::Zstd
-            && let Some(sink) = self.sink.iter().find(|sink| matches!(sink, SinkUrl::Forward(_)))
+            && let Some(spec) = self.sink.iter().find(|spec| matches!(spec.url, SinkUrl::Forward(_)))
         {
             return Err(format!(
                 "--compression zstd is not in the protocol of --sink {}; gzip is",
-                sink.name()
+                spec.name()
             ));
         }
+        self.credentials.validate(&self.sink)?;
+        if self.parse.is_of_containers() && self.multiline_start.is_some() {
+            return Err(
+                "--multiline-start is not for lines of container runtimes: choose it or --parse".to_owned()
+            );
+        }
         Ok(())
+    }
+
+    /// How sinks deliver.
+    pub(crate) fn delivery(&self) -> Settings {
+        Settings { compression: self.compression, timeout: self.sink_timeout, reject_wait: self.reject_wait }
     }
 
     /// What every record carries, but for what the Pod's own files add.
@@ -183,6 +202,11 @@ fn chunk_size(text: &str) -> Result<usize, String> {
 fn at_least(least: usize, text: &str) -> Result<usize, String> {
     let size = usize::try_from(units::size(text)?).ok().filter(|size| *size >= least);
     size.ok_or_else(|| format!("out of range: at least {least}"))
+}
+
+fn sink_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = units::duration(text)?;
+    if timeout >= SHORTEST_SINK_TIMEOUT { Ok(timeout) } else { Err("too short: at least 100ms".to_owned()) }
 }
 
 fn rescan_period(text: &str) -> Result<Duration, String> {

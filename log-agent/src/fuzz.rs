@@ -10,7 +10,7 @@ use crate::position::{FileSeq, ReadOffset, Segment};
 use crate::record::chunk::{Chunk, ChunkMode, Origin};
 use crate::record::encode::Encoding;
 use crate::record::filter::{Filter, Filtered};
-use crate::record::parse::{Format, Parsed};
+use crate::record::parse::{FieldNames, Format, Parsed};
 use crate::record::resource::Resource;
 
 /// Any bytes as a line, in every format, into every encoding: a record is JSON, and so is an object that is taken for one.
@@ -23,12 +23,13 @@ pub fn line(line: &[u8]) {
         redact_fields: vec!["b".to_owned()],
         drops: vec!["c=d".parse().expect("a match")],
     };
+    let names = FieldNames::default();
     for format in [Format::Auto, Format::Json, Format::Combined, Format::Logfmt, Format::Raw] {
-        let (parsed, text) = format.parse(line);
+        let (parsed, text) = format.parse(line, &names);
         if matches!(format, Format::Auto | Format::Json) && matches!(parsed, Parsed::Object(_)) {
             serde_json::from_slice::<serde::de::IgnoredAny>(&text).expect("an object");
         }
-        let Filtered::Keep(parsed, text) = filter.apply(parsed, text) else { continue };
+        let Filtered::Keep(parsed, text) = filter.apply(parsed, text, &names) else { continue };
         let mut chunk = Chunk::new(1, ChunkMode::Records);
         chunk.push(0..line.len() as u64, &text, 0, parsed);
         let id = FileId::try_from("0123456789abcdef".to_owned()).expect("an id");

@@ -16,6 +16,7 @@
 //! - [`deliver`]: where records go, again and again until they are confirmed
 //! - [`agent`]: the loop that all of it happens in, the drain, and what others may ask
 //! - [`app`]: puts it together
+//! - [`replay`]: dead letters, sent again
 
 mod agent;
 mod app;
@@ -29,11 +30,13 @@ mod loss;
 mod metrics;
 mod position;
 mod record;
+mod replay;
 mod tail;
 mod watch;
 
 pub use app::run;
 pub use config::Config;
+pub use replay::Replay;
 
 /// Who this container is.
 pub const CONTAINER: lifecycle::Container =

@@ -7,7 +7,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::healthcheck::Healthcheck;
 use lifecycle::signals::Signals;
 use lifecycle::{cli, exit, listen, logging};
-use log_agent::{CONTAINER, Config};
+use log_agent::{CONTAINER, Config, Replay};
 use tokio::runtime::Builder;
 
 /// Tails the logs in a shared volume and forwards them, losing none
@@ -26,6 +26,8 @@ struct Cli {
 enum Command {
     /// Ask a running agent's /readyz: exit code 0 when it is ready, 69 when not
     Healthcheck(Healthcheck),
+    /// Send the records of a dead-letter file again
+    Replay(Box<Replay>),
 }
 
 fn main() -> ExitCode {
@@ -36,17 +38,23 @@ fn main() -> ExitCode {
     let termination_log = cli.lifecycle.termination_log.clone();
     let outcome = match cli.command {
         Some(Command::Healthcheck(healthcheck)) => healthcheck.ask(),
-        None => live(cli),
+        Some(Command::Replay(replay)) => block_on(again(*replay, cli.lifecycle)),
+        None => block_on(follow(cli.config, cli.lifecycle)),
     };
     exit::report(&CONTAINER, &termination_log, outcome)
 }
 
-fn live(cli: Cli) -> Result<(), Failure> {
+fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
-    let outcome = runtime.block_on(follow(cli.config, cli.lifecycle));
+    let outcome = runtime.block_on(task);
     // A disk that does not answer holds one of its threads. The drain is over, so nobody waits for that.
     runtime.shutdown_background();
     outcome
+}
+
+async fn again(replay: Replay, lifecycle: cli::Flags) -> Result<(), Failure> {
+    logging::start(lifecycle.log_format, &lifecycle.log_level);
+    replay.run().await
 }
 
 async fn follow(config: Config, lifecycle: cli::Flags) -> Result<(), Failure> {

@@ -24,6 +24,8 @@ pub(crate) enum Retry {
     /// Perhaps other content. A receiver that breaks says the same as one that breaks at a record, so the last record of
     /// a bisection is tried for a while before it is given up.
     MaybeReject,
+    /// Less at once, or more time: nothing has moved for as long as the payload said.
+    Slower,
 }
 
 /// What was confirmed.
@@ -39,6 +41,14 @@ impl DeliveryError {
     pub(crate) fn retry(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), retry: Retry::After(None) }
     }
+
+    pub(super) fn slow(timeout: Duration) -> Self {
+        let timeout = humantime::format_duration(timeout);
+        Self {
+            reason: format!("it has neither taken nor answered anything for {timeout}"),
+            retry: Retry::Slower,
+        }
+    }
 }
 
 /// What one attempt carries: the same bytes and the same key at every repetition.
@@ -49,4 +59,6 @@ pub(crate) struct Payload {
     /// What was done to the body.
     pub(super) compression: Compression,
     pub(super) records: usize,
+    /// An attempt is over when nothing has moved for this long.
+    pub(super) timeout: Duration,
 }

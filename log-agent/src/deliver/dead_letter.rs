@@ -14,13 +14,12 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 const NAME: &str = "dead-letter.ndjson";
-const OLDER: &str = "dead-letter.ndjson.1";
 const LIMIT: u64 = 16 * 1024 * 1024;
 
-/// The file, by its directory. Clones write to the same one.
+/// The file. Clones write to the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct DeadLetters {
-    dir: PathBuf,
+    file: PathBuf,
     /// Whose turn it is: a letter that fails is cut off again, and must not take another sink's with it.
     turn: Arc<Mutex<()>>,
 }
@@ -28,7 +27,12 @@ pub(crate) struct DeadLetters {
 impl DeadLetters {
     /// In the state directory.
     pub(crate) fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.to_owned(), turn: Arc::default() }
+        Self::at(state_dir.join(NAME))
+    }
+
+    /// In this file.
+    pub(crate) fn at(file: PathBuf) -> Self {
+        Self { file, turn: Arc::default() }
     }
 
     /// Keeps records, one a line, and returns when they are on the disk.
@@ -37,33 +41,44 @@ impl DeadLetters {
     /// As the disk gives them; the records are then not kept.
     pub(crate) fn keep(&self, sink: &str, reason: &str, records: &[u8]) -> io::Result<()> {
         let _turn = self.turn.lock();
-        let path = self.dir.join(NAME);
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT) {
-            fs::rename(&path, self.dir.join(OLDER))?;
+        if fs::metadata(&self.file).is_ok_and(|metadata| metadata.len() > LIMIT) {
+            fs::rename(&self.file, older(&self.file))?;
         }
-        let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
+        let mut file =
+            OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.file)?;
         let before = file.metadata()?.len();
         let mut lines = Vec::with_capacity(records.len());
         if before == 0 {
             // The name has to outlive a crash, as what is under it does.
-            File::open(&self.dir)?.sync_all()?;
+            let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty());
+            File::open(dir.unwrap_or(Path::new(".")))?.sync_all()?;
         } else {
             let mut last = [0];
             file.read_exact_at(&mut last, before - 1)?;
             // A crash in the middle of a letter: what is left of it is a line of its own.
             lines.extend((last != *b"\n").then_some(b'\n'));
         }
+        let head = json!({"reason": reason, "sink": sink}).to_string();
+        let head = head.strip_suffix('}').unwrap_or_default();
         for record in records.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
-            // A record is JSON; should it ever not be, it is kept as text.
-            let record = serde_json::from_slice(record)
-                .unwrap_or_else(|_| serde_json::Value::from(String::from_utf8_lossy(record)));
-            writeln!(lines, "{}", json!({"sink": sink, "reason": reason, "record": record}))?;
+            // As it is, so that nothing of it is written in another way when it is sent again.
+            lines.extend_from_slice(head.as_bytes());
+            lines.extend_from_slice(b",\"record\":");
+            lines.extend_from_slice(record);
+            lines.extend_from_slice(b"}\n");
         }
         file.write_all(&lines).and_then(|()| file.sync_data()).inspect_err(|_| {
             // It is tried again, so that half of it would be there twice. Where even this fails, that is so.
             file.set_len(before).ignore();
         })
     }
+}
+
+/// The name of a full file.
+fn older(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
 }
 
 #[cfg(test)]
@@ -106,19 +121,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let letters = DeadLetters::new(dir.path());
         letters.keep("s", "400", br#"{"id":"a:1"}"#).unwrap();
-        letters.keep("s", "400", b"no json").unwrap();
+        letters.keep("s", "400", br#"{"n":1.50}"#).unwrap();
         let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["record"]["id"], "a:1");
-        assert_eq!(lines[1]["record"], "no json");
+        assert!(text.ends_with("\"record\":{\"n\":1.50}}\n"), "{text}");
         OpenOptions::new().append(true).open(dir.path().join(NAME)).unwrap().write_all(b"{\"to").unwrap();
         letters.keep("s", "400", b"{}").unwrap();
         let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
-        assert!(text.ends_with("\n{\"to\n{\"reason\":\"400\",\"record\":{},\"sink\":\"s\"}\n"), "{text}");
+        assert!(text.ends_with("\n{\"to\n{\"reason\":\"400\",\"sink\":\"s\",\"record\":{}}\n"), "{text}");
         OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap().set_len(LIMIT + 1).unwrap();
         letters.keep("s", "400", b"{}").unwrap();
         assert!(fs::metadata(dir.path().join(NAME)).unwrap().len() < 100);
-        assert!(dir.path().join(OLDER).exists());
+        assert!(dir.path().join("dead-letter.ndjson.1").exists());
     }
 }

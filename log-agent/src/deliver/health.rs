@@ -66,10 +66,14 @@ impl Health {
         (failing.attempts, say)
     }
 
-    /// What has just ended, where it had been failing.
-    pub(super) fn succeed(&self) -> Option<(u64, Duration)> {
-        let mut state = self.state.lock();
-        state.confirmed_chunks += 1;
-        state.failing.take().map(|failing| (failing.attempts, failing.since.elapsed()))
+    /// It confirms: what has just ended, where it had been failing.
+    pub(super) fn recover(&self) -> Option<(u64, Duration)> {
+        let failing = self.state.lock().failing.take();
+        failing.map(|failing| (failing.attempts, failing.since.elapsed()))
+    }
+
+    /// One more chunk is confirmed.
+    pub(super) fn count_chunk(&self) {
+        self.state.lock().confirmed_chunks += 1;
     }
 }

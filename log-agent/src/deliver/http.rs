@@ -1,17 +1,26 @@
 //! A POST to a receiver: the client, the headers that every payload has, and the answer as far as it matters.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use parking_lot::Mutex;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Certificate, Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use tokio::time::{Instant, sleep_until};
 
 use super::attempt::{DeliveryError, Payload, Retry};
-use super::{Roots, tls};
+use super::credentials::{Credentials, WatchedCredentials};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first byte sent to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Handed over at once: small enough to see a slow receiver take one after the other.
+const PIECE: usize = 64 * 1024;
 
 /// A longer answer is not read to its end.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -20,6 +29,7 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
+    credentials: WatchedCredentials,
     url: Url,
     content_type: &'static str,
 }
@@ -34,37 +44,113 @@ pub(super) struct Answer {
 }
 
 impl Http {
-    pub(super) fn new(url: Url, content_type: &'static str, roots: &Roots) -> Result<Self, Failure> {
-        tls::install();
-        // A plain receiver needs no roots, and they are a megabyte of memory.
-        let roots = if url.scheme() == "https" { roots.certificates() } else { Vec::new() };
-        let roots: Result<Vec<_>, _> = roots.iter().map(|der| Certificate::from_der(der)).collect();
-        let client = Client::builder()
-            .user_agent(concat!("log-agent/", env!("CARGO_PKG_VERSION")))
-            .tls_certs_only(roots.or_exit(Exit::Internal)?)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            .pool_max_idle_per_host(1)
-            // SECURITY: records go where they were configured to go, and nowhere that a receiver names.
-            .redirect(redirect::Policy::none())
-            .build()
-            .or_exit(Exit::Internal)?;
-        Ok(Self { client, url, content_type })
+    pub(super) fn new(
+        url: Url,
+        content_type: &'static str,
+        credentials: WatchedCredentials,
+    ) -> Result<Self, Failure> {
+        let client = client(credentials.current()).or_exit(Exit::Internal)?;
+        Ok(Self { client, credentials, url, content_type })
     }
 
-    pub(super) async fn post(&self, payload: &Payload) -> Result<Answer, DeliveryError> {
+    /// Sends a payload and reads the answer. It may take any time as long as something moves: an attempt is over when nothing has for
+    /// as long as the payload says.
+    pub(super) async fn post(&mut self, payload: &Payload) -> Result<Answer, DeliveryError> {
+        if self.credentials.refresh().await {
+            self.client =
+                client(self.credentials.current()).map_err(|error| DeliveryError::retry(describe(error)))?;
+        }
+        let progress = Arc::new(Progress::begin());
+        let body = Pieces { rest: payload.body.clone(), progress: Arc::clone(&progress) };
         let mut request = self
             .client
             .post(self.url.clone())
+            .headers(self.credentials.current().headers.clone())
             .header(CONTENT_TYPE, self.content_type)
             .header("idempotency-key", &payload.key);
         if let Some(encoding) = payload.compression.as_str() {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        let sent = request.body(payload.body.clone()).send().await;
-        let mut answer = sent.map_err(|error| DeliveryError::retry(describe(error)))?;
-        let (status, retry_after) = (answer.status(), retry_after(&answer));
-        Ok(Answer { status, retry_after, body: read(&mut answer).await })
+        let whole = async {
+            let sent = request.body(reqwest::Body::wrap(body)).send().await;
+            let mut answer = sent.map_err(|error| DeliveryError::retry(describe(error)))?;
+            progress.note();
+            let (status, retry_after) = (answer.status(), retry_after(&answer));
+            Ok(Answer { status, retry_after, body: read(&mut answer).await })
+        };
+        tokio::select! {
+            answer = whole => answer,
+            () = progress.stalled(payload.timeout) => Err(DeliveryError::slow(payload.timeout)),
+        }
+    }
+}
+
+fn client(credentials: &Credentials) -> reqwest::Result<Client> {
+    Client::builder()
+        .user_agent(concat!("log-agent/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured((*credentials.tls).clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(1)
+        // SECURITY: records go where they were configured to go, and nowhere that a receiver names.
+        .redirect(redirect::Policy::none())
+        .build()
+}
+
+/// When something last moved on a connection.
+#[derive(Debug)]
+struct Progress {
+    last: Mutex<Instant>,
+}
+
+impl Progress {
+    fn begin() -> Self {
+        Self { last: Mutex::new(Instant::now()) }
+    }
+
+    fn note(&self) {
+        *self.last.lock() = Instant::now();
+    }
+
+    /// Returns when nothing has moved for this long.
+    async fn stalled(&self, timeout: Duration) {
+        loop {
+            let due = *self.last.lock() + timeout;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+}
+
+/// A body that notes when a piece of it is taken. Its length is known, so it goes with a `Content-Length`.
+struct Pieces {
+    rest: Bytes,
+    progress: Arc<Progress>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        self.progress.note();
+        let piece = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 

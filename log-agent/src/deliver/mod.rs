@@ -3,6 +3,8 @@
 mod attempt;
 mod backoff;
 mod compress;
+mod credential_flags;
+mod credentials;
 mod dead_letter;
 mod file;
 mod forward;
@@ -11,16 +13,17 @@ mod http;
 mod ndjson;
 mod otlp;
 mod retry;
+mod spec;
 mod stdout;
 mod tls;
 mod transport;
 mod url;
 
 pub(crate) use compress::Compression;
+pub(crate) use credential_flags::CredentialFlags;
 pub(crate) use dead_letter::DeadLetters;
-pub(crate) use forward::SharedKey;
 pub(crate) use health::Health;
 pub(crate) use retry::{Records, Sink};
-pub(crate) use tls::Roots;
+pub(crate) use spec::SinkSpec;
 pub(crate) use transport::Settings;
 pub(crate) use url::SinkUrl;

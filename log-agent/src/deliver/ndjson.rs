@@ -6,8 +6,8 @@
 use lifecycle::exit::Failure;
 use reqwest::{StatusCode, Url};
 
-use super::Roots;
 use super::attempt::{DeliveryError, Payload, Retry};
+use super::credentials::WatchedCredentials;
 use super::http::Http;
 
 /// A receiver.
@@ -17,11 +17,11 @@ pub(super) struct Ndjson {
 }
 
 impl Ndjson {
-    pub(super) fn new(url: Url, roots: &Roots) -> Result<Self, Failure> {
-        Ok(Self { http: Http::new(url, "application/x-ndjson", roots)? })
+    pub(super) fn new(url: Url, credentials: WatchedCredentials) -> Result<Self, Failure> {
+        Ok(Self { http: Http::new(url, "application/x-ndjson", credentials)? })
     }
 
-    pub(super) async fn attempt(&self, payload: &Payload) -> Result<(), DeliveryError> {
+    pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<(), DeliveryError> {
         let answer = self.http.post(payload).await?;
         if answer.status.is_success() {
             return Ok(());

@@ -1,14 +1,16 @@
 //! `otlp+http(s)://`: OpenTelemetry's protocol, protobuf over HTTP, version 1. A 200 confirms; what its body calls a partial
 //! success has refused some records for good.
 //!
-//! Only 429, 502, 503 and 504 say "the same again, later" in this protocol. A wrong address or credential (401, 403, 404, 405)
-//! says nothing about the records, so they wait in their files. Every other status is about the request.
+//! Only 429, 502, 503 and 504 say "the same again, later" in this protocol. Six more are taken so, on purpose, because they say nothing
+//! about the records: a receiver or a proxy that waited for the request for too long or was asked too early (408, 425), and a wrong
+//! address or credential (401, 403, 404, 405). Every other status is about the request.
 
 use lifecycle::exit::Failure;
+use prost::Message;
 use reqwest::{StatusCode, Url};
 
-use super::Roots;
 use super::attempt::{Accepted, DeliveryError, Payload, Retry};
+use super::credentials::WatchedCredentials;
 use super::http::Http;
 
 /// Where logs go when the URL names no path.
@@ -21,26 +23,26 @@ pub(super) struct Otlp {
 }
 
 impl Otlp {
-    pub(super) fn new(mut url: Url, roots: &Roots) -> Result<Self, Failure> {
+    pub(super) fn new(mut url: Url, credentials: WatchedCredentials) -> Result<Self, Failure> {
         if url.path() == "/" {
             url.set_path(PATH);
         }
-        Ok(Self { http: Http::new(url, "application/x-protobuf", roots)? })
+        Ok(Self { http: Http::new(url, "application/x-protobuf", credentials)? })
     }
 
-    pub(super) async fn attempt(&self, payload: &Payload) -> Result<Accepted, DeliveryError> {
+    pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, DeliveryError> {
         let answer = self.http.post(payload).await?;
         if answer.status.is_success() {
             return Ok(match partial_success(&answer.body) {
                 // A receiver may say any number; it cannot have refused more than it was sent.
-                Some((refused, reason)) if refused > 0 => {
-                    Accepted::AllBut(refused.min(payload.records as u64), reason)
-                }
-                _ => Accepted::All,
+                Some((refused, reason)) => Accepted::AllBut(refused.min(payload.records as u64), reason),
+                None => Accepted::All,
             });
         }
         let retry = match answer.status {
             StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_EARLY
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT
@@ -59,51 +61,25 @@ impl Otlp {
 
 /// `ExportLogsServiceResponse.partial_success`: how many records were refused, and why.
 fn partial_success(answer: &[u8]) -> Option<(u64, String)> {
-    let partial = field(answer, 1)?;
-    let Field::Bytes(partial) = partial else { return None };
-    let Some(Field::Number(refused)) = field(partial, 1) else { return None };
-    let reason = match field(partial, 2) {
-        Some(Field::Bytes(reason)) => String::from_utf8_lossy(reason).into_owned(),
-        _ => String::new(),
-    };
-    Some((refused, reason))
+    let partial = Response::decode(answer).ok()?.partial_success?;
+    // A receiver that says a negative number has refused some, and cannot count.
+    (partial.rejected != 0).then(|| (partial.rejected.cast_unsigned(), partial.reason))
 }
 
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
+/// `ExportLogsServiceResponse`
+#[derive(Clone, PartialEq, Message)]
+struct Response {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
 }
 
-/// The first field with this number in a protobuf message.
-fn field(mut message: &[u8], wanted: u64) -> Option<Field<'_>> {
-    loop {
-        let tag = varint(&mut message)?;
-        let value = match tag & 7 {
-            0 => Field::Number(varint(&mut message)?),
-            1 => Field::Bytes(message.split_off(..8)?),
-            2 => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                Field::Bytes(message.split_off(..length)?)
-            }
-            5 => Field::Bytes(message.split_off(..4)?),
-            _ => return None,
-        };
-        if tag >> 3 == wanted {
-            return Some(value);
-        }
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *bytes.split_off_first()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+/// `ExportLogsPartialSuccess`
+#[derive(Clone, PartialEq, Message)]
+struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+    #[prost(string, tag = "2")]
+    reason: String,
 }
 
 #[cfg(test)]

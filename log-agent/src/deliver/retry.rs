@@ -2,6 +2,11 @@
 //!
 //! A receiver that will not have the content itself (400, 413, 422) is given it in halves, until the records that it will
 //! not have stand alone. Those go to the dead-letter file and into the ledger, and everything else is delivered.
+//!
+//! A receiver that refuses everything is more likely to be broken than all of its records are to be bad. So where all of a chunk were
+//! refused, it is waited for, for `--reject-wait`, before anything becomes a dead letter.
+//!
+//! A receiver that is slow gets less at once, until it keeps up; a single record gets more and more time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,10 +19,11 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use super::attempt::{Accepted, DeliveryError, Payload, Retry};
 use super::backoff::Backoff;
 use super::compress::Compressor;
+use super::credentials::CredentialFiles;
 use super::dead_letter::DeadLetters;
 use super::health::Health;
+use super::spec::SinkSpec;
 use super::transport::{self, Settings, Transport};
-use super::url::SinkUrl;
 use crate::loss::{LossLedger, LossReason};
 use crate::metrics::SinkMetrics;
 use crate::record::chunk::{Chunk, ChunkMode};
@@ -26,6 +32,46 @@ use crate::record::resource::SharedResource;
 
 /// How often a record is tried that a receiver perhaps breaks at.
 const SUSPECT_ATTEMPTS: u32 = 8;
+
+/// A receiver that refuses so many records in a row, and accepts none, is suspected itself. It is also how many are tried again to see
+/// whether it has recovered.
+const SUSPECT_RECORDS: usize = 8;
+
+/// A single record gets at most this much time without any progress.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What became of a chunk so far.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Whether the receiver has accepted any of it.
+    accepted: bool,
+    /// Records that it will never have.
+    refused: u64,
+    /// Bytes of those of them that are known one by one.
+    refused_bytes: u64,
+}
+
+/// That a receiver is broken and not the data: since when.
+#[derive(Debug)]
+struct Suspicion {
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Suspicion {
+    fn begin() -> Self {
+        Self { since: Instant::now(), backoff: Backoff::default() }
+    }
+}
+
+/// Why all records of a chunk were refused.
+#[derive(Debug)]
+enum Verdict {
+    /// They are bad.
+    Data,
+    /// The receiver was broken, and has accepted these now.
+    Receiver(Vec<usize>),
+}
 
 /// What every sink has to do with, besides its receiver.
 #[derive(Debug)]
@@ -52,6 +98,12 @@ pub(crate) struct Sink {
     metrics: SinkMetrics,
     /// Whether it has ever confirmed anything.
     has_ever_confirmed: bool,
+    /// Records that it has refused one by one since it accepted any.
+    rejected_in_a_row: usize,
+    reject_wait: Duration,
+    timeout: Duration,
+    /// Sent at once at most: less than a chunk has only where the receiver was too slow for one.
+    most_records: usize,
     compressor: Compressor,
     /// Memory for the next payload.
     spare: Vec<u8>,
@@ -64,16 +116,17 @@ impl Sink {
     /// 70 or 74 where its client or its thread cannot be made.
     pub(crate) fn new(
         index: usize,
-        url: &SinkUrl,
+        spec: &SinkSpec,
+        files: &CredentialFiles,
         settings: &Settings,
         records: Records,
         metrics: SinkMetrics,
     ) -> Result<Self, Failure> {
         let Records { resource, dead_letters, ledger } = records;
-        let name = url.name();
-        let transport = Transport::new(url, settings)?;
+        let name = spec.name();
+        let transport = Transport::new(&name, &spec.url, files)?;
         let compression = transport.compression(settings.compression);
-        let encoding = transport::encoding(url);
+        let encoding = transport::encoding(&spec.url);
         let compressor = Compressor::new(compression).or_exit(Exit::Internal)?;
         metrics.up.set(1);
         let (health, has_ever_confirmed, spare) = (Arc::default(), false, Vec::new());
@@ -88,6 +141,10 @@ impl Sink {
             health,
             metrics,
             has_ever_confirmed,
+            rejected_in_a_row: 0,
+            reject_wait: settings.reject_wait,
+            timeout: settings.timeout,
+            most_records: usize::MAX,
             compressor,
             spare,
         })
@@ -96,6 +153,11 @@ impl Sink {
     /// As it is written in logs, metrics and the checkpoint: its URL without credentials.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the records carry of the chunks to come.
+    pub(crate) fn set_resource(&mut self, resource: SharedResource) {
+        self.resource = resource;
     }
 
     /// What its chunks are for.
@@ -114,61 +176,193 @@ impl Sink {
     /// Delivers a chunk: returns when the sink has confirmed all of it but for what it will never have, however long that
     /// takes.
     pub(crate) async fn deliver(&mut self, chunk: &mut Chunk) {
-        let (mut bytes, records, mut refused) = (chunk.bytes() as u64, chunk.records(), 0);
+        let (bytes, records) = (chunk.bytes() as u64, chunk.records());
         self.metrics.read_bytes.inc_by(bytes);
         self.metrics.read_records.inc_by(records);
         self.metrics.in_flight_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         let all = 0..chunk.len();
         // None, where every line of the ranges was left out on purpose.
         let mut todo = if all.is_empty() { Vec::new() } else { vec![all] };
-        while let Some(numbers) = todo.pop() {
-            let reason = match self.deliver_lines(chunk, &numbers).await {
-                Ok(some) => {
-                    self.has_ever_confirmed = true;
-                    refused += some;
-                    continue;
+        let (mut tally, mut suspicion) = (Tally::default(), None);
+        loop {
+            let rejected = self.pass(chunk, todo, &mut tally).await;
+            if rejected.is_empty() {
+                break;
+            }
+            // All were refused, one by one. That may be the receiver's fault.
+            let suspicion = suspicion.get_or_insert_with(Suspicion::begin);
+            match self.wait_for_acceptance(chunk, &rejected, suspicion, &mut tally).await {
+                Verdict::Data => {
+                    self.rejected_in_a_row += rejected.len();
+                    for (number, reason) in &rejected {
+                        self.give_up(chunk, *number, reason, &mut tally).await;
+                    }
+                    break;
                 }
-                Err(reason) => reason,
-            };
-            if numbers.len() > 1 {
-                let middle = numbers.start + numbers.len() / 2;
-                // A stack: the first half is the next, so that the order stays.
-                todo.extend([middle..numbers.end, numbers.start..middle]);
-            } else {
-                bytes -= self.dead_letter_one(chunk, numbers.start, &reason).await;
-                refused += 1;
+                Verdict::Receiver(accepted) => {
+                    let left = rejected
+                        .iter()
+                        .map(|(number, _)| *number)
+                        .filter(|number| !accepted.contains(number));
+                    todo = ranges(left);
+                    todo.reverse();
+                }
             }
         }
         self.metrics.in_flight_bytes.set(0);
-        self.metrics.refused_records.inc_by(refused);
-        self.note_success(bytes, records - refused);
+        self.metrics.refused_records.inc_by(tally.refused);
+        // Also where all of it was given up: the sink goes on.
+        self.note_recovery();
+        self.note_success(bytes - tally.refused_bytes, records - tally.refused);
     }
 
-    /// Delivers some lines, again and again; says how many of them were refused in the end.
+    /// Delivers ranges of a chunk, the last one first, in halves where they are refused or too large for the receiver. Records that are
+    /// refused alone are given up as soon as any other of them was accepted. Where none was, all are given back, with the reasons.
+    async fn pass(
+        &mut self,
+        chunk: &mut Chunk,
+        mut todo: Vec<Range<usize>>,
+        tally: &mut Tally,
+    ) -> Vec<(usize, String)> {
+        let (mut held, mut accepted) = (Vec::new(), tally.accepted);
+        while let Some(numbers) = todo.pop() {
+            if numbers.len() > self.most_records && chunk.purpose() == ChunkMode::Records {
+                let at = numbers.start + self.most_records;
+                todo.extend([at..numbers.end, numbers.start..at]);
+                continue;
+            }
+            // The first refusal counts after several attempts, where nothing tells that the receiver is in its right mind.
+            let attempts = if held.is_empty() || accepted { SUSPECT_ATTEMPTS } else { 1 };
+            match self.deliver_lines(chunk, &numbers, attempts).await {
+                Ok(partly) => {
+                    tally.refused += partly;
+                    self.note_acceptance();
+                    (accepted, tally.accepted) = (true, true);
+                    // The receiver was in order when it refused those before, or it has recovered in between: they are told apart by
+                    // asking again.
+                    todo.extend(held.drain(..).rev().map(|(number, _): (usize, String)| number..number + 1));
+                }
+                Err(_) if numbers.len() > 1 => {
+                    let middle = numbers.start + numbers.len() / 2;
+                    // A stack: the first half is the next, so that the order stays.
+                    todo.extend([middle..numbers.end, numbers.start..middle]);
+                }
+                Err(reason) if accepted => self.give_up(chunk, numbers.start, &reason, tally).await,
+                Err(reason) => held.push((numbers.start, reason)),
+            }
+        }
+        held
+    }
+
+    /// Waits for a receiver that has refused all records of a chunk, each for itself, and accepted none. Once in a while it is asked
+    /// again: with all of them, and with some of them alone.
+    async fn wait_for_acceptance(
+        &mut self,
+        chunk: &mut Chunk,
+        rejected: &[(usize, String)],
+        suspicion: &mut Suspicion,
+        tally: &mut Tally,
+    ) -> Verdict {
+        // Of a few records, each may be bad; of a receiver that never took anything, that is not believed.
+        let few = self.rejected_in_a_row + rejected.len() < SUSPECT_RECORDS;
+        if few && self.has_ever_confirmed {
+            return Verdict::Data;
+        }
+        let (count, why) = (rejected.len(), rejected.first().map_or("", |(_, reason)| reason));
+        let reason = format!("it refuses each of {count} records, one by one, and accepts none: {why}");
+        loop {
+            let left = self.reject_wait.saturating_sub(suspicion.since.elapsed());
+            if left.is_zero() && self.has_ever_confirmed {
+                return Verdict::Data;
+            }
+            let wait = suspicion.backoff.next(None);
+            let wait = if self.has_ever_confirmed { wait.min(left) } else { wait };
+            self.note_failure(&DeliveryError::retry(reason.clone()), wait);
+            tokio::time::sleep(wait).await;
+            let numbers = |at: usize| rejected.get(at).map_or(0..0, |(number, _)| *number..number + 1);
+            let contiguous = rejected.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1);
+            let all = numbers(0).start..numbers(count - 1).end;
+            if contiguous && all.len() <= self.most_records && self.accepts(chunk, &all, tally).await {
+                return Verdict::Receiver(all.collect());
+            }
+            for sample in 0..SUSPECT_RECORDS.min(count) {
+                let one = numbers(sample * count / SUSPECT_RECORDS.min(count));
+                if self.accepts(chunk, &one, tally).await {
+                    return Verdict::Receiver(one.collect());
+                }
+            }
+        }
+    }
+
+    async fn accepts(&mut self, chunk: &mut Chunk, numbers: &Range<usize>, tally: &mut Tally) -> bool {
+        let accepted = self.deliver_lines(chunk, numbers, 1).await;
+        if let Ok(partly) = &accepted {
+            tally.refused += partly;
+            tally.accepted = true;
+            self.note_acceptance();
+        }
+        accepted.is_ok()
+    }
+
+    fn note_acceptance(&mut self) {
+        self.has_ever_confirmed = true;
+        self.rejected_in_a_row = 0;
+        self.note_recovery();
+    }
+
+    fn note_recovery(&self) {
+        if let Some((attempts, outage)) = self.health.recover() {
+            self.metrics.up.set(1);
+            tracing::info!(sink = self.name, attempts, ?outage, "sink confirms again");
+        }
+    }
+
+    /// Gives up on one record: it becomes a dead letter.
+    async fn give_up(&self, chunk: &Chunk, number: usize, reason: &str, tally: &mut Tally) {
+        tally.refused_bytes += self.dead_letter_one(chunk, number, reason).await;
+        tally.refused += 1;
+    }
+
+    /// Delivers some lines, again and again; says how many of them were refused in the end. Of a single record, a refusal counts after
+    /// so many attempts, where one may have another reason.
     ///
     /// # Errors
-    /// Why the receiver will not have this content.
-    async fn deliver_lines(&mut self, chunk: &mut Chunk, numbers: &Range<usize>) -> Result<u64, String> {
-        let payload = self.payload(chunk, numbers);
+    /// Why the receiver will not have these lines, or not all of them at once.
+    async fn deliver_lines(
+        &mut self,
+        chunk: &mut Chunk,
+        numbers: &Range<usize>,
+        attempts_of_one: u32,
+    ) -> Result<u64, String> {
+        let mut payload = self.payload(chunk, numbers);
         let (mut backoff, mut attempts) = (Backoff::default(), 0);
         let outcome = loop {
             let began = Instant::now();
             let attempt = self.transport.attempt(&payload).await;
             self.metrics.attempt_time.observe(began.elapsed().as_secs_f64());
             let error = match attempt {
-                Ok(accepted) => break Ok(accepted),
+                Ok(accepted) => {
+                    self.note_speed(numbers.len(), began.elapsed());
+                    break Ok(accepted);
+                }
                 Err(error) => error,
             };
             attempts += 1;
-            let (alone, has_ever_confirmed) = (numbers.len() == 1, self.has_ever_confirmed);
+            let alone = numbers.len() == 1;
             let asked = match error.retry {
                 Retry::After(asked) => asked,
-                Retry::Reject | Retry::MaybeReject if !alone => break Err(error.reason),
-                // A receiver that never took anything is more likely to be the wrong one than every record is to be bad.
-                Retry::Reject if has_ever_confirmed => break Err(error.reason),
-                Retry::MaybeReject if has_ever_confirmed && attempts >= SUSPECT_ATTEMPTS => {
+                Retry::Slower if !alone => {
+                    self.most_records = numbers.len() / 2;
+                    self.note_failure(&error, Duration::ZERO);
                     break Err(error.reason);
                 }
+                Retry::Slower => {
+                    payload.timeout = (payload.timeout * 2).min(self.timeout.max(LONGEST_TIMEOUT));
+                    None
+                }
+                Retry::Reject | Retry::MaybeReject if !alone => break Err(error.reason),
+                Retry::Reject if self.has_ever_confirmed => break Err(error.reason),
+                Retry::Reject | Retry::MaybeReject if attempts >= attempts_of_one => break Err(error.reason),
                 Retry::Reject | Retry::MaybeReject => None,
             };
             let wait = backoff.next(asked);
@@ -190,6 +384,13 @@ impl Sink {
         }
     }
 
+    /// A receiver that was too slow for what it was sent at once is sent more again once it takes much less time than it has.
+    fn note_speed(&mut self, records: usize, took: Duration) {
+        if records >= self.most_records && took < self.timeout / 8 {
+            self.most_records = self.most_records.saturating_mul(2);
+        }
+    }
+
     fn payload(&mut self, chunk: &mut Chunk, numbers: &Range<usize>) -> Payload {
         let mut body = match chunk.purpose() {
             // Nothing is refused by what stays on this machine, so that it is always all of them.
@@ -202,7 +403,13 @@ impl Sink {
             }
         };
         let compression = self.compressor.compress(&mut body);
-        Payload { key: chunk.key(numbers), body: body.into(), compression, records: numbers.len() }
+        Payload {
+            key: chunk.key(numbers),
+            body: body.into(),
+            compression,
+            records: numbers.len(),
+            timeout: self.timeout,
+        }
     }
 
     /// A receiver that takes a request in part does not say which records it will not have, and must not be sent them again
@@ -264,9 +471,29 @@ impl Sink {
     fn note_success(&self, bytes: u64, records: u64) {
         self.metrics.confirmed_records.inc_by(records);
         self.metrics.confirmed_bytes.inc_by(bytes);
-        if let Some((attempts, outage)) = self.health.succeed() {
-            self.metrics.up.set(1);
-            tracing::info!(sink = self.name, attempts, ?outage, "sink confirms again");
+        self.health.count_chunk();
+    }
+}
+
+/// Rising numbers as ranges.
+fn ranges(numbers: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.end == number => last.end += 1,
+            _ => ranges.push(number..number + 1),
         }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_follow_one_another_are_a_range() {
+        assert_eq!(ranges([1, 2, 3, 5, 7, 8].into_iter()), [1..4, 5..6, 7..9]);
+        assert_eq!(ranges(std::iter::empty()), []);
     }
 }

@@ -1,54 +1,50 @@
-//! Whom to trust behind `https` and `forward+tls`: the roots that the world trusts, compiled in, or those of `--ca-file`.
+//! Whom to trust behind `https` and `forward+tls`, and who the agent is there.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use lifecycle::Ignore as _;
-use lifecycle::exit::{Exit, Failure};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
-/// Roots of trust.
-#[derive(Debug, Clone)]
-pub(crate) enum Roots {
-    /// Those that browsers have.
-    World,
-    /// Only these.
-    Only(Vec<CertificateDer<'static>>),
+/// The roots that the world trusts, compiled in.
+pub(super) fn world() -> Vec<CertificateDer<'static>> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()
 }
 
-impl Roots {
-    /// From a PEM file; without one, the world's.
-    ///
-    /// # Errors
-    /// 78 where the file cannot be read or holds no certificate.
-    pub(crate) fn read(file: Option<&Path>) -> Result<Self, Failure> {
-        let Some(file) = file else { return Ok(Self::World) };
-        let refused = |why: String| {
-            Failure::new(
-                Exit::Refused,
-                format!("--ca-file {}: {why}; it has to hold certificates in PEM", file.display()),
-            )
-        };
-        let found: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(file).map_err(|error| refused(error.to_string()))?.collect();
-        match found {
-            Ok(certificates) if certificates.is_empty() => Err(refused("no certificate in it".to_owned())),
-            Ok(certificates) => Ok(Self::Only(certificates)),
-            Err(error) => Err(refused(error.to_string())),
-        }
-    }
-
-    /// All of them.
-    pub(crate) fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        match self {
-            Self::World => webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec(),
-            Self::Only(certificates) => certificates.clone(),
-        }
+/// Certificates from a PEM file.
+pub(super) fn read_roots(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let refused = |why: String| format!("{why}; it has to hold certificates in PEM");
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(file).map_err(|error| refused(error.to_string()))?.collect();
+    match found {
+        Ok(certificates) if certificates.is_empty() => Err(refused("no certificate in it".to_owned())),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(refused(error.to_string())),
     }
 }
 
-/// Makes ring the process's provider of cryptography.
-pub(super) fn install() {
-    // Fails only where one is installed already, which then is the same.
-    rustls::crypto::ring::default_provider().install_default().ignore();
+/// A private key from a PEM file.
+pub(super) fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|error| format!("{error}; it has to hold a private key in PEM"))
+}
+
+/// A client that trusts these roots and, where it is asked, shows a certificate of its own.
+pub(super) fn client(
+    roots: Vec<CertificateDer<'static>>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, String> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(store);
+    match identity {
+        Some((certificates, key)) => builder.with_client_auth_cert(certificates, key).map_err(|error| {
+            format!("--client-cert-file and --client-key-file: {error}; the key has to be the certificate's")
+        }),
+        None => Ok(builder.with_no_client_auth()),
+    }
 }

@@ -1,15 +1,17 @@
 //! The way to a receiver, of whichever kind: one attempt at a time.
 
+use std::time::Duration;
+
 use lifecycle::exit::Failure;
 
 use super::attempt::{Accepted, DeliveryError, Payload};
 use super::compress::Compression;
+use super::credentials::{CredentialFiles, WatchedCredentials};
 use super::file::FileSink;
-use super::forward::{Forward, SharedKey};
+use super::forward::Forward;
 use super::ndjson::Ndjson;
 use super::otlp::Otlp;
 use super::stdout::Stdout;
-use super::tls::Roots;
 use super::url::{Form, SinkUrl};
 use crate::record::encode::Encoding;
 
@@ -18,10 +20,10 @@ use crate::record::encode::Encoding;
 pub(crate) struct Settings {
     /// For what goes over the network.
     pub(crate) compression: Compression,
-    /// Whom to trust.
-    pub(crate) roots: Roots,
-    /// For Forward receivers that ask for it.
-    pub(crate) shared_key: Option<SharedKey>,
+    /// An attempt is over when nothing has moved for this long.
+    pub(crate) timeout: Duration,
+    /// How long a receiver that refuses everything is believed to be broken.
+    pub(crate) reject_wait: Duration,
 }
 
 /// One kind of receiver.
@@ -36,13 +38,16 @@ pub(super) enum Transport {
 
 impl Transport {
     /// Prepares it; nothing is sent before the first attempt.
-    pub(super) fn new(url: &SinkUrl, settings: &Settings) -> Result<Self, Failure> {
+    pub(super) fn new(name: &str, url: &SinkUrl, files: &CredentialFiles) -> Result<Self, Failure> {
+        let credentials = |encrypted| WatchedCredentials::read(name, files, encrypted);
         Ok(match url {
             SinkUrl::Stdout(_) => Self::Stdout(Stdout::start()?),
             SinkUrl::File(_, path) => Self::File(FileSink::new(path)),
-            SinkUrl::Ndjson(url) => Self::Ndjson(Ndjson::new(url.clone(), &settings.roots)?),
-            SinkUrl::Otlp(url) => Self::Otlp(Otlp::new(url.clone(), &settings.roots)?),
-            SinkUrl::Forward(url) => Self::Forward(Forward::new(url.clone(), settings)?),
+            SinkUrl::Ndjson(url) => {
+                Self::Ndjson(Ndjson::new(url.clone(), credentials(url.scheme() == "https")?)?)
+            }
+            SinkUrl::Otlp(url) => Self::Otlp(Otlp::new(url.clone(), credentials(url.scheme() == "https")?)?),
+            SinkUrl::Forward(url) => Self::Forward(Forward::new(url.clone(), credentials(url.tls)?)?),
         })
     }
 

@@ -91,6 +91,14 @@ impl ForwardUrl {
 }
 
 impl SinkUrl {
+    /// Whether the URL itself says who the agent is.
+    pub(super) fn has_user(&self) -> bool {
+        match self {
+            Self::Ndjson(url) | Self::Otlp(url) => !url.username().is_empty() || url.password().is_some(),
+            Self::Stdout(_) | Self::File(..) | Self::Forward(_) => false,
+        }
+    }
+
     /// As it may be shown: without user, password, query and fragment, any of which may be a secret.
     pub(crate) fn name(&self) -> String {
         match self {

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::identity::FileId;
 use crate::position::Segment;
 use crate::record::parse::Parsed;
+use crate::record::parse::container::Envelope;
 
 /// More lines than this are not gathered, however short they are: a record's envelope takes memory too.
 const MAX_LINES: usize = 4096;
@@ -43,6 +44,8 @@ pub(crate) struct Line {
     pub(crate) cut: u64,
     /// What it says.
     pub(crate) parsed: Parsed,
+    /// What a container runtime says of it.
+    pub(crate) envelope: Option<Envelope>,
     text: Range<usize>,
 }
 
@@ -116,21 +119,34 @@ impl Chunk {
         self.text.len() >= self.limit || self.lines.len() >= MAX_LINES || self.covered >= MAX_COVERED
     }
 
-    /// Adds a line; [`Chunk::close`] says which segment it belongs to.
+    /// Adds a line that no container runtime wrote.
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn push(&mut self, place: Range<u64>, text: &[u8], cut: u64, parsed: Parsed) {
+        self.push_enveloped(place, text, cut, parsed, None);
+    }
+
+    /// Adds a line, of which a container runtime may have said something; [`Chunk::close`] says which segment it belongs to.
+    pub(crate) fn push_enveloped(
+        &mut self,
+        place: Range<u64>,
+        text: &[u8],
+        cut: u64,
+        parsed: Parsed,
+        envelope: Option<Envelope>,
+    ) {
         let start = self.text.len();
         self.text.extend_from_slice(text);
         if self.purpose == ChunkMode::Raw {
             self.text.push(b'\n');
         }
-        self.note(Line { place, cut, parsed, text: start..self.text.len() }, 1);
+        self.note(Line { place, cut, parsed, envelope, text: start..self.text.len() }, 1);
     }
 
     /// Takes back text that was lent and has grown: what is new of it is a run of this many lines.
     pub(crate) fn push_run(&mut self, text: Vec<u8>, from: usize, place: Range<u64>, count: usize) {
         let run = from..text.len();
         self.text = text;
-        self.note(Line { place, cut: 0, parsed: Parsed::Text, text: run }, count);
+        self.note(Line { place, cut: 0, parsed: Parsed::Text, envelope: None, text: run }, count);
     }
 
     fn note(&mut self, line: Line, records: usize) {
@@ -201,6 +217,11 @@ impl Chunk {
     /// Their bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.lines.last().map_or(0, |last| last.text.end)
+    }
+
+    /// Of lines that were read before: when.
+    pub(crate) fn set_observed(&mut self, observed: SystemTime) {
+        self.observed = observed;
     }
 
     /// When the first of its lines was read.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use crate::record::json;
-use crate::record::parse::{self, Parsed};
+use crate::record::parse::{self, FieldNames, Parsed};
 
 /// In the place of a redacted value.
 const REDACTED: &[u8] = b"\"REDACTED\"";
@@ -55,7 +55,7 @@ pub(crate) enum Filtered<'a> {
 
 impl Filter {
     /// Shapes a line.
-    pub(crate) fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>) -> Filtered<'a> {
+    pub(crate) fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>, names: &FieldNames) -> Filtered<'a> {
         if !matches!(parsed, Parsed::Object(_)) || *self == Self::default() {
             return Filtered::Keep(parsed, text);
         }
@@ -66,7 +66,7 @@ impl Filter {
             return Filtered::Keep(parsed, text);
         }
         let rewritten = String::from_utf8(self.rewrite(&text)).ok();
-        match rewritten.map(|text| (parse::fields::object(&text), text)) {
+        match rewritten.map(|text| (parse::fields::object(&text, names), text)) {
             Some((Some(fields), text)) => {
                 Filtered::Keep(Parsed::Object(fields), Cow::Owned(text.into_bytes()))
             }
@@ -115,11 +115,12 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::parse::Format;
+    use crate::record::parse::{FieldNames, Format};
 
     fn shaped(shape: &Filter, line: &str) -> Option<String> {
-        let (parsed, text) = Format::Auto.parse(line.as_bytes());
-        match shape.apply(parsed, text) {
+        let names = FieldNames::default();
+        let (parsed, text) = Format::Auto.parse(line.as_bytes(), &names);
+        match shape.apply(parsed, text, &names) {
             Filtered::Keep(_, text) => Some(String::from_utf8(text.into_owned()).unwrap()),
             Filtered::Drop => None,
         }

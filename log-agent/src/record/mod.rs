@@ -8,8 +8,10 @@
 pub(crate) mod chunk;
 pub(crate) mod encode;
 pub(crate) mod filter;
-mod json;
+pub(crate) mod json;
 pub(crate) mod parse;
 pub(crate) mod resource;
 mod severity;
 mod time;
+
+pub(crate) use time::unix_nanos;

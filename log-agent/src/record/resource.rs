@@ -87,6 +87,11 @@ impl SharedResource {
         shared
     }
 
+    /// One that stays as it is.
+    pub(crate) fn fixed(resource: Resource) -> Self {
+        Self::new(resource, PodFiles::default())
+    }
+
     /// As it is now.
     pub(crate) fn now(&self) -> Arc<Resource> {
         Arc::clone(&self.now.lock().resource)
@@ -120,7 +125,7 @@ impl SharedResource {
 }
 
 /// The attributes of everything that this agent ships.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Resource {
     attributes: BTreeMap<String, String>,
 }
@@ -142,6 +147,12 @@ impl Resource {
     /// Names and values, sorted by name.
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// From a JSON object, as [`Resource::json`] writes it.
+    pub(crate) fn from_json(text: &[u8]) -> Result<Self, &'static str> {
+        let attributes = serde_json::from_slice(text).map_err(|_| "its resource is no object of strings")?;
+        Ok(Self { attributes })
     }
 
     /// As a JSON object.

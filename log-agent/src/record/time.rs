@@ -1,16 +1,47 @@
-//! RFC 3339 time stamps as nanoseconds since 1970: what the binary encodings carry in the place of the text.
+//! Times as nanoseconds since 1970: what the binary encodings carry in the place of a text, and what loggers write as a number.
 
 const SECOND: i64 = 1_000_000_000;
 
-/// Reads a time stamp; nothing where it is none, or one outside 1970 to 2262.
-pub(super) fn unix_nanos(text: &[u8]) -> Option<u64> {
+/// The first second of 1973: a number that is less is a duration or a count, not a time.
+const EARLIEST: u64 = 94_694_400;
+
+/// A number of seconds, milliseconds, microseconds or nanoseconds since 1970: which, its size tells, as no log is from before 1973.
+pub(super) fn unix_nanos_of(value: i64) -> Option<u64> {
+    let value = u64::try_from(value).ok()?;
+    let unit = [1_000_000_000, 1_000_000, 1_000, 1]
+        .into_iter()
+        .find(|unit| value < (EARLIEST * 1_000).saturating_mul(1_000_000_000 / unit))?;
+    let seconds = value / (1_000_000_000 / unit);
+    (seconds >= EARLIEST).then(|| value.checked_mul(unit))?
+}
+
+/// The same of a number with a fraction, to the microsecond: an `f64` of seconds holds no more.
+pub(super) fn unix_nanos_of_fraction(value: f64) -> Option<u64> {
+    if !(0.0..9e18).contains(&value) {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "it is less than 2^63")]
+    let whole = value as i64;
+    let nanos = unix_nanos_of(whole)?;
+    let unit = u32::try_from(nanos / u64::try_from(whole).ok()?).ok()?;
+    let fraction = (value.fract() * f64::from(unit) / 1000.0).round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
+    Some(nanos + fraction as u64 * 1000)
+}
+
+/// Reads a time stamp, RFC 3339 or with a space before the time or no colon in the zone; nothing where it is none, or one outside
+/// 1970 to 2262.
+pub(crate) fn unix_nanos(text: &[u8]) -> Option<u64> {
     let two = |at: usize| number(text.get(at..at + 2)?);
     let (year, month, day) = (number(text.get(..4)?)?, two(5)?, two(8)?);
     let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
+    let separated =
+        [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|(at, mark)| text.get(*at) == Some(mark))
+            && matches!(text.get(10), Some(b'T' | b't' | b' '));
     // A leap second is the last one that fits.
     let in_range =
         (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
-    if !in_range {
+    if !(in_range && separated) {
         return None;
     }
     let mut rest = text.get(19..)?;
@@ -26,7 +57,7 @@ pub(super) fn unix_nanos(text: &[u8]) -> Option<u64> {
     }
     let offset = match rest {
         b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+        [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] | [sign @ (b'+' | b'-'), h1, h2, m1, m2] => {
             let minutes = number(&[*h1, *h2])? * 60 + number(&[*m1, *m2])?;
             if *sign == b'-' { -minutes } else { minutes }
         }

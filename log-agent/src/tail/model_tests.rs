@@ -13,7 +13,7 @@ use crate::loss::LossLedger;
 use crate::metrics::Metrics;
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::Filter;
-use crate::record::parse::Format;
+use crate::record::parse::{FieldNames, Format};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -87,6 +87,7 @@ impl Agent {
         let catalog = Catalog::new(sinks, checkpoint, Duration::ZERO, ledger.clone());
         let options = ReadOptions {
             format: Format::Raw,
+            names: FieldNames::default(),
             multiline: Multiline::Off,
             filter: Filter::default(),
             max_line: 1000,

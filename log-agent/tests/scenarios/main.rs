@@ -10,19 +10,24 @@
 )]
 
 mod cli;
+mod containers;
 mod copytruncate;
 mod crash;
+mod credentials;
 mod drain;
 mod files;
 mod forward;
 mod limits;
 mod lines;
 mod local_sinks;
+mod loggers;
 mod metrics;
 mod otlp;
+mod replay;
 mod rotate;
 mod shaping;
 mod sinks;
+mod stubborn;
 mod support;
 mod tls;
 mod truncate;

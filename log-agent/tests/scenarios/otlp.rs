@@ -16,13 +16,13 @@ use testkit::{Answer, Upstream, wait_until};
 use crate::support::{Room, append, metric, write, write_numbers};
 
 /// A collector that notes what it confirmed.
-struct Collector {
+pub(crate) struct Collector {
     upstream: Upstream,
     requests: Arc<Mutex<Vec<ExportLogsServiceRequest>>>,
 }
 
 impl Collector {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::that(|_, _| Answer::new(200, ""))
     }
 
@@ -41,11 +41,11 @@ impl Collector {
         Self { upstream, requests }
     }
 
-    fn sink(&self) -> String {
+    pub(crate) fn sink(&self) -> String {
         format!("otlp+{}", self.upstream.url("/"))
     }
 
-    fn records(&self) -> Vec<LogRecord> {
+    pub(crate) fn records(&self) -> Vec<LogRecord> {
         self.requests.lock().unwrap().iter().flat_map(records_of).collect()
     }
 
@@ -80,7 +80,7 @@ fn body(record: &LogRecord) -> String {
     }
 }
 
-fn attribute(attributes: &[KeyValue], name: &str) -> Option<Value> {
+pub(crate) fn attribute(attributes: &[KeyValue], name: &str) -> Option<Value> {
     let mut found = attributes.iter().filter(|pair| pair.key == name);
     let value = found.next()?.value.clone()?.value;
     assert!(found.next().is_none(), "{name} is there once");
@@ -88,7 +88,7 @@ fn attribute(attributes: &[KeyValue], name: &str) -> Option<Value> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what it is compared with may be missing")]
-fn text(text: &str) -> Option<Value> {
+pub(crate) fn text(text: &str) -> Option<Value> {
     Some(Value::StringValue(text.to_owned()))
 }
 
@@ -223,7 +223,7 @@ fn otlp_refuses_more_than_it_was_sent() {
 
 #[test]
 fn otlp_retries_only_what_the_protocol_says() {
-    for status in [429, 502, 503, 504] {
+    for status in [429, 502, 503, 504, 408, 425] {
         let room = Room::new();
         let attempts = Mutex::new(0);
         let collector = Collector::that(move |_, _| {
@@ -253,4 +253,93 @@ fn otlp_retries_only_what_the_protocol_says() {
     wait_until("it is counted", || (metric(&agent, "log_agent_lost_bytes_total") - 6.0).abs() < 0.1);
     let letters = std::fs::read_to_string(room.state().join("dead-letter.ndjson")).unwrap();
     assert!(letters.lines().count() == 1 && letters.contains("line 3"), "{letters}");
+}
+
+/// The protocol demands it, of the record and of what is nested in it.
+#[test]
+fn otlp_keys_are_unique() {
+    let (room, collector) = (Room::new(), Collector::start());
+    let nested = r#"{"a":1,"n":{"x":1,"x":[{"y":1,"y":2}]},"a":"last","\u0061b":1,"ab":2}"#;
+    let ours = r#"{"log.file.path":"/elsewhere","log.record.uid":"not ours","truncated_bytes":"free","log.iostream":"free","b":true}"#;
+    let many: Vec<_> = (0..1000).map(|number| format!("\"n{number}\":{number}")).collect();
+    write(&room.log("a.log"), format!("{nested}\n{ours}\n{{{}}}\n{LINE}\n", many.join(",")));
+    let _agent = room.agent(&collector.sink(), &[]);
+    wait_until("all arrive", || collector.records().len() == 4);
+    let records = collector.records();
+    for record in &records {
+        let mut keys: Vec<_> = record.attributes.iter().map(|pair| &pair.key).collect();
+        keys.sort();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
+    }
+    let of = |number: usize, name| attribute(&records[number].attributes, name);
+    assert_eq!((of(0, "a"), of(0, "ab")), (text("last"), Some(Value::IntValue(2))));
+    let Some(Value::KvlistValue(map)) = of(0, "n") else { panic!("no map") };
+    let [KeyValue { value: Some(AnyValue { value: Some(Value::ArrayValue(list)) }), .. }] = &map.values[..]
+    else {
+        panic!("x is there once: {map:?}")
+    };
+    let Some(Value::KvlistValue(inner)) = &list.values[0].value else { panic!("no inner map") };
+    assert_eq!(inner.values.len(), 1);
+    assert_eq!(
+        of(1, "log.file.path"),
+        text(room.log("a.log").to_str().unwrap()),
+        "ours is the one that stays"
+    );
+    assert_eq!((of(1, "log.iostream"), of(1, "b")), (text("free"), Some(Value::BoolValue(true))));
+    assert_eq!(records[2].attributes.len(), 1002);
+    assert_eq!(of(3, "negative"), Some(Value::IntValue(-5)));
+}
+
+#[test]
+fn otlp_has_no_infinite_numbers() {
+    let (room, collector) = (Room::new(), Collector::start());
+    write(
+        &room.log("a.log"),
+        r#"{"large":1e999,"small":-1E+999,"list":[1e400],"fine":1e300,"tiny":1e-999}"#.to_owned() + "\n",
+    );
+    let _agent = room.agent(&collector.sink(), &[]);
+    wait_until("it arrives", || collector.records().len() == 1);
+    let attributes = collector.records()[0].attributes.clone();
+    assert_eq!(attribute(&attributes, "large"), text("1e999"));
+    assert_eq!(attribute(&attributes, "small"), text("-1E+999"));
+    let Some(Value::ArrayValue(list)) = attribute(&attributes, "list") else { panic!("no list") };
+    assert_eq!(list.values[0].value, text("1e400"));
+    assert_eq!(attribute(&attributes, "fine"), Some(Value::DoubleValue(1e300)));
+    assert_eq!(attribute(&attributes, "tiny"), Some(Value::DoubleValue(0.0)));
+}
+
+#[test]
+fn otlp_body() {
+    let lines = concat!(
+        r#"{"msg":"the msg","message":"the \"message\"\n","other":"another"}"#,
+        "\n",
+        r#"{"msg":"only msg"}"#,
+        "\n",
+        r#"{"nothing":{"message":"nested"},"msg":7}"#,
+        "\n",
+        "plain\n",
+    );
+    let first = lines.lines().next().unwrap();
+    for (more, expected) in [
+        (&[][..], ["the \"message\"\n", "only msg", "", "plain"]),
+        (&["--body-field", "other"][..], ["another", "only msg", "", "plain"]),
+        (
+            &["--body-field", "@line"][..],
+            [first, r#"{"msg":"only msg"}"#, r#"{"nothing":{"message":"nested"},"msg":7}"#, "plain"],
+        ),
+    ] {
+        let (room, collector) = (Room::new(), Collector::start());
+        write(&room.log("a.log"), lines);
+        let _agent = room.agent(&collector.sink(), more);
+        wait_until("all arrive", || collector.records().len() == 4);
+        assert_eq!(collector.bodies(), expected, "{more:?}");
+        let attributes = &collector.records()[0].attributes;
+        assert_eq!(attribute(attributes, "message"), text("the \"message\"\n"), "it stays an attribute");
+    }
+    // What may not be seen is not in the line either.
+    let (room, collector) = (Room::new(), Collector::start());
+    write(&room.log("a.log"), "{\"msg\":\"m\",\"password\":\"secret\",\"noise\":1}\n");
+    let more = ["--body-field", "@line", "--redact-field", "password", "--drop-field", "noise"];
+    let _agent = room.agent(&collector.sink(), &more);
+    wait_until("it arrives", || collector.bodies() == [r#"{"msg":"m","password":"REDACTED"}"#]);
 }

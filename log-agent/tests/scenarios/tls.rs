@@ -7,24 +7,41 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig, ServerConnection, StreamOwned, WantsVerifier};
 
 use crate::support::{Receiver, Room, write, write_numbers};
 
 /// Speaks TLS in front of a server that does not; returns its address and its certificate in PEM.
-fn front(behind: SocketAddr) -> (SocketAddr, String) {
+pub(crate) fn front(behind: SocketAddr) -> (SocketAddr, String) {
+    front_with(behind, Builder::with_no_client_auth)
+}
+
+/// The same, for clients with a certificate that this authority has signed.
+pub(crate) fn front_that_asks(behind: SocketAddr, ca: &str) -> (SocketAddr, String) {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
+    let verifier = verifier.build().unwrap();
+    front_with(behind, |config| config.with_client_cert_verifier(verifier))
+}
+
+type Builder = ConfigBuilder<ServerConfig, WantsVerifier>;
+type Verified = ConfigBuilder<ServerConfig, WantsServerCert>;
+
+fn front_with(behind: SocketAddr, clients: impl FnOnce(Builder) -> Verified) -> (SocketAddr, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
     let pem = certificate.pem();
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        );
+        .unwrap();
+    let config = clients(config).with_single_cert(
+        vec![certificate.der().clone()],
+        PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    );
     let config = Arc::new(config.unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -99,7 +99,7 @@ class Forward(socketserver.BaseRequestHandler):
             for message in unpacker:
                 if not authenticated:
                     kind, hostname, salt, digest, _, _ = message
-                    ours = lambda name: hashlib.sha512(salt + name.encode() + nonce + KEY.encode()).hexdigest()
+                    ours = lambda name: hashlib.sha512((salt + name).encode() + nonce + KEY.encode()).hexdigest()
                     authenticated = kind == "PING" and digest == ours(hostname)
                     self.request.sendall(msgpack.packb(["PONG", authenticated, "", "server", ours("server")]))
                     continue

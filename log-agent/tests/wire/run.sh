@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Decodes what log-agent sends with implementations that are not ours: OpenTelemetry's own protobuf messages and MessagePack,
-# both from PyPI, in a virtual environment under the target folder.
+# both from PyPI, in a virtual environment under the target folder. Then Forward's handshake, with receivers written from the
+# protocol's specification, and with false ones.
 #
 #   log-agent/tests/wire/run.sh
 #
@@ -16,4 +17,5 @@ if [ ! -x "$venv/bin/python" ]; then
     python3 -m venv "$venv"
 fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==1.*" "msgpack==1.*" "zstandard==0.*"
-exec "$venv/bin/python" log-agent/tests/wire/check.py "$target/debug/log-agent"
+"$venv/bin/python" log-agent/tests/wire/check.py "$target/debug/log-agent"
+"$venv/bin/python" log-agent/tests/wire/handshake.py "$target/debug/log-agent"

@@ -1,91 +1,100 @@
 //! The handshake of Forward receivers that ask who is there: both sides prove that they know a key without saying it.
 //!
-//! HELO (a nonce) → PING (our salt, a digest over salt, our name, nonce and key) → PONG (the same the other way).
+//! HELO (a nonce, and a salt for the user's password) → PING (our name, our salt, a digest over salt, name, nonce and key; the user and a
+//! digest over his password) → PONG (the receiver's name, and the same digest with it).
 
-use std::path::Path;
-use std::sync::Arc;
-
-use lifecycle::exit::{Exit, Failure};
+use rmpv::Value;
+use rustls::crypto::ring::default_provider;
 use sha2::{Digest as _, Sha512};
 
 use super::super::attempt::DeliveryError;
-use super::Connection;
-use super::answer::Value;
+use super::{Connection, field};
 use crate::record::encode::msgpack;
 
-/// A key that both sides know.
-#[derive(Clone)]
-pub(crate) struct SharedKey(Arc<[u8]>);
+/// Longer names are cut, so that a PING fits into what receivers read of one.
+const LONGEST_NAME: usize = 253;
 
-impl std::fmt::Debug for SharedKey {
-    /// SECURITY: not the key.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("SharedKey")
-    }
-}
+/// What the agent calls itself to a receiver.
+///
+/// SECURITY: the digests of both sides differ by the name in them and by nothing else. So a PONG with our own name is our own digest that
+/// comes back, and is refused; and the name has a random end, so that no honest receiver has it, not even one in the same Pod.
+#[derive(Debug, Clone)]
+pub(super) struct Name(String);
 
-impl SharedKey {
-    /// From a file, without the line break at its end.
-    ///
-    /// # Errors
-    /// 78 where it cannot be read or is empty.
-    pub(crate) fn read(file: &Path) -> Result<Self, Failure> {
-        let refused = |why: String| {
-            Failure::new(Exit::Refused, format!("--forward-shared-key-file {}: {why}", file.display()))
-        };
-        let key = std::fs::read(file).map_err(|error| refused(error.to_string()))?;
-        match key.trim_ascii_end() {
-            [] => Err(refused("it is empty; put the receiver's shared_key into it".to_owned())),
-            key => Ok(Self(key.into())),
+impl Name {
+    /// One that nobody else has.
+    pub(super) fn new() -> Self {
+        let mut pod = std::env::var("POD_NAME").unwrap_or_else(|_| "log-agent".to_owned());
+        while pod.len() > LONGEST_NAME {
+            pod.pop();
         }
+        Self(format!("{pod}-{}", random::<8>()))
     }
 }
 
 /// Introduces this agent, and lets the receiver prove that it is the right one.
-pub(super) async fn introduce(connection: &mut Connection, key: &SharedKey) -> Result<(), DeliveryError> {
+pub(super) async fn introduce(
+    connection: &mut Connection,
+    name: &Name,
+    key: &[u8],
+    user: Option<(&str, &[u8])>,
+) -> Result<(), DeliveryError> {
     let helo = connection.receive().await?;
-    if helo.at(0).and_then(Value::bytes) != Some(b"HELO") {
+    if helo[0].as_slice() != Some(b"HELO") {
         return Err(DeliveryError::retry(
-            "it does not begin a handshake, although a shared key is configured",
+            "it does not begin a handshake, although a shared key is configured; it needs a shared_key, or --forward-shared-key-file has to go",
         ));
     }
-    let option =
-        |name| helo.at(1).and_then(|options| options.get(name)).and_then(Value::bytes).unwrap_or_default();
-    if !option("auth").is_empty() {
-        return Err(DeliveryError::retry("it asks for a user and a password, which this agent has not"));
-    }
-    let nonce = option("nonce").to_vec();
-    let hostname = std::env::var("POD_NAME").unwrap_or_else(|_| "log-agent".to_owned());
-    let mut salt = [0; 16];
-    // Needs to be new, not secret: the key is what is secret.
-    salt.fill_with(|| fastrand::u8(..));
+    let option = |name| field(&helo[1], name).unwrap_or_default();
+    let (nonce, auth) = (option("nonce").to_vec(), option("auth"));
+    // New for each connection. A string, as receivers want it, so hexadecimal digits.
+    let salt = random::<16>();
+    // Receivers send a salt whether or not they have users; one without does not look at what it gets.
+    let (user, password) = user.unwrap_or_default();
+    let password = if auth.is_empty() { String::new() } else { digest(&[auth, user.as_bytes(), password]) };
     let mut ping = Vec::new();
     msgpack::small_array(6, &mut ping);
-    msgpack::string(b"PING", &mut ping);
-    msgpack::string(hostname.as_bytes(), &mut ping);
-    msgpack::binary(&salt, &mut ping);
-    msgpack::string(digest(&salt, hostname.as_bytes(), &nonce, key).as_bytes(), &mut ping);
-    msgpack::string(b"", &mut ping);
-    msgpack::string(b"", &mut ping);
+    let proof = digest(&[salt.as_bytes(), name.0.as_bytes(), &nonce, key]);
+    for text in ["PING", &name.0, &salt, &proof, user, &password] {
+        msgpack::string(text.as_bytes(), &mut ping);
+    }
     connection.write(&ping).await?;
+    connection.flush().await?;
     let reply = connection.receive().await?;
-    let text = |at| reply.at(at).and_then(Value::bytes).unwrap_or_default();
-    if text(0) != b"PONG" || reply.at(1) != Some(&Value::Bool(true)) {
+    let text = |at: usize| reply[at].as_slice().unwrap_or_default();
+    if text(0) != b"PONG" || reply[1] != Value::Boolean(true) {
         let reason = String::from_utf8_lossy(text(2)).into_owned();
         return Err(DeliveryError::retry(format!("it refuses the handshake: {reason}")));
     }
-    if text(4) != digest(&salt, text(3), &nonce, key).as_bytes() {
+    if text(3) == name.0.as_bytes() {
+        return Err(DeliveryError::retry(
+            "it gives our own name back, which is a reflection and no proof that it knows the shared key",
+        ));
+    }
+    if text(4) != digest(&[salt.as_bytes(), text(3), &nonce, key]).as_bytes() {
         // SECURITY: lines are not given to a receiver that cannot prove that it knows the key.
         return Err(DeliveryError::retry("it does not know the shared key itself"));
     }
     Ok(())
 }
 
-fn digest(salt: &[u8], hostname: &[u8], nonce: &[u8], key: &SharedKey) -> String {
+/// SHA-512 over the parts one after the other, in hexadecimal digits.
+fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha512::new();
-    for part in [salt, hostname, nonce, &key.0] {
+    for part in parts {
         hash.update(part);
     }
-    let digits = hash.finalize().iter().flat_map(|byte| [byte >> 4, byte & 0x0f]).collect::<Vec<_>>();
-    digits.into_iter().filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
+    hex(&hash.finalize())
+}
+
+/// Bytes that nobody can foresee, in hexadecimal digits.
+fn random<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
+    default_provider().secure_random.fill(&mut bytes).expect("Linux has random bytes from 5.6 on");
+    hex(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }

@@ -10,14 +10,15 @@ use super::msgpack::{
     Open, begin_array, begin_map, binary, boolean, end, extension8, float, integer, nil, small_array, string,
     unsigned,
 };
-use super::{digits, event_time, severity_number, severity_text};
+use super::{digits, event_time, severity_number, severity_text, timestamp};
 use crate::record::chunk::{Chunk, Line};
 use crate::record::json::{self, Number, Text, Visitor};
 use crate::record::parse::Parsed;
 use crate::record::resource::Resource;
 
 /// The extension type of an event time: seconds and nanoseconds, 32 bits each.
-const EVENT_TIME: u8 = 0;
+const EVENT_TIME: i8 = 0;
+
 /// Appends one entry for each line.
 pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
     let nanos = chunk.observed().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -62,34 +63,33 @@ struct Writer {
 impl Writer {
     fn entry(&mut self, file: &str, line: &Line, text: &[u8], out: &mut Vec<u8>) {
         small_array(2, out);
-        event_time_of(event_time(&line.parsed, text).unwrap_or(self.observed), out);
+        event_time_of(event_time(line, text), self.observed, out);
         let record = begin_map(out);
         let mut count = 4;
         self.id.clear();
         self.id.extend_from_slice(file.as_bytes());
         digits(line.place.start, &mut self.id);
         pair(b"id", &self.id, out);
-        if let Some(severity) = severity_number(&line.parsed, text) {
+        if let Some(severity) = severity_number(line, text) {
             string(b"severity_number", out);
             unsigned(u64::from(severity.0), out);
             count += 1;
         }
-        if let Some(level) = severity_text(&line.parsed, text) {
+        if let Some(level) = severity_text(line, text) {
             pair(b"severity_text", level, out);
             count += 1;
         }
+        if let Some(stated) = timestamp(line, text) {
+            pair(b"timestamp", &stated, out);
+            count += 1;
+        }
         count += match &line.parsed {
-            Parsed::Object(fields) => {
-                let stated = fields.timestamp.as_ref();
-                let stated = stated.and_then(|at| text.get(at.start as usize..at.end as usize));
-                if let Some(stated) = stated {
-                    pair(b"timestamp", stated, out);
-                }
+            Parsed::Object(_) => {
                 string(b"attributes", out);
                 let map = begin_map(out);
                 let pairs = json::object(text, &mut Attributes { scratch: &mut self.scratch, out });
                 end(&map, pairs.unwrap_or_default(), out);
-                1 + u32::from(stated.is_some())
+                1
             }
             Parsed::Text => body(text, out),
             Parsed::Bad(reason) => {
@@ -97,6 +97,10 @@ impl Writer {
                 1 + body(text, out)
             }
         };
+        if let Some(envelope) = line.envelope {
+            pair(b"log.iostream", envelope.stream.as_str().as_bytes(), out);
+            count += 1;
+        }
         if line.cut > 0 {
             string(b"truncated_bytes", out);
             unsigned(line.cut, out);
@@ -160,11 +164,12 @@ impl<'a> Visitor<'a> for Attributes<'_> {
     }
 }
 
-fn event_time_of(nanos: u64, out: &mut Vec<u8>) {
+/// The protocol has 32 bits for the seconds: a time after 2106, which is a mistake for now, is told in `timestamp` alone.
+fn event_time_of(stated: Option<u64>, observed: u64, out: &mut Vec<u8>) {
     const SECOND: u64 = 1_000_000_000;
-    // The protocol has 32 bits for the seconds: until 2106.
-    let seconds = (nanos / SECOND).min(u64::from(u32::MAX));
-    extension8(EVENT_TIME, (seconds << 32) | (nanos % SECOND), out);
+    let fits = |nanos: &u64| u32::try_from(nanos / SECOND).is_ok();
+    let nanos = stated.filter(fits).unwrap_or(observed);
+    extension8(EVENT_TIME, ((nanos / SECOND) << 32) | (nanos % SECOND), out);
 }
 
 fn pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {

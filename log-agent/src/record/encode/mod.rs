@@ -7,10 +7,12 @@ mod otlp;
 mod protobuf;
 mod raw;
 
+use std::borrow::Cow;
 use std::ops::Range;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::chunk::Chunk;
-use super::parse::Parsed;
+use super::chunk::{Chunk, Line};
+use super::parse::{Fields, Level, LineTime, Parsed};
 use super::resource::Resource;
 use super::{severity, time};
 
@@ -45,25 +47,47 @@ impl Encoding {
     }
 }
 
-/// The event time that a line states, in nanoseconds since 1970.
-fn event_time(parsed: &Parsed, text: &[u8]) -> Option<u64> {
-    let Parsed::Object(fields) = parsed else { return None };
-    let at = fields.timestamp.as_ref()?;
-    time::unix_nanos(text.get(at.start as usize..at.end as usize)?)
+fn fields(line: &Line) -> Option<&Fields> {
+    if let Parsed::Object(fields) = &line.parsed { Some(fields) } else { None }
+}
+
+fn at<'a>(place: &Range<u32>, text: &'a [u8]) -> Option<&'a [u8]> {
+    text.get(place.start as usize..place.end as usize)
+}
+
+/// The event time that a line states, or a container runtime states of it, in nanoseconds since 1970.
+fn event_time(line: &Line, text: &[u8]) -> Option<u64> {
+    let stated = match fields(line).and_then(|fields| fields.time.as_ref()) {
+        Some(LineTime::Text(place)) => at(place, text).and_then(time::unix_nanos),
+        Some(LineTime::Nanos(nanos)) => Some(*nanos),
+        None => None,
+    };
+    stated.or_else(|| line.envelope.map(|envelope| envelope.time))
+}
+
+/// The event time as text: in the writer's own spelling, where that is RFC 3339.
+fn timestamp<'a>(line: &Line, text: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    if let Some(LineTime::Text(place)) = fields(line).and_then(|fields| fields.time.as_ref()) {
+        return at(place, text).map(Cow::Borrowed);
+    }
+    let time = UNIX_EPOCH + Duration::from_nanos(event_time(line, text)?);
+    Some(Cow::Owned(humantime::format_rfc3339_nanos(time).to_string().into_bytes()))
 }
 
 /// The level that a line states, as it states it.
-fn severity_text<'a>(parsed: &Parsed, text: &'a [u8]) -> Option<&'a [u8]> {
-    let Parsed::Object(fields) = parsed else { return None };
-    let at = fields.severity.as_ref()?;
-    text.get(at.start as usize..at.end as usize)
+fn severity_text<'a>(line: &Line, text: &'a [u8]) -> Option<&'a [u8]> {
+    match fields(line)?.level.as_ref()? {
+        Level::Text(place) => at(place, text),
+        Level::Number(_) => None,
+    }
 }
 
 /// The severity: by the level, else by the status of an answer.
-fn severity_number(parsed: &Parsed, text: &[u8]) -> Option<severity::Number> {
-    let Parsed::Object(fields) = parsed else { return None };
-    match severity_text(parsed, text) {
-        Some(level) => severity::of_level(level),
+fn severity_number(line: &Line, text: &[u8]) -> Option<severity::Number> {
+    let fields = fields(line)?;
+    match &fields.level {
+        Some(Level::Text(place)) => at(place, text).and_then(severity::of_level),
+        Some(Level::Number(level)) => severity::of_number(*level),
         None => fields.status.map(severity::of_status),
     }
 }

@@ -13,9 +13,9 @@ use std::ops::Range;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{digits, severity_number};
+use super::{digits, severity_number, severity_text, timestamp};
 use crate::record::chunk::{Chunk, Line, Origin};
-use crate::record::parse::{BadLine, Fields, Parsed};
+use crate::record::parse::{BadLine, Parsed};
 use crate::record::resource::Resource;
 
 /// Appends the records of a chunk's lines with these numbers to `out`.
@@ -51,18 +51,18 @@ impl<'a> Envelope<'a> {
         out.extend_from_slice(&self.before_offset);
         digits(line.place.start, out);
         out.push(b'"');
-        if let Parsed::Object(Fields { timestamp: Some(at), .. }) = &line.parsed {
-            splice(out, b",\"timestamp\":\"", &text[at.start as usize..at.end as usize], b"\"");
+        if let Some(timestamp) = timestamp(line, text) {
+            splice(out, b",\"timestamp\":\"", &timestamp, b"\"");
         }
         splice(out, b",\"observed_timestamp\":\"", self.observed.as_bytes(), b"\"");
-        if let Some(severity) = severity_number(&line.parsed, text) {
+        if let Some(severity) = severity_number(line, text) {
             out.extend_from_slice(b",\"severity_number\":");
             digits(u64::from(severity.0), out);
         }
         match &line.parsed {
-            Parsed::Object(fields) => {
-                if let Some(at) = &fields.severity {
-                    splice(out, b",\"severity_text\":\"", &text[at.start as usize..at.end as usize], b"\"");
+            Parsed::Object(_) => {
+                if let Some(level) = severity_text(line, text) {
+                    splice(out, b",\"severity_text\":\"", level, b"\"");
                 }
                 splice(out, b",\"attributes\":", text.trim_ascii(), b"");
             }
@@ -71,6 +71,9 @@ impl<'a> Envelope<'a> {
                 body(text, out);
                 mark(*reason, out);
             }
+        }
+        if let Some(envelope) = line.envelope {
+            splice(out, b",\"log.iostream\":\"", envelope.stream.as_str().as_bytes(), b"\"");
         }
         if line.cut > 0 {
             out.extend_from_slice(b",\"truncated_bytes\":");
@@ -114,13 +117,13 @@ mod tests {
     use crate::identity::{Epoch, Fingerprint};
     use crate::position::{FileSeq, ReadOffset, Segment};
     use crate::record::chunk::ChunkMode;
-    use crate::record::parse::Format;
+    use crate::record::parse::{FieldNames, Format};
 
     fn record(line: &[u8], cut: u64) -> (String, serde_json::Value) {
         let id = serde_json::from_str("\"0123456789abcdef\"").unwrap();
         let origin = Arc::new(Origin { id, path: "/logs/a \"b\"".into() });
         let mut chunk = Chunk::new(1000, ChunkMode::Records);
-        chunk.push(42..43, line, cut, Format::Auto.parse(line).0);
+        chunk.push(42..43, line, cut, Format::Auto.parse(line, &FieldNames::default()).0);
         let before_end = Fingerprint::of(b"");
         let (start, end) = (ReadOffset(42), ReadOffset(42 + line.len() as u64));
         chunk.close(&origin, Segment { source: FileSeq(0), epoch: Epoch::default(), start, end, before_end });

@@ -1,6 +1,6 @@
 //! OpenTelemetry's logs over protobuf: one `ExportLogsServiceRequest` for a chunk, with the resource said once.
 //!
-//! The fields of a line's object become attributes of their own types: a string stays a string, an integer an `int64`, an
+//! A line's message is the body, and the fields of its object become attributes of their own types: a string stays a string, an integer an `int64`, an
 //! object a list of pairs. A number that neither an `int64` nor a `double` can hold exactly as an integer goes as its digits.
 //!
 //! Written by hand, field by field, into memory that is used again: a generated encoder wants the whole request as a tree of
@@ -11,10 +11,10 @@ use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
 use super::protobuf::{Open, begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
-use super::{digits, event_time, severity_number, severity_text};
+use super::{digits, event_time, fields, severity_number, severity_text};
 use crate::record::chunk::{Chunk, Line};
-use crate::record::json::{self, Number, Text, Visitor};
-use crate::record::parse::Parsed;
+use crate::record::json::{self, Number, SeenNames, Text, Visitor};
+use crate::record::parse::{Message, Parsed};
 use crate::record::resource::Resource;
 
 mod request {
@@ -56,6 +56,12 @@ mod any_value {
     pub(super) const KVLIST: u32 = 6;
     pub(super) const BYTES: u32 = 7;
 }
+/// Our own attributes. Keys are unique within a record, so a line's field of one of these names gives way.
+const ID: &[u8] = b"log.record.uid";
+const PATH: &[u8] = b"log.file.path";
+const STREAM: &[u8] = b"log.iostream";
+const CUT: &[u8] = b"truncated_bytes";
+
 /// Of `ArrayValue` and of `KeyValueList`.
 const VALUES: u32 = 1;
 
@@ -79,7 +85,7 @@ pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource,
         let id = format!("{}:", part.origin.id);
         writer.path.clear();
         let path = part.origin.path.as_bytes();
-        string_attribute(log_record::ATTRIBUTES, b"log.file.path", path, &mut writer.path);
+        string_attribute(log_record::ATTRIBUTES, PATH, path, &mut writer.path);
         for (line, text) in chunk.lines(part, numbers) {
             writer.record(&id, line, text, out);
         }
@@ -97,26 +103,32 @@ struct Writer {
     /// For names and values that have to be written anew.
     names: Vec<u8>,
     values: Vec<u8>,
+    seen: SeenNames,
 }
 
 impl Writer {
     fn record(&mut self, file: &str, line: &Line, text: &[u8], out: &mut Vec<u8>) {
         let record = begin(scope_logs::LOG_RECORDS, 400, out);
-        if let Some(nanos) = event_time(&line.parsed, text) {
+        if let Some(nanos) = event_time(line, text) {
             fixed64(log_record::TIME, nanos, out);
         }
-        if let Some(severity) = severity_number(&line.parsed, text) {
+        if let Some(severity) = severity_number(line, text) {
             number(log_record::SEVERITY_NUMBER, u64::from(severity.0), out);
         }
-        if let Some(level) = severity_text(&line.parsed, text) {
+        if let Some(level) = severity_text(line, text) {
             bytes(log_record::SEVERITY_TEXT, level, out);
         }
         match &line.parsed {
             Parsed::Object(_) => {
-                let (names, values) = (&mut self.names, &mut self.values);
-                let field = log_record::ATTRIBUTES;
-                // Checked before: it is an object.
-                json::object(text, &mut Attributes { name: None, field, names, values, out });
+                match fields(line).and_then(|fields| fields.message.as_ref()) {
+                    Some(Message::Field(place)) => {
+                        let raw = super::at(place, text).unwrap_or_default();
+                        body(json::unescape(raw, &mut self.values), out);
+                    }
+                    Some(Message::Line) => body(text, out),
+                    None => {}
+                }
+                self.attributes(line, text, out);
             }
             Parsed::Text => body(text, out),
             Parsed::Bad(reason) => {
@@ -128,23 +140,44 @@ impl Writer {
         self.id.extend_from_slice(file.as_bytes());
         digits(line.place.start, &mut self.id);
         // The conventions' name for "the same id is the same record".
-        string_attribute(log_record::ATTRIBUTES, b"log.record.uid", &self.id, out);
+        string_attribute(log_record::ATTRIBUTES, ID, &self.id, out);
         out.extend_from_slice(&self.path);
+        if let Some(envelope) = line.envelope {
+            let stream = envelope.stream.as_str().as_bytes();
+            string_attribute(log_record::ATTRIBUTES, STREAM, stream, out);
+        }
         if line.cut > 0 {
-            attribute(
-                log_record::ATTRIBUTES,
-                b"truncated_bytes",
-                |out| number(any_value::INT, line.cut, out),
-                out,
-            );
+            attribute(log_record::ATTRIBUTES, CUT, |out| number(any_value::INT, line.cut, out), out);
         }
         fixed64(log_record::OBSERVED_TIME, self.observed, out);
         end(&record, out);
+    }
+
+    /// The fields of a line that is an object. Keys have to be unique; a line in which they are not is written again without those
+    /// that are too many.
+    fn attributes(&mut self, line: &Line, text: &[u8], out: &mut Vec<u8>) {
+        let (names, values, seen) = (&mut self.names, &mut self.values, &mut self.seen);
+        let (field, start) = (log_record::ATTRIBUTES, out.len());
+        seen.clear();
+        // Checked before: it is an object.
+        json::object(text, &mut Attributes { name: None, field, names, values, seen, out });
+        if seen.repeated() {
+            out.truncate(start);
+            let ours: &[&[u8]] = match (line.envelope.is_some(), line.cut > 0) {
+                (false, false) => &[ID, PATH],
+                (true, false) => &[ID, PATH, STREAM],
+                (false, true) => &[ID, PATH, CUT],
+                (true, true) => &[ID, PATH, STREAM, CUT],
+            };
+            let text = json::unique(text, ours);
+            json::object(&text, &mut Attributes { name: None, field, names, values, seen, out });
+        }
     }
 }
 
 /// Writes what it is told of: pairs as `KeyValue` messages, elements of arrays as `AnyValue` messages.
 struct Attributes<'a, 'b> {
+    seen: &'b mut SeenNames,
     /// Of the value that comes next; none in an array.
     name: Option<Text<'a>>,
     /// The field that a pair is in: `attributes` of the record, `values` within it.
@@ -160,6 +193,8 @@ struct Nested {
     any: Open,
     list: Open,
     field: u32,
+    /// Of an object: what its names are seen after.
+    outer: Option<usize>,
 }
 
 impl Attributes<'_, '_> {
@@ -195,13 +230,16 @@ impl Attributes<'_, '_> {
     fn begin_nested(&mut self, list: u32) -> Nested {
         let (pair, any) = self.begin_any();
         let list = begin(list, 0, self.out);
-        Nested { pair, any, list, field: std::mem::replace(&mut self.field, VALUES) }
+        Nested { pair, any, list, field: std::mem::replace(&mut self.field, VALUES), outer: None }
     }
 
     fn end_nested(&mut self, nested: &Nested) {
         end(&nested.list, self.out);
         self.end_any(nested.pair.as_ref(), &nested.any);
         self.field = nested.field;
+        if let Some(outer) = nested.outer {
+            self.seen.end(outer);
+        }
     }
 }
 
@@ -210,6 +248,11 @@ impl<'a> Visitor<'a> for Attributes<'a, '_> {
 
     #[inline]
     fn name(&mut self, name: Text<'a>) {
+        let text = name.bytes(self.names);
+        self.seen.note(text);
+        if self.field == log_record::ATTRIBUTES && is_ours(text) {
+            self.seen.refuse();
+        }
         self.name = Some(name);
     }
     #[inline]
@@ -246,11 +289,16 @@ impl<'a> Visitor<'a> for Attributes<'a, '_> {
         self.end_nested(&open);
     }
     fn begin_object(&mut self) -> Nested {
-        self.begin_nested(any_value::KVLIST)
+        let outer = Some(self.seen.begin());
+        Nested { outer, ..self.begin_nested(any_value::KVLIST) }
     }
     fn end_object(&mut self, open: Nested, _: u32) {
         self.end_nested(&open);
     }
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    matches!(name, ID | PATH | STREAM | CUT)
 }
 
 /// A text is a string; what is not UTF-8 is bytes, and exact.

@@ -10,11 +10,13 @@
 
 mod number;
 mod text;
+mod unique;
 
 use std::ops::Range;
 
 pub(crate) use number::Number;
-pub(crate) use text::Text;
+pub(crate) use text::{Text, unescape};
+pub(crate) use unique::{SeenNames, unique};
 
 /// Nested deeper, an array or an object is told as the text that it is.
 const DEEPEST: u32 = 32;
@@ -102,6 +104,18 @@ pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
         reader.value(&mut Ignore, 1)?;
         let slice = |range: Range<usize>| text.get(range).unwrap_or_default();
         Some(Pair { name, whole: slice(start..reader.at), value: slice(value..reader.at) })
+    })
+}
+
+/// The elements of a text that is one array, as they are written, down to whatever is wrong in it.
+fn elements(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut reader = Reader { text, at: 0 };
+    std::iter::from_fn(move || {
+        matches!(reader.peek()?, b'[' | b',').then(|| reader.at += 1)?;
+        reader.peek()?;
+        let start = reader.at;
+        reader.value(&mut Ignore, 1)?;
+        text.get(start..reader.at)
     })
 }
 

@@ -6,7 +6,7 @@ use super::Reader;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Number<'a> {
     Integer(i64),
-    /// An integer that is no `i64`: its digits.
+    /// An integer that is no `i64`, or a fraction that no `f64` comes near: as it is written.
     Large(&'a [u8]),
     Float(f64),
 }
@@ -64,7 +64,10 @@ impl<'a> Reader<'a> {
             let value = sum as f64 / TENS.get(decimals)?;
             return Some(Number::Float(if negative { -value } else { value }));
         }
-        std::str::from_utf8(self.text.get(start..self.at)?).ok()?.parse().ok().map(Number::Float)
+        let written = self.text.get(start..self.at)?;
+        let value: f64 = std::str::from_utf8(written).ok()?.parse().ok()?;
+        // No JSON number is infinite: what is beyond an f64 stays as it is written.
+        Some(if value.is_finite() { Number::Float(value) } else { Number::Large(written) })
     }
 
     /// Passes digits, and appends them to a sum, which is of use for few of them only.

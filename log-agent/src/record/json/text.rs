@@ -21,6 +21,12 @@ impl<'a> Text<'a> {
         if self.escaped { unescaped(self.raw, scratch) } else { self.raw }
     }
 
+    /// What is between its quotes, escapes and all, and the beginning of that in the text that was read.
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> (&'a [u8], usize) {
+        (self.raw, self.start)
+    }
+
     /// Its bytes and their beginning in the text that was read, where they stand there as they are.
     #[inline(always)]
     pub(crate) fn plain(&self) -> Option<(&'a [u8], usize)> {
@@ -90,6 +96,11 @@ fn marked(word: u64) -> u64 {
 #[inline(always)]
 fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH
+}
+
+/// What a string says of which `raw` is between the quotes.
+pub(crate) fn unescape<'b>(raw: &'b [u8], scratch: &'b mut Vec<u8>) -> &'b [u8] {
+    if memchr::memchr(b'\\', raw).is_some() { unescaped(raw, scratch) } else { raw }
 }
 
 #[cold]

@@ -1,55 +1,156 @@
 //! The few fields of an object that the log data model has a name for: their places are noted while the text is checked.
+//!
+//! Loggers have different names for the same things. Where a line has several names for one thing, the first of its list counts.
 
 use std::ops::Range;
 
-use super::Fields;
+use super::{BodyField, FieldNames, Fields, Level, LineTime, Message};
 use crate::record::json::{self, Number, Text, Visitor};
+use crate::record::time;
 
 /// Checks that a text is one object, and finds its fields.
-pub(crate) fn object(text: &str) -> Option<Fields> {
-    let mut finder = Finder { fields: Fields::default(), name: b"", level: 0 };
+pub(crate) fn object(text: &str, names: &FieldNames) -> Option<Fields> {
+    let mut finder =
+        Finder { fields: Fields::default(), names, found: Ranks::default(), meaning: None, level: 0 };
     json::object(text.as_bytes(), &mut finder)?;
-    Some(finder.fields)
+    let mut fields = finder.fields;
+    if names.body == Some(BodyField::Line) {
+        fields.message = Some(Message::Line);
+    }
+    Some(fields)
+}
+
+/// What a field of this name says, and its rank among the names for that: 0 is what the user named.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    Time(u8),
+    Level(u8),
+    Message(u8),
+    Status,
+}
+
+/// The names that loggers use, by `tests/scenarios/loggers.rs`.
+fn meaning(name: &[u8]) -> Option<Meaning> {
+    Some(match name {
+        b"timestamp" => Meaning::Time(1),
+        b"@timestamp" => Meaning::Time(2),
+        b"time" => Meaning::Time(3),
+        b"ts" => Meaning::Time(4),
+        b"@t" => Meaning::Time(5),
+        b"datetime" => Meaning::Time(6),
+        b"timeMillis" => Meaning::Time(7),
+        b"severity" => Meaning::Level(1),
+        b"level" => Meaning::Level(2),
+        b"log.level" => Meaning::Level(3),
+        b"levelname" => Meaning::Level(4),
+        b"@l" => Meaning::Level(5),
+        b"message" => Meaning::Message(1),
+        b"msg" => Meaning::Message(2),
+        b"@m" => Meaning::Message(3),
+        b"@mt" => Meaning::Message(4),
+        b"http.response.status_code" => Meaning::Status,
+        _ => return None,
+    })
+}
+
+/// The rank of the name that each thing was found under.
+#[derive(Debug, Default)]
+struct Ranks {
+    time: Option<u8>,
+    level: Option<u8>,
+    message: Option<u8>,
 }
 
 struct Finder<'a> {
     fields: Fields,
+    names: &'a FieldNames,
+    found: Ranks,
     /// Of the value that comes next; a name with escapes in it is none of those that are looked for.
-    name: &'a [u8],
+    meaning: Option<Meaning>,
     /// How deep in arrays and objects within the object.
     level: u32,
 }
 
-impl<'a> Visitor<'a> for Finder<'a> {
+impl Finder<'_> {
+    fn named(&self, name: &[u8]) -> Option<Meaning> {
+        let is = |field: &Option<String>| field.as_ref().is_some_and(|field| field.as_bytes() == name);
+        if is(&self.names.time) {
+            Some(Meaning::Time(0))
+        } else if is(&self.names.level) {
+            Some(Meaning::Level(0))
+        } else if matches!(&self.names.body, Some(BodyField::Named(field)) if field.as_bytes() == name) {
+            Some(Meaning::Message(0))
+        } else {
+            meaning(name)
+        }
+    }
+}
+
+/// Whether a name of this rank is at least as good as the one that was found before; of two fields of one name, the later counts.
+fn counts(found: Option<u8>, rank: u8) -> bool {
+    found.is_none_or(|found| rank <= found)
+}
+
+impl<'a> Visitor<'a> for Finder<'_> {
     type Open = ();
 
     #[inline]
     fn name(&mut self, name: Text<'a>) {
-        self.name = name.plain().map_or(b"", |(name, _)| name);
+        self.meaning =
+            if self.level > 0 { None } else { name.plain().and_then(|(name, _)| self.named(name)) };
     }
 
     #[inline]
     fn text(&mut self, value: Text<'a>) {
-        if self.level > 0 {
-            return;
-        }
-        match self.name {
-            b"timestamp" => {
-                let plain = value.plain().filter(|(at, _)| is_rfc3339(at));
-                self.fields.timestamp = plain.and_then(place);
+        match self.meaning {
+            Some(Meaning::Time(rank)) if counts(self.found.time, rank) => {
+                let Some((text, at)) = value.plain() else { return };
+                let time = if is_rfc3339(text) {
+                    place(text, at).map(LineTime::Text)
+                } else {
+                    time::unix_nanos(text).map(LineTime::Nanos)
+                };
+                if time.is_some() {
+                    (self.fields.time, self.found.time) = (time, Some(rank));
+                }
             }
-            b"severity" | b"level" => self.fields.severity = value.plain().and_then(place),
+            Some(Meaning::Level(rank)) if counts(self.found.level, rank) => {
+                let level = value.plain().and_then(|(text, at)| place(text, at)).map(Level::Text);
+                (self.fields.level, self.found.level) = (level, Some(rank));
+            }
+            Some(Meaning::Message(rank)) if counts(self.found.message, rank) => {
+                let (raw, at) = value.raw();
+                (self.fields.message, self.found.message) = (place(raw, at).map(Message::Field), Some(rank));
+            }
             _ => {}
         }
     }
 
     #[inline]
     fn number(&mut self, value: Number<'a>) {
-        if self.level == 0 && self.name == b"http.response.status_code" {
-            self.fields.status = match value {
-                Number::Integer(status) => u16::try_from(status).ok(),
-                Number::Large(_) | Number::Float(_) => None,
-            };
+        match self.meaning {
+            Some(Meaning::Status) => {
+                self.fields.status = match value {
+                    Number::Integer(status) => u16::try_from(status).ok(),
+                    Number::Large(_) | Number::Float(_) => None,
+                };
+            }
+            Some(Meaning::Time(rank)) if counts(self.found.time, rank) => {
+                let time = match value {
+                    Number::Integer(value) => time::unix_nanos_of(value),
+                    Number::Float(value) => time::unix_nanos_of_fraction(value),
+                    Number::Large(_) => None,
+                };
+                if let Some(nanos) = time {
+                    (self.fields.time, self.found.time) = (Some(LineTime::Nanos(nanos)), Some(rank));
+                }
+            }
+            Some(Meaning::Level(rank)) if counts(self.found.level, rank) => {
+                if let Number::Integer(level) = value {
+                    (self.fields.level, self.found.level) = (Some(Level::Number(level)), Some(rank));
+                }
+            }
+            _ => {}
         }
     }
 
@@ -57,6 +158,8 @@ impl<'a> Visitor<'a> for Finder<'a> {
     fn boolean(&mut self, _: bool) {}
     fn raw(&mut self, _: &'a [u8]) {}
     fn begin_array(&mut self) {
+        // Elements have no names of their own.
+        self.meaning = None;
         self.level += 1;
     }
     fn end_array(&mut self, (): (), _: u32) {
@@ -70,7 +173,7 @@ impl<'a> Visitor<'a> for Finder<'a> {
     }
 }
 
-fn place((text, start): (&[u8], usize)) -> Option<Range<u32>> {
+fn place(text: &[u8], start: usize) -> Option<Range<u32>> {
     Some(u32::try_from(start).ok()?..u32::try_from(start + text.len()).ok()?)
 }
 

@@ -5,11 +5,13 @@
 //! written as the JSON object that they stand for, and go the same way from there.
 
 mod combined;
+pub(crate) mod container;
 pub(crate) mod fields;
 mod logfmt;
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
@@ -26,6 +28,10 @@ pub(crate) enum Format {
     Combined,
     /// Every line as name=value pairs
     Logfmt,
+    /// Lines as containerd and CRI-O write them: time, stream and a tag before each; what is behind it as with auto
+    Cri,
+    /// Lines as Docker's json-file driver writes them; what is in "log" as with auto
+    Docker,
     /// Every line as text
     Raw,
 }
@@ -44,12 +50,76 @@ pub(crate) enum Parsed {
 /// Where an object keeps what the log data model has a name for; places are relative to the line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Fields {
-    /// `timestamp`, where it looks like RFC 3339.
-    pub(crate) timestamp: Option<Range<u32>>,
-    /// `severity` or `level`, where it is a string.
-    pub(crate) severity: Option<Range<u32>>,
+    pub(crate) time: Option<LineTime>,
+    pub(crate) level: Option<Level>,
+    pub(crate) message: Option<Message>,
     /// `http.response.status_code`, where it is a number that can be one.
     pub(crate) status: Option<u16>,
+}
+
+/// The event time that a line states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LineTime {
+    /// A string that looks like RFC 3339.
+    Text(Range<u32>),
+    /// Anything else that is a time, in nanoseconds since 1970.
+    Nanos(u64),
+}
+
+/// The level that a line states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// A word.
+    Text(Range<u32>),
+    /// A number of the logger's own.
+    Number(i64),
+}
+
+/// What a line says to people: the body of its OTLP record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A string's text between its quotes, escapes and all.
+    Field(Range<u32>),
+    /// The whole line.
+    Line,
+}
+
+/// The names that the user gives fields, before those that are known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
+pub(crate) struct FieldNames {
+    /// Field of JSON lines that states when the event happened, before those that loggers are known to use
+    #[arg(long = "time-field", value_name = "FIELD")]
+    pub(crate) time: Option<String>,
+
+    /// Field of JSON lines that states the level, as a word or as a number, before those that loggers are known to use
+    #[arg(long = "level-field", value_name = "FIELD")]
+    pub(crate) level: Option<String>,
+
+    /// Field of JSON lines that becomes the body of an OTLP record, before message and msg; @line is the whole line. The field stays
+    /// an attribute, too
+    #[arg(long = "body-field", value_name = "FIELD")]
+    pub(crate) body: Option<BodyField>,
+}
+
+/// What becomes the body of an OTLP record whose line is an object, before `message` and `msg`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BodyField {
+    /// This field.
+    Named(String),
+    /// The line.
+    Line,
+}
+
+impl FromStr for BodyField {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("name a field, or write @line".to_owned()),
+            "@line" => Ok(Self::Line),
+            name => Ok(Self::Named(name.to_owned())),
+        }
+    }
 }
 
 /// Why a line is not what it should be.
@@ -63,9 +133,27 @@ pub(crate) enum BadLine {
     NotCombined,
     /// Not pairs.
     NotLogfmt,
+    /// Not a line of a container runtime's.
+    NotCri,
+    /// Not a line of Docker's.
+    NotDocker,
 }
 
 impl BadLine {
+    const ALL: [Self; 6] = [
+        Self::NotUtf8,
+        Self::NotJsonObject,
+        Self::NotCombined,
+        Self::NotLogfmt,
+        Self::NotCri,
+        Self::NotDocker,
+    ];
+
+    /// By what it is written as.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bad| bad.as_str() == name)
+    }
+
     /// As it is written into the record and onto the metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -73,42 +161,52 @@ impl BadLine {
             Self::NotJsonObject => "not_json_object",
             Self::NotCombined => "not_combined",
             Self::NotLogfmt => "not_logfmt",
+            Self::NotCri => "not_cri",
+            Self::NotDocker => "not_docker",
         }
     }
 }
 
 impl Format {
+    /// Whether a container runtime wrote the lines.
+    pub(crate) fn is_of_containers(self) -> bool {
+        matches!(self, Self::Cri | Self::Docker)
+    }
+
     /// Reads one line, which has lost its line break: what was found, and the text that it was found in.
-    pub(crate) fn parse(self, line: &[u8]) -> (Parsed, Cow<'_, [u8]>) {
+    ///
+    /// Of a container runtime's line, that is what the container wrote: the runtime's own words are [`container`]'s business.
+    pub(crate) fn parse<'a>(self, line: &'a [u8], names: &FieldNames) -> (Parsed, Cow<'a, [u8]>) {
         let looks_like_an_object = line.trim_ascii_start().starts_with(b"{");
         let outcome = match self {
             Self::Raw => Ok(Parsed::Text),
-            Self::Auto if !looks_like_an_object => Ok(Parsed::Text),
+            Self::Auto | Self::Cri | Self::Docker if !looks_like_an_object => Ok(Parsed::Text),
             Self::Json if !looks_like_an_object => Err(BadLine::NotJsonObject),
             // The JSON reader leaves it to its caller to look.
-            Self::Auto | Self::Json => std::str::from_utf8(line)
+            Self::Auto | Self::Json | Self::Cri | Self::Docker => std::str::from_utf8(line)
                 .map_err(|_| BadLine::NotUtf8)
-                .and_then(|text| object(text).map(Parsed::Object).ok_or(BadLine::NotJsonObject)),
-            Self::Combined => return rewritten(line, combined::parse, BadLine::NotCombined),
-            Self::Logfmt => return rewritten(line, logfmt::parse, BadLine::NotLogfmt),
+                .and_then(|text| object(text, names).map(Parsed::Object).ok_or(BadLine::NotJsonObject)),
+            Self::Combined => return rewritten(line, names, combined::parse, BadLine::NotCombined),
+            Self::Logfmt => return rewritten(line, names, logfmt::parse, BadLine::NotLogfmt),
         };
         (outcome.unwrap_or_else(Parsed::Bad), Cow::Borrowed(line))
     }
 }
 
 /// Reads a line of another format and writes it as JSON.
-fn rewritten(
-    line: &[u8],
+fn rewritten<'a>(
+    line: &'a [u8],
+    names: &FieldNames,
     parse: impl Fn(&str) -> Option<Map<String, Value>>,
     bad: BadLine,
-) -> (Parsed, Cow<'_, [u8]>) {
+) -> (Parsed, Cow<'a, [u8]>) {
     let Ok(text) = std::str::from_utf8(line) else {
         return (Parsed::Bad(BadLine::NotUtf8), Cow::Borrowed(line));
     };
     let Some(json) = parse(text).map(|object| Value::Object(object).to_string()) else {
         return (Parsed::Bad(bad), Cow::Borrowed(line));
     };
-    match object(&json) {
+    match object(&json, names) {
         Some(fields) => (Parsed::Object(fields), Cow::Owned(json.into_bytes())),
         None => (Parsed::Bad(bad), Cow::Borrowed(line)),
     }
@@ -118,43 +216,106 @@ fn rewritten(
 mod tests {
     use super::*;
 
-    fn fields(line: &str) -> (Option<&str>, Option<&str>) {
-        let Parsed::Object(fields) = Format::Json.parse(line.as_bytes()).0 else { panic!("{line}") };
+    fn parse(format: Format, line: &[u8]) -> Parsed {
+        format.parse(line, &FieldNames::default()).0
+    }
+
+    fn fields(line: &str) -> Fields {
+        let Parsed::Object(fields) = parse(Format::Json, line.as_bytes()) else { panic!("{line}") };
+        fields
+    }
+
+    fn texts(line: &str) -> (Option<&str>, Option<&str>) {
+        let fields = fields(line);
         let at = |range: Range<u32>| &line[range.start as usize..range.end as usize];
-        (fields.timestamp.map(at), fields.severity.map(at))
+        let time = fields.time.map(|time| match time {
+            LineTime::Text(range) => at(range),
+            LineTime::Nanos(nanos) => panic!("{line}: {nanos}"),
+        });
+        let level = fields.level.map(|level| match level {
+            Level::Text(range) => at(range),
+            Level::Number(number) => panic!("{line}: {number}"),
+        });
+        (time, level)
     }
 
     #[test]
     fn an_object_is_checked_and_its_time_and_severity_are_found() {
         let line = r#"{"a":[1,{"timestamp":2}],"timestamp":"2026-11-23T18:02:03.123456Z","level":"warn"}"#;
-        assert_eq!(fields(line), (Some("2026-11-23T18:02:03.123456Z"), Some("warn")));
+        assert_eq!(texts(line), (Some("2026-11-23T18:02:03.123456Z"), Some("warn")));
         assert_eq!(
-            fields(r#"{"timestamp":"2026-11-23T18:02:03+01:00"}"#).0,
+            texts(r#"{"timestamp":"2026-11-23T18:02:03+01:00"}"#).0,
             Some("2026-11-23T18:02:03+01:00")
         );
     }
 
     #[test]
-    fn what_only_looks_like_a_time_is_left_where_it_is() {
-        for value in
-            ["1700000000", "\"yesterday\"", "null", "{\"x\":[1]}", "[1,2]", "\"\\u0032026-11-23T18:02:03Z\""]
-        {
-            assert_eq!(fields(&format!("{{\"timestamp\":{value},\"b\":1}}")).0, None, "{value}");
+    fn a_time_is_a_number_too_and_a_word_is_none() {
+        let at = |value: &str| match fields(&format!("{{\"ts\":{value},\"b\":1}}")).time {
+            Some(LineTime::Nanos(nanos)) => Some(nanos),
+            Some(LineTime::Text(_)) => panic!("{value}"),
+            None => None,
+        };
+        let second = 1_700_000_000_000_000_000;
+        for value in [
+            "1700000000",
+            "1700000000000",
+            "1700000000000000",
+            "1700000000000000000",
+            "1.7e9",
+            "1700000000000.0",
+        ] {
+            assert_eq!(at(value), Some(second), "{value}");
         }
-        assert_eq!(fields("{}"), (None, None));
+        assert_eq!(at("1700000000.25"), Some(second + 250_000_000));
+        assert_eq!(at("1700000000.123456"), Some(second + 123_456_000));
+        assert_eq!(at("\"2023-11-14 22:13:20Z\""), Some(second));
+        assert_eq!(at("\"2023-11-14T23:13:20.5+0100\""), Some(second + 500_000_000));
+        for value in [
+            "12",
+            "-1700000000",
+            "\"yesterday\"",
+            "null",
+            "{\"x\":[1]}",
+            "[1700000000,2]",
+            "\"\\u0032026-11-23T18:02:03Z\"",
+            "1e300",
+        ] {
+            assert_eq!(at(value), None, "{value}");
+        }
+        assert_eq!(texts("{}"), (None, None));
+    }
+
+    #[test]
+    fn of_several_names_the_first_of_the_list_counts() {
+        let line = r#"{"ts":1,"time":"2026-01-01T00:00:00Z","timestamp":"2026-02-01T00:00:00Z","level":30,"severity":"ERROR"}"#;
+        assert_eq!(texts(line), (Some("2026-02-01T00:00:00Z"), Some("ERROR")));
+        let names = FieldNames {
+            time: Some("when".to_owned()),
+            level: Some("how bad".to_owned()),
+            body: Some("text".parse().unwrap()),
+        };
+        let line = r#"{"timestamp":"2026-02-01T00:00:00Z","level":"info","when":1700000000,"how bad":"warn","text":"a\n","msg":"b"}"#;
+        let (Parsed::Object(fields), _) = Format::Json.parse(line.as_bytes(), &names) else {
+            panic!("{line}")
+        };
+        assert_eq!(fields.time, Some(LineTime::Nanos(1_700_000_000_000_000_000)));
+        let at = |range: Range<u32>| &line[range.start as usize..range.end as usize];
+        assert!(matches!(fields.level, Some(Level::Text(range)) if at(range.clone()) == "warn"));
+        assert!(matches!(fields.message, Some(Message::Field(range)) if at(range.clone()) == "a\\n"));
     }
 
     #[test]
     fn a_bad_line_is_text_with_a_reason() {
         let bad = Parsed::Bad(BadLine::NotJsonObject);
         for line in [r#"{"a":1"#, r#"{"a":1} x"#, r#"{"a":01}"#, "{'a':1}", "{\"a\":\"\u{1}\"}"] {
-            assert_eq!(Format::Json.parse(line.as_bytes()).0, bad, "{line}");
-            assert_eq!(Format::Auto.parse(line.as_bytes()).0, bad, "{line}");
+            assert_eq!(parse(Format::Json, line.as_bytes()), bad, "{line}");
+            assert_eq!(parse(Format::Auto, line.as_bytes()), bad, "{line}");
         }
-        assert_eq!(Format::Json.parse(b"hello").0, bad);
-        assert_eq!(Format::Auto.parse(b"hello").0, Parsed::Text);
-        assert_eq!(Format::Auto.parse(b"").0, Parsed::Text);
-        assert_eq!(Format::Auto.parse(b"{\"a\":\"\xff\"}").0, Parsed::Bad(BadLine::NotUtf8));
-        assert_eq!(Format::Raw.parse(br#"{"a":1}"#).0, Parsed::Text);
+        assert_eq!(parse(Format::Json, b"hello"), bad);
+        assert_eq!(parse(Format::Auto, b"hello"), Parsed::Text);
+        assert_eq!(parse(Format::Auto, b""), Parsed::Text);
+        assert_eq!(parse(Format::Auto, b"{\"a\":\"\xff\"}"), Parsed::Bad(BadLine::NotUtf8));
+        assert_eq!(parse(Format::Raw, br#"{"a":1}"#), Parsed::Text);
     }
 }

@@ -13,6 +13,7 @@
 //! The handle is kept until every sink has everything, whatever became of the name: renamed, out of the globs, removed.
 
 mod change;
+mod container;
 mod copy;
 mod past;
 mod read;

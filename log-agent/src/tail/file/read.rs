@@ -1,6 +1,9 @@
 //! ReadState on: complete lines from where a sink stands, into its chunk.
 
+use std::borrow::Cow;
 use std::io;
+use std::ops::Range;
+use std::time::Duration;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
@@ -12,7 +15,8 @@ use crate::loss::{LossLedger, LossReason};
 use crate::position::{ReadOffset, Segment};
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::Filtered;
-use crate::record::parse::{Format, Parsed};
+use crate::record::parse::container::Envelope;
+use crate::record::parse::{BadLine, Format, Parsed};
 
 /// A line that goes on for longer than this many portions is looked through in several queue, so that probes are
 /// answered in between.
@@ -20,6 +24,10 @@ const PORTIONS_A_TURN: usize = 64;
 
 /// How compressed files begin: gzip, zstd, bzip2, xz.
 const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh91AY&SY", b"\xfd7zXZ\0"];
+
+/// How long a file has to be quiet before a line whose last part is missing is taken without it: a runtime writes the parts of a
+/// line one right after the other, and none when the container ended within a line.
+const PART_QUIET: Duration = Duration::from_secs(1);
 
 impl TailedFile {
     /// Reads on for one sink into its chunk, up to a portion.
@@ -67,19 +75,25 @@ impl TailedFile {
                     return Ok(Progress::AtEnd);
                 }
                 let data = &buffer[overlap..filled];
+                let ends = |quiet| {
+                    let whole = data.ends_with(b"\n") && self.quiet() >= quiet;
+                    if at_end && (last_line == UnterminatedLine::Emit || whole) {
+                        DataEnd::Final
+                    } else if at_end {
+                        DataEnd::Eof
+                    } else {
+                        DataEnd::More
+                    }
+                };
                 let taken = match &options.multiline {
                     _ if copies => self.take_run(sink, data, chunk),
+                    _ if options.format.is_of_containers() => {
+                        let end = ends(PART_QUIET);
+                        self.take_container_lines(sink, data, end, options, chunk, ledger)
+                    }
                     Multiline::Off => self.take_lines(sink, data, options, chunk, ledger),
                     Multiline::StartsWith { start, quiet } => {
-                        let whole = data.ends_with(b"\n") && self.quiet() >= *quiet;
-                        let over = at_end && (last_line == UnterminatedLine::Emit || whole);
-                        let end = if over {
-                            DataEnd::Final
-                        } else if at_end {
-                            DataEnd::Eof
-                        } else {
-                            DataEnd::More
-                        };
+                        let end = ends(*quiet);
                         self.take_records(sink, data, start, end, options, chunk, ledger)
                     }
                 };
@@ -241,14 +255,33 @@ impl TailedFile {
             ChunkMode::Raw if options.leaves_lines_alone() => Format::Raw,
             _ => options.format,
         };
-        let (parsed, text) = format.parse(text);
-        if let Parsed::Bad(reason) = parsed {
-            ledger.bad_line(reason.as_str());
+        let (parsed, text) = format.parse(text, &options.names);
+        keep(sink, offset..offset + length, parsed, text, cut, None, options, chunk, ledger);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a step of `read`, with what `read` was given")]
+    pub(super) fn push_container_line(
+        &self,
+        sink: usize,
+        place: Range<u64>,
+        line: &[u8],
+        envelope: Result<Envelope, BadLine>,
+        options: &ReadOptions,
+        chunk: &mut Chunk,
+        ledger: &LossLedger,
+    ) {
+        let text = whole_characters(line, options.max_line);
+        let cut = (line.len() - text.len()) as u64;
+        if cut > 0 {
+            // Where its last bytes are is known only of a line of one part; what is entered has their number.
+            ledger.record_lost(LossReason::OverLong, sink, &self.path, place.end - cut..place.end);
         }
-        match options.filter.apply(parsed, text) {
-            Filtered::Keep(parsed, text) => chunk.push(offset..offset + length, &text, cut, parsed),
-            Filtered::Drop => ledger.record_filtered(sink, length),
-        }
+        let text = if cut == 0 { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
+        let (parsed, text) = match envelope {
+            Ok(_) => options.format.parse(text, &options.names),
+            Err(bad) => (Parsed::Bad(bad), Cow::Borrowed(text)),
+        };
+        keep(sink, place, parsed, text, cut, envelope.ok(), options, chunk, ledger);
     }
 
     /// Moves a sink's position over what was taken; `seen` is the overlap and what was taken, contiguous.
@@ -287,6 +320,28 @@ impl TailedFile {
         {
             self.head.extend(bytes.drain(skip..).take(WINDOW - have));
         }
+    }
+}
+
+/// What the filter keeps of a line goes into the chunk.
+#[expect(clippy::too_many_arguments, reason = "a step of `read`, with what `read` was given")]
+fn keep(
+    sink: usize,
+    place: Range<u64>,
+    parsed: Parsed,
+    text: Cow<'_, [u8]>,
+    cut: u64,
+    envelope: Option<Envelope>,
+    options: &ReadOptions,
+    chunk: &mut Chunk,
+    ledger: &LossLedger,
+) {
+    if let Parsed::Bad(reason) = parsed {
+        ledger.bad_line(reason.as_str());
+    }
+    match options.filter.apply(parsed, text, &options.names) {
+        Filtered::Keep(parsed, text) => chunk.push_enveloped(place, &text, cut, parsed, envelope),
+        Filtered::Drop => ledger.record_filtered(sink, place.end - place.start),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::Filter;
-use crate::record::parse::Format;
+use crate::record::parse::{FieldNames, Format};
 
 /// Read at once. Large enough that system calls do not show, small enough to stay in the cache.
 pub(super) const PORTION: usize = 128 * 1024;
@@ -14,6 +14,8 @@ pub(super) const PORTION: usize = 128 * 1024;
 pub(crate) struct ReadOptions {
     /// How a line is read.
     pub(crate) format: Format,
+    /// The names that the user gives fields.
+    pub(crate) names: FieldNames,
     /// Which lines are one record.
     pub(crate) multiline: Multiline,
     /// What the user wants left out.

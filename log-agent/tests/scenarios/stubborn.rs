@@ -1,0 +1,187 @@
+//! Receivers that are slow, and receivers that refuse everything.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::http::Message;
+use testkit::{Answer, wait_until};
+
+use crate::support::{Receiver, Room, Verdict, append, metric, status, write, write_numbers};
+
+/// A receiver that reads 8 KB a second, and keeps what it has read to its end.
+struct Slow {
+    addr: SocketAddr,
+    bodies: Arc<Mutex<Vec<String>>>,
+}
+
+impl Slow {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (addr, bodies) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<_>>>::default());
+        let kept = Arc::clone(&bodies);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let kept = Arc::clone(&kept);
+                std::thread::spawn(move || while serve(client.as_ref().unwrap(), &kept).is_some() {});
+            }
+        });
+        Self { addr, bodies }
+    }
+
+    /// Those that came, each once.
+    fn distinct(&self) -> Vec<String> {
+        let mut bodies = self.bodies.lock().unwrap().clone();
+        bodies.sort();
+        bodies.dedup();
+        bodies
+    }
+}
+
+fn serve(mut client: &TcpStream, kept: &Mutex<Vec<String>>) -> Option<()> {
+    let mut request = Vec::new();
+    let mut piece = [0; 400];
+    let (head, length) = loop {
+        let read = client.read(&mut piece).ok().filter(|read| *read > 0)?;
+        request.extend_from_slice(&piece[..read]);
+        std::thread::sleep(Duration::from_millis(50));
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        let Some(head) = text.find("\r\n\r\n") else { continue };
+        let length = text[..head].lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.expect("a body of a known length").trim().parse().unwrap();
+        if request.len() >= head + 4 + length {
+            break (head + 4, length);
+        }
+    };
+    let records = String::from_utf8(request[head..head + length].to_vec()).unwrap();
+    let record =
+        |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_str().unwrap().to_owned();
+    kept.lock().unwrap().extend(records.lines().map(record));
+    client.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").ok()
+}
+
+#[test]
+fn a_slow_receiver_gets_everything() {
+    let (room, receiver) = (Room::new(), Slow::start());
+    write_numbers(&mut append(&room.log("a.log")), 0..200);
+    let sink = format!("ndjson+http://{}/", receiver.addr);
+    // The whole would take four seconds, and eight records a third of one.
+    let mut agent = room.agent(&sink, &["--sink-timeout", "1s"]);
+    wait_until("all arrive", || receiver.distinct().len() == 200);
+    assert!(metric(&agent, "log_agent_delivery_retries_total") > 0.5, "it was too much at first");
+    agent.event("it says so", |event| {
+        event["reason"].as_str().is_some_and(|reason| reason.contains("for 1s"))
+    });
+    wait_until("all are confirmed", || {
+        (metric(&agent, "log_agent_confirmed_records_total") - 200.0).abs() < 0.1
+    });
+    assert!(agent.terminate().success());
+}
+
+/// It cannot be halved, so it gets more time.
+#[test]
+fn a_record_that_takes_a_slow_receiver_longer_than_the_timeout() {
+    let (room, receiver) = (Room::new(), Slow::start());
+    write(&room.log("a.log"), "x".repeat(16_000) + "\n");
+    let sink = format!("ndjson+http://{}/", receiver.addr);
+    let _agent = room.agent(&sink, &["--sink-timeout", "300ms"]);
+    wait_until("it arrives", || receiver.distinct().iter().any(|body| body.len() == 16_000));
+}
+
+/// Confirms the first record, and then refuses everything.
+fn refuses_all_but_the_first(request: &Message) -> Verdict {
+    if request.text().contains("line 0\"") { Verdict::Confirm } else { Verdict::Refuse(Answer::new(400, "")) }
+}
+
+/// In one write, so that they are read as one chunk.
+fn write_at_once(room: &Room, numbers: Range<usize>) {
+    let text: String = numbers.map(|number| format!("line {number}\n")).collect();
+    write(&room.log("a.log"), text);
+}
+
+#[test]
+fn a_receiver_that_refuses_everything_is_believed_to_be_broken() {
+    let (room, receiver) = (Room::new(), Receiver::that(refuses_all_but_the_first));
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..1);
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(1);
+    write_at_once(&room, 1..21);
+    agent.event("it says so", |event| {
+        event["reason"].as_str().is_some_and(|reason| reason.contains("refuses each of 20 records"))
+    });
+    wait_until("it is asked again", || receiver.upstream.requests().len() > 60);
+    assert!(metric(&agent, "log_agent_sink_up") < 0.5);
+    // For 30 seconds of that, the agent is unready.
+    assert!(
+        status(&agent)["sinks"][0]["failing"]["reason"].as_str().is_some_and(|reason| reason.contains("400"))
+    );
+    assert!(!room.state().join("dead-letter.ndjson").exists());
+    receiver.change(|_| Verdict::Confirm);
+    receiver.expect_numbers(21);
+    assert!(metric(&agent, "log_agent_dead_lettered_records_total") < 0.5);
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn after_reject_wait_the_records_are_believed_to_be_bad() {
+    let (room, receiver) = (Room::new(), Receiver::that(refuses_all_but_the_first));
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..1);
+    let mut agent = room.agent(&receiver.sink(), &["--reject-wait", "300ms"]);
+    receiver.expect_numbers(1);
+    write_at_once(&room, 1..11);
+    wait_until("they are dead letters", || {
+        (metric(&agent, "log_agent_dead_lettered_records_total") - 10.0).abs() < 0.1
+    });
+    let letters = std::fs::read_to_string(room.state().join("dead-letter.ndjson")).unwrap();
+    assert_eq!(letters.lines().count(), 10);
+    receiver.change(|_| Verdict::Confirm);
+    write_numbers(&mut file, 11..12);
+    wait_until("the next arrives", || receiver.bodies() == ["line 0", "line 11"]);
+    assert!(agent.terminate().success(), "the position moved over them");
+}
+
+/// Records that come one at a time are as many in the end.
+#[test]
+fn refusals_are_counted_across_chunks() {
+    let (room, receiver) = (Room::new(), Receiver::that(refuses_all_but_the_first));
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..1);
+    let agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(1);
+    for number in 1..8 {
+        write_numbers(&mut file, number..=number);
+        wait_until("it is a dead letter", || {
+            metric(&agent, "log_agent_dead_lettered_records_total") > number as f64 - 0.5
+        });
+    }
+    write_numbers(&mut file, 8..9);
+    agent.event("it says so", |event| {
+        event["reason"].as_str().is_some_and(|reason| reason.contains("refuses each of 1 records"))
+    });
+    receiver.change(|_| Verdict::Confirm);
+    wait_until("the eighth arrives", || receiver.bodies() == ["line 0", "line 8"]);
+}
+
+/// A receiver that recovers while it is asked for each record: none of those that it had refused by then is given up.
+#[test]
+fn a_receiver_that_recovers_in_the_middle() {
+    let count = Mutex::new(0);
+    let receiver = Receiver::that(move |request| {
+        let mut count = count.lock().unwrap();
+        *count += usize::from(!request.text().contains("line 0\""));
+        if *count > 0 && *count < 12 { Verdict::Refuse(Answer::new(400, "")) } else { Verdict::Confirm }
+    });
+    let room = Room::new();
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..1);
+    let agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(1);
+    write_at_once(&room, 1..101);
+    receiver.expect_each_number(101);
+    assert!(metric(&agent, "log_agent_dead_lettered_records_total") < 0.5);
+}
