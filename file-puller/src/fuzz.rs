@@ -9,8 +9,14 @@ use crate::fetch::{Unpacking, unpack};
 use crate::source::Compression;
 use crate::store::{Clear, DirectoryOptions, Volume, clear};
 
-const LIMITS: Limits =
-    Limits { manifest: 1 << 20, files: 1000, file_size: 1 << 20, size: 1 << 22, min_free: 0 };
+const LIMITS: Limits = Limits {
+    manifest: 1 << 20,
+    files: 1000,
+    directories: 1000,
+    file_size: 1 << 20,
+    size: 1 << 22,
+    min_free: 0,
+};
 const UNPACKING: Unpacking = Unpacking { max_archive_size: 1 << 20, max_expansion: 100 };
 
 static ABOVE: LazyLock<tempfile::TempDir> =

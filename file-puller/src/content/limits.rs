@@ -14,6 +14,10 @@ pub(crate) struct Limits {
     #[arg(long = "max-files", value_name = "N", default_value = "100000")]
     pub(crate) files: usize,
 
+    /// Most directories in a release; each takes an inode and, on most file systems, a block
+    #[arg(long = "max-directories", value_name = "N", default_value = "100000")]
+    pub(crate) directories: usize,
+
     /// Largest file
     #[arg(long = "max-file-size", value_name = "SIZE", default_value = "1GiB", value_parser = units::size)]
     pub(crate) file_size: u64,

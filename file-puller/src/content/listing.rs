@@ -272,7 +272,8 @@ impl<F: Clone, S: Fn(&F) -> u64> Expansion<'_, F, S> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { manifest: 0, files: 100, file_size: 0, size: 1000, min_free: 0 };
+    const LIMITS: Limits =
+        Limits { manifest: 0, files: 100, directories: 100, file_size: 0, size: 1000, min_free: 0 };
 
     fn path(text: &str) -> ReleasePath {
         ReleasePath::parse(text).unwrap()

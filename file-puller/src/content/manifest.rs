@@ -140,6 +140,18 @@ impl Manifest {
         sorted
     }
 
+    /// Refuses what has more directories than a release may have.
+    pub(crate) fn check_directories(&self, limits: &Limits) -> Result<(), String> {
+        let mut found = HashSet::new();
+        for directory in self.files.iter().flat_map(|file| file.path.ancestors()) {
+            if found.insert(directory) && found.len() > limits.directories {
+                let limit = limits.directories;
+                return Err(format!("they lie in more than --max-directories {limit} directories"));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes it as JSON, one file a line, for people who read or compare it.
     pub(crate) fn write(&self, mut out: impl std::io::Write) -> std::io::Result<()> {
         let created = humantime::format_rfc3339_micros(self.created);
@@ -196,14 +208,17 @@ fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
         return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
     }
-    Ok(Manifest { created, files })
+    let manifest = Manifest { created, files };
+    manifest.check_directories(limits).map_err(|rule| refusal("files", rule))?;
+    Ok(manifest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 3, file_size: 100, size: 150, min_free: 0 };
+    const LIMITS: Limits =
+        Limits { manifest: 1 << 20, files: 3, directories: 3, file_size: 100, size: 150, min_free: 0 };
     const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
     fn with(files: &str) -> String {
@@ -249,6 +264,7 @@ mod tests {
             (with(&[file("a", 1), file("a", 1)].join(",")), "files[1].path: a is listed twice"),
             (with(&[file("a", 1), file("a/b", 1)].join(",")), "files[1].path: a/b lies beneath"),
             (with(&[file("a", 80), file("b", 80)].join(",")), "files: 160 bytes together"),
+            (with(&file("a/b/c/d/e", 1)), "files: they lie in more than --max-directories 3"),
             (with(&["a", "b", "c", "d"].map(|path| file(path, 1)).join(",")), "files: 4 are more"),
             (with(&file("a", 1)).replace(SHA, &SHA[1..]), "files[0].sha256: "),
             (with(&file("a", 1)).replace("0644", "4644"), "files[0].mode: \"4644\" is not four octal digits"),

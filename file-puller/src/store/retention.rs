@@ -22,6 +22,10 @@ pub(crate) struct RetentionPolicy {
     /// Time for which every old release is kept after it was replaced, for readers that still hold it
     #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = units::duration)]
     pub(crate) keep_for: Duration,
+
+    /// Space that all releases together may take; old releases whose --keep-for is over go early to stay within it
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) max_volume_size: Option<u64>,
 }
 
 /// The releases on the volume that are not current, oldest replacement first.
@@ -62,6 +66,18 @@ impl Retention {
         self.old[..beyond].iter().filter(old_enough).map(|old| old.id.clone()).collect()
     }
 
+    /// The release that goes first where space is short, whatever `--keep` says. Readers keep their `--keep-for`.
+    pub(crate) fn oldest_expendable(&self, now: SystemTime) -> Option<ReleaseId> {
+        let first = self.old.first()?;
+        let age = now.duration_since(first.replaced).unwrap_or_default();
+        (age >= self.policy.keep_for).then(|| first.id.clone())
+    }
+
+    /// Bytes that all releases may take.
+    pub(crate) fn max_volume_size(&self) -> Option<u64> {
+        self.policy.max_volume_size
+    }
+
     /// Notes that a release is gone.
     pub(crate) fn forget(&mut self, id: &ReleaseId) {
         self.old.retain(|old| old.id != *id);
@@ -86,7 +102,8 @@ mod tests {
     #[test]
     fn the_newest_few_stay_and_so_does_what_was_replaced_just_now() {
         let start = SystemTime::now();
-        let mut retention = Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE }, Vec::new());
+        let mut retention =
+            Retention::new(RetentionPolicy { keep: 2, keep_for: MINUTE, max_volume_size: None }, Vec::new());
         for number in 1..=5 {
             retention.published(&id(number), (number > 1).then(|| id(number - 1)), start);
         }
@@ -100,8 +117,10 @@ mod tests {
     #[test]
     fn a_release_that_is_published_again_is_no_longer_old() {
         let start = SystemTime::now();
-        let mut retention =
-            Retention::new(RetentionPolicy { keep: 0, keep_for: MINUTE }, vec![(id(1), start)]);
+        let mut retention = Retention::new(
+            RetentionPolicy { keep: 0, keep_for: MINUTE, max_volume_size: None },
+            vec![(id(1), start)],
+        );
         retention.published(&id(1), Some(id(2)), start + MINUTE);
         assert_eq!(retention.expired(start + MINUTE), []);
         assert_eq!(retention.expired(start + 2 * MINUTE), [id(2)]);
@@ -111,7 +130,8 @@ mod tests {
     fn after_a_restart_the_time_of_replacement_counts() {
         let start = SystemTime::now();
         let found = vec![(id(3), start), (id(2), start - MINUTE), (id(1), start - 2 * MINUTE)];
-        let retention = Retention::new(RetentionPolicy { keep: 1, keep_for: MINUTE }, found);
+        let retention =
+            Retention::new(RetentionPolicy { keep: 1, keep_for: MINUTE, max_volume_size: None }, found);
         assert_eq!(retention.expired(start), [id(1), id(2)]);
         assert_eq!(retention.expired(start - MINUTE), [id(1)], "a clock that was set back keeps more");
     }

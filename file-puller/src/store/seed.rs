@@ -163,7 +163,8 @@ mod tests {
     use bytes::Bytes;
     use sha2::{Digest as _, Sha256};
 
-    const LIMITS: Limits = Limits { manifest: 1 << 20, files: 9, file_size: 99, size: 999, min_free: 0 };
+    const LIMITS: Limits =
+        Limits { manifest: 1 << 20, files: 9, directories: 9, file_size: 99, size: 999, min_free: 0 };
 
     /// Files whose content is their path and a version.
     fn manifest(files: &[(&str, &str)]) -> Manifest {

@@ -262,6 +262,7 @@ impl Volume {
         let unlimited = Limits {
             manifest: u64::MAX,
             files: usize::MAX,
+            directories: usize::MAX,
             file_size: u64::MAX,
             size: u64::MAX,
             min_free: 0,
@@ -288,9 +289,19 @@ impl Volume {
 
     /// How many bytes a user without privileges can still write.
     pub(crate) fn free(&self) -> Result<u64, VolumeError> {
+        Ok(self.space()?.free)
+    }
+
+    /// What a user without privileges can still write.
+    pub(super) fn space(&self) -> Result<Space, VolumeError> {
         let stat = if lacks("statvfs") { Err(Errno::NOSYS) } else { rustix::fs::fstatvfs(&self.root) };
         let stat = stat.context(|| format!("ask how much space {self} has"))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(Space {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            // btrfs and others make inodes as they are needed, and say 0.
+            free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
+            block: stat.f_frsize,
+        })
     }
 
     /// The names under `releases/` that `ours` reads as a release's.
@@ -305,6 +316,15 @@ impl Volume {
         }
         Ok(ids)
     }
+}
+
+/// What a file system has left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space {
+    pub(super) free: u64,
+    /// `None` where it has no fixed number of them.
+    pub(super) free_inodes: Option<u64>,
+    pub(super) block: u64,
 }
 
 impl Drop for Volume {

@@ -23,8 +23,9 @@ use crate::metrics::{Metrics, Phase, Retry};
 use crate::progress::{Audience, Progress};
 use crate::source::{Body, Compression, Freshness, Kind, SignatureError, Source, Validator};
 use crate::store::{
-    Clear, DirectoryOptions, Objects, Published, Retention, RetentionPolicy, Staging, Verification, Volume,
-    VolumeError, clear, point_at, publish, refresh_manifest, remove_release, restore,
+    Clear, DirectoryOptions, Need, Objects, Published, Retention, RetentionPolicy, Room, Staging,
+    Verification, Volume, VolumeError, check_room, clear, point_at, publish, refresh_manifest,
+    remove_release, restore,
 };
 
 /// What a release has to be, and how it is kept.
@@ -240,12 +241,15 @@ impl Engine {
         wire_bytes: u64,
         current: Option<ReleaseId>,
     ) -> Result<Result<(ReleaseId, Outcome), NotArrived>, SyncError> {
+        manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
         let (id, plan) = self.plan(manifest, current.as_ref())?;
         let outcome = match plan {
             Plan::InStep => Outcome::Unchanged(id.clone()),
             Plan::Repoint => self.repoint(&id, manifest, current)?,
             Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
                 let began = Instant::now();
+                // What has arrived is on the volume already.
+                self.make_room(&Need::new(&self.volume, std::iter::empty(), manifest.directories().len()))?;
                 let staging = Staging::begin(&self.volume, &id, manifest)?;
                 fetch.extend(link(&staging, &links, manifest)?);
                 if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
@@ -306,7 +310,7 @@ impl Engine {
 
     /// Fetches the content of these files, each once, unless it has arrived before.
     async fn fetch(
-        &self,
+        &mut self,
         objects: &Arc<Objects>,
         id: &ReleaseId,
         manifest: &Arc<Manifest>,
@@ -325,7 +329,8 @@ impl Engine {
         drop(asked);
         let bytes = missing.iter().map(|index| manifest.files[*index].size).sum();
         let fetched = Fetched { files: missing.len(), bytes };
-        self.volume.has_room_for(bytes, self.limits.min_free)?;
+        let sizes = missing.iter().map(|index| manifest.files[*index].size);
+        self.make_room(&Need::new(&self.volume, sizes, manifest.directories().len()))?;
         tracing::info!(release = %id, to_fetch = missing.len(), of = manifest.files.len(), "staging");
         if !missing.is_empty() {
             let downloader = Downloader {
@@ -339,6 +344,22 @@ impl Engine {
         }
         self.metrics.phase(Phase::Fetch, began);
         Ok(fetched)
+    }
+
+    /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time.
+    fn make_room(&mut self, need: &Need) -> Result<(), SyncError> {
+        let room = Room { min_free: self.limits.min_free, max_volume_size: self.retention.max_volume_size() };
+        loop {
+            let Err(short) = check_room(&self.volume, need, room, self.current.as_ref()) else {
+                return Ok(());
+            };
+            let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else {
+                return Err(short.into());
+            };
+            tracing::info!(release = %id, "old release removed early, because space is short");
+            remove_release(&self.volume, &id)?;
+            self.retention.forget(&id);
+        }
     }
 
     /// Unpacks what arrives while it arrives, and returns how many bytes that were.

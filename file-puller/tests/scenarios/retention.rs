@@ -3,7 +3,7 @@
 use testkit::wait_until;
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, names, publishes, start_in_step, sync};
+use crate::puller::{Volume, names, once, publishes, start_in_step, sync};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -50,4 +50,47 @@ fn retention_comes_back_to_its_bound_without_a_new_release() {
         names(&volume.join("releases")).len() == 4
     });
     assert_eq!(volume.tree(), manager.site().files);
+}
+
+#[test]
+fn retention_works_for_once_and_survives_a_restart() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let pull = |flags: &[&str]| {
+        let (code, stderr) = once(&manager.url(), &volume.path(), flags);
+        assert_eq!(code, 0, "{stderr}");
+    };
+    for release in 1..=4 {
+        manager.put("index.html", release.to_string());
+        pull(&["--keep", "1", "--keep-for", "0s"]);
+        assert_eq!(volume.releases().len(), release.min(2), "release {release}");
+    }
+    // Each process finds what the one before has replaced, and when.
+    manager.put("index.html", "5");
+    pull(&["--keep", "0", "--keep-for", "1h"]);
+    assert_eq!(volume.releases().len(), 3);
+    pull(&["--keep", "0", "--keep-for", "1h"]);
+    assert_eq!(volume.releases().len(), 3, "too young");
+    pull(&["--keep", "0", "--keep-for", "1ms"]);
+    assert_eq!(volume.releases(), [volume.current().expect("published")]);
+}
+
+#[test]
+fn an_old_release_goes_early_when_space_is_short() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let limited = ["--keep", "9", "--keep-for", "0s", "--max-volume-size", "3500KiB", "--log-level", "error"];
+    for release in 1..=5_u8 {
+        manager.put("large", vec![release; 1 << 20]);
+        let (code, stderr) = once(&manager.url(), &volume.path(), &limited);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(volume.tree(), manager.site().files);
+        assert_eq!(volume.releases().len(), usize::from(release).min(3), "release {release}");
+    }
+    // Readers of old releases keep their time, and the message says what holds the space.
+    manager.put("large", vec![6; 1 << 20]);
+    let limited = [&limited[..3], &["1h"], &limited[4..]].concat();
+    let (code, stderr) = once(&manager.url(), &volume.path(), &limited);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    for said in ["--max-volume-size", "2 old releases hold", "--keep-for"] {
+        assert!(stderr.contains(said), "{said} is missing in {stderr}");
+    }
 }

@@ -7,7 +7,9 @@ use std::process::Command;
 use testkit::Process;
 
 use crate::content::ContentManager;
-use crate::puller::{BINARY, Volume, names, once, publishes, readyz, start_in_step, sync, tree, try_sync};
+use crate::puller::{
+    BINARY, Volume, names, once, publishes, readyz, start, start_in_step, sync, tree, try_sync,
+};
 use crate::tarball::{gzip, tar};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
@@ -244,7 +246,8 @@ fn volume_read_only() {
         without_capabilities = Command::new("setpriv");
         without_capabilities.args(["--inh-caps=-all", "--bounding-set=-all"]);
     }
-    stays_as_it_is(&manager, &volume, without_capabilities, "Permission denied");
+    let why = "Permission denied (os error 13); the directory above belongs to user";
+    stays_as_it_is(&manager, &volume, without_capabilities, why);
     set_modes(0o755).expect("it is ours");
 
     // Mounted read-only, in a mount namespace of the test's own, where the kernel lets this user have one.
@@ -285,4 +288,93 @@ fn umask_has_no_say() {
         let mode = fs::metadata(volume.join(directory)).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o755, "{directory}");
     }
+}
+
+/// A kubelet gives every file and directory of a volume to the Pod's `fsGroup`, each time that it mounts the volume.
+#[test]
+fn what_a_kubelet_does_for_an_fs_group_is_no_damage() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    manager.site().files.insert("bin/program".to_owned(), (0o755, b"#!/bin/sh".to_vec()));
+    assert_eq!(once(&manager.url(), &volume.path(), &[]).0, 0);
+    let mut open = vec![volume.path()];
+    while let Some(path) = open.pop() {
+        let metadata = fs::symlink_metadata(&path).expect("it is there");
+        if metadata.is_symlink() {
+            continue;
+        }
+        let added = if metadata.is_dir() { 0o2770 } else { 0o660 };
+        let mode = metadata.permissions().mode() & 0o7777 | added;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        if metadata.is_dir() {
+            open.extend(names(&path).iter().map(|name| path.join(name)));
+        }
+    }
+    manager.upstream.forget();
+    let before = volume.snapshot();
+    let process = start(&manager, &volume, &["--verify-period", "50ms"]);
+    testkit::wait_until("it is verified", || {
+        process.events().iter().any(|event| event["message"] == "the published release is sound")
+    });
+    assert_eq!(sync(&process)["result"], "unchanged");
+    assert!(manager.asked().iter().all(|path| path == "/site/manifest.json"), "{:?}", manager.asked());
+    assert_eq!(volume.snapshot(), before);
+    // What did not change is still shared.
+    manager.put("index.html", "new");
+    assert_eq!(sync(&process)["fetched_files"], 1);
+}
+
+#[test]
+fn directories_can_be_writable_for_their_group() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    assert_eq!(once(&manager.url(), &volume.path(), &["--group-write"]).0, 0);
+    for directory in ["releases", ".staging", "current/.", "current/css"] {
+        let mode = fs::metadata(volume.join(directory)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o775, "{directory}");
+    }
+}
+
+/// As two pullers on two nodes, on a network file system whose locks only seem to work: both write, and others start meanwhile.
+#[test]
+fn locks_that_always_succeed_tear_nothing() {
+    const FILES: usize = 30;
+    let (manager, volume) = (ContentManager::start(&[]), Volume::new());
+    let put = |version: usize| {
+        let mut site = manager.site();
+        for file in 0..FILES {
+            let content = format!("{version}").into_bytes();
+            site.files.insert(format!("d{}/{file}", file % 3), (0o644, content));
+        }
+    };
+    put(0);
+    let command = |flags: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["--source", &manager.url(), "--spare-from", "1", "--keep", "99", "--volume"]);
+        command.arg(volume.path()).args(flags).env("FILE_PULLER_WITHOUT", "locks");
+        command
+    };
+    let long = ["--period", "30ms", "--max-backoff", "50ms", "--verify-period", "100ms"];
+    let pullers = [Process::start_command(command(&long)), Process::start_command(command(&long))];
+    let mut starting = Vec::new();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(6);
+    let (mut version, mut looks) = (0, 0);
+    while std::time::Instant::now() < until {
+        if looks % 3 == 0 {
+            version += 1;
+            put(version);
+            starting.push(Process::start_as_is(command(&["--once"])));
+            starting.retain_mut(|process: &mut Process| !process.has_ended());
+        }
+        looks += 1;
+        let Some(current) = volume.current() else { continue };
+        let seen = tree(&volume.join("releases").join(current));
+        assert_eq!(seen.len(), FILES, "torn: {:?}", seen.keys());
+        let first = seen.values().next().expect("a file").clone();
+        assert!(seen.values().all(|file| *file == first), "mixed");
+    }
+    assert!(looks > 10, "{looks}");
+    drop((starting, pullers));
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(volume.staging(), [] as [&str; 0]);
 }

@@ -1,0 +1,155 @@
+//! Whether a release fits, and what takes the space if it does not.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use bytesize::ByteSize;
+use rustix::fs::{AtFlags, Dir, FileType, Mode};
+
+use super::create::DIRECTORY;
+use super::volume::{Context as _, RELEASES, Volume, VolumeError};
+use crate::content::ReleaseId;
+
+/// What a release will add to the volume.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Need {
+    sizes: u64,
+    files: u64,
+    directories: u64,
+    block: u64,
+}
+
+/// What limits it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// Bytes that have to stay free on the file system.
+    pub(crate) min_free: u64,
+    /// Bytes that all releases together may take.
+    pub(crate) max_volume_size: Option<u64>,
+}
+
+impl Need {
+    /// Files of these sizes, and so many directories.
+    pub(crate) fn new(volume: &Volume, sizes: impl Iterator<Item = u64>, directories: usize) -> Self {
+        let block = volume.space().map_or(4096, |space| space.block).max(1);
+        let mut need = Self { directories: directories as u64, block, ..Self::default() };
+        for size in sizes {
+            need.files += 1;
+            need.sizes = need.sizes.saturating_add(size.next_multiple_of(block));
+        }
+        need
+    }
+
+    /// Bytes on the disk: a file takes whole blocks, and a directory at least one.
+    fn bytes(&self) -> u64 {
+        self.sizes.saturating_add(self.directories.saturating_mul(self.block))
+    }
+}
+
+/// Makes sure that it fits, before any of it is fetched. The error names what is short, and what holds it.
+pub(crate) fn check_room(
+    volume: &Volume,
+    need: &Need,
+    room: Room,
+    current: Option<&ReleaseId>,
+) -> Result<(), VolumeError> {
+    let context = || format!("stage {} on {volume}", ByteSize(need.bytes()));
+    let short = |why: String| Err(io::Error::new(io::ErrorKind::StorageFull, why)).context(context);
+    if let Ok(space) = volume.space() {
+        if need.bytes().saturating_add(room.min_free) > space.free {
+            let (free, min_free) = (ByteSize(space.free), ByteSize(room.min_free));
+            let held = held(volume, current);
+            return short(format!(
+                "it has {free} free, and --min-free {min_free} of that is to stay free{held}"
+            ));
+        }
+        let inodes = need.files + need.directories;
+        if space.free_inodes.is_some_and(|free| free < inodes) {
+            let free = space.free_inodes.unwrap_or_default();
+            let held = held(volume, current);
+            return short(format!("its file system has {free} inodes free, and {inodes} are needed{held}"));
+        }
+    }
+    if let Some(limit) = room.max_volume_size {
+        let usage = usage(volume, current).context(|| format!("read {volume}/{RELEASES}"))?;
+        if usage.total().saturating_add(need.bytes()) > limit {
+            let (total, limit) = (ByteSize(usage.total()), ByteSize(limit));
+            let why =
+                format!("its releases take {total} of --max-volume-size {limit}{}", usage.held_by_old());
+            return short(why);
+        }
+    }
+    Ok(())
+}
+
+/// What the releases take.
+#[derive(Debug, Default)]
+struct Usage {
+    current: u64,
+    /// Beyond what they share with the current one.
+    old: u64,
+    old_releases: usize,
+}
+
+impl Usage {
+    fn total(&self) -> u64 {
+        self.current.saturating_add(self.old)
+    }
+
+    fn held_by_old(&self) -> String {
+        match self.old_releases {
+            0 => "; there is no old release that could go".to_owned(),
+            releases => format!(
+                "; {releases} old releases hold {} of it and cannot go before --keep-for is over",
+                ByteSize(self.old)
+            ),
+        }
+    }
+}
+
+fn held(volume: &Volume, current: Option<&ReleaseId>) -> String {
+    usage(volume, current).map(|usage| usage.held_by_old()).unwrap_or_default()
+}
+
+fn usage(volume: &Volume, current: Option<&ReleaseId>) -> io::Result<Usage> {
+    let mut seen = HashSet::new();
+    let mut usage = Usage::default();
+    let mut releases: Vec<_> =
+        volume.complete_releases().map_err(io::Error::other)?.into_iter().map(|(id, _)| id).collect();
+    // The current one first, so that what it shares with others is its own.
+    releases.sort_by_key(|id| current != Some(id));
+    for id in releases {
+        let tree = rustix::fs::openat(volume.releases(), id.as_str(), DIRECTORY, Mode::empty())?;
+        let bytes = tree_size(tree.as_fd(), &mut seen)?;
+        if current == Some(&id) {
+            usage.current = bytes;
+        } else {
+            usage.old = usage.old.saturating_add(bytes);
+            usage.old_releases += 1;
+        }
+    }
+    Ok(usage)
+}
+
+/// What a tree takes on the disk, without the files that were seen before.
+fn tree_size(directory: BorrowedFd<'_>, seen: &mut HashSet<u64>) -> io::Result<u64> {
+    let mut size = 0;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let below = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?;
+            size += tree_size(below.as_fd(), seen)?;
+        } else if stat.st_nlink > 1 && !seen.insert(stat.st_ino) {
+            continue;
+        }
+        // Blocks of 512 bytes, whatever the file system's own are.
+        size += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    }
+    Ok(size)
+}
