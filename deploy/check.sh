@@ -27,6 +27,10 @@ hadolint --failure-threshold style deploy/Dockerfile
 step "YAML: yamllint"
 yamllint --strict --config-file deploy/yamllint.yaml deploy .github
 
+step "workflows: schema and zizmor"
+check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+zizmor --offline --quiet .github/workflows
+
 step "Compose: config, by every Compose that is here"
 composes=0
 for compose in "docker compose" "docker-compose"; do
@@ -48,7 +52,7 @@ done
 step "Kubernetes: render, schemas from 1.29 to the newest, policy"
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
-cp deploy/kubernetes/twocontainers.yaml "$rendered/"
+cp deploy/kubernetes/twocontainers.yaml deploy/patterns/*.yaml "$rendered/"
 for kustomization in deploy/kubernetes/*/kustomization.yaml deploy/kubernetes/overlays/*/kustomization.yaml; do
     folder=$(dirname "$kustomization")
     kubectl kustomize "$folder" >"$rendered/$(basename "$folder").yaml"

@@ -27,9 +27,13 @@ WRITERS = {
     "state": {"log-agent"},
     "site": set(),
     "config": set(),
+    # The Pods of deploy/patterns.
+    "ambassador": set(),
+    "adapter": set(),
+    "tmp": {"nginx"},
 }
 # Not ours, and without an admin port.
-FOREIGN = {"otel-collector", "shell"}
+FOREIGN = {"otel-collector", "shell", "haproxy", "nginx", "exporter"}
 
 
 def pod_of(manifest):
@@ -77,6 +81,8 @@ def images_are_pinned(pod):
         tag = container["image"].rpartition("/")[2].partition(":")[2]
         if tag in ("", "latest"):
             yield f"{container['name']} has no pinned image: {container['image']}"
+        if container["name"] == "otel-collector" and "@sha256:" not in container["image"]:
+            yield f"{container['name']} is not ours, and its image is not pinned by digest: {container['image']}"
 
 
 def resources_are_bounded(pod):
