@@ -80,7 +80,8 @@ fn sources(repository: &Path) -> io::Result<Vec<PathBuf>> {
     labs.sort();
     labs.insert(0, "docs/labs/README.md".into());
     labs.extend(
-        ["patterns.md", "object-model.md", "questions.md", "troubleshooting.md"].map(|name| Path::new("docs").join(name)),
+        ["patterns.md", "object-model.md", "questions.md", "troubleshooting.md"]
+            .map(|name| Path::new("docs").join(name)),
     );
     Ok(labs)
 }
