@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use lifecycle::blocking;
 use parking_lot::Mutex;
 use tokio::sync::{SetOnce, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::dir::Directory;
-use crate::content::generation::{Generation, LoadOptions};
+use crate::content::generation::{Found, Generation, LoadOptions};
 use crate::content::live::LiveDirectory;
+use crate::content::path::ContentPath;
 use crate::content::release::{LinkStamp, Published, ReleaseId, digests_beside};
 use crate::metrics::Metrics;
 
@@ -39,6 +41,23 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// Looks a path up.
+    pub(crate) async fn find(self: &Arc<Self>, path: &ContentPath) -> io::Result<Found> {
+        match &**self {
+            Self::Waiting(_) => Ok(Found::Nothing),
+            // From memory: no system call, no other thread.
+            Self::Release(generation) => Ok(generation.find(path)),
+            Self::Live(_) => {
+                let (content, path) = (Arc::clone(self), path.clone());
+                blocking(move || match &*content {
+                    Self::Live(live) => live.find(&path),
+                    Self::Waiting(_) | Self::Release(_) => Ok(Found::Nothing),
+                })
+                .await
+            }
+        }
+    }
+
     /// The release that it is, if it is one.
     pub(crate) fn release(&self) -> Option<ReleaseId> {
         match self {

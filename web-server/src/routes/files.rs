@@ -93,11 +93,11 @@ impl Files {
         if let Some(action) = rules.as_ref().and_then(|rules| rules.find(&path, When::BeforeFiles)) {
             return act(request, site, action).await;
         }
-        let mut found = find(site, &path).await;
+        let mut found = site.find(&path).await;
         if self.clean_urls == CleanUrls::On
             && matches!(found, Ok(Found::Directory | Found::Nothing))
             && let Some(page) = path.as_page()
-            && let Ok(Found::File(page)) = find(site, &page).await
+            && let Ok(Found::File(page)) = site.find(&page).await
         {
             found = Ok(Found::File(page));
         }
@@ -151,7 +151,7 @@ impl Files {
         if let Some(fallback) = &self.fallback
             && !path.has_extension()
             && is_navigation(&request.headers)
-            && let Ok(Found::File(application)) = find(site, fallback).await
+            && let Ok(Found::File(application)) = site.find(fallback).await
         {
             let mut response = sent(request, Ok(application)).await;
             response.headers_mut().append(VARY, HeaderValue::from_static("accept, sec-fetch-mode"));
@@ -176,7 +176,7 @@ async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> Reply {
             let target = if here { relative(request.uri.path(), &target) } else { target };
             redirect(status, &target, request.uri.query())
         }
-        Action::Serve(status, path) => match find(site, &path).await {
+        Action::Serve(status, path) => match site.find(&path).await {
             Ok(Found::File(file)) if status == StatusCode::OK => sent(request, Ok(file)).await,
             Ok(Found::File(page)) => {
                 explain(status, &page).await.unwrap_or_else(|error| failed(path.file(), &error))
@@ -186,22 +186,6 @@ async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> Reply {
         },
     };
     Reply { response, release: site.release() }
-}
-
-pub(super) async fn find(site: &Arc<Content>, path: &ContentPath) -> io::Result<Found> {
-    match &**site {
-        Content::Waiting(_) => Ok(Found::Nothing),
-        // From memory: no system call, no other thread.
-        Content::Release(generation) => Ok(generation.find(path)),
-        Content::Live(_) => {
-            let (site, path) = (Arc::clone(site), path.clone());
-            blocking(move || match &*site {
-                Content::Live(live) => live.find(&path),
-                Content::Waiting(_) | Content::Release(_) => Ok(Found::Nothing),
-            })
-            .await
-        }
-    }
 }
 
 pub(super) async fn sent(request: &Parts, found: io::Result<Arc<Representation>>) -> Response<Payload> {
@@ -220,7 +204,7 @@ async fn not_found(site: &Arc<Content>) -> Reply {
         Content::Live(_) => None,
     };
     let page = match ContentPath::from_target(NOT_FOUND_PAGE) {
-        Ok(page) => find(site, &page).await,
+        Ok(page) => site.find(&page).await,
         Err(_) => Ok(Found::Nothing),
     };
     let response = match page {

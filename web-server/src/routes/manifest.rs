@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, LAST_MODIFIED, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use tokio::sync::watch;
@@ -70,6 +70,8 @@ impl ManifestRoutes {
         let mut response = sent(request, Ok(Arc::clone(&answer.edition.manifest))).await;
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("prefer"));
+        // The tag says all. A puller may mistrust what was modified a moment ago, and would ask for it once more.
+        headers.remove(LAST_MODIFIED);
         if preference.is_some() {
             // A cache that held it would answer the next waiter at once, with what the waiter has.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -13,7 +13,6 @@ use crate::content::path::ContentPath;
 use crate::content::redirects::{MAX_SIZE, PATH, Redirects, Refused};
 use crate::content::representation::{ETag, Source};
 use crate::content::root::Content;
-use crate::routes::files::find;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -30,7 +29,7 @@ impl RedirectsFile {
     /// The rules of this content. None where it has none.
     pub(super) async fn of(&self, content: &Arc<Content>) -> Option<Arc<Redirects>> {
         let path = ContentPath::from_target(PATH).ok()?;
-        let Ok(Found::File(file)) = find(content, &path).await else { return None };
+        let Ok(Found::File(file)) = content.find(&path).await else { return None };
         if let Some((etag, rules)) = &*self.latest.lock()
             && *etag == file.etag
         {
