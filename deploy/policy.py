@@ -98,6 +98,29 @@ def resources_are_bounded(pod):
             yield f"volume {volume['name']} has no size limit"
 
 
+MIB = 1024 * 1024
+
+
+def size(text):
+    """Bytes of `16MiB`, as our flags have it, or of `64Mi`, as Kubernetes does."""
+    number = text.rstrip("MiB")
+    if not number.isdigit() or text[len(number):] not in ("Mi", "MiB"):
+        raise ValueError(f"{text} is not in MiB")
+    return int(number) * MIB
+
+
+def web_server_has_room(pod):
+    """README.md, Memory: what the program needs, twice its cache, and 512 connections that are answered at once."""
+    for container in containers_of(pod):
+        args = container.get("args", [])
+        limit = container.get("resources", {}).get("limits", {}).get("memory")
+        if container["name"] != "web-server" or "--cache-size" not in args or not limit:
+            continue
+        needed = 10 * MIB + 2 * size(args[args.index("--cache-size") + 1]) + 512 * 24 * 1024
+        if size(limit) < needed:
+            yield f"web-server may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
+
+
 def only_the_writer_writes(pod):
     for container in containers_of(pod):
         for mount in container.get("volumeMounts", []):
@@ -167,6 +190,7 @@ RULES = [
     keeps_to_itself,
     images_are_pinned,
     resources_are_bounded,
+    web_server_has_room,
     only_the_writer_writes,
     ports_are_the_contracts,
     probes_ask_the_right_thing,
@@ -213,6 +237,7 @@ BREAKS = {
     "no request": lambda pod: find(pod, "web-server")["resources"].pop("requests"),
     "no limit": lambda pod: find(pod, "web-server")["resources"].pop("limits"),
     "CPU limit": lambda pod: find(pod, "web-server")["resources"]["limits"].update(cpu="1"),
+    "no room for the cache": lambda pod: find(pod, "web-server")["resources"]["limits"].update(memory="32Mi"),
     "endless volume": lambda pod: pod["volumes"][0].update(emptyDir={}),
     "server writes content": lambda pod: find(pod, "web-server")["volumeMounts"][0].pop("readOnly"),
     "agent writes logs": lambda pod: find(pod, "log-agent")["volumeMounts"][0].pop("readOnly"),

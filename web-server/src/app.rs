@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lifecycle::admin::{Admin, AllowedHosts, registry};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
-use lifecycle::rlimit;
+use lifecycle::metrics::Registrar;
 use lifecycle::signals::Signals;
+use lifecycle::{cgroup, rlimit};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ use crate::content::watch;
 use crate::http::cors::Cors;
 use crate::http::exchange::Telemetry;
 use crate::http::trusted_proxies::TrustedProxies;
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
 use crate::net::listener::{Limits, Server};
@@ -65,16 +67,23 @@ pub async fn run(
 ) -> Result<(), Failure> {
     check_kernel()?;
     let mut registry = registry(&CONTAINER);
-    let metrics = Arc::new(Metrics::register(&mut registry));
+    let mut registrar = Registrar::new(&mut registry);
+    let metrics = Arc::new(Metrics::register(&mut registrar));
+    let budget = Budget::new(memory_limit(&config), &mut registrar);
     let access_log = access_log(&config, &metrics)?;
     let header_policy = Arc::new(HeaderPolicy {
         cache_control: LineList::all(config.cache_control.clone()),
         content_types: LineList::all(config.content_type.clone()),
         headers: LineList::all(config.header.clone()),
     });
-    let root = content(&config, &header_policy, &metrics, &signals);
+    let root = content(&config, &header_policy, &budget, &metrics, &signals);
     let faults = config.enable_faults.then(Faults::default);
-    let status = Status { root: Arc::clone(&root), metrics: Arc::clone(&metrics), faults: faults.clone() };
+    let status = Status {
+        root: Arc::clone(&root),
+        metrics: Arc::clone(&metrics),
+        budget: Arc::clone(&budget),
+        faults: faults.clone(),
+    };
     let status = Arc::new(status);
     let own = Own {
         status: Arc::clone(&status),
@@ -83,7 +92,7 @@ pub async fn run(
     };
     let pod_page = pod_page::Flags::of(&config).map(|flags| PodPage::new(flags, own, variable));
     let limits = limits(&config);
-    let files = files(&config, header_policy, &metrics);
+    let files = files(&config, &root, header_policy, &metrics);
     let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
     let manifest = config.manifest.then(|| ManifestRoutes {
@@ -115,7 +124,7 @@ pub async fn run(
         trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies)),
         draining: Arc::default(),
     };
-    let server = Arc::new(Server::new(Arc::new(routes), telemetry, limits, signals.shutdown.clone()));
+    let server = Arc::new(Server::new(Arc::new(routes), telemetry, limits, budget, signals.shutdown.clone()));
     threads::serve(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;
@@ -171,13 +180,15 @@ fn reopen_on_hangup(log: Arc<AccessLog>, signals: &Signals) -> AbortOnDropHandle
 fn content(
     config: &Config,
     header_policy: &Arc<HeaderPolicy>,
+    budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
     signals: &Signals,
 ) -> Arc<ContentRoot> {
     let options = LoadOptions {
-        budget: config.cache_size,
+        cache: config.cache_size.min(budget.cache_share()),
         stale_assets: config.stale_assets_for,
         header_policy: Arc::clone(header_policy),
+        budget: Arc::clone(budget),
     };
     Arc::new(ContentRoot::new(&config.root, options, Arc::clone(metrics), signals.shutdown.clone()))
 }
@@ -188,13 +199,19 @@ fn reserved_paths(lesson: Option<&Lesson>) -> Arc<[&'static str]> {
     std::iter::once(ManifestRoutes::PATH).chain(lesson.iter().copied()).collect()
 }
 
-fn files(config: &Config, header_policy: Arc<HeaderPolicy>, metrics: &Arc<Metrics>) -> Files {
+fn files(
+    config: &Config,
+    root: &Arc<ContentRoot>,
+    header_policy: Arc<HeaderPolicy>,
+    metrics: &Arc<Metrics>,
+) -> Files {
     // A content manager gives out what there is: a puller has to get the bytes that the manifest names.
     let applied = !config.manifest;
     if !applied && (config.redirects || config.clean_urls || config.fallback.is_some()) {
         tracing::warn!("--redirects, --clean-urls and --fallback do nothing with --manifest");
     }
     Files {
+        root: Arc::clone(root),
         listings: if config.autoindex { Listings::On } else { Listings::Off },
         clean_urls: if config.clean_urls && applied { CleanUrls::On } else { CleanUrls::Off },
         fallback: config.fallback.clone().filter(|_| applied),
@@ -211,6 +228,11 @@ fn admin(status: Arc<Status>, registry: Registry, faults: Option<&Faults>, signa
         Some(faults) => faults.routes(admin),
         None => admin,
     }
+}
+
+/// What the flag says, or else the limit of the cgroup.
+fn memory_limit(config: &Config) -> Option<u64> {
+    config.memory_limit.or_else(cgroup::memory_limit)
 }
 
 fn limits(config: &Config) -> Limits {

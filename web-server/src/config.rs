@@ -53,7 +53,12 @@ pub struct Config {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) access_log_keep: u32,
 
-    /// Memory for the bodies of a release's smaller files; the rest is read from the volume at each request
+    /// Memory that the whole process may use; content, connections and answers under way share it. Without this flag the
+    /// limit of the container (its cgroup) is taken, and without one there is no limit
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) memory_limit: Option<u64>,
+
+    /// Memory for the bodies of smaller files, within the memory limit; the rest is read from the volume at each request
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
     pub(crate) cache_size: u64,
 
@@ -80,7 +85,7 @@ pub struct Config {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
 
-    /// Connections served at once; one more is answered 503 and closed
+    /// Connections served at once; for one more the connection is closed that has been silent longest. Memory may allow fewer
     #[arg(long, value_name = "COUNT", default_value_t = 8192)]
     pub(crate) max_connections: usize,
 

@@ -2,6 +2,7 @@
 //!
 //! Folders are layers, and each uses only those above it in this list:
 //!
+//! - `memory`: the budget from which everything that grows takes its share
 //! - `content`: what is served. `content/root.rs` holds the current generation and replaces it in one step.
 //! - `http`: from a request and a representation to a response: host, preconditions, ranges, codings, the bytes of the body.
 //! - `access_log`, `metrics`: one line and one count per response
@@ -16,6 +17,7 @@ mod app;
 mod config;
 mod content;
 mod http;
+mod memory;
 mod metrics;
 mod net;
 mod pod_page;

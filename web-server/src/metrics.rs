@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Unit;
 
 /// From a body in memory on a quiet machine to a download over a slow line, in seconds.
 const DURATIONS: [f64; 12] =
@@ -25,12 +25,16 @@ pub(crate) struct Metrics {
     pub(crate) connections_accepted: Counter,
     /// Connections refused because there were too many.
     pub(crate) connections_refused: Counter,
+    /// Connections closed in favour of newer ones.
+    pub(crate) connections_evicted: Counter,
     /// What came and was no HTTP request.
     pub(crate) refused: Counter,
     /// Requests being answered.
     pub(crate) in_flight: Gauge,
     /// Times that something else began to be served.
     pub(crate) swaps: Counter,
+    /// 1 while a release is not served because it does not fit into memory.
+    pub(crate) release_refused: Gauge,
     /// Bytes of bodies in memory.
     pub(crate) held: Gauge,
     /// Bodies that were sent from memory.
@@ -118,7 +122,7 @@ struct ReleaseLabels {
 
 impl Metrics {
     /// Registers everything.
-    pub(crate) fn register(registry: &mut Registry) -> Self {
+    pub(crate) fn register(new: &mut Registrar<'_>) -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
         let counters =
             [MethodLabel::GET, MethodLabel::HEAD, MethodLabel::OPTIONS, MethodLabel::Other].map(|method| {
@@ -126,13 +130,18 @@ impl Metrics {
                     requests.get_or_create(&RequestLabels { method, status: StatusClass(class) }).clone()
                 })
             });
-        let mut new = Registrar::new(registry);
         new.add("http_requests", "Responses by method and status class", requests);
         Self {
             connections: new.metric("connections", "Open connections"),
             connections_accepted: new.metric("connections_accepted", "Connections accepted since the start"),
-            connections_refused: new
-                .metric("connections_refused", "Connections answered 503 because there were too many"),
+            connections_refused: new.metric(
+                "connections_refused",
+                "Connections answered 503 because all others were being answered",
+            ),
+            connections_evicted: new.metric(
+                "connections_evicted",
+                "Connections closed to make room for others: the longest silent first",
+            ),
             overdue: new.metric("connections_overdue", "Connections closed because the client took too long"),
             refused: new.metric("http_malformed_requests", "Requests that were not valid HTTP"),
             in_flight: new.metric("http_requests_in_flight", "Requests being answered"),
@@ -144,6 +153,10 @@ impl Metrics {
             body_bytes: new.metric_in(Unit::Bytes, "http_response_body", "Body bytes handed to the network"),
             swaps: new.metric("swaps", "Times that other content began to be served"),
             release: new.metric("release_info", "The release that is served, as a label"),
+            release_refused: new.metric(
+                "release_refused",
+                "1 while a release is not served because it does not fit into memory",
+            ),
             held: new.metric_in(Unit::Bytes, "cache", "Bodies of the served content that are in memory"),
             from_memory: new.metric("cache_hits", "Answers whose body came from memory"),
             from_volume: new.metric("cache_misses", "Answers whose body came from a file"),

@@ -6,6 +6,7 @@ use lifecycle::admin::Report;
 use serde_json::{Value, json};
 
 use crate::content::root::{Content, ContentRoot};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::routes::faults::{Fault, Faults};
 
@@ -16,6 +17,8 @@ pub(crate) struct Status {
     pub(crate) root: Arc<ContentRoot>,
     /// What was counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// What memory is used for.
+    pub(crate) budget: Arc<Budget>,
     /// Where faults may be asked for.
     pub(crate) faults: Option<Faults>,
 }
@@ -32,7 +35,7 @@ impl Report for Status {
     }
 
     fn status(&self) -> Value {
-        let content = match &*self.root.content() {
+        let mut content = match &*self.root.content() {
             Content::Waiting(reason) => json!({"kind": "waiting", "reason": reason}),
             Content::Live(live) => json!({"kind": "directory", "held_bytes": live.held()}),
             Content::Release(generation) => json!({
@@ -42,10 +45,14 @@ impl Report for Status {
                 "held_bytes": generation.held,
             }),
         };
+        if let Some(refused) = self.root.refused() {
+            content["refused"] = json!({"release": refused.release.as_str(), "reason": refused.reason});
+        }
         json!({
             "root": self.root.path(),
             "content": content,
             "fault": self.faults.as_ref().map(|faults| faults.now().name()),
+            "memory": self.budget.status(),
             "swaps": self.metrics.swaps.get(),
             "connections": self.metrics.connections.get(),
             "manifest_waiters": self.metrics.manifest_waiters.get(),

@@ -31,6 +31,16 @@ impl Digest {
         }
     }
 
+    /// The digest that these bytes are.
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads 64 hexadecimal digits, as a release's manifest has them.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let mut bytes = [0; 32];

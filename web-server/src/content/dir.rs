@@ -49,7 +49,7 @@ pub(crate) enum Lookup<T> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileInfo {
     /// Identity and state.
-    pub(crate) stamp: FileState,
+    pub(crate) state: FileState,
     /// Any of the three executable bits.
     pub(crate) executable: bool,
 }
@@ -90,36 +90,39 @@ impl Directory {
 
     /// Looks at what `path` names beneath this directory without opening it for reading.
     pub(crate) fn inspect(&self, path: &str) -> io::Result<Lookup<FileInfo>> {
-        let Some(fd) = self.beneath(path, OFlags::PATH)? else { return Ok(Lookup::None) };
-        let metadata = File::from(fd).metadata()?;
-        Ok(match Kind::of(&metadata) {
-            Kind::File => Lookup::File(FileInfo {
-                stamp: FileState::of(&metadata),
-                executable: metadata.mode() & 0o111 != 0,
-            }),
-            Kind::Directory => Lookup::Dir,
-            Kind::Other => Lookup::None,
-        })
+        match self.beneath(path, OFlags::PATH)? {
+            Some(fd) => FileInfo::of(fd),
+            None => Ok(Lookup::None),
+        }
+    }
+
+    /// Like [`Directory::inspect`], but what may not be read is an error: for those who have to have all or nothing.
+    pub(crate) fn examine(&self, path: &str) -> io::Result<Lookup<FileInfo>> {
+        let Some(fd) =
+            self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Forbidden::Fails)?
+        else {
+            return Ok(Lookup::None);
+        };
+        FileInfo::of(fd)
     }
 
     /// The names in a directory beneath this one (`""` is this one), in no order, and the directory's identity.
     ///
     /// # Errors
-    /// As the system gives them; `NotFound` where the path names no directory.
-    pub(crate) fn list(&self, path: &str) -> io::Result<Listing> {
+    /// `NotFound` where the path names no directory, `PermissionDenied` where it may not be read.
+    pub(crate) fn entries(&self, path: &str) -> io::Result<Listing> {
         let path = if path.is_empty() { "." } else { path };
         let fd = self
-            .beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?
+            .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Forbidden::Fails)?
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
+        let names = Dir::read_from(&fd)?;
         let metadata = File::from(fd).metadata()?;
         Ok(Listing { identity: (metadata.dev(), metadata.ino()), names })
+    }
+
+    /// Another handle on the same directory.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
     }
 
     /// Device and inode: which directory this is, whatever it is called.
@@ -130,12 +133,20 @@ impl Directory {
 
     /// `None` where there is nothing for us.
     fn beneath(&self, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
+        self.open_beneath(path, flags, Forbidden::IsNothing)
+    }
+
+    fn open_beneath(&self, path: &str, flags: OFlags, forbidden: Forbidden) -> io::Result<Option<OwnedFd>> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RENAME_RACES {
             match openat2(self.0.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Ok(fd) => return Ok(Some(fd)),
                 // The tree was being changed while the kernel looked; it leaves it to us to look again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error @ (Errno::ACCESS | Errno::PERM)) if forbidden == Forbidden::Fails => {
+                    let error = io::Error::from(error);
+                    return Err(io::Error::new(error.kind(), format!("{path}: {error}")));
+                }
                 Err(
                     Errno::NOENT
                     | Errno::NOTDIR
@@ -155,13 +166,47 @@ impl Directory {
     }
 }
 
-/// A directory's names.
+/// What it means that a file or directory may not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forbidden {
+    IsNothing,
+    Fails,
+}
+
+/// A directory's names, as the file system has them: not every name is text.
 #[derive(Debug)]
 pub(crate) struct Listing {
     /// Device and inode.
     pub(crate) identity: (u64, u64),
-    /// As the file system has them: not every name is text.
-    pub(crate) names: Vec<Vec<u8>>,
+    names: Dir,
+}
+
+impl Listing {
+    /// The next one.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        for entry in &mut self.names {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                return Ok(Some(name.to_vec()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl FileInfo {
+    fn of(fd: OwnedFd) -> io::Result<Lookup<Self>> {
+        let metadata = File::from(fd).metadata()?;
+        Ok(match Kind::of(&metadata) {
+            Kind::File => Lookup::File(Self {
+                state: FileState::of(&metadata),
+                executable: metadata.mode() & 0o111 != 0,
+            }),
+            Kind::Directory => Lookup::Dir,
+            Kind::Other => Lookup::None,
+        })
+    }
 }
 
 impl FileState {
@@ -178,6 +223,43 @@ impl FileState {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// The bytes of [`FileState::pack`].
+    pub(crate) const PACKED: usize = 36;
+
+    /// In as few bytes as there can be, for the index of a large release; without the change time.
+    pub(crate) fn pack(&self) -> [u8; Self::PACKED] {
+        let mut packed = [0; Self::PACKED];
+        packed[..8].copy_from_slice(&self.device.to_le_bytes());
+        packed[8..16].copy_from_slice(&self.inode.to_le_bytes());
+        packed[16..24].copy_from_slice(&self.size.to_le_bytes());
+        packed[24..32].copy_from_slice(&self.modified.0.to_le_bytes());
+        // Nanoseconds within a second.
+        packed[32..].copy_from_slice(&u32::try_from(self.modified.1).unwrap_or(0).to_le_bytes());
+        packed
+    }
+
+    /// What was packed.
+    pub(crate) fn unpack(packed: [u8; Self::PACKED]) -> Self {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&packed[at..at + 8]);
+            word
+        };
+        let nanoseconds = u32::from_le_bytes([packed[32], packed[33], packed[34], packed[35]]);
+        Self {
+            device: u64::from_le_bytes(word(0)),
+            inode: u64::from_le_bytes(word(8)),
+            size: u64::from_le_bytes(word(16)),
+            modified: (i64::from_le_bytes(word(24)), nanoseconds.into()),
+            changed: (0, 0),
+        }
+    }
+
+    /// The same, as far as it can be packed.
+    pub(crate) fn without_change_time(self) -> Self {
+        Self { changed: (0, 0), ..self }
     }
 
     /// Whether this is the same file with the same bytes, in a tree where files are not edited: the change time is left out,

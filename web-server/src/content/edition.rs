@@ -230,7 +230,7 @@ fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Rep
         last_modified: modified.header(),
         cache_control: REVALIDATE,
         content_type: HeaderValue::from_static(content_type),
-        content: Source::Memory(bytes),
+        source: Source::Memory(bytes),
         coding: Coding::Identity,
         alternatives: Vec::new(),
     }

@@ -338,7 +338,7 @@ impl Listing {
         tree: Tree,
         unsettled: &mut Vec<String>,
     ) -> io::Result<()> {
-        let inodes: HashSet<u64> = tree.files.iter().map(|(_, info)| info.stamp.inode).collect();
+        let inodes: HashSet<u64> = tree.files.iter().map(|(_, info)| info.state.inode).collect();
         self.aliases = inodes.len() < tree.files.len();
         let found: HashSet<&str> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
         let before = self.files.len();
@@ -394,17 +394,17 @@ impl Listing {
         info: FileInfo,
         unsettled: &mut Vec<String>,
     ) -> io::Result<()> {
-        let Some(digest) = live.digest(&path, info.stamp)? else {
+        let Some(digest) = live.digest(&path, info.state)? else {
             // What was known of it stays listed: a file that is being written is about to be looked at again.
             unsettled.push(path);
             return Ok(());
         };
         let entry = FileEntry {
             path: path.clone(),
-            size: info.stamp.size,
+            size: info.state.size,
             digest,
             executable: info.executable,
-            modified: Modified::at(info.stamp.last_change()),
+            modified: Modified::at(info.state.last_change()),
         };
         self.is_shown &= self.files.get(&path) == Some(&entry);
         self.files.insert(path, entry);

@@ -5,24 +5,28 @@
 //! answered from it alone, so that no answer can mix two releases. What the previous generation holds already is shared,
 //! not read again.
 
-mod loader;
-
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::content::coding::Coding;
-use crate::content::digest::Digest;
-use crate::content::dir::FileState;
-use crate::content::header_policy::{HeaderPolicy, REVALIDATE};
-use crate::content::large_file::{LargeFile, OpenFiles};
-use crate::content::media_type;
-use crate::content::path::ContentPath;
-use crate::content::release::{LinkStamp, ReleaseId};
-use crate::content::representation::{ETag, Modified, Representation, Source};
-use crate::content::stale_assets::StaleAssets;
+use parking_lot::Mutex;
+
+use super::coding::Coding;
+use super::digest::Digest;
+use super::entry::{Entry, Facts};
+use super::header_policy::{HeaderPolicy, REVALIDATE};
+use super::large_file::{LargeFile, OpenFiles};
+use super::media_type;
+use super::path::ContentPath;
+use super::release::{LinkStamp, ReleaseId};
+use super::representation::{ETag, Modified, Representation, Source};
+use super::stale_assets::StaleAssets;
+use crate::memory::{Account, Budget};
+
+/// What a place in the table costs, on average, and a directory's name besides its bytes.
+pub(crate) const SLOT: u64 = 40;
 
 /// One release's table.
 #[derive(Debug)]
@@ -37,32 +41,25 @@ pub(crate) struct Generation {
     pub(crate) held: u64,
     /// Device and inode of the release's directory.
     pub(crate) identity: (u64, u64),
-    /// When its link was made.
+    /// When its link was made, or the link of a release before it, whichever is later.
     pub(crate) published: SystemTime,
-    /// What releases before it had and it has not.
-    pub(crate) stale_assets: StaleAssets,
-    files: HashMap<Arc<str>, Entry>,
-    directories: HashSet<String>,
+    stale_assets: StaleAssets,
+    index: Index,
     open_files: Arc<OpenFiles>,
+    options: LoadOptions,
 }
 
 /// How releases are made ready.
 #[derive(Debug, Clone)]
 pub(crate) struct LoadOptions {
     /// Bytes of bodies that may be held in memory.
-    pub(crate) budget: u64,
+    pub(crate) cache: u64,
     /// How long assets of a release are given out that the next one has no more.
     pub(crate) stale_assets: Duration,
-    /// What is said of content.
+    /// Headers that operators configure.
     pub(crate) header_policy: Arc<HeaderPolicy>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    digest: Digest,
-    executable: bool,
-    stamp: FileState,
-    representation: Arc<Representation>,
+    /// Where memory comes from.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// A file, as a manifest lists it.
@@ -70,9 +67,7 @@ struct Entry {
 pub(crate) struct FileEntry {
     /// Relative to the root.
     pub(crate) path: String,
-    /// In bytes.
     pub(crate) size: u64,
-    /// Of its bytes.
     pub(crate) digest: Digest,
     /// Any of the three executable bits.
     pub(crate) executable: bool,
@@ -91,20 +86,53 @@ pub(crate) enum Found {
     Nothing,
 }
 
+/// Everything that a generation is made of.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) release: ReleaseId,
+    pub(super) path: PathBuf,
+    pub(super) link: LinkStamp,
+    pub(super) identity: (u64, u64),
+    pub(super) published: SystemTime,
+    pub(super) stale_assets: StaleAssets,
+    pub(super) index: Index,
+    pub(super) open_files: Arc<OpenFiles>,
+}
+
 impl Generation {
+    /// A generation of what was loaded.
+    pub(super) fn new(loaded: Loaded, bodies: &HashMap<Entry, Source>, options: LoadOptions) -> Self {
+        let Loaded { release, path, link, identity, published, stale_assets, index, open_files } = loaded;
+        let held = bodies.values().map(Source::held).sum();
+        let mut generation =
+            Self { release, path, link, held, identity, published, stale_assets, index, open_files, options };
+        let ready: Vec<_> = bodies
+            .keys()
+            .map(|entry| (entry.clone(), Arc::new(generation.represent(entry, Some(bodies)))))
+            .collect();
+        for (entry, representation) in ready {
+            generation.index.files.insert(entry, Some(representation));
+        }
+        generation
+    }
+
     /// Looks a path up.
     pub(crate) fn find(&self, path: &ContentPath) -> Found {
         let file = path.file();
         match self.file(file) {
             Some(representation) => Found::File(representation),
-            None if path.may_be_redirected() && self.directories.contains(file) => Found::Directory,
+            None if path.may_be_redirected() && self.has_directory(file) => Found::Directory,
             None => Found::Nothing,
         }
     }
 
     /// The file at exactly this path.
     pub(crate) fn file(&self, path: &str) -> Option<Arc<Representation>> {
-        self.files.get(path).map(|entry| Arc::clone(&entry.representation))
+        let (entry, ready) = self.index.files.get_key_value(path.as_bytes())?;
+        Some(match ready {
+            Some(ready) => Arc::clone(ready),
+            None => Arc::new(self.represent(entry, None)),
+        })
     }
 
     /// A file of the release for a puller, under whatever name: visitors cannot ask for hidden ones. Blocks.
@@ -114,60 +142,210 @@ impl Generation {
         }
         let Some(stamp) = self.open_files.state(path)? else { return Ok(None) };
         let modified = Modified::at(self.published);
-        let file = LargeFile::new(&self.open_files, path.into(), stamp);
+        let file = LargeFile::new(&self.open_files, path, stamp);
         Ok(Some(Representation {
             etag: ETag::of(digest),
             modified,
             last_modified: modified.header(),
             cache_control: REVALIDATE,
             content_type: media_type::of(path),
-            content: Source::Large(Arc::new(file)),
+            source: Source::Large(Arc::new(file)),
             coding: Coding::Identity,
             alternatives: Vec::new(),
         }))
     }
 
-    /// What is left of this release and those before it when one comes with these files.
-    fn assets_gone_in(&self, next: &HashMap<Arc<str>, Entry>, policy: &LoadOptions) -> StaleAssets {
-        let gone = self.files.iter().filter(|(path, entry)| {
-            let page = entry.representation.content_type.as_bytes().starts_with(b"text/html");
-            !page && !next.contains_key(*path)
-        });
-        let left = gone.map(|(path, entry)| {
-            let stored = LargeFile::new(&self.open_files, Arc::clone(path), entry.stamp);
-            let content = Source::Large(Arc::new(stored));
-            // For so short a time one coding will do.
-            let file =
-                Representation { content, alternatives: Vec::new(), ..(*entry.representation).clone() };
-            (Arc::clone(path), Arc::new(file))
-        });
-        let left = if policy.stale_assets.is_zero() { HashMap::new() } else { left.collect() };
-        self.stale_assets.carry_over(&self.release, left, policy.stale_assets, |path| next.contains_key(path))
+    /// The entry at a path.
+    pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
+        self.index.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
+    }
+
+    /// The body of a file that is held in memory.
+    pub(super) fn body(&self, path: &str) -> Option<&Source> {
+        let ready = self.index.files.get(path.as_bytes())?.as_ref()?;
+        matches!(ready.source, Source::Memory(_)).then_some(&ready.source)
+    }
+
+    /// The files that `next` has no more, pages left out: who asks for a page wants what is true now.
+    pub(super) fn assets_gone_in(&self, next: &Index) -> HashSet<Entry> {
+        let files = self.index.files.keys();
+        files
+            .filter(|entry| {
+                let page = media_type::of(entry.path()).as_bytes().starts_with(b"text/html");
+                !page && !next.contains(entry.path())
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// What releases before it had and it has not.
+    pub(crate) fn stale_assets(&self) -> &StaleAssets {
+        &self.stale_assets
+    }
+
+    /// The asset at a path that an earlier release had, and which that was.
+    pub(crate) fn stale_asset(&self, path: &str) -> Option<(ReleaseId, Arc<Representation>)> {
+        self.stale_assets.find(path, &self.options)
+    }
+
+    /// Where this release's files are opened.
+    pub(super) fn open_files(&self) -> &Arc<OpenFiles> {
+        &self.open_files
     }
 
     /// Whether there is such a directory, the root left out.
     pub(crate) fn has_directory(&self, path: &str) -> bool {
-        self.directories.contains(path)
+        self.index.directories.contains(path)
     }
 
     /// Every directory, the root left out, in no order.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
-        self.directories.iter().map(String::as_str)
+        self.index.directories.iter().map(AsRef::as_ref)
     }
 
     /// Every file, in no order.
     pub(crate) fn listing(&self) -> impl Iterator<Item = FileEntry> {
-        self.files.iter().map(|(path, entry)| FileEntry {
-            path: path.to_string(),
-            size: entry.representation.content.size(),
-            digest: entry.digest,
-            executable: entry.executable,
-            modified: entry.representation.modified,
+        self.index.files.keys().map(|entry| {
+            let Facts { digest, state, modified, executable, .. } = entry.facts();
+            FileEntry { path: entry.path().to_owned(), size: state.size, digest, executable, modified }
         })
     }
 
     /// How many files there are.
     pub(crate) fn len(&self) -> usize {
-        self.files.len()
+        self.index.files.len()
+    }
+
+    fn represent(&self, entry: &Entry, bodies: Option<&HashMap<Entry, Source>>) -> Representation {
+        let path = entry.path();
+        let facts = entry.facts();
+        let mut representation = represent(entry, self.source(entry, bodies), &self.options.header_policy);
+        for coding in facts.codings.iter() {
+            let Some(sibling) = self.entry(&format!("{path}{}", coding.suffix())) else { continue };
+            let source = self.source(sibling, bodies);
+            representation.alternatives.push(Arc::new(Representation {
+                cache_control: representation.cache_control.clone(),
+                content_type: representation.content_type.clone(),
+                coding,
+                ..represent(sibling, source, &self.options.header_policy)
+            }));
+        }
+        representation
+    }
+
+    fn source(&self, entry: &Entry, bodies: Option<&HashMap<Entry, Source>>) -> Source {
+        let held = match bodies {
+            Some(bodies) => bodies.get(entry),
+            None => self.body(entry.path()),
+        };
+        held.cloned().unwrap_or_else(|| {
+            let file = LargeFile::new(&self.open_files, entry.path(), entry.facts().state);
+            Source::Large(Arc::new(file))
+        })
+    }
+}
+
+/// A file by itself, without its siblings.
+pub(super) fn represent(entry: &Entry, source: Source, header_policy: &HeaderPolicy) -> Representation {
+    let Facts { digest, modified, .. } = entry.facts();
+    Representation {
+        etag: ETag::of(digest),
+        modified,
+        last_modified: modified.header(),
+        cache_control: header_policy.cache_control(entry.path()),
+        content_type: header_policy.content_type(entry.path()),
+        source,
+        coding: Coding::Identity,
+        alternatives: Vec::new(),
+    }
+}
+
+/// Every file and directory of a release, and the memory that they take.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// The representation is kept where the body is.
+    files: HashMap<Entry, Option<Arc<Representation>>>,
+    directories: HashSet<Box<str>>,
+    budget: Arc<Budget>,
+    /// What was taken for the tables. Entries are accounted for one by one, because generations share them.
+    tables: u64,
+}
+
+/// So that of two generations that let go of an entry at the same time exactly one gives its memory back.
+static LETTING_GO: Mutex<()> = Mutex::new(());
+
+impl Index {
+    /// Without files.
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self { files: HashMap::new(), directories: HashSet::new(), budget: Arc::clone(budget), tables: 0 }
+    }
+
+    /// Adds a file that the generation before has as well.
+    pub(super) fn share(&mut self, entry: Entry) -> Result<(), crate::memory::NoRoom> {
+        self.budget.take(Account::Index, SLOT)?;
+        self.tables += SLOT;
+        self.files.insert(entry, None);
+        Ok(())
+    }
+
+    /// Adds a file.
+    pub(super) fn add(&mut self, path: &str, facts: &Facts) -> Result<(), crate::memory::NoRoom> {
+        self.budget.take(Account::Index, Entry::cost(path))?;
+        if let Err(error) = self.share(Entry::new(path, facts)) {
+            self.budget.refund(Account::Index, Entry::cost(path));
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Adds a directory.
+    pub(super) fn add_directory(&mut self, path: &str) -> Result<(), crate::memory::NoRoom> {
+        let cost = SLOT + path.len() as u64;
+        self.budget.take(Account::Index, cost)?;
+        self.tables += cost;
+        self.directories.insert(path.into());
+        Ok(())
+    }
+
+    /// Every entry, in no order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.files.keys()
+    }
+
+    /// The entry at a path.
+    pub(super) fn get(&self, path: &str) -> Option<&Entry> {
+        self.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
+    }
+
+    /// Whether there is a file at a path.
+    pub(super) fn contains(&self, path: &str) -> bool {
+        self.files.contains_key(path.as_bytes())
+    }
+
+    /// Says something else of a file, which this index alone has.
+    pub(super) fn replace(&mut self, path: &str, facts: &Facts) {
+        let entry = Entry::new(path, facts);
+        // The key stays what it was if it is only inserted again.
+        if let Some((before, ready)) = self.files.remove_entry(path.as_bytes()) {
+            if !before.is_unshared() {
+                self.budget.charge(Account::Index, Entry::cost(path));
+            }
+            self.files.insert(entry, ready);
+        }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.budget.refund(Account::Index, self.tables);
+        let_go(self.files.drain().map(|(entry, _)| entry), &self.budget);
+    }
+}
+
+/// Lets go of entries, and gives the memory back of those that nothing else has.
+pub(super) fn let_go(entries: impl Iterator<Item = Entry>, budget: &Budget) {
+    let _one_at_a_time = LETTING_GO.lock();
+    for entry in entries.filter(Entry::is_unshared) {
+        budget.refund(Account::Index, Entry::cost(entry.path()));
     }
 }

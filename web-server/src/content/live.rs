@@ -19,6 +19,7 @@ use crate::content::dir::{Directory, FileState, Lookup};
 use crate::content::generation::{Found, LoadOptions};
 use crate::content::path::ContentPath;
 use crate::content::representation::{ETag, HELD_MAX, Modified, Representation, Source};
+use crate::memory::{Account, Budget};
 
 /// A file that was changed less than this before it was read may change once more within the same tick of the file
 /// system's clock, which would not show in its stamp. What was read is served, and not remembered.
@@ -27,6 +28,8 @@ const SETTLED: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 8;
 /// Digests remembered; at this many all are forgotten, since the stamps of states that are gone never come back.
 const REMEMBERED: usize = 100_000;
+/// What one of them takes.
+const COST: u64 = 200;
 
 /// A plain directory as content.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub(crate) struct LiveDirectory {
     /// Device and inode.
     pub(crate) identity: (u64, u64),
     directory: Directory,
-    policy: LoadOptions,
+    options: LoadOptions,
     memory: Mutex<Memory>,
     /// Where operators see how much is held.
     shown: Gauge,
@@ -55,8 +58,8 @@ struct Known {
 
 impl LiveDirectory {
     /// Serves this directory.
-    pub(crate) fn new(directory: Directory, policy: LoadOptions, shown: Gauge) -> io::Result<Self> {
-        Ok(Self { identity: directory.identity()?, directory, policy, memory: Mutex::default(), shown })
+    pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> io::Result<Self> {
+        Ok(Self { identity: directory.identity()?, directory, options, memory: Mutex::default(), shown })
     }
 
     /// The directory itself.
@@ -114,18 +117,18 @@ impl LiveDirectory {
                 None => return Ok(None),
             },
         };
-        let content = match known.body {
+        let source = match known.body {
             Some(body) => Source::Memory(body),
-            None => Source::Open { file: Arc::new(file), stamp },
+            None => Source::Open { file: Arc::new(file), state: stamp },
         };
         let modified = Modified::at(stamp.last_change());
         Ok(Some(Representation {
             etag: ETag::of(known.digest),
             modified,
             last_modified: modified.header(),
-            cache_control: self.policy.header_policy.cache_control(path),
-            content_type: self.policy.header_policy.content_type(path),
-            content,
+            cache_control: self.options.header_policy.cache_control(path),
+            content_type: self.options.header_policy.content_type(path),
+            source,
             coding: Coding::Identity,
             alternatives: Vec::new(),
         }))
@@ -149,32 +152,60 @@ impl LiveDirectory {
         if !as_long || FileState::of_file(file)? != stamp {
             return Ok(None);
         }
-        if settled {
-            self.remember(stamp, &known);
-        }
-        Ok(Some(known))
+        Ok(Some(if settled { self.remember(stamp, known) } else { known }))
     }
 
-    fn remember(&self, stamp: FileState, known: &Known) {
+    /// Remembers what was found as far as memory allows, and gives it back as it is kept.
+    /// Remembers what was found as far as memory allows, and gives it back as it is kept.
+    fn remember(&self, stamp: FileState, found: Known) -> Known {
+        let budget = &self.options.budget;
         let mut memory = self.memory.lock();
-        if memory.known.len() >= REMEMBERED {
-            *memory = Memory::default();
-        }
-        let size = known.body.as_ref().map_or(0, |body| body.len() as u64);
-        if memory.held.saturating_add(size) > self.policy.budget {
-            // Some of what is held belongs to states that are gone. Digests are small, and dear to work out again: they stay.
-            for known in memory.known.values_mut() {
-                known.body = None;
+        if memory.known.len() >= REMEMBERED || budget.take(Account::Index, COST).is_err() {
+            memory.forget_all(budget);
+            if budget.take(Account::Index, COST).is_err() {
+                return found;
             }
-            memory.held = 0;
         }
-        let fits = size <= self.policy.budget;
-        let body = known.body.clone().filter(|_| fits);
-        memory.held += if fits { size } else { 0 };
-        let before = memory.known.insert(stamp, Known { digest: known.digest, body });
-        let released = before.and_then(|before| before.body).map_or(0, |body| body.len() as u64);
-        memory.held -= released;
+        let kept = found.body.as_ref().and_then(|body| memory.keep(body, self.options.cache, budget));
+        let remembered = Known { digest: found.digest, body: kept.clone() };
+        if let Some(before) = memory.known.insert(stamp, remembered) {
+            budget.refund(Account::Index, COST);
+            memory.held -= before.body.map_or(0, |body| body.len() as u64);
+        }
         self.shown.set(i64::try_from(memory.held).unwrap_or(i64::MAX));
+        Known { digest: found.digest, body: kept.or(found.body) }
+    }
+}
+
+impl Memory {
+    /// A copy of a body that counts as cache, or nothing where there is no room for it.
+    fn keep(&mut self, body: &Bytes, cache: u64, budget: &Arc<Budget>) -> Option<Bytes> {
+        let size = body.len() as u64;
+        if self.held + size > cache {
+            self.forget_bodies();
+        }
+        let kept = (size <= cache).then(|| budget.hold(body.to_vec(), 0))?.ok()?;
+        self.held += size;
+        Some(kept)
+    }
+
+    /// Some of what is held belongs to states that are gone. Digests are small, and dear to work out again: they stay.
+    fn forget_bodies(&mut self) {
+        for known in self.known.values_mut() {
+            known.body = None;
+        }
+        self.held = 0;
+    }
+
+    fn forget_all(&mut self, budget: &Budget) {
+        budget.refund(Account::Index, self.known.len() as u64 * COST);
+        *self = Self::default();
+    }
+}
+
+impl Drop for LiveDirectory {
+    fn drop(&mut self) {
+        self.memory.lock().forget_all(&self.options.budget);
     }
 }
 
@@ -183,13 +214,18 @@ mod tests {
     use super::*;
 
     fn live(root: &std::path::Path, budget: u64) -> LiveDirectory {
-        let policy = LoadOptions { budget, stale_assets: Duration::ZERO, header_policy: Arc::default() };
-        LiveDirectory::new(Directory::open(root).unwrap(), policy, Gauge::default()).unwrap()
+        let options = LoadOptions {
+            cache: budget,
+            stale_assets: Duration::ZERO,
+            header_policy: Arc::default(),
+            budget: Budget::hidden(None),
+        };
+        LiveDirectory::new(Directory::open(root).unwrap(), options, Gauge::default()).unwrap()
     }
 
     fn body(live: &LiveDirectory, path: &str) -> Option<Bytes> {
         match live.find(&ContentPath::from_target(path).unwrap()).unwrap() {
-            Found::File(representation) => match &representation.content {
+            Found::File(representation) => match &representation.source {
                 Source::Memory(bytes) => Some(bytes.clone()),
                 other => panic!("{other:?}"),
             },

@@ -1,13 +1,16 @@
 //! A release as its publisher left it: its name, its directory, when it was published, and what the publisher says of its files.
 
-use std::collections::HashMap;
-use std::fs::Metadata;
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::content::digest::Digest;
 use crate::content::dir::Directory;
@@ -58,41 +61,125 @@ pub(crate) struct Published {
     /// When the link was made, which is when the release was published.
     pub(crate) since: SystemTime,
     /// The publisher's manifest of it, where there is one: digests that need not be worked out again.
-    pub(crate) digests: HashMap<String, (u64, Digest)>,
+    pub(crate) manifest: Option<ManifestBeside>,
 }
 
-/// What we need of the manifest that file-puller leaves beside a release (docs/contract.md, `sidecar-manifest/1`).
-#[derive(Deserialize)]
-struct Manifest {
-    format: String,
-    files: Vec<File>,
+/// The manifest that file-puller leaves beside a release (docs/contract.md, `sidecar-manifest/1`).
+#[derive(Debug)]
+pub(crate) struct ManifestBeside(File);
+
+impl ManifestBeside {
+    /// The manifest beside a release. None is no error: not every publisher writes one, and digests can be worked out.
+    pub(crate) fn of(release: &Path) -> Option<Self> {
+        let mut beside = release.as_os_str().to_owned();
+        beside.push(".json");
+        File::open(beside).ok().map(Self)
+    }
+
+    /// Tells of each file: its path, size and digest. A manifest that cannot be read says nothing, and the files are hashed.
+    pub(super) fn each(self, mut tell: impl FnMut(&str, u64, Digest)) -> io::Result<()> {
+        let format = RefCell::new(None);
+        let document = Document { format: &format, tell: &mut tell };
+        let mut reader = serde_json::Deserializer::from_reader(BufReader::new(self.0));
+        match document.deserialize(&mut reader) {
+            Err(error) if error.is_io() => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "the manifest beside the release is unreadable, so files are hashed");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Reads the manifest as a stream: a release of a hundred thousand files has one of thirty megabytes.
+struct Document<'a, F> {
+    format: &'a RefCell<Option<String>>,
+    tell: &'a mut F,
 }
 
 #[derive(Deserialize)]
-struct File {
+struct FileLine {
     path: String,
     size: u64,
     sha256: String,
 }
 
-/// Reads the manifest beside a release. None is no error: not every publisher writes one, and digests can be worked out.
-pub(crate) fn digests_beside(release: &Path) -> HashMap<String, (u64, Digest)> {
-    let mut beside = release.as_os_str().to_owned();
-    beside.push(".json");
-    let Ok(text) = std::fs::read(&beside) else { return HashMap::new() };
-    match serde_json::from_slice::<Manifest>(&text) {
-        Ok(manifest) if manifest.format == "sidecar-manifest/1" => manifest
-            .files
-            .into_iter()
-            .filter_map(|file| Some((file.path, (file.size, Digest::from_hex(&file.sha256)?))))
-            .collect(),
-        Ok(manifest) => {
-            tracing::debug!(manifest = %beside.display(), format = manifest.format, "not our format, so files are hashed");
-            HashMap::new()
+impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for Document<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a manifest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "format" => *self.format.borrow_mut() = Some(map.next_value()?),
+                // The format comes first, as file-puller writes it; another one's files are not looked at.
+                "files" if self.format.borrow().as_deref() == Some("sidecar-manifest/1") => {
+                    map.next_value_seed(Files(&mut *self.tell))?;
+                }
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
         }
-        Err(error) => {
-            tracing::warn!(manifest = %beside.display(), %error, "unreadable, so files are hashed");
-            HashMap::new()
+        Ok(())
+    }
+}
+
+struct Files<'a, F>(&'a mut F);
+
+impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for Files<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for Files<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of files")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> Result<(), A::Error> {
+        while let Some(FileLine { path, size, sha256 }) = files.next_element()? {
+            if let Some(digest) = Digest::from_hex(&sha256) {
+                (self.0)(&path, size, digest);
+            }
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_file_by_file_and_another_format_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |text: &str| {
+            std::fs::write(dir.path().join("r.json"), text).unwrap();
+            let mut said = Vec::new();
+            let manifest = ManifestBeside::of(&dir.path().join("r")).unwrap();
+            manifest.each(|path, size, _| said.push((path.to_owned(), size))).unwrap();
+            said
+        };
+        let file = format!(r#"{{"path": "a", "size": 3, "sha256": "{}", "mode": "0644"}}"#, "0".repeat(64));
+        let manifest = format!(r#"{{"format": "sidecar-manifest/1", "created": "now", "files": [{file}]}}"#);
+        assert_eq!(said(&manifest), [("a".to_owned(), 3)]);
+        assert_eq!(said(&manifest.replace("/1", "/2")), []);
+        assert_eq!(said("{"), []);
     }
 }

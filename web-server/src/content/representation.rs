@@ -76,6 +76,23 @@ impl Modified {
         HeaderValue::try_from(httpdate::fmt_http_date(self.0)).expect("a date is a header value")
     }
 
+    /// Since 1970.
+    pub(crate) fn seconds(self) -> i64 {
+        self.0
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// The time that is so long after 1970.
+    pub(crate) fn from_seconds(seconds: i64) -> Self {
+        Self(UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+
+    /// The next one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + std::time::Duration::from_secs(1))
+    }
+
     /// Not while that second is not over, because a second change within it would go unseen (RFC 9110 section 8.8.2.2).
     pub fn may_be_told(self, now: SystemTime) -> bool {
         Self::at(now) > self
@@ -96,7 +113,7 @@ pub(crate) struct Representation {
     /// Content-Type.
     pub(crate) content_type: HeaderValue,
     /// The bytes.
-    pub(crate) content: Source,
+    pub(crate) source: Source,
     /// How the bytes are coded.
     pub(crate) coding: Coding,
     /// The same, coded otherwise.
@@ -115,17 +132,22 @@ pub(crate) enum Source {
         /// Ready to read.
         file: Arc<File>,
         /// As it was when its digest was taken.
-        stamp: FileState,
+        state: FileState,
     },
 }
 
 impl Source {
+    /// Bytes of it that are in memory.
+    pub(crate) fn held(&self) -> u64 {
+        if let Self::Memory(bytes) = self { bytes.len() as u64 } else { 0 }
+    }
+
     /// In bytes.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::Large(file) => file.stamp.size,
-            Self::Open { stamp, .. } => stamp.size,
+            Self::Large(file) => file.state.size,
+            Self::Open { state, .. } => state.size,
         }
     }
 }

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::content::dir::Directory;
 use crate::content::generation::{Found, Generation, LoadOptions};
 use crate::content::live::LiveDirectory;
+use crate::content::loader::{LoadError, load};
 use crate::content::path::ContentPath;
-use crate::content::release::{LinkStamp, Published, ReleaseId, digests_beside};
+use crate::content::release::{LinkStamp, ManifestBeside, Published, ReleaseId};
 use crate::metrics::Metrics;
 
 /// How often a link is read again whose target was gone by the time it was opened.
@@ -28,6 +29,8 @@ const SWAP_RACES: usize = 16;
 /// How long a request waits for the first look at the root. Mostly that is over before the first request comes; a large
 /// release takes longer, and clients are better told to come back.
 const FIRST_LOAD: Duration = Duration::from_secs(3);
+/// How long a request waits for the next release where its own was removed from the volume.
+const REPLACEMENT: Duration = Duration::from_secs(10);
 
 /// What is served.
 #[derive(Debug)]
@@ -79,7 +82,18 @@ pub(crate) struct ContentRoot {
     /// Set when the first look is over, whatever it saw.
     first_load: SetOnce<()>,
     swaps: watch::Sender<()>,
+    /// What was served before, for as long as a request still uses it: taking a large index apart is no work for the event loop.
+    retired: Mutex<Vec<Arc<Content>>>,
+    /// The release that does not fit into memory, and why.
+    refused: Mutex<Option<Refused>>,
     shutdown: CancellationToken,
+}
+
+/// A release that is not served, because it does not fit into memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    pub(crate) release: ReleaseId,
+    pub(crate) reason: String,
 }
 
 /// What the root is found to be.
@@ -114,6 +128,8 @@ impl ContentRoot {
             trouble: Mutex::default(),
             first_load: SetOnce::new(),
             swaps: watch::Sender::new(()),
+            retired: Mutex::default(),
+            refused: Mutex::default(),
             shutdown,
         }
     }
@@ -178,8 +194,9 @@ impl ContentRoot {
 
     fn look_again(&self) -> Result<(), NotADirectory> {
         let now = self.content();
+        self.let_go_of_retired();
         if let Content::Release(generation) = &*now {
-            generation.stale_assets.expire();
+            generation.stale_assets().expire();
         }
         let next = match look(&self.path) {
             Ok(seen) => self.prepare(seen, &now),
@@ -194,6 +211,7 @@ impl ContentRoot {
                 self.clear_warning();
                 self.announce(&site, &now);
                 self.content.store(Arc::new(site));
+                self.retired.lock().push(now);
                 self.swaps.send_replace(());
             }
             // What is served stays: an older release is better than none.
@@ -228,12 +246,85 @@ impl ContentRoot {
             }
             (RootState::Release { release, link, target, directory, published }, now) => {
                 let previous = if let Content::Release(generation) = now { Some(generation) } else { None };
-                let digests = digests_beside(&target);
-                let published =
-                    Published { release, path: target, link, directory, since: published, digests };
-                Ok(Some(Content::Release(Generation::load(published, &self.options, previous)?)))
+                let find = || {
+                    let manifest = ManifestBeside::of(&target);
+                    let (release, directory) = (release.clone(), directory.try_clone()?);
+                    io::Result::Ok(Published {
+                        release,
+                        path: target.clone(),
+                        link,
+                        directory,
+                        since: published,
+                        manifest,
+                    })
+                };
+                let mut loaded = load(find()?, &self.options, previous);
+                if let (Err(LoadError::NoRoom), Some(previous)) = (&loaded, previous) {
+                    // Pages that were loaded before the last swap are worth less than the next release.
+                    previous.stale_assets().evict();
+                    loaded = load(find()?, &self.options, Some(previous));
+                }
+                match loaded {
+                    Ok(generation) => {
+                        self.refuse(None);
+                        Ok(Some(Content::Release(generation)))
+                    }
+                    Err(LoadError::Io(error)) => Err(error),
+                    Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release)))),
+                }
             }
         }
+    }
+
+    /// Says in `/metrics` and `/status` whether a release does not fit, and gives the reason.
+    fn refuse(&self, release: Option<ReleaseId>) -> String {
+        let mut reason = String::new();
+        self.metrics.release_refused.set(release.is_some().into());
+        *self.refused.lock() = release.map(|release| {
+            let budget = &self.options.budget;
+            let limit = budget.limit().map_or_else(|| "its limit".to_owned(), |limit| format!("{} MiB", limit / 1024 / 1024));
+            reason = format!(
+                "release {} does not fit into memory ({limit}) beside what is served: raise the container's memory limit, or \
+                 --memory-limit (deploy/README.md, Memory, has the formula)",
+                release.as_str()
+            );
+            Refused { release, reason: reason.clone() }
+        });
+        reason
+    }
+
+    /// The release that does not fit into memory, if one does not.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        self.refused.lock().clone()
+    }
+
+    /// What is served instead of `before`, once something is; `None` where that takes too long.
+    pub(crate) async fn replacement(&self, before: &Arc<Content>) -> Option<Arc<Content>> {
+        let mut replaced = self.swaps.subscribe();
+        let replacement = async {
+            loop {
+                let now = self.content();
+                if !Arc::ptr_eq(&now, before) {
+                    return now;
+                }
+                if replaced.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            replaced = timeout(REPLACEMENT, replacement) => replaced.ok(),
+            () = self.shutdown.cancelled() => None,
+        }
+    }
+
+    fn let_go_of_retired(&self) {
+        let mut retired = self.retired.lock();
+        let (in_use, over): (Vec<_>, Vec<_>) =
+            retired.drain(..).partition(|content| Arc::strong_count(content) > 1);
+        *retired = in_use;
+        drop(retired);
+        drop(over);
     }
 
     fn announce(&self, site: &Content, before: &Content) {

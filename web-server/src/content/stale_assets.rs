@@ -1,22 +1,24 @@
 //! What earlier releases had and the present one has not: assets that a page loaded just before the swap still asks for.
 //!
-//! Never pages: who asks for a page wants what is true now. Nothing is held in memory for them; they are sent from the
-//! releases that they belong to, which their publisher keeps for a while. When their time is over they are let go of, and
-//! with them the releases' directories and open files.
+//! Never pages: a client that asks for a page wants what is true now. No body is held in memory for them; they are sent from
+//! the releases that they belong to, which their publisher keeps for a while. When their time is over they are let go of, and
+//! with them the releases' directories and open files. The same happens where a new release needs the memory of their index.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::content::release::ReleaseId;
-use crate::content::representation::Representation;
 use parking_lot::Mutex;
+
+use super::entry::Entry;
+use super::generation::{Generation, Index, LoadOptions, let_go, represent};
+use super::large_file::{LargeFile, OpenFiles};
+use super::release::ReleaseId;
+use super::representation::{Representation, Source};
+use crate::memory::Budget;
 
 /// Of more releases than this within the time nothing is kept: pages that are that far behind are rare.
 const RELEASES: usize = 16;
-
-/// Files by path.
-pub(crate) type Files = HashMap<Arc<str>, Arc<Representation>>;
 
 /// Files of earlier releases, for as long as they may still be asked for.
 #[derive(Debug, Default)]
@@ -26,45 +28,67 @@ pub(crate) struct StaleAssets(Mutex<Vec<GoneRelease>>);
 struct GoneRelease {
     release: ReleaseId,
     until: Instant,
-    files: Files,
+    files: HashSet<Entry>,
+    open_files: Arc<OpenFiles>,
+    budget: Arc<Budget>,
+}
+
+impl Drop for GoneRelease {
+    fn drop(&mut self) {
+        let_go(self.files.drain(), &self.budget);
+    }
 }
 
 impl StaleAssets {
-    /// What there is when a release is replaced: what it left itself, and of what others had left before it all that
-    /// `present` does not say the next one has.
-    #[must_use]
-    pub(crate) fn carry_over(
-        &self,
-        release: &ReleaseId,
-        left: Files,
-        patience: Duration,
-        present: impl Fn(&str) -> bool,
-    ) -> Self {
+    /// What there is when `before` is replaced by a release with these files: what `before` left itself, and of what others had
+    /// left before it all that the new release has not.
+    pub(super) fn carry_over(before: &Generation, next: &Index, options: &LoadOptions) -> Self {
+        if options.stale_assets == Duration::ZERO {
+            return Self::default();
+        }
         let now = Instant::now();
+        let gone = |release: &ReleaseId, until, files: HashSet<Entry>, open_files: &OpenFiles| GoneRelease {
+            release: release.clone(),
+            until,
+            open_files: open_files.only(|path| files.contains(path.as_bytes())),
+            files,
+            budget: Arc::clone(&options.budget),
+        };
+        let left = before.assets_gone_in(next);
         // The newest first: of several versions the last one is the likeliest to be meant.
-        let newest = GoneRelease { release: release.clone(), until: now + patience, files: left };
-        let before = self.0.lock();
-        let earlier = before.iter().map(|GoneRelease { release, until, files }| {
-            let files = files.iter().filter(|(path, _)| !present(path));
-            let files = files.map(|(path, file)| (Arc::clone(path), Arc::clone(file))).collect();
-            GoneRelease { release: release.clone(), until: *until, files }
+        let newest = gone(&before.release, now + options.stale_assets, left, before.open_files());
+        let earlier = before.stale_assets().0.lock();
+        let earlier = earlier.iter().map(|earlier| {
+            let files = earlier.files.iter().filter(|entry| !next.contains(entry.path())).cloned().collect();
+            gone(&earlier.release, earlier.until, files, &earlier.open_files)
         });
         let all = std::iter::once(newest).chain(earlier);
-        let kept = all.filter(|leftover| leftover.until > now && !leftover.files.is_empty());
+        let kept = all.filter(|gone| gone.until > now && !gone.files.is_empty());
         Self(Mutex::new(kept.take(RELEASES).collect()))
     }
 
     /// The file at a path, and the release that had it last.
-    pub(crate) fn find(&self, path: &str) -> Option<(ReleaseId, Arc<Representation>)> {
+    pub(super) fn find(&self, path: &str, options: &LoadOptions) -> Option<(ReleaseId, Arc<Representation>)> {
         let now = Instant::now();
-        let stale_assets = self.0.lock();
-        let mut fresh = stale_assets.iter().filter(|leftover| leftover.until > now);
-        fresh.find_map(|leftover| Some((leftover.release.clone(), Arc::clone(leftover.files.get(path)?))))
+        let gone = self.0.lock();
+        let mut fresh = gone.iter().filter(|gone| gone.until > now);
+        fresh.find_map(|gone| {
+            let entry = gone.files.get(path.as_bytes())?;
+            let file = LargeFile::new(&gone.open_files, path, entry.facts().state);
+            // For so short a time one coding will do.
+            let file = represent(entry, Source::Large(Arc::new(file)), &options.header_policy);
+            Some((gone.release.clone(), Arc::new(file)))
+        })
     }
 
     /// Lets go of those whose time is over.
     pub(crate) fn expire(&self) {
         let now = Instant::now();
-        self.0.lock().retain(|leftover| leftover.until > now);
+        self.0.lock().retain(|gone| gone.until > now);
+    }
+
+    /// Lets go of all, because the memory is needed.
+    pub(crate) fn evict(&self) {
+        self.0.lock().clear();
     }
 }

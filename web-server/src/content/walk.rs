@@ -1,17 +1,103 @@
 //! All public files beneath a directory: what a generation is built from, and what a manifest lists.
 //!
 //! Links that stay beneath the root are followed, as a request would follow them; a link to a directory above itself ends
-//! there. Hidden names are left out in silence, names that no request could ask for with a warning.
+//! there. Hidden names are left out in silence, names that no request could ask for with a warning. A file or directory that may
+//! not be read is an error: what is served in part is served wrong.
 
 use std::io;
 
-use crate::content::dir::{Directory, FileInfo, Lookup};
-use crate::content::path::{self, Depth};
+use super::dir::{Directory, FileInfo, Lookup};
+use super::path::{self, Depth};
 
 /// A tree deeper or larger than this is refused rather than half served: no site is, and a mistake in a volume is.
 const MAX_DEPTH: usize = 64;
 const MAX_FILES: usize = 1_000_000;
 const MAX_PATH: usize = 1024;
+
+/// What is told of a tree, in no order.
+pub(crate) trait Visitor {
+    /// Ends the walk.
+    type Error: From<io::Error>;
+
+    /// A file, by its path relative to the root.
+    fn file(&mut self, path: &str, info: FileInfo) -> Result<(), Self::Error>;
+
+    /// A directory other than the root.
+    fn directory(&mut self, path: &str) -> Result<(), Self::Error>;
+}
+
+/// Walks everything beneath `root`. Blocks.
+///
+/// # Errors
+/// Where a directory or file cannot be read, the tree is beyond all measure, or the visitor says so.
+pub(crate) fn visit<V: Visitor>(root: &Directory, visitor: &mut V) -> Result<(), V::Error> {
+    Walk { root, visitor, above: Vec::new(), found: 0 }.descend("")
+}
+
+struct Walk<'a, V> {
+    root: &'a Directory,
+    visitor: &'a mut V,
+    /// The directories that the present one is in.
+    above: Vec<(u64, u64)>,
+    found: usize,
+}
+
+impl<V: Visitor> Walk<'_, V> {
+    fn descend(&mut self, at: &str) -> Result<(), V::Error> {
+        let mut listing = match self.root.entries(at) {
+            Ok(listing) => listing,
+            // A plain directory may be edited at any moment, also while we walk it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !at.is_empty() => {
+                tracing::warn!(directory = at, "left out: just removed");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if self.above.contains(&listing.identity) {
+            return Ok(());
+        }
+        if self.above.len() >= MAX_DEPTH {
+            let reason = format!("{at} is more than {MAX_DEPTH} directories deep");
+            return Err(io::Error::other(reason).into());
+        }
+        self.above.push(listing.identity);
+        let depth = if at.is_empty() { Depth::Top } else { Depth::Below };
+        while let Some(name) = listing.next()? {
+            let Ok(name) = String::from_utf8(name) else {
+                tracing::warn!(directory = at, "left out: a name that is not UTF-8");
+                continue;
+            };
+            if path::is_public(&name, depth) {
+                self.visit(&if at.is_empty() { name } else { format!("{at}/{name}") })?;
+            }
+        }
+        self.above.pop();
+        Ok(())
+    }
+
+    fn visit(&mut self, path: &str) -> Result<(), V::Error> {
+        if path.contains('\\') || path.len() > MAX_PATH {
+            tracing::warn!(
+                path,
+                "left out: no request can ask for a name with a backslash or longer than 1,024 bytes"
+            );
+            return Ok(());
+        }
+        match self.root.examine(path)? {
+            Lookup::File(info) => self.visitor.file(path, info)?,
+            Lookup::Dir => {
+                self.descend(path)?;
+                self.visitor.directory(path)?;
+            }
+            Lookup::None => tracing::debug!(path, "left out: no regular file beneath the root"),
+        }
+        self.found += 1;
+        if self.found > MAX_FILES {
+            return Err(io::Error::other(format!("more than {MAX_FILES} files")).into());
+        }
+        Ok(())
+    }
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -22,72 +108,37 @@ pub(crate) struct Tree {
     pub(crate) directories: Vec<String>,
 }
 
-/// Walks everything beneath `root`. Blocks.
+impl Visitor for Tree {
+    type Error = io::Error;
+
+    fn file(&mut self, path: &str, info: FileInfo) -> io::Result<()> {
+        self.files.push((path.to_owned(), info));
+        Ok(())
+    }
+
+    fn directory(&mut self, path: &str) -> io::Result<()> {
+        self.directories.push(path.to_owned());
+        Ok(())
+    }
+}
+
+/// Collects everything beneath `root`. Blocks.
 ///
 /// # Errors
-/// Where a directory cannot be read, or the tree is beyond all measure.
+/// As [`visit`].
 pub(crate) fn walk(root: &Directory) -> io::Result<Tree> {
-    let mut tree = Tree::default();
-    descend(root, "", &mut Vec::new(), &mut tree)?;
-    tree.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(tree)
+    walk_beneath(root, "")
 }
 
-/// Walks everything beneath a directory of `root`. Blocks.
+/// Collects everything beneath a directory of `root`. Blocks.
+///
+/// # Errors
+/// As [`visit`].
 pub(crate) fn walk_beneath(root: &Directory, directory: &str) -> io::Result<Tree> {
     let mut tree = Tree::default();
-    descend(root, directory, &mut Vec::new(), &mut tree)?;
+    Walk { root, visitor: &mut tree, above: Vec::new(), found: 0 }.descend(directory)?;
+    tree.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(tree)
-}
-
-fn descend(root: &Directory, at: &str, above: &mut Vec<(u64, u64)>, tree: &mut Tree) -> io::Result<()> {
-    let listing = match root.list(at) {
-        Ok(listing) => listing,
-        // A plain directory may be edited at any moment, also while we walk it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !at.is_empty() => {
-            tracing::warn!(directory = at, "left out: just removed, or not ours to read");
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    if above.contains(&listing.identity) {
-        return Ok(());
-    }
-    if above.len() >= MAX_DEPTH {
-        return Err(io::Error::other(format!("{at} is more than {MAX_DEPTH} directories deep")));
-    }
-    above.push(listing.identity);
-    let place = if at.is_empty() { Depth::Top } else { Depth::Below };
-    for name in listing.names {
-        let Ok(name) = String::from_utf8(name) else {
-            tracing::warn!(directory = at, "left out: a name that is not UTF-8");
-            continue;
-        };
-        if !path::is_public(&name, place) {
-            continue;
-        }
-        let path = if at.is_empty() { name } else { format!("{at}/{name}") };
-        if path.contains('\\') || path.len() > MAX_PATH {
-            tracing::warn!(
-                path,
-                "left out: no request can ask for a name with a backslash or longer than 1,024 bytes"
-            );
-            continue;
-        }
-        match root.inspect(&path)? {
-            Lookup::File(inspected) => tree.files.push((path, inspected)),
-            Lookup::Dir => {
-                descend(root, &path, above, tree)?;
-                tree.directories.push(path);
-            }
-            Lookup::None => tracing::debug!(path, "left out: no regular file beneath the root"),
-        }
-        if tree.files.len() + tree.directories.len() > MAX_FILES {
-            return Err(io::Error::other(format!("more than {MAX_FILES} files")));
-        }
-    }
-    above.pop();
-    Ok(())
 }
 
 #[cfg(test)]
@@ -108,8 +159,8 @@ mod tests {
         symlink("..", at("a/up")).unwrap();
         symlink("/etc/passwd", at("passwd")).unwrap();
 
-        let tree = walk(&Directory::open(root.path()).unwrap()).unwrap();
-        let files: Vec<_> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(files, ["a/b/c.css", "index.html", "link/c.css"]);
+        let found = walk(&Directory::open(root.path()).unwrap()).unwrap();
+        let paths: Vec<_> = found.files.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["a/b/c.css", "index.html", "link/c.css"]);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::future::Future as _;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
@@ -15,9 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::content::dir::FileState;
 use crate::http::sendfile::SendfileQueue;
-
-/// Read at once, and so the memory that a slow client costs: large enough for a disk, small enough for a thousand clients.
-const CHUNK: u64 = 128 * 1024;
+use crate::memory::{ChunkBudget, Room};
 
 /// A body on its way.
 #[derive(Debug)]
@@ -58,7 +55,25 @@ pub(crate) struct Reading {
     keeper: Mutability,
     at: u64,
     left: u64,
-    chunk: Option<JoinHandle<io::Result<Bytes>>>,
+    chunk: ChunkState,
+}
+
+/// The next piece of a file that has to be read.
+enum ChunkState {
+    None,
+    /// Other bodies have all the memory there is for chunks.
+    NoRoom(Pin<Box<dyn Future<Output = Room> + Send>>),
+    Reading(JoinHandle<io::Result<Bytes>>),
+}
+
+impl std::fmt::Debug for ChunkState {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::None => "None",
+            Self::NoRoom(_) => "NoRoom(..)",
+            Self::Reading(_) => "Reading(..)",
+        })
+    }
 }
 
 /// Whether a file may change while it is sent.
@@ -91,7 +106,7 @@ impl Payload {
         first: u64,
         length: u64,
     ) -> Self {
-        Self::File(Reading { file, stamp, keeper, at: first, left: length, chunk: None })
+        Self::File(Reading { file, stamp, keeper, at: first, left: length, chunk: ChunkState::None })
     }
 
     /// Bytes still to come, where that is known.
@@ -125,11 +140,12 @@ impl Payload {
         }
     }
 
-    /// The next piece, or its placeholder where the connection has an queue.
+    /// The next piece, or its placeholder where the connection has a queue.
     pub(crate) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
         queue: Option<&SendfileQueue>,
+        chunks: &ChunkBudget,
     ) -> Poll<Option<io::Result<Bytes>>> {
         if self.left() == 0 {
             *self = Self::Empty;
@@ -140,7 +156,7 @@ impl Payload {
                     payloads.pop_front();
                 }
                 let first = payloads.front_mut();
-                let piece = first.map_or(Poll::Ready(None), |first| first.poll_next(context, queue));
+                let piece = first.map_or(Poll::Ready(None), |first| first.poll_next(context, queue, chunks));
                 if let Poll::Ready(Some(Err(_))) = piece {
                     *self = Self::Empty;
                 }
@@ -150,7 +166,7 @@ impl Payload {
             Self::Held(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
             Self::Stream(ByteStream(pieces)) => pieces.as_mut().poll_next(context).map(|piece| piece.map(Ok)),
             Self::File(reading) => {
-                let piece = ready!(reading.poll_piece(context, queue));
+                let piece = ready!(reading.poll_piece(context, queue, chunks));
                 if piece.is_err() {
                     *self = Self::Empty;
                 }
@@ -165,9 +181,10 @@ impl Reading {
         &mut self,
         context: &mut Context<'_>,
         queue: Option<&SendfileQueue>,
+        chunks: &ChunkBudget,
     ) -> Poll<io::Result<Bytes>> {
         let Some(queue) = queue.filter(|_| self.keeper == Mutability::Immutable) else {
-            return self.poll_chunk(context);
+            return self.poll_chunk(context, chunks);
         };
         let placeholder = queue.push(Arc::clone(&self.file), self.stamp, self.at, self.left);
         self.at += placeholder.len() as u64;
@@ -175,29 +192,45 @@ impl Reading {
         Poll::Ready(Ok(placeholder))
     }
 
-    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let (at, length, stamp) = (self.at, self.left.min(CHUNK), self.stamp);
-        let file = &self.file;
-        let chunk = self.chunk.get_or_insert_with(|| {
-            let file = Arc::clone(file);
-            spawn_blocking(move || read(&file, at, length, stamp))
-        });
-        let read = ready!(Pin::new(chunk).poll(context));
-        self.chunk = None;
-        let bytes = read.map_err(io::Error::other)??;
-        self.at += length;
-        self.left -= length;
-        Poll::Ready(Ok(bytes))
+    fn poll_chunk(&mut self, context: &mut Context<'_>, chunks: &ChunkBudget) -> Poll<io::Result<Bytes>> {
+        loop {
+            match &mut self.chunk {
+                ChunkState::None => {
+                    self.chunk = match chunks.try_take() {
+                        Some(room) => self.begin_reading(room),
+                        None => ChunkState::NoRoom(Box::pin(chunks.clone().take())),
+                    };
+                }
+                ChunkState::NoRoom(room) => {
+                    let room = ready!(room.as_mut().poll(context));
+                    self.chunk = self.begin_reading(room);
+                }
+                ChunkState::Reading(read) => {
+                    let bytes = ready!(Pin::new(read).poll(context)).map_err(io::Error::other)?;
+                    self.chunk = ChunkState::None;
+                    let bytes = bytes?;
+                    self.at += bytes.len() as u64;
+                    self.left -= bytes.len() as u64;
+                    return Poll::Ready(Ok(bytes));
+                }
+            }
+        }
+    }
+
+    fn begin_reading(&self, room: Room) -> ChunkState {
+        let (file, stamp, at) = (Arc::clone(&self.file), self.stamp, self.at);
+        let length = self.left.min(room.size());
+        ChunkState::Reading(spawn_blocking(move || Ok(room.fill(read(&file, at, length, stamp)?))))
     }
 }
 
 /// Exactly this part of the file, or an error: a client that gets fewer bytes than it was promised knows that something is
 /// wrong, one that gets other bytes does not.
-fn read(file: &File, at: u64, length: u64, stamp: FileState) -> io::Result<Bytes> {
+fn read(file: &File, at: u64, length: u64, stamp: FileState) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, at)?;
     if FileState::of_file(file)?.same_file(&stamp) {
-        Ok(bytes.into())
+        Ok(bytes)
     } else {
         Err(io::Error::other("the file was changed while it was being sent"))
     }

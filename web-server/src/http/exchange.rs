@@ -26,6 +26,7 @@ use crate::http::response::Reply;
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::ConnectionState;
 use crate::http::trusted_proxies::TrustedProxies;
+use crate::memory::ChunkBudget;
 use crate::metrics::Metrics;
 
 /// Where exchanges are accounted for.
@@ -68,6 +69,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) client: Box<str>,
     pub(crate) telemetry: Telemetry,
     pub(crate) state: ConnectionState,
+    /// What bodies are read into.
+    pub(crate) chunks: ChunkBudget,
     /// Files that the kernel sends; HTTP/2 has to read what it sends.
     pub(crate) sendfile: Option<SendfileQueue>,
 }
@@ -190,19 +193,21 @@ impl hyper::body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Self { payload, exchange } = &mut *self;
         exchange.connection.state.body_progressed();
-        payload.poll_next(context, exchange.connection.sendfile.as_ref()).map(|piece| {
-            piece.map(|piece| match piece {
-                Ok(bytes) => {
-                    self.exchange.sent += bytes.len() as u64;
-                    Ok(Frame::data(bytes))
-                }
-                Err(error) => {
-                    let path = self.exchange.request.uri.path();
-                    tracing::error!(path, %error, sent = self.exchange.sent, "cut a response short");
-                    Err(error)
-                }
-            })
-        })
+        payload.poll_next(context, exchange.connection.sendfile.as_ref(), &exchange.connection.chunks).map(
+            |piece| {
+                piece.map(|piece| match piece {
+                    Ok(bytes) => {
+                        self.exchange.sent += bytes.len() as u64;
+                        Ok(Frame::data(bytes))
+                    }
+                    Err(error) => {
+                        let path = self.exchange.request.uri.path();
+                        tracing::error!(path, %error, sent = self.exchange.sent, "cut a response short");
+                        Err(error)
+                    }
+                })
+            },
+        )
     }
 
     fn is_end_stream(&self) -> bool {

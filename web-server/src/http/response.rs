@@ -60,9 +60,8 @@ pub(crate) async fn represent(
         refusal.headers_mut().insert(VARY, VARIES);
         return Ok(refusal);
     };
-    let Representation {
-        etag, modified, last_modified, cache_control, content_type, content, coding, ..
-    } = representation;
+    let Representation { etag, modified, last_modified, cache_control, content_type, source, coding, .. } =
+        representation;
     let mut response = Response::new(Payload::Empty);
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
@@ -91,7 +90,7 @@ pub(crate) async fn represent(
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
 
-    let size = content.size();
+    let size = source.size();
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
     let part = if request.method == Method::GET {
         requested(&request.headers, etag, *modified, size)
@@ -99,18 +98,18 @@ pub(crate) async fn represent(
         Part::Whole
     };
     match part {
-        Part::Whole => *response.body_mut() = Opened::open(content).await?.part(0, size)?,
+        Part::Whole => *response.body_mut() = Opened::open(source).await?.part(0, size)?,
         Part::One(range) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             insert_text(response.headers_mut(), CONTENT_RANGE, &range.content_range(size));
-            *response.body_mut() = Opened::open(content).await?.part(range.first, range.length())?;
+            *response.body_mut() = Opened::open(source).await?.part(range.first, range.length())?;
         }
         Part::Several(ranges) => {
             let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let multipart = format!("multipart/byteranges; boundary={boundary}");
             insert_text(response.headers_mut(), CONTENT_TYPE, &multipart);
-            let source = Opened::open(content).await?;
+            let source = Opened::open(source).await?;
             *response.body_mut() = byteranges(&source, &ranges, size, content_type, &boundary)?;
         }
         Part::Unsatisfiable => {
@@ -149,8 +148,8 @@ fn byteranges(
 /// # Errors
 /// Where its file cannot be opened.
 pub(crate) async fn explain(status: StatusCode, page: &Representation) -> io::Result<Response<Payload>> {
-    let source = Opened::open(&page.content).await?;
-    let mut response = Response::new(source.part(0, page.content.size())?);
+    let source = Opened::open(&page.source).await?;
+    let mut response = Response::new(source.part(0, page.source.size())?);
     *response.status_mut() = status;
     describe(response.headers_mut(), &page.content_type);
     response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
@@ -208,7 +207,7 @@ impl Opened {
     async fn open(content: &Source) -> io::Result<Self> {
         match content {
             Source::Memory(bytes) => Ok(Self::Held(bytes.clone())),
-            Source::Open { file, stamp } => Ok(Self::File(Arc::clone(file), *stamp, Mutability::Mutable)),
+            Source::Open { file, state } => Ok(Self::File(Arc::clone(file), *state, Mutability::Mutable)),
             Source::Large(stored) => {
                 let file = if let Some(file) = stored.opened() {
                     file
@@ -216,7 +215,7 @@ impl Opened {
                     let stored = Arc::clone(stored);
                     blocking(move || stored.open()).await?
                 };
-                Ok(Self::File(file, stored.stamp, Mutability::Immutable))
+                Ok(Self::File(file, stored.state, Mutability::Immutable))
             }
         }
     }

@@ -8,27 +8,36 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::sendfile;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::content::dir::FileState;
+use crate::memory::{Blocked, Budget};
 
 /// Longest segment: how much one client may have sent before the others get their turn.
-pub(crate) const SEGMENT_MAX: usize = 1024 * 1024;
+pub(crate) const SEGMENT_MAX: usize = 256 * 1024;
 
-/// Zeros that nobody reads or writes, so that the kernel never gives them memory.
-static PLACEHOLDER: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; SEGMENT_MAX]);
+/// Bytes that are never read: they are part of the program's file, and stay there. A pattern, so that they would be known where
+/// they do not belong.
+static PLACEHOLDER: [u8; SEGMENT_MAX] = [0xA5; SEGMENT_MAX];
 
 /// What a connection has been given to send and has not sent yet.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SendfileQueue(Arc<Mutex<VecDeque<Segment>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct SendfileQueue {
+    segments: Arc<Mutex<VecDeque<Segment>>>,
+    /// The kernel's limit of unsent bytes as it was set last; 0 for its own.
+    told: Arc<AtomicU32>,
+    budget: Arc<Budget>,
+}
 
 #[derive(Debug)]
 struct Segment {
@@ -46,54 +55,93 @@ enum Checked {
 }
 
 impl SendfileQueue {
+    /// Nothing is to be sent yet.
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { segments: Arc::default(), told: Arc::default(), budget: Arc::clone(budget) }
+    }
+
+    /// Says that the client takes less than it is sent, for as long as the result lives.
+    pub(crate) fn block(&self) -> Blocked {
+        self.budget.block()
+    }
+
     /// Takes a segment of a file that begins at `at`, as long as asked for or [`SEGMENT_MAX`], and gives its placeholder.
     pub(crate) fn push(&self, file: Arc<File>, stamp: FileState, at: u64, length: u64) -> Bytes {
         let length = usize::try_from(length).map_or(SEGMENT_MAX, |length| length.min(SEGMENT_MAX));
         let segment = Segment { file, stamp, at, left: length, checked: Checked::NotYet };
-        self.0.lock().push_back(segment);
+        self.segments.lock().push_back(segment);
         Bytes::from_static(&PLACEHOLDER[..length])
     }
 
     /// Writes bytes, or what they stand for.
+    ///
+    /// SECURITY: as long as a segment waits, HTTP has to come with its placeholder, whole or as much as is left of it. If HTTP
+    /// copied a placeholder instead of handing it on, clients would get the pattern in place of a file, with the right length;
+    /// here such a write is an error that ends the connection before its first byte.
     pub(crate) fn poll_write(
         &self,
         stream: &TcpStream,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_try(stream, context, || match slices.iter().position(|slice| is_placeholder(slice)) {
-            None => send_bytes(stream, slices),
-            Some(0) => self.send_segment(stream, slices[0].len()),
+        let mut segments = self.segments.lock();
+        let placeholder = slices.iter().position(|slice| is_placeholder(slice));
+        let announced = placeholder.map(|at| slices[at].len());
+        if announced != segments.front().map(|segment| segment.left) {
+            let error = io::Error::other("a placeholder was not handed on as it was made");
+            tracing::error!(%error, ?announced, waiting = segments.len(), "cut a response short");
+            return Poll::Ready(Err(error));
+        }
+        let share = self.share(stream);
+        poll_try(stream, context, || match placeholder {
+            None => send_bytes(stream, slices, share),
+            Some(0) => send_segment(stream, &mut segments, share),
             // The head shares a packet with the beginning of the file.
             Some(_) => Ok(send(stream, &slices[0], SendFlags::MORE | SendFlags::NOSIGNAL)?),
         })
     }
 
-    fn send_segment(&self, stream: &TcpStream, length: usize) -> io::Result<usize> {
-        let mut segments = self.0.lock();
-        let segment = segments.front_mut().ok_or_else(|| io::Error::other("nothing is in the queue"))?;
-        if segment.checked == Checked::NotYet {
-            // A client that gets fewer bytes than it was promised knows that something is wrong.
-            if !FileState::of_file(&segment.file)?.same_file(&segment.stamp) {
-                return Err(changed(segment));
-            }
-            segment.checked = Checked::Unchanged;
+    /// How much may be given to the kernel at once. Where memory is scarce, the kernel is told not to take more ahead either.
+    fn share(&self, stream: &TcpStream) -> usize {
+        let share = self.budget.send_share().map_or(0, |share| u32::try_from(share).unwrap_or(u32::MAX));
+        let before = self.told.load(Ordering::Relaxed);
+        // Not with each client that comes and goes.
+        let differs = if share == 0 || before == 0 {
+            share != before
+        } else {
+            share / 2 >= before || before / 2 >= share
+        };
+        if differs && SockRef::from(stream).set_tcp_notsent_lowat(share).is_ok() {
+            self.told.store(share, Ordering::Relaxed);
         }
-        let sent = sendfile(stream, &segment.file, Some(&mut segment.at), length.min(segment.left))?;
-        if sent == 0 {
-            return Err(changed(segment));
-        }
-        segment.left -= sent;
-        if segment.left == 0 {
-            segments.pop_front();
-        }
-        Ok(sent)
+        if share == 0 { usize::MAX } else { share as usize }
     }
 }
 
+fn send_segment(stream: &TcpStream, segments: &mut VecDeque<Segment>, share: usize) -> io::Result<usize> {
+    let segment = segments.front_mut().ok_or_else(|| io::Error::other("nothing is in the queue"))?;
+    if segment.checked == Checked::NotYet {
+        // A client that gets fewer bytes than it was promised knows that something is wrong.
+        if !FileState::of_file(&segment.file)?.same_file(&segment.stamp) {
+            return Err(changed(segment));
+        }
+        segment.checked = Checked::Unchanged;
+    }
+    let sent = sendfile(stream, &segment.file, Some(&mut segment.at), segment.left.min(share))?;
+    if sent == 0 {
+        return Err(changed(segment));
+    }
+    segment.left -= sent;
+    if segment.left == 0 {
+        segments.pop_front();
+    }
+    Ok(sent)
+}
+
 /// The socket's own calls: `write(2)` and `writev(2)` find their way to the same ones, and that way costs a request some per cent.
-fn send_bytes(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+fn send_bytes(stream: &TcpStream, slices: &[IoSlice<'_>], share: usize) -> io::Result<usize> {
     let sent = match slices {
+        [first, ..] if first.len() > share => send(stream, &first[..share], SendFlags::NOSIGNAL)?,
         [one] => send(stream, one, SendFlags::NOSIGNAL)?,
         several => sendmsg(stream, several, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
     };
@@ -150,7 +198,7 @@ mod tests {
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let queue = SendfileQueue::default();
+        let queue = SendfileQueue::new(&Budget::hidden(None));
         let pieces = [
             Bytes::from_static(b"head "),
             queue.push(Arc::clone(&file), stamp, 2, 3),

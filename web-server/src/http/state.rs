@@ -1,22 +1,40 @@
-//! Whose turn it is on a connection. HTTP knows, and the deadlines beneath it ([`crate::net::deadlines`]) have to.
+//! What a connection is waiting for. HTTP knows, and the deadlines beneath it, and the table of connections, have to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-/// Whose turn it is, shared by a connection and its exchanges.
+use rustix::time::{ClockId, clock_gettime};
+
+/// The state of a connection, shared by the connection and its exchanges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionState(Arc<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     phase: AtomicU8,
     /// Requests that are not answered to the end. HTTP/1.1 has one at a time.
     open: AtomicUsize,
-    /// Those of them phase bodies are on their way.
+    /// Those of them whose bodies are on their way.
     sending: AtomicUsize,
-    /// Moves whenever a body does.
+    /// Incremented for every body frame; a change means that the client is still reading.
     progress: AtomicU64,
+    /// When the client last did what was expected of it, as a [`Moment`].
+    heard: AtomicU64,
     parked: AtomicBool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(HEAD),
+            open: AtomicUsize::new(0),
+            sending: AtomicUsize::new(0),
+            progress: AtomicU64::new(0),
+            heard: AtomicU64::new(Moment::now().0),
+            parked: AtomicBool::new(false),
+        }
+    }
 }
 
 /// What a connection is waiting for.
@@ -28,8 +46,37 @@ pub(crate) enum Phase {
     Answer,
     /// The client has to take what is being sent; the number changes when it takes some.
     Sending(u64),
-    /// Nobody owes anything.
+    /// Neither side owes anything.
     Idle,
+}
+
+/// How long a client has been silent, by what it could be doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// It has asked for nothing, or not finished asking.
+    Since(Moment),
+    /// It is sent a body, of which it took something then.
+    Sending(Moment),
+    /// It waits for us.
+    Answering,
+}
+
+/// A point in time to a few milliseconds, at the price of no system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
+
+impl Moment {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let milliseconds = now.tv_sec * 1000 + now.tv_nsec / 1_000_000;
+        Self(u64::try_from(milliseconds).unwrap_or(0))
+    }
+
+    /// How long it has been since.
+    pub(crate) fn elapsed(self) -> Duration {
+        Duration::from_millis(Self::now().0.saturating_sub(self.0))
+    }
 }
 
 const HEAD: u8 = 0;
@@ -51,16 +98,18 @@ impl ConnectionState {
     /// A piece of a body was asked for, because there is room for it.
     pub(crate) fn body_progressed(&self) {
         self.0.progress.fetch_add(1, Ordering::Relaxed);
+        self.heard();
     }
 
     /// A body has come to its end.
     pub(crate) fn sent(&self) {
         self.0.sending.fetch_sub(1, Ordering::Relaxed);
-        self.body_progressed();
+        self.0.progress.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A response is complete.
     pub(crate) fn answered(&self) {
+        self.heard();
         if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.phase.store(IDLE, Ordering::Relaxed);
         }
@@ -68,7 +117,17 @@ impl ConnectionState {
 
     /// Bytes came from the client. Says whether they begin a request.
     pub(crate) fn received(&self) -> bool {
-        self.0.phase.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let begins = self.0.phase.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if begins {
+            // Not with each byte: a head that trickles in is as good as silence.
+            self.heard();
+        }
+        begins
+    }
+
+    /// The client took some of what is being sent to it.
+    pub(crate) fn heard(&self) {
+        self.0.heard.store(Moment::now().0, Ordering::Relaxed);
     }
 
     /// What is waited for now.
@@ -80,6 +139,21 @@ impl ConnectionState {
                 Phase::Sending(self.0.progress.load(Ordering::Relaxed))
             }
             _ => Phase::Answer,
+        }
+    }
+
+    /// How long the client has been silent.
+    pub(crate) fn silence(&self) -> Silence {
+        let heard = Moment(self.0.heard.load(Ordering::Relaxed));
+        match self.phase() {
+            Phase::Head | Phase::Idle => Silence::Since(heard),
+            // Where several requests are being answered, one of them may not have had a word yet.
+            Phase::Sending(_)
+                if self.0.sending.load(Ordering::Relaxed) == self.0.open.load(Ordering::Relaxed) =>
+            {
+                Silence::Sending(heard)
+            }
+            Phase::Sending(_) | Phase::Answer => Silence::Answering,
         }
     }
 

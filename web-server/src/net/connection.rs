@@ -27,16 +27,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
+use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
-use crate::http::state::ConnectionState;
+use crate::memory::{Budget, ChunkBudget};
 use crate::metrics::Overdue;
 use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER};
+use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
 use crate::routes::Routes;
 
 /// Request line and headers together, roughly: it is looked at when the read buffer is full. No browser comes near it.
-const HEAD_MAX: usize = 32 * 1024;
+const HEAD_MAX: u32 = 32 * 1024;
 /// Requests of one HTTP/2 connection that are answered at once; more wait.
 const STREAMS_MAX: u32 = 64;
+/// What one of them may have buffered before it is asked for more. The frames themselves are chunks from the budget.
+const STREAM_BUFFER: usize = 16 * 1024;
 /// What an HTTP/2 client that knows what it talks to begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -49,6 +53,8 @@ pub(crate) struct ServerContext {
     pub(crate) telemetry: Telemetry,
     /// How long the client may take.
     pub(crate) deadlines: Deadlines,
+    /// What it may hold.
+    pub(crate) budget: Arc<Budget>,
     /// Cancelled when idle connections have to go.
     pub(crate) closing: CancellationToken,
     /// HTTP/2 answers each request in a task of its own.
@@ -56,7 +62,12 @@ pub(crate) struct ServerContext {
 }
 
 /// Talks with a client until one of the two has had enough.
-pub(crate) async fn serve_connection(stream: TcpStream, peer: SocketAddr, context: ServerContext) {
+pub(crate) async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Slot,
+    context: ServerContext,
+) {
     let opened = Instant::now();
     // The last packet of a response must not wait for the client's acknowledgement of the one before.
     let protocol = match stream.set_nodelay(true) {
@@ -67,8 +78,8 @@ pub(crate) async fn serve_connection(stream: TcpStream, peer: SocketAddr, contex
         Err(error) => Ok(Err(error)),
     };
     let ended = match protocol {
-        Ok(Ok(Protocol::Http1)) => http1(stream, opened, peer, context).await,
-        Ok(Ok(Protocol::Http2)) => Box::pin(http2(stream, opened, peer, context)).await,
+        Ok(Ok(Protocol::Http1)) => http1(stream, opened, peer, slot, context).await,
+        Ok(Ok(Protocol::Http2)) => Box::pin(http2(stream, opened, peer, slot, context)).await,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "the connection is gone already");
             return;
@@ -115,10 +126,12 @@ async fn http1(
     stream: TcpStream,
     opened: Instant,
     peer: SocketAddr,
+    slot: Slot,
     context: ServerContext,
 ) -> hyper::Result<()> {
-    let ServerContext { routes, telemetry, deadlines, closing, .. } = context;
-    let (state, sendfile) = (ConnectionState::default(), SendfileQueue::default());
+    let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = context;
+    let (state, sendfile) = (slot.state().clone(), SendfileQueue::new(&budget));
+    slot.charge(HTTP1);
     let metrics = Arc::clone(&telemetry.metrics);
     let mut paced = DeadlineStream::new(
         stream,
@@ -126,7 +139,7 @@ async fn http1(
         deadlines,
         FlowControl::Tcp,
         metrics,
-        state.clone(),
+        Arc::new(slot),
         sendfile.clone(),
     );
     let info = ConnectionInfo {
@@ -134,6 +147,7 @@ async fn http1(
         client: client(peer),
         telemetry,
         state: state.clone(),
+        chunks: ChunkBudget::new(&budget),
         sendfile: Some(sendfile),
     };
     let info = Arc::new(info);
@@ -144,7 +158,7 @@ async fn http1(
             http1::Builder::new()
                 // The deadlines are kept beneath HTTP, where an idle connection can be told from a slow request.
                 .header_read_timeout(None)
-                .max_buf_size(HEAD_MAX)
+                .max_buf_size(HEAD_MAX as usize)
                 .half_close(true)
                 .serve_connection(TokioIo::new(paced), service),
         );
@@ -167,11 +181,15 @@ async fn http1(
         }
         let parts = connection.into_parts();
         paced = parts.io.into_inner();
-        if !parts.read_buf.is_empty() {
+        if parts.read_buf.is_empty() {
+            paced.slot().charge(PARKED);
+            if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
+                return Ok(());
+            }
+            paced.slot().charge(HTTP1);
+        } else {
             // The beginning of a request that came with the one before.
             paced = paced.with_early(parts.read_buf);
-        } else if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
-            return Ok(());
         }
     }
 }
@@ -200,10 +218,13 @@ async fn http2(
     stream: TcpStream,
     opened: Instant,
     peer: SocketAddr,
+    slot: Slot,
     context: ServerContext,
 ) -> hyper::Result<()> {
-    let ServerContext { routes, telemetry, deadlines, closing, streams } = context;
-    let state = ConnectionState::default();
+    let ServerContext { routes, telemetry, deadlines, budget, closing, streams } = context;
+    let state = slot.state().clone();
+    let slot = Arc::new(slot);
+    slot.charge(HTTP2);
     // A client also sends frames that begin no request, such as window updates: all that can be told is that it is idle.
     let deadlines = Deadlines { header: deadlines.idle, ..deadlines };
     let metrics = Arc::clone(&telemetry.metrics);
@@ -213,15 +234,22 @@ async fn http2(
         deadlines,
         FlowControl::Streams,
         metrics,
-        state.clone(),
-        SendfileQueue::default(),
+        Arc::clone(&slot),
+        SendfileQueue::new(&budget),
     );
-    let info = Arc::new(ConnectionInfo { peer, client: client(peer), telemetry, state, sendfile: None });
-    let service = service_fn(|request| answer(Arc::clone(&routes), Arc::clone(&info), request));
+    let chunks = ChunkBudget::new(&budget);
+    let info =
+        Arc::new(ConnectionInfo { peer, client: client(peer), telemetry, state, chunks, sendfile: None });
+    let service = service_fn(|request| {
+        let refused = slot.is_over_budget();
+        answer_stream(refused, Arc::clone(&routes), Arc::clone(&info), request)
+    });
     let mut connection = pin!(
-        http2::Builder::new(Streams(streams))
+        http2::Builder::new(Streams { tracker: streams, slot: Arc::clone(&slot) })
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
+            .max_send_buf_size(STREAM_BUFFER)
+            .max_header_list_size(HEAD_MAX)
             .serve_connection(TokioIo::new(paced), service)
     );
     tokio::select! {
@@ -233,13 +261,35 @@ async fn http2(
     }
 }
 
-/// So that the drain waits for them.
+/// HTTP/2 answers each request in a task of its own. The drain waits for them, and the connection is charged for them.
 #[derive(Clone)]
-struct Streams(TaskTracker);
+struct Streams {
+    tracker: TaskTracker,
+    slot: Arc<Slot>,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+        let charged = ChargedStream::new(&self.slot);
+        self.tracker.spawn(async move {
+            stream.await;
+            drop(charged);
+        });
+    }
+}
+
+struct ChargedStream(Arc<Slot>);
+
+impl ChargedStream {
+    fn new(slot: &Arc<Slot>) -> Self {
+        slot.grow(STREAM);
+        Self(Arc::clone(slot))
+    }
+}
+
+impl Drop for ChargedStream {
+    fn drop(&mut self) {
+        self.0.shrink(STREAM);
     }
 }
 
@@ -257,6 +307,21 @@ fn answer(
         let reply = routes.answer(&exchange.request, exchange.connection.peer, client).await;
         Ok(exchange.answer(reply))
     }
+}
+
+/// Answers a request of an HTTP/2 connection, unless its memory was refused.
+async fn answer_stream(
+    refused: bool,
+    routes: Arc<Routes>,
+    connection: Arc<ConnectionInfo>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    if !refused {
+        return answer(routes, connection, request).await;
+    }
+    connection.state.requested();
+    let exchange = Exchange::begin(request.into_parts().0, connection);
+    Ok(exchange.answer(unavailable("too much is being answered at once").into()))
 }
 
 fn client(peer: SocketAddr) -> Box<str> {

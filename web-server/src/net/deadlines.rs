@@ -16,8 +16,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::{ConnectionState, Phase};
+use crate::memory::Blocked;
 use crate::metrics::{Metrics, Overdue};
+use crate::net::table::{LONG_HEAD, Slot};
 
+/// A head that is longer makes HTTP's read buffer grow.
+const READ_BUFFER: usize = 8 * 1024;
 /// How long a connection idles before it is said to rest.
 pub(crate) const PARK_AFTER: Duration = Duration::from_millis(200);
 
@@ -49,7 +53,12 @@ pub(crate) struct DeadlineStream {
     flow: FlowControl,
     metrics: Arc<Metrics>,
     state: ConnectionState,
+    slot: Arc<Slot>,
     sendfile: SendfileQueue,
+    /// Bytes of the head that is being received.
+    head: usize,
+    /// The client takes less than it is sent.
+    blocked: Option<Blocked>,
     /// Read before, and not looked at yet.
     early: Bytes,
     /// Whether all that was written has gone out.
@@ -66,7 +75,7 @@ impl DeadlineStream {
         deadlines: Deadlines,
         flow: FlowControl,
         metrics: Arc<Metrics>,
-        state: ConnectionState,
+        slot: Arc<Slot>,
         sendfile: SendfileQueue,
     ) -> Self {
         let reading = Timer::since(opened, Phase::Head, deadlines.header);
@@ -75,8 +84,11 @@ impl DeadlineStream {
             deadlines,
             flow,
             metrics,
-            state,
+            state: slot.state().clone(),
+            slot,
             sendfile,
+            head: 0,
+            blocked: None,
             early: Bytes::new(),
             flushed: true,
             reading,
@@ -87,6 +99,11 @@ impl DeadlineStream {
     /// The connection itself.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// The connection's place among the others.
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
     }
 
     /// Gives back what was read and not looked at.
@@ -138,7 +155,13 @@ impl DeadlineStream {
         self.flushed = false;
         if written.is_ready() {
             self.sending.stop();
+            if self.blocked.is_some() {
+                self.state.heard();
+            }
             return written;
+        }
+        if self.blocked.is_none() {
+            self.blocked = Some(self.sendfile.block());
         }
         if self.sending.poll(Phase::Answer, self.deadlines.send, context).is_pending() {
             return Poll::Pending;
@@ -159,6 +182,7 @@ impl AsyncRead for DeadlineStream {
             buffer.put_slice(&self.early.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_pending() {
             return self.poll_read_deadline(context);
@@ -166,6 +190,15 @@ impl AsyncRead for DeadlineStream {
         if self.state.received() {
             // This head has a deadline of its own, not what was left of an earlier one's.
             self.reading.stop();
+            self.head = 0;
+        }
+        if self.flow == FlowControl::Tcp {
+            let length = buffer.filled().len() - before;
+            let grown = self.head <= READ_BUFFER && self.head + length > READ_BUFFER;
+            self.head += length;
+            if grown {
+                self.slot.grow(LONG_HEAD);
+            }
         }
         read
     }
@@ -193,6 +226,7 @@ impl AsyncWrite for DeadlineStream {
     /// HTTP calls this when it has no more bytes to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.flushed = true;
+        self.blocked = None;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

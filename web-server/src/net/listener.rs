@@ -11,13 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::exchange::Telemetry;
+use crate::memory::Budget;
+use crate::metrics::Metrics;
 use crate::net::connection::{ServerContext, serve_connection};
 use crate::net::deadlines::Deadlines;
+use crate::net::table::{ConnectionTable, Slot};
 use crate::routes::Routes;
 
 /// How long after the signal a request may still arrive.
@@ -42,7 +46,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Server {
     context: ServerContext,
-    most: usize,
+    table: Arc<ConnectionTable>,
     connections: TaskTracker,
     shutdown: CancellationToken,
     /// Cancelled when all connections have to go.
@@ -55,22 +59,20 @@ impl Server {
         routes: Arc<Routes>,
         telemetry: Telemetry,
         limits: Limits,
+        budget: Arc<Budget>,
         shutdown: CancellationToken,
     ) -> Self {
+        let evicted = telemetry.metrics.connections_evicted.clone();
+        let table = ConnectionTable::new(limits.connections, Arc::clone(&budget), evicted);
         let context = ServerContext {
             routes,
             telemetry,
             deadlines: limits.deadlines,
+            budget,
             closing: CancellationToken::new(),
             streams: TaskTracker::new(),
         };
-        Self {
-            context,
-            most: limits.connections,
-            connections: TaskTracker::new(),
-            shutdown,
-            cut: CancellationToken::new(),
-        }
+        Self { context, table, connections: TaskTracker::new(), shutdown, cut: CancellationToken::new() }
     }
 
     /// Serves until the shutdown begins, and returns a moment after with connections still open.
@@ -87,12 +89,15 @@ impl Server {
                 () = &mut over => return,
             };
             match accepted {
-                Ok((stream, peer)) if self.connections.len() >= self.most => {
-                    self.context.telemetry.metrics.connections_refused.inc();
-                    refuse(stream, peer);
-                }
                 Ok((stream, peer)) => {
-                    self.connections.spawn(self.connection(stream, peer));
+                    if let Some(slot) = self.table.admit() {
+                        let number = slot.number();
+                        let task = self.connections.spawn(self.connection(stream, peer, slot));
+                        self.table.started(number, task.abort_handle());
+                    } else {
+                        self.context.telemetry.metrics.connections_refused.inc();
+                        refuse(stream, peer);
+                    }
                 }
                 Err(error) => {
                     // Out of descriptors, most likely. They come back when connections end, and a tight loop helps nobody.
@@ -127,18 +132,38 @@ impl Server {
         self.context.streams.wait().await;
     }
 
-    fn connection(&self, stream: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + use<> {
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: Slot,
+    ) -> impl Future<Output = ()> + use<> {
         let (context, cut) = (self.context.clone(), self.cut.clone());
         async move {
             let metrics = Arc::clone(&context.telemetry.metrics);
-            metrics.connections.inc();
             metrics.connections_accepted.inc();
+            let _open = Open::count(&metrics);
             tokio::select! {
-                () = serve_connection(stream, peer, context) => {}
+                () = serve_connection(stream, peer, slot, context) => {}
                 () = cut.cancelled() => {}
             }
-            metrics.connections.dec();
         }
+    }
+}
+
+/// A connection that is counted as open, until it ends, in whichever way.
+struct Open(Gauge);
+
+impl Open {
+    fn count(metrics: &Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics.connections.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

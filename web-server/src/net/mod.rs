@@ -3,4 +3,5 @@
 pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod listener;
+pub(crate) mod table;
 pub(crate) mod threads;

@@ -91,22 +91,25 @@ fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
 }
 
 fn of_directory(live: &LiveDirectory, directory: &str) -> io::Result<Option<Vec<Item>>> {
-    let names = match live.directory().list(directory) {
-        Ok(listing) => listing.names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let mut names = match live.directory().entries(directory) {
+        Ok(listing) => listing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            return Ok(None);
+        }
         Err(error) => return Err(error),
     };
     let place = if directory.is_empty() { Depth::Top } else { Depth::Below };
     let mut items = Vec::new();
-    for name in names.into_iter().filter_map(|name| String::from_utf8(name).ok()) {
+    while let Some(name) = names.next()? {
+        let Ok(name) = String::from_utf8(name) else { continue };
         if !is_public(&name, place) || name.contains('\\') {
             continue;
         }
         let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
         match live.directory().inspect(&path)? {
             Lookup::File(file) => {
-                let modified = Modified::at(file.stamp.last_change());
-                items.push(Item::file(&name, file.stamp.size, modified));
+                let modified = Modified::at(file.state.last_change());
+                items.push(Item::file(&name, file.state.size, modified));
             }
             Lookup::Dir => items.push(Item::Directory { name }),
             Lookup::None => {}
@@ -135,7 +138,7 @@ fn render(directory: &str, mut items: Vec<Item>, form: Form) -> io::Result<Repre
         last_modified: modified.header(),
         cache_control: REVALIDATE,
         content_type,
-        content: Source::Memory(body.into()),
+        source: Source::Memory(body.into()),
         coding: Coding::Identity,
         alternatives: Vec::new(),
     })

@@ -13,7 +13,7 @@ use crate::content::header_policy::HeaderPolicy;
 use crate::content::path::{ContentPath, Rejected, relative};
 use crate::content::redirects::{Action, Redirects, When};
 use crate::content::representation::Representation;
-use crate::content::root::Content;
+use crate::content::root::{Content, ContentRoot};
 use crate::http::body::{Origin, Payload};
 use crate::http::cors::Cors;
 use crate::http::quality;
@@ -26,6 +26,8 @@ use crate::routes::redirects::RedirectsFile;
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// The page for what is not there, from the same content.
 const NOT_FOUND_PAGE: &str = "/404.html";
+/// How many releases may be removed under one request.
+const REPLACEMENTS: usize = 8;
 
 /// Whether directories are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +46,13 @@ pub(crate) enum CleanUrls {
     On,
 }
 
+/// The file is not where its release was.
+struct Gone(io::Error);
+
 /// Answers with files.
 #[derive(Debug)]
 pub(crate) struct Files {
+    pub(crate) root: Arc<ContentRoot>,
     pub(crate) listings: Listings,
     pub(crate) clean_urls: CleanUrls,
     /// What a navigation gets that leads to nothing.
@@ -61,7 +67,7 @@ pub(crate) struct Files {
 impl Files {
     /// Answers a GET or HEAD request from `site`.
     pub(super) async fn answer(&self, request: &Parts, site: &Arc<Content>) -> Reply {
-        let mut reply = self.content(request, site).await;
+        let mut reply = self.replaceable(request, site).await;
         if reply.response.status().is_success() {
             match reply.response.body().origin() {
                 Origin::Nowhere => {}
@@ -74,24 +80,40 @@ impl Files {
         reply
     }
 
-    async fn content(&self, request: &Parts, site: &Arc<Content>) -> Reply {
+    /// Answers from `site`, or where its release has been removed from the volume, from the one that replaces it: git-sync removes
+    /// a tree as soon as the link names the next.
+    async fn replaceable(&self, request: &Parts, site: &Arc<Content>) -> Reply {
+        let mut site = Arc::clone(site);
+        for _ in 0..REPLACEMENTS {
+            match self.content(request, &site).await {
+                Ok(reply) => return reply,
+                Err(Gone(error)) => match self.root.replacement(&site).await {
+                    Some(next) => site = next,
+                    None => return failed(request.uri.path(), &error).into(),
+                },
+            }
+        }
+        failed(request.uri.path(), &io::ErrorKind::ResourceBusy.into()).into()
+    }
+
+    async fn content(&self, request: &Parts, site: &Arc<Content>) -> Result<Reply, Gone> {
         let path = match ContentPath::from_target(request.uri.path()) {
             Ok(path) => path,
             Err(Rejected::Malformed) => {
-                return plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into();
+                return Ok(plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into());
             }
-            Err(Rejected::NotFound) => return not_found(site).await,
+            Err(Rejected::NotFound) => return Ok(not_found(site).await),
         };
         if let Content::Waiting(reason) = &**site {
-            return unavailable(reason).into();
+            return Ok(unavailable(reason).into());
         }
         let rules = match &self.redirects {
-            Some(_) if RedirectsFile::is_at(&path) => return not_found(site).await,
+            Some(_) if RedirectsFile::is_at(&path) => return Ok(not_found(site).await),
             Some(file) => file.of(site).await,
             None => None,
         };
         if let Some(action) = rules.as_ref().and_then(|rules| rules.find(&path, When::BeforeFiles)) {
-            return act(request, site, action).await;
+            return Ok(act(request, site, action).await);
         }
         let mut found = site.find(&path).await;
         if self.clean_urls == CleanUrls::On
@@ -102,15 +124,19 @@ impl Files {
             found = Ok(Found::File(page));
         }
         let response = match found {
-            Ok(Found::File(representation)) => sent(request, Ok(representation)).await,
+            Ok(Found::File(representation)) => match represent(request, &representation).await {
+                Ok(response) => response,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Gone(error)),
+                Err(error) => failed(request.uri.path(), &error),
+            },
             Ok(Found::Directory) => {
                 let target = path.as_directory_target();
                 redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
             }
-            Ok(Found::Nothing) => return self.missing(request, site, &path, rules.as_deref()).await,
+            Ok(Found::Nothing) => return Ok(self.missing(request, site, &path, rules.as_deref()).await),
             Err(error) => failed(request.uri.path(), &error),
         };
-        Reply { response, release: site.release() }
+        Ok(Reply { response, release: site.release() })
     }
 
     /// Nothing has this name. A page that was loaded a moment ago may mean an asset that was there then, the release may have
@@ -124,7 +150,7 @@ impl Files {
     ) -> Reply {
         if let Content::Release(generation) = &**site
             && path.may_be_redirected()
-            && let Some((release, representation)) = generation.stale_assets.find(path.file())
+            && let Some((release, representation)) = generation.stale_asset(path.file())
         {
             // Its release may be gone from the volume by now, which is no failure.
             if let Ok(response) = represent(request, &representation).await {

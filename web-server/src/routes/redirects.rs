@@ -35,7 +35,7 @@ impl RedirectsFile {
         {
             return Some(Arc::clone(rules));
         }
-        let rules = match read(file.content.clone()).await.and_then(|text| parse(&text)) {
+        let rules = match read(file.source.clone()).await.and_then(|text| parse(&text)) {
             Ok(rules) => rules,
             Err(error) => {
                 tracing::warn!(%error, "{PATH} is not applied");

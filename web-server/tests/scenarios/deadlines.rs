@@ -140,13 +140,34 @@ fn connection_cap() {
         connection.send(REQUEST).unwrap();
         assert_eq!(connection.receive("GET").unwrap().status(), 200);
     }
+    // The one that has rested longest makes room.
+    let mut fourth = Connection::open(server.addr);
+    fourth.send(REQUEST).unwrap();
+    assert_eq!(fourth.receive("GET").unwrap().status(), 200);
+    connections[0].receive("GET").unwrap_err();
+    assert!(get(server.admin, "/metrics").text().contains("web_server_connections_evicted_total 1\n"));
+    for connection in &mut connections[1..] {
+        connection.send(REQUEST).unwrap();
+        assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    }
+}
+
+#[test]
+fn a_request_that_is_being_answered_is_not_closed_for_others() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start_with(&volume.root(), &["--max-connections", "2"], &[("HEALTH_MIN", "1500")]);
+    let mut held: Vec<_> = (0..2).map(|_| Connection::open(server.addr)).collect();
+    for connection in &mut held {
+        connection.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    }
+    wait_until("both are held", || get(server.admin, "/status").json()["requests_in_flight"] == 2);
     let mut refused = Connection::open(server.addr);
     let answer = refused.receive("GET").unwrap();
     assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
     assert!(get(server.admin, "/metrics").text().contains("web_server_connections_refused_total 1\n"));
-    // Those that were there first are served on, and one that leaves makes room.
-    connections[0].send(REQUEST).unwrap();
-    assert_eq!(connections[0].receive("GET").unwrap().status(), 200);
-    drop(connections);
-    wait_until("there is room", || server.get("/index.html").status() == 200);
+    for connection in &mut held {
+        assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    }
+    // Now that one of them rests, there is room.
+    assert_eq!(server.get("/index.html").status(), 200);
 }

@@ -1,0 +1,259 @@
+//! From a release on the volume to a generation in memory: every file is found, hashed where nothing says what its digest is, and
+//! read where it is small enough.
+//!
+//! Nothing here is proportional to the release but the index itself, which is taken from the memory budget file by file: names
+//! are not collected first, and the publisher's manifest is read as a stream.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use super::coding::Coding;
+use super::digest::Digest;
+use super::dir::{Directory, FileInfo, FileState, Lookup};
+use super::entry::{Codings, Entry, Facts};
+use super::generation::{Generation, Index, LoadOptions, Loaded, let_go};
+use super::large_file::OpenFiles;
+use super::release::Published;
+use super::representation::{HELD_MAX, Modified, Source};
+use super::stale_assets::StaleAssets;
+use super::walk::{Visitor, visit};
+use crate::memory::NoRoom;
+
+/// What the headers of a file that is held cost besides its body.
+const HEADERS: u64 = 600;
+
+/// Why a release is not loaded.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// Its index does not fit into memory beside the one that is served.
+    NoRoom,
+    /// It cannot be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<NoRoom> for LoadError {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// Loads a release. Blocks for as long as reading it takes.
+///
+/// # Errors
+/// Where the release cannot be read, in whole or in part, or does not fit: the generation before it then stays.
+pub(crate) fn load(
+    published: Published,
+    options: &LoadOptions,
+    previous: Option<&Generation>,
+) -> Result<Generation, LoadError> {
+    let Published { release, path, link, directory, since, manifest } = published;
+    let identity = directory.identity()?;
+    let directory = Arc::new(directory);
+    // Last-Modified must not go back, also where the link of a rollback carries an older time.
+    let published = previous.map_or(since, |previous| previous.published.max(since));
+    let mut loader = Loader {
+        directory: Arc::clone(&directory),
+        published: Modified::at(published),
+        previous,
+        index: Index::new(&options.budget),
+        open_files: OpenFiles::new(Arc::clone(&directory)),
+    };
+    visit(&directory, &mut loader)?;
+    loader.offer_compressed();
+    if let Some(manifest) = manifest {
+        manifest.each(|path, size, digest| loader.stated(path, size, digest))?;
+    }
+    let bodies = loader.read(options)?;
+    let Loader { index, open_files, .. } = loader;
+    let stale_assets =
+        previous.map(|previous| StaleAssets::carry_over(previous, &index, options)).unwrap_or_default();
+    let parts = Loaded { release, path, link, identity, published, stale_assets, index, open_files };
+    Ok(Generation::new(parts, &bodies, options.clone()))
+}
+
+/// Stands for a digest that is not known yet.
+const UNKNOWN: Digest = Digest::from_bytes([0; 32]);
+
+struct Loader<'a> {
+    directory: Arc<Directory>,
+    published: Modified,
+    previous: Option<&'a Generation>,
+    index: Index,
+    open_files: Arc<OpenFiles>,
+}
+
+impl Visitor for Loader<'_> {
+    type Error = LoadError;
+
+    fn file(&mut self, path: &str, info: FileInfo) -> Result<(), LoadError> {
+        let state = info.state.without_change_time();
+        let before = self.previous.and_then(|previous| previous.entry(path));
+        if let Some(before) = before {
+            let facts = before.facts();
+            // The same file of the same volume, hard-linked by its publisher.
+            if facts.state == state && facts.executable == info.executable {
+                return Ok(self.index.share(before.clone())?);
+            }
+        }
+        let facts = Facts {
+            digest: UNKNOWN,
+            state,
+            modified: self.published,
+            executable: info.executable,
+            codings: Codings::default(),
+        };
+        Ok(self.index.add(path, &facts)?)
+    }
+
+    fn directory(&mut self, path: &str) -> Result<(), LoadError> {
+        Ok(self.index.add_directory(path)?)
+    }
+}
+
+impl Loader<'_> {
+    /// The publisher says what a file's digest is.
+    fn stated(&mut self, path: &str, size: u64, digest: Digest) {
+        let Some(entry) = self.index.get(path) else { return };
+        let facts = entry.facts();
+        if facts.state.size == size && facts.digest != digest {
+            self.learn(path, digest);
+        }
+    }
+
+    /// Enters a file's digest, and with it since when these bytes are found under this name.
+    fn learn(&mut self, path: &str, digest: Digest) {
+        let Some(entry) = self.index.get(path) else { return };
+        // Unchanged under this name since an earlier release: it was not modified now. Anything else was, when the link was
+        // made, whatever its own time stamp says: it may be years old, or have come back in a rollback.
+        let before = self.previous.and_then(|previous| previous.entry(path)).map(Entry::facts);
+        let modified = match before {
+            Some(before) if before.digest == digest => before.modified,
+            // Later than what clients have, also where both releases were published within a second.
+            Some(before) => self.published.max(before.modified.next()),
+            None => self.published,
+        };
+        let facts = Facts { digest, modified, ..entry.facts() };
+        self.index.replace(path, &facts);
+    }
+
+    /// Reads what is small enough, hashes what is not known, and makes sure that all can be opened.
+    fn read(&mut self, options: &LoadOptions) -> Result<HashMap<Entry, Source>, LoadError> {
+        let mut bodies = HashMap::new();
+        let mut held = 0;
+        // Smaller files first: the budget then saves the most trips to the volume.
+        let mut entries: Vec<Entry> = self.index.entries().cloned().collect();
+        entries.sort_unstable_by_key(|entry| entry.facts().state.size);
+        for entry in entries {
+            held += self.prepare(&entry, held, options, &mut bodies)?;
+            // It is the last where the file's digest was not known before.
+            let_go(std::iter::once(entry), &options.budget);
+        }
+        Ok(bodies)
+    }
+
+    /// Does so for one file, and says how many bytes of it are held.
+    fn prepare(
+        &mut self,
+        entry: &Entry,
+        held: u64,
+        options: &LoadOptions,
+        bodies: &mut HashMap<Entry, Source>,
+    ) -> Result<u64, LoadError> {
+        let Facts { digest, state, .. } = entry.facts();
+        let path = entry.path();
+        let small = state.size <= HELD_MAX && held + state.size <= options.cache;
+        let body = self.previous.and_then(|previous| {
+            previous
+                .body(path)
+                .filter(|_| previous.entry(path).is_some_and(|before| before.digest() == digest))
+        });
+        if let (true, Some(body)) = (small, body) {
+            bodies.insert(entry.clone(), body.clone());
+            return Ok(state.size);
+        }
+        let keep = self.open_files.have_room();
+        if !small && !keep && digest != UNKNOWN {
+            return Ok(0);
+        }
+        let file = self.open(path, state)?;
+        let body = if small { Some(read(&file, path, state)?) } else { None };
+        if digest == UNKNOWN {
+            let digest = match &body {
+                Some(body) => Digest::of(body),
+                None => Digest::of_file(&file)?,
+            };
+            if !FileState::of_file(&file)?.same_file(&state) {
+                return Err(changing(path).into());
+            }
+            self.learn(path, digest);
+        } else if body.as_ref().is_some_and(|body| Digest::of(body) != digest) {
+            // Neither the manifest nor the bytes can be believed, but the bytes are what is there.
+            let digest = body.as_deref().map_or(digest, Digest::of);
+            self.learn(path, digest);
+        }
+        let kept = body.and_then(|body| options.budget.hold(body, HEADERS).ok());
+        match (kept, self.index.get(path)) {
+            (Some(body), Some(entry)) => {
+                bodies.insert(entry.clone(), Source::Memory(body));
+                return Ok(state.size);
+            }
+            _ if keep => self.open_files.keep(path, file),
+            _ => {}
+        }
+        Ok(0)
+    }
+
+    fn open(&self, path: &str, state: FileState) -> io::Result<File> {
+        match self.directory.file(path)? {
+            Lookup::File((file, found)) if found.same_file(&state) => Ok(file),
+            Lookup::File(_) => Err(changing(path)),
+            Lookup::Dir | Lookup::None => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("cannot open {path} in the release")))
+            }
+        }
+    }
+
+    /// Finds precompressed siblings, and says so at the file that each was made from.
+    fn offer_compressed(&mut self) {
+        let mut offers: HashMap<String, Codings> = HashMap::new();
+        for entry in self.index.entries() {
+            for coding in Coding::COMPRESSED {
+                let original = entry.path().strip_suffix(coding.suffix());
+                if let Some(original) = original.filter(|original| self.index.contains(original)) {
+                    let codings = offers.entry(original.to_owned()).or_default();
+                    *codings = codings.with(coding);
+                }
+            }
+        }
+        // Those that had siblings in the release before and have none now.
+        let without = self.index.entries().filter(|entry| entry.facts().codings != Codings::default());
+        for path in without.map(|entry| entry.path().to_owned()).collect::<Vec<_>>() {
+            offers.entry(path).or_default();
+        }
+        for (path, codings) in offers {
+            let facts = self.index.get(&path).map(Entry::facts);
+            if let Some(facts) = facts.filter(|facts| facts.codings != codings) {
+                self.index.replace(&path, &Facts { codings, ..facts });
+            }
+        }
+    }
+}
+
+fn read(file: &File, path: &str, state: FileState) -> io::Result<Vec<u8>> {
+    // One byte more than expected would show a file that is growing.
+    let mut bytes = Vec::with_capacity(usize::try_from(state.size).unwrap_or_default());
+    file.take(state.size + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == state.size { Ok(bytes) } else { Err(changing(path)) }
+}
+
+fn changing(path: &str) -> io::Error {
+    io::Error::other(format!("{path} is being changed inside a published release"))
+}
