@@ -1,5 +1,7 @@
 //! Which host a request is for: said once, and by all who look at it understood the same way.
 
+use std::net::Ipv6Addr;
+
 use http::Version;
 use http::header::HOST;
 use http::request::Parts;
@@ -37,25 +39,48 @@ pub(crate) fn host(request: &Parts) -> Result<&str, &'static str> {
     }
 }
 
-/// `uri-host [ ":" port ]`, of which the host may not be empty where the scheme is http (RFC 9110 section 4.2.1).
+/// `uri-host [ ":" port ]`, of which the host may not be empty where the scheme is http (RFC 9110 section 4.2.1). A host is a name
+/// or an address: of what RFC 3986 would allow besides, such as commas, nothing is a host.
 fn is_host(text: &str) -> bool {
-    // Nearly all are this plain, and need no parser.
-    let name = text.split_once(':').map_or(text, |(name, _)| name);
-    let port = text.get(name.len() + 1..).unwrap_or_default();
-    if !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
-        && port.bytes().all(|digit| digit.is_ascii_digit())
-    {
-        return true;
+    let (host, rest) = if let Some(literal) = text.strip_prefix('[') {
+        let Some((address, rest)) = literal.split_once(']') else { return false };
+        (address.parse::<Ipv6Addr>().is_ok(), rest)
+    } else {
+        let name = text.split_once(':').map_or(text, |(name, _)| name);
+        (is_name(name), &text[name.len()..])
+    };
+    host && match rest.strip_prefix(':') {
+        Some(port) => {
+            port.is_empty()
+                || (port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        }
+        None => rest.is_empty(),
     }
-    text.parse::<Authority>().is_ok_and(|authority| {
-        let host = authority.host();
-        let port = text.strip_prefix(host);
-        !host.is_empty()
-            && port.is_some_and(|port| {
-                let digits = port.strip_prefix(':').unwrap_or(port);
-                digits.bytes().all(|digit| digit.is_ascii_digit())
-                    && (port.is_empty() || port.starts_with(':'))
-            })
-    })
+}
+
+/// Labels with dots between them, none of which is empty; one dot may end it.
+fn is_name(name: &str) -> bool {
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'%');
+    !labels.is_empty() && labels.bytes().all(allowed) && labels.split('.').all(|label| !label.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn names_addresses_and_ports() {
+        for host in
+            ["a", "a.b", "a.b.", "A-1_x:80", "a:", "a:65535", "127.0.0.1:1", "[::1]", "[::1]:80", "a%20b"]
+        {
+            assert!(is_host(host), "{host}");
+        }
+        for host in [
+            "", ".", "..", "a..b", ".a", "a,b", "a:65536", "a:b", "a:+1", "[", "[::1", "[a]", "[::1]80",
+            "a@b", "a b", ":80",
+        ] {
+            assert!(!is_host(host), "{host}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ struct State {
     /// When the client last did what was expected of it, as a [`Moment`].
     heard: AtomicU64,
     parked: AtomicBool,
+    unread: AtomicBool,
 }
 
 impl Default for State {
@@ -33,6 +34,7 @@ impl Default for State {
             progress: AtomicU64::new(0),
             heard: AtomicU64::new(Moment::now().0),
             parked: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         }
     }
 }
@@ -155,6 +157,16 @@ impl ConnectionState {
             }
             Phase::Sending(_) | Phase::Answer => Silence::Answering,
         }
+    }
+
+    /// A request was answered without its body having been read.
+    pub(crate) fn leave_unread(&self) {
+        self.0.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending what nothing will read.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.0.unread.load(Ordering::Relaxed)
     }
 
     /// The connection has been idle for a while and holds nothing back.

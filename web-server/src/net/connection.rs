@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -300,8 +300,12 @@ fn answer(
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     connection.state.requested();
     async move {
-        // No resource here has a use for a request body.
-        let (request, _body) = request.into_parts();
+        // No resource here has a use for a request body. What the client still sends of it is taken in at the end.
+        let (request, body) = request.into_parts();
+        if !body.is_end_stream() {
+            connection.state.leave_unread();
+        }
+        drop(body);
         let mut exchange = Exchange::begin(request, connection);
         let client = exchange.identify_client();
         let reply = routes.answer(&exchange.request, exchange.connection.peer, client).await;

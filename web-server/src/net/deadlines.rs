@@ -6,13 +6,13 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::{ConnectionState, Phase};
@@ -24,6 +24,12 @@ use crate::net::table::{LONG_HEAD, Slot};
 const READ_BUFFER: usize = 8 * 1024;
 /// How long a connection idles before it is said to rest.
 pub(crate) const PARK_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a connection that is over takes in what its client is still sending, how long the client may pause, and how much it
+/// may send: enough for an upload that was refused, as nginx has it.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The three deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +65,7 @@ pub(crate) struct DeadlineStream {
     head: usize,
     /// The client takes less than it is sent.
     blocked: Option<Blocked>,
+    linger: Option<Linger>,
     /// Read before, and not looked at yet.
     early: Bytes,
     /// Whether all that was written has gone out.
@@ -89,6 +96,7 @@ impl DeadlineStream {
             sendfile,
             head: 0,
             blocked: None,
+            linger: None,
             early: Bytes::new(),
             flushed: true,
             reading,
@@ -230,8 +238,55 @@ impl AsyncWrite for DeadlineStream {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Ends the connection so that the client gets the answer also where it was still sending (RFC 9112 section 9.6): a socket
+    /// that is closed with bytes unread resets the connection, and what the client has not read yet is lost. So the write half is
+    /// closed first, and what comes is read and thrown away, for a while.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+            if !this.state.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let linger = this.linger.get_or_insert_with(Linger::begin);
+        linger.poll(&mut this.stream, context).map(Ok)
+    }
+}
+
+/// What is still taken in on a connection that is over.
+#[derive(Debug)]
+struct Linger {
+    over: Pin<Box<Sleep>>,
+    silent: Pin<Box<Sleep>>,
+    left: usize,
+}
+
+impl Linger {
+    fn begin() -> Self {
+        Self { over: Box::pin(sleep(LINGER)), silent: Box::pin(sleep(LINGER_SILENCE)), left: LINGER_BYTES }
+    }
+
+    fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+        let mut thrown_away = [0; 8 * 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut thrown_away);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buffer.filled().len());
+                    self.silent.as_mut().reset(Instant::now() + LINGER_SILENCE);
+                    if self.left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                // The client has closed its half, or is gone.
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let over =
+            self.over.as_mut().poll(context).is_ready() || self.silent.as_mut().poll(context).is_ready();
+        if over { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

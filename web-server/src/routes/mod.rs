@@ -61,6 +61,13 @@ impl Routes {
             Ok(host) => host,
             Err(reason) => return refused(StatusCode::BAD_REQUEST, reason).into(),
         };
+        // SECURITY: what one takes for one coding and another for two ends in different places (RFC 9112 section 7).
+        let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+        if codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+            || codings.next().is_some()
+        {
+            return refused(StatusCode::BAD_REQUEST, "the Transfer-Encoding is not chunked, once\n").into();
+        }
         if let Some(page) = self.pod_page.as_ref().filter(|_| request.uri.path() == action::PATH) {
             return page.act(request, nearest_remote(peer, client)).await.into();
         }

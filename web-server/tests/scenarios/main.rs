@@ -23,6 +23,7 @@ mod presentation;
 mod protocol;
 mod ranges;
 mod releases;
+mod removal;
 mod rotation;
 mod support;
 mod threads;

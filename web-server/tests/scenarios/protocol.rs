@@ -185,3 +185,41 @@ fn an_unread_request_body_ends_the_connection() {
     assert_eq!(connection.receive("GET").unwrap().text(), "first");
     connection.receive("GET").unwrap_err();
 }
+
+#[test]
+fn an_answer_before_the_body_was_read_arrives() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &[]);
+    for head in ["", "Expect: 100-continue\r\n"] {
+        let mut connection = Connection::open(server.addr);
+        let length = 20_000_000;
+        connection
+            .send(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}Content-Length: {length}\r\n\r\n"))
+            .unwrap();
+        // All of it is sent before the answer is looked at, as a proxy does that has buffered it.
+        connection.send("x".repeat(length)).unwrap();
+        assert_eq!(connection.receive("POST").unwrap().status(), 405, "{head}");
+        connection.receive("GET").unwrap_err();
+    }
+}
+
+#[test]
+fn hosts_that_are_none_and_codings_that_are_said_twice_are_refused() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &[]);
+    let status = |request: String| {
+        let mut connection = Connection::open(server.addr);
+        connection.send(request).unwrap();
+        connection.receive("GET").unwrap().status()
+    };
+    for host in ["..", "a,b", "h:65536", "h:99999", "a..b"] {
+        assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), 400, "{host}");
+    }
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: h:65535\r\n\r\n".to_owned()), 200);
+    for codings in
+        ["Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked, chunked"]
+    {
+        let request = format!("POST / HTTP/1.1\r\nHost: h\r\n{codings}\r\n\r\n0\r\n\r\n");
+        assert_eq!(status(request), 400, "{codings}");
+    }
+}

@@ -1,0 +1,98 @@
+//! A publisher that removes the old release as soon as the link names the next one, as git-sync does.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use testkit::http::{Connection, get};
+use testkit::wait_until;
+
+use crate::support::Server;
+
+const SWAPS: usize = 30;
+const FILES: usize = 40;
+const SIZE: usize = 300 * 1024;
+
+/// Swaps again and again while clients ask for files that are not held in memory; each swap removes the tree before.
+fn remove_at_once(root: &Path, link: &Path, tree: impl Fn(usize) -> (PathBuf, PathBuf)) {
+    let publish = |number: usize| {
+        let (directory, target) = tree(number);
+        std::fs::create_dir_all(&directory).unwrap();
+        let body = format!("{number:08}").repeat(SIZE / 8);
+        for file in 0..FILES {
+            std::fs::write(directory.join(format!("f{file}.bin")), &body).unwrap();
+        }
+        let next = link.with_file_name("..next");
+        symlink(target, &next).unwrap();
+        std::fs::rename(next, link).unwrap();
+        if number > 0 {
+            std::fs::remove_dir_all(tree(number - 1).0).unwrap();
+        }
+    };
+    publish(0);
+    let server = Server::start(root, &["--cache-size", "1MiB", "--stale-assets-for", "0s"]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|client| {
+                let (server, over) = (&server, &over);
+                scope.spawn(move || {
+                    let mut connection = Connection::open(server.addr);
+                    let mut answers = 0;
+                    for number in (client..).step_by(3) {
+                        if over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let target = format!("/f{}.bin", number % FILES);
+                        connection.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
+                        let answer = connection.receive("GET").unwrap();
+                        assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
+                        let first = &answer.body[..8];
+                        assert!(answer.body.chunks(8).all(|piece| piece == first), "{target} is mixed");
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for number in 1..=SWAPS {
+            publish(number);
+        }
+        wait_until("the last is served", || {
+            get(server.addr, "/f0.bin").text().starts_with(&format!("{SWAPS:08}"))
+        });
+        over.store(true, Ordering::Relaxed);
+        let answers: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(answers > SWAPS, "only {answers} answers");
+    });
+}
+
+#[test]
+fn git_sync_removes_the_old_tree_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("site");
+    remove_at_once(&link, &link, |number| {
+        let target = PathBuf::from(format!(".worktrees/{number}"));
+        (dir.path().join(&target), target)
+    });
+}
+
+#[test]
+fn a_release_is_removed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("current");
+    remove_at_once(&link, &link, |number| {
+        let target = PathBuf::from(format!("releases/{number}"));
+        (dir.path().join(&target), target)
+    });
+}
+
+#[test]
+fn a_configmap_is_removed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("config");
+    remove_at_once(&root, &root.join("..data"), |number| {
+        let target = PathBuf::from(format!("..{number}"));
+        (root.join(&target), target)
+    });
+}
