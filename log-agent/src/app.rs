@@ -8,17 +8,19 @@ use lifecycle::exit::Failure;
 use lifecycle::rlimit;
 use lifecycle::signals::Signals;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
 use crate::CONTAINER;
-use crate::agent::{Agent, FileLag, Pipeline, Status};
+use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, Status, Until, run_sink};
 use crate::checkpoint::{CheckpointWriter, StateDir};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
 use crate::loss::LossLedger;
 use crate::metrics::Metrics;
+use crate::position::SinkIndex;
 use crate::record::resource::SharedResource;
-use crate::tail::{Catalog, ReadOptions, Until};
+use crate::tail::{Catalog, Past, ReadOptions};
 use crate::watch::Discovery;
 
 /// Follows, ships and checkpoints until it is told to stop, or until the end of the files.
@@ -32,8 +34,7 @@ pub async fn run(
     admin: TcpListener,
     signals: Signals,
 ) -> Result<(), Failure> {
-    // Every followed file is held open.
-    rlimit::raise_limit();
+    let limit = usize::try_from(rlimit::raise_limit()).unwrap_or(usize::MAX);
     let state_dir = config.state_dir.clone().unwrap_or_default();
     let mut state = StateDir::open(&state_dir)?;
     let mut registry = admin::registry(&CONTAINER);
@@ -41,13 +42,15 @@ pub async fn run(
 
     let names: Vec<String> = config.sink.iter().map(SinkSpec::name).collect();
     let ledger = LossLedger::new(&names, metrics.clone());
-    let catalog = Catalog::new(names.clone(), state.load(), config.rotate_wait, ledger.clone());
+    let past = Past { entries: state.load(), is_first_start: state.is_new(), fresh: state.generation() };
+    let catalog = Catalog::new(names.clone(), past, config.catalog(limit), ledger.clone());
     let environment = |name: &str| std::env::var(name).ok();
     let resource = SharedResource::new(config.resource(environment), config.pod_files());
     let settings = config.delivery();
     let dead_letters = DeadLetters::new(&state_dir);
-    let (mut pipelines, mut healths) = (Vec::new(), Vec::new());
-    for (index, spec) in config.sink.iter().enumerate() {
+    let (to_reader, inbox) = std::sync::mpsc::channel();
+    let (mut sinks, mut feeds, mut healths) = (JoinSet::new(), Vec::new(), Vec::new());
+    for (index, spec) in SinkIndex::all(config.sink.len()).zip(&config.sink) {
         let records = Records {
             resource: resource.clone(),
             dead_letters: dead_letters.clone(),
@@ -57,37 +60,55 @@ pub async fn run(
         let files = config.credentials.files(spec);
         let sink = Sink::new(index, spec, &files, &settings, records, sink_metrics.clone())?;
         healths.push((sink.name().to_owned(), sink.health(), sink_metrics));
-        pipelines.push(Pipeline::new(index, sink, config.chunk_size));
+        let purpose = sink.purpose();
+        let to = run_sink(&mut sinks, index, sink, to_reader.clone());
+        feeds.push(Feed::new(config.chunk_size, purpose, to));
     }
     let status = Arc::new(Status::new(healths));
     registry.register_collector(Box::new(FileLag(Arc::clone(&status))));
     let _serving = Admin::new(CONTAINER, Arc::clone(&status) as _, registry, signals.shutdown.clone())
         .allowed_hosts(lifecycle.allowed_hosts())
         .serve(admin);
-
-    let agent = Agent {
+    let (to_loop, reports) = unbounded_channel();
+    let bell = Bell::new(to_reader.clone());
+    let wake = {
+        let bell = bell.clone();
+        Box::new(move || bell.ring())
+    };
+    let options = ReadOptions {
+        format: config.parse,
+        names: config.names.clone(),
+        multiline: config.multiline(),
+        filter: config.filter(),
+        max_line: config.max_line,
+        instance: state.instance(),
+    };
+    let symlinks = config.symlinks();
+    let reader = Reader {
+        inbox,
+        reports: to_loop,
+        bell,
+        discovery: Discovery::start(config.include, config.exclude, symlinks, config.watch, wake),
         catalog,
+        options,
+        feeds,
+        checkpoints: Checkpoints::new(config.checkpoint_period),
         resource,
-        pipelines,
-        deliveries: JoinSet::new(),
-        options: ReadOptions {
-            format: config.parse,
-            names: config.names.clone(),
-            multiline: config.multiline(),
-            filter: config.filter(),
-            max_line: config.max_line,
-            buffer: Vec::new(),
-        },
-        writer: CheckpointWriter::new(state, config.checkpoint_period, metrics.clone()),
-        discovery: Discovery::start(config.include, config.exclude, config.watch),
-        ledger,
-        metrics,
-        status,
+        status: Arc::clone(&status),
+        metrics: metrics.clone(),
         names,
         until: if config.exit_at_eof { Until::EndOfFiles } else { Until::Signalled },
         rescan_period: config.rescan_period,
+        patience: lifecycle.shutdown_timeout,
+    };
+    let agent = Agent {
+        to_reader,
+        reports,
+        sinks,
+        writer: CheckpointWriter::new(state, metrics),
+        status,
         shutdown_timeout: lifecycle.shutdown_timeout,
         termination_log: lifecycle.termination_log,
     };
-    agent.work(&signals).await
+    agent.work(reader, &signals).await
 }

@@ -9,12 +9,14 @@ use crate::deliver::{Compression, CredentialFlags, Settings, SinkSpec, SinkUrl};
 use crate::record::filter::{Filter, Match};
 use crate::record::parse::{FieldNames, Format};
 use crate::record::resource::{Label, PodFiles, Resource};
-use crate::tail::Multiline;
-use crate::watch::{Glob, Watch};
+use crate::tail::{CatalogOptions, Multiline, StartAt};
+use crate::watch::{Glob, Symlinks, Watch};
 
 /// How long a file has to be quiet before the last of its joined records is taken to be whole.
 const RECORD_QUIET: Duration = Duration::from_secs(1);
 const SHORTEST_SINK_TIMEOUT: Duration = Duration::from_millis(100);
+/// Descriptors that are not for logs: connections, watches, the state directory.
+const DESCRIPTORS_KEPT_BACK: usize = 512;
 const SHORTEST_RESCAN_PERIOD: Duration = Duration::from_millis(10);
 
 /// What the agent's own flags say.
@@ -28,6 +30,25 @@ pub struct Config {
     /// Files not to follow although they are included
     #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = Glob::new)]
     pub(crate) exclude: Vec<Glob>,
+
+    /// Follow symbolic links out of the included directories, too, for trees like /var/log/containers. By default, links that stay
+    /// beneath the part of the pattern before its first wildcard are followed, and no others
+    #[arg(long)]
+    pub(crate) follow_symlinks: bool,
+
+    /// Where to begin in files that are there when the agent starts for the first time
+    #[arg(long, value_name = "WHERE", default_value = "beginning")]
+    pub(crate) start_at: StartAt,
+
+    /// Do not read files that were not written to for longer than this when they are first seen, but for what is added later. By
+    /// default, all are read
+    #[arg(long, value_name = "AGE", value_parser = units::duration)]
+    pub(crate) ignore_older: Option<Duration>,
+
+    /// Let go of removed files, the oldest first, when they hold more of the disk than this: what was not delivered of them is lost,
+    /// and entered. By default, they are held until every sink has them
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) max_held_bytes: Option<u64>,
 
     /// Directory for the checkpoint; made where it is missing. One agent each
     #[arg(long, value_name = "DIR", required = true)]
@@ -171,6 +192,23 @@ impl Config {
     /// The Pod's own files.
     pub(crate) fn pod_files(&self) -> PodFiles {
         PodFiles { labels: self.pod_labels_file.clone(), annotations: self.pod_annotations_file.clone() }
+    }
+
+    /// Which symbolic links are followed.
+    pub(crate) fn symlinks(&self) -> Symlinks {
+        if self.follow_symlinks { Symlinks::All } else { Symlinks::Beneath }
+    }
+
+    /// What the user says about files, where the system allows so many descriptors.
+    pub(crate) fn catalog(&self, descriptors: usize) -> CatalogOptions {
+        let kept_back = (descriptors / 4).min(DESCRIPTORS_KEPT_BACK);
+        CatalogOptions {
+            rotate_wait: self.rotate_wait,
+            start_at: self.start_at,
+            ignore_older: self.ignore_older,
+            max_held_bytes: self.max_held_bytes,
+            max_open: descriptors - kept_back,
+        }
     }
 
     /// Which lines are one record.

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::StateDir;
-use crate::identity::{Epoch, FileId, Fingerprint};
-use crate::position::{FileSeq, ReadOffset, Segment};
+use crate::identity::{FileId, Fingerprint};
+use crate::position::{ContentSeq, ReadOffset, Segment};
 use crate::record::chunk::{Chunk, ChunkMode, Origin};
 use crate::record::encode::Encoding;
 use crate::record::filter::{Filter, Filtered};
@@ -36,7 +36,7 @@ pub fn line(line: &[u8]) {
         let origin = Arc::new(Origin { id, path: "/a".into() });
         let (start, end) = (ReadOffset(0), ReadOffset(line.len() as u64));
         let before_end = Fingerprint::of(b"");
-        chunk.close(&origin, Segment { source: FileSeq(0), epoch: Epoch::default(), start, end, before_end });
+        chunk.close(&origin, Segment { content: ContentSeq(0), start, end, before_end });
         let resource = Resource::new(|_| None, &[]);
         for encoding in [Encoding::Ndjson, Encoding::Otlp, Encoding::Forward, Encoding::Raw] {
             let mut out = Vec::new();

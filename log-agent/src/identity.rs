@@ -39,6 +39,11 @@ impl FileKey {
         Self { device: metadata.dev(), inode: metadata.ino(), born }
     }
 
+    /// The inode number, which no renumbering of devices changes.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// Whether a file that was known as `self` may be what is now `found`.
     ///
     /// Device numbers can change at a reboot; a file that keeps its inode and was born at the same nanosecond is the
@@ -72,12 +77,18 @@ impl Fingerprint {
     }
 }
 
-/// How often a file's content was replaced in place (truncated, written anew) since it was first seen. The inode stays,
-/// the content is another: positions and records of different epochs never mix.
+/// Which of the contents that a file has had: it is another one after every truncation and whenever it is written anew. The
+/// inode stays, so the number keeps their ids apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub(crate) struct Epoch(u32);
+pub(crate) struct Epoch(u64);
 
 impl Epoch {
+    /// The first of a file that was never seen. Where a file system keeps no birth times, a reused inode may look like the file
+    /// that had it before, so that the number has to be one that was never used: `fresh` is.
+    pub(crate) fn first(key: &FileKey, fresh: u64) -> Self {
+        Self(if key.born.is_some() { 0 } else { fresh })
+    }
+
     /// The one after a truncation.
     #[must_use]
     pub(crate) fn next(self) -> Self {
@@ -85,10 +96,15 @@ impl Epoch {
     }
 }
 
-/// A file's name in record ids: 16 hex digits.
+/// A state directory: ids that are given out on behalf of different ones differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instance(pub(crate) u64);
+
+/// A content's name in record ids: 16 hex digits.
 ///
-/// It is derived from the key, the epoch and the first line, so that a restart that lost its checkpoint gives every
-/// record the id it had before, and a receiver can drop what it already has.
+/// It is derived from the state directory, the key, the epoch and the first line. The checkpoint keeps it, on the disk before
+/// the first record is sent; where a checkpoint could not be written, or is damaged, a restart derives it again, so that a
+/// receiver can drop what it already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct FileId(u64);
@@ -109,8 +125,9 @@ impl TryFrom<String> for FileId {
 
 impl FileId {
     /// Names the content that begins with `first_line`, of which at most [`WINDOW`] bytes count.
-    pub(crate) fn derive(key: &FileKey, epoch: Epoch, first_line: &[u8]) -> Self {
+    pub(crate) fn derive(instance: Instance, key: &FileKey, epoch: Epoch, first_line: &[u8]) -> Self {
         let mut hash = Sha256::new();
+        hash.update(instance.0.to_be_bytes());
         hash.update(key.device.to_be_bytes());
         hash.update(key.inode.to_be_bytes());
         hash.update(key.born.unwrap_or_default().to_be_bytes());
@@ -155,11 +172,12 @@ mod tests {
     #[test]
     fn an_id_is_the_same_whenever_it_is_derived_and_another_after_a_truncation() {
         let key = key(1, 2, Some(10));
-        let id = FileId::derive(&key, Epoch::default(), b"first\n");
-        assert_eq!(id, FileId::derive(&key, Epoch::default(), b"first\n"));
+        let id = FileId::derive(Instance(7), &key, Epoch::default(), b"first\n");
+        assert_eq!(id, FileId::derive(Instance(7), &key, Epoch::default(), b"first\n"));
         assert_eq!(id.to_string().len(), 16);
-        assert_ne!(id, FileId::derive(&key, Epoch::default().next(), b"first\n"));
-        assert_ne!(id, FileId::derive(&key, Epoch::default(), b"other\n"));
+        assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::default().next(), b"first\n"));
+        assert_ne!(id, FileId::derive(Instance(8), &key, Epoch::default(), b"first\n"));
+        assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::default(), b"other\n"));
     }
 
     #[test]

@@ -3,49 +3,78 @@
 use std::ops::Range;
 use std::path::Path;
 
-pub(crate) use crate::metrics::LossReason;
+use lifecycle::escape::escaped;
+
+pub(crate) use crate::metrics::{LossReason, SkipReason};
 use crate::metrics::{Metrics, SinkMetrics};
+use crate::position::SinkIndex;
 
 /// Counts and logs what is lost. Clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct LossLedger {
     sinks: Vec<(String, SinkMetrics)>,
     metrics: Metrics,
+    /// What was entered, for tests to compare with what they have done.
+    #[cfg(test)]
+    pub(crate) entered: std::sync::Arc<parking_lot::Mutex<Vec<Entered>>>,
 }
+
+/// An entry, as a test sees it.
+#[cfg(test)]
+pub(crate) type Entered = (SinkIndex, std::path::PathBuf, Range<u64>);
 
 impl LossLedger {
     /// For these sinks, in the order of their indices.
     pub(crate) fn new(sinks: &[String], metrics: Metrics) -> Self {
         let sinks = sinks.iter().map(|name| (name.clone(), metrics.sink(name))).collect();
-        Self { sinks, metrics }
+        Self {
+            sinks,
+            metrics,
+            #[cfg(test)]
+            entered: std::sync::Arc::default(),
+        }
     }
 
     /// Enters a loss: the sink with this index will not get these bytes of the file.
-    pub(crate) fn record_lost(&self, reason: LossReason, sink: usize, path: &Path, range: Range<u64>) {
-        let Some((sink, metrics)) = self.sinks.get(sink) else { return };
-        let bytes = range.end.saturating_sub(range.start);
+    pub(crate) fn record_lost(&self, reason: LossReason, index: SinkIndex, path: &Path, range: Range<u64>) {
+        let Some((sink, metrics)) = self.sinks.get(index.get()) else { return };
+        if range.is_empty() {
+            return;
+        }
+        let bytes = range.end - range.start;
         tracing::warn!(
             reason = reason.as_str(),
             sink,
-            file = %path.display(),
+            file = %escaped(&path.to_string_lossy()),
             from = range.start,
             to = range.end,
             bytes,
             "bytes are lost to the sink"
         );
         metrics.lost_bytes(reason).inc_by(bytes);
+        #[cfg(test)]
+        self.entered.lock().push((index, path.to_owned(), range));
     }
 
     /// Counts a line that is filtered because the user said so. That is no loss to log each time.
-    pub(crate) fn record_filtered(&self, sink: usize, bytes: u64) {
-        if let Some((_, metrics)) = self.sinks.get(sink) {
+    pub(crate) fn record_filtered(&self, sink: SinkIndex, bytes: u64) {
+        if let Some((_, metrics)) = self.sinks.get(sink.get()) {
             metrics.filtered_bytes.inc_by(bytes);
         }
     }
 
+    /// Counts bytes that are no part of any record, or that the user does not want.
+    pub(crate) fn record_skipped(&self, reason: SkipReason, sink: SinkIndex, bytes: u64) {
+        if let Some((_, metrics)) = self.sinks.get(sink.get())
+            && bytes > 0
+        {
+            metrics.skipped_bytes(reason).inc_by(bytes);
+        }
+    }
+
     /// Enters records that a receiver refused without saying which of those that it was given they are.
-    pub(crate) fn record_partial_rejection(&self, sink: usize, refused: u64, among: usize, reason: &str) {
-        let Some((sink, metrics)) = self.sinks.get(sink) else { return };
+    pub(crate) fn record_partial_rejection(&self, sink: SinkIndex, refused: u64, among: usize, reason: &str) {
+        let Some((sink, metrics)) = self.sinks.get(sink.get()) else { return };
         tracing::warn!(
             sink,
             refused,

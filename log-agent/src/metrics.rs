@@ -22,10 +22,14 @@ pub(crate) enum LossReason {
     Truncated,
     /// The sink refused the record itself; it is in the dead-letter file.
     Refused,
+    /// The file was removed, or was renamed out of the globs, before the sink had these bytes.
+    Removed,
+    /// Removed files held more than `--max-held-bytes`.
+    Held,
 }
 
 impl LossReason {
-    const ALL: [Self; 3] = [Self::OverLong, Self::Truncated, Self::Refused];
+    const ALL: [Self; 5] = [Self::OverLong, Self::Truncated, Self::Refused, Self::Removed, Self::Held];
 
     /// As metrics and logs spell it.
     pub(crate) fn as_str(self) -> &'static str {
@@ -33,6 +37,32 @@ impl LossReason {
             Self::OverLong => "over_long_line",
             Self::Truncated => "truncated_before_read",
             Self::Refused => "refused_by_sink",
+            Self::Removed => "removed_before_delivery",
+            Self::Held => "max_held_bytes",
+        }
+    }
+}
+
+/// Why bytes are left out that are no loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SkipReason {
+    /// NULs before a line: a hole, or what a power loss left behind.
+    LeadingNuls,
+    /// They were there before the first start, and `--start-at end` leaves them out.
+    StartAtEnd,
+    /// They were older than `--ignore-older` when the file was first seen.
+    IgnoreOlder,
+}
+
+impl SkipReason {
+    const ALL: [Self; 3] = [Self::LeadingNuls, Self::StartAtEnd, Self::IgnoreOlder];
+
+    /// As metrics and logs spell it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::LeadingNuls => "leading_nuls",
+            Self::StartAtEnd => "start_at_end",
+            Self::IgnoreOlder => "ignore_older",
         }
     }
 }
@@ -68,10 +98,14 @@ pub(crate) struct Metrics {
     up: Family<BySink, Gauge>,
     unconfirmed_bytes: Family<BySink, Gauge>,
     lost_bytes: Family<ByLoss, Counter>,
+    skipped_bytes: Family<ByLoss, Counter>,
     refused_records: Family<BySink, Counter>,
     partly_refused_records: Family<BySink, Counter>,
     bad_lines: Family<ByReason, Counter>,
     pub(crate) open_files: Gauge,
+    pub(crate) held_bytes: Gauge,
+    pub(crate) scan_up: Gauge,
+    pub(crate) scan_failures: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) checkpoint_failures: Counter,
     /// In seconds since 1970.
@@ -95,12 +129,18 @@ pub(crate) struct SinkMetrics {
     pub(crate) partly_refused_records: Counter,
     pub(crate) filtered_bytes: Counter,
     lost_bytes: [Counter; LossReason::ALL.len()],
+    skipped_bytes: [Counter; SkipReason::ALL.len()],
 }
 
 impl SinkMetrics {
     /// Bytes that the sink will never get, for this reason.
     pub(crate) fn lost_bytes(&self, reason: LossReason) -> &Counter {
         &self.lost_bytes[reason as usize]
+    }
+
+    /// Bytes that were left out and are no loss, for this reason.
+    pub(crate) fn skipped_bytes(&self, reason: SkipReason) -> &Counter {
+        &self.skipped_bytes[reason as usize]
     }
 
     /// Bytes that the sink will never get, other than those that the user filtered.
@@ -152,6 +192,11 @@ impl Metrics {
                 "lost",
                 "Bytes that the sink will never get, by reason",
             ),
+            skipped_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "skipped",
+                "Bytes that are left out and are no loss, by reason",
+            ),
             refused_records: registrar.metric("refused_records", "Records that the sink refused, for good"),
             partly_refused_records: registrar.metric(
                 "partly_refused_records",
@@ -160,6 +205,13 @@ impl Metrics {
             bad_lines: registrar
                 .metric("bad_lines", "Lines shipped as text because they were not what they should be"),
             open_files: registrar.metric("open_files", "Files that are followed now"),
+            held_bytes: registrar.metric_in(
+                Unit::Bytes,
+                "held",
+                "Disk space of removed files that are held open until every sink has them",
+            ),
+            scan_up: registrar.metric("scan_up", "1 while all included directories can be read, 0 while one cannot"),
+            scan_failures: registrar.metric("scan_failures", "Looks at the names of files that failed"),
             checkpoints: registrar.metric("checkpoints", "Checkpoints written"),
             checkpoint_failures: registrar
                 .metric("checkpoint_failures", "Checkpoints that could not be written"),
@@ -177,6 +229,11 @@ impl Metrics {
         let lost = |reason| self.lost_bytes.get_or_create_owned(&ByLoss { sink: sink.clone(), reason });
         let (lost_bytes, filtered_bytes) =
             (LossReason::ALL.map(|reason| lost(reason.as_str())), lost("dropped_by_rule"));
+        let skipped = |reason: SkipReason| {
+            let reason = reason.as_str();
+            self.skipped_bytes.get_or_create_owned(&ByLoss { sink: sink.clone(), reason })
+        };
+        let skipped_bytes = SkipReason::ALL.map(skipped);
         let label = BySink { sink };
         SinkMetrics {
             read_bytes: self.read_bytes.get_or_create_owned(&label),
@@ -193,6 +250,7 @@ impl Metrics {
             partly_refused_records: self.partly_refused_records.get_or_create_owned(&label),
             filtered_bytes,
             lost_bytes,
+            skipped_bytes,
         }
     }
 

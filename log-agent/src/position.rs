@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Epoch, Fingerprint};
+use crate::identity::Fingerprint;
 
 /// Bytes before it have been read for a sink, which says nothing about whether the sink has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -26,13 +26,32 @@ impl AckedOffset {
     }
 }
 
-/// Part of a chunk: a contiguous range of one file, from the end of one line to the end of another.
+/// A sink, by its place in the order of `--sink`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SinkIndex(pub(crate) u16);
+
+impl SinkIndex {
+    /// Those of so many sinks.
+    pub(crate) fn all(count: usize) -> impl Iterator<Item = Self> {
+        (0..u16::try_from(count).unwrap_or(u16::MAX)).map(Self)
+    }
+
+    /// As an index into what is kept by sink.
+    pub(crate) fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+/// Contents of files in the order in which they were met, which is the order in which they are read. The number is of this
+/// process alone; what outlives it is the [`crate::identity::FileId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ContentSeq(pub(crate) u64);
+
+/// Part of a chunk: a contiguous range of one content, from the end of one line to the end of another.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
-    /// Which file.
-    pub(crate) source: FileSeq,
-    /// Which content of it.
-    pub(crate) epoch: Epoch,
+    /// Which content.
+    pub(crate) content: ContentSeq,
     /// Its first byte.
     pub(crate) start: ReadOffset,
     /// The byte after its last newline.
@@ -41,11 +60,7 @@ pub(crate) struct Segment {
     pub(crate) before_end: Fingerprint,
 }
 
-/// Files in the order in which they were met, which is the order in which they are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FileSeq(pub(crate) u64);
-
-/// What one sink has confirmed of one file.
+/// What one sink has confirmed of one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Confirmed {
     /// All bytes before it.
@@ -58,6 +73,11 @@ impl Confirmed {
     /// Nothing yet.
     pub(crate) fn nothing() -> Self {
         Self { offset: AckedOffset::default(), before: Fingerprint::of(b"") }
+    }
+
+    /// Bytes that the sink need not confirm: they were skipped on purpose, or entered as lost.
+    pub(crate) fn skipped_to(offset: u64, before: Fingerprint) -> Self {
+        Self { offset: AckedOffset(offset), before }
     }
 
     /// No more than the bytes before `end`, which has these right before it: for a file that ends there.
@@ -86,8 +106,7 @@ mod tests {
 
     fn segment(start: u64, end: u64) -> Segment {
         Segment {
-            source: FileSeq(0),
-            epoch: Epoch::default(),
+            content: ContentSeq(0),
             start: ReadOffset(start),
             end: ReadOffset(end),
             before_end: Fingerprint::of(b"x"),

@@ -16,10 +16,10 @@ use prometheus_client::registry::Registry;
 use tokio::time::sleep;
 
 use crate::deliver::{Compression, CredentialFlags, DeadLetters, Health, Records, Settings, Sink, SinkSpec};
-use crate::identity::{Epoch, FileId, Fingerprint};
+use crate::identity::{FileId, Fingerprint};
 use crate::loss::LossLedger;
 use crate::metrics::{Metrics, SinkMetrics};
-use crate::position::{FileSeq, ReadOffset, Segment};
+use crate::position::{ContentSeq, ReadOffset, Segment, SinkIndex};
 use crate::record::chunk::{Chunk, Origin};
 use crate::record::json;
 use crate::record::parse::container::{Envelope, Stream};
@@ -122,7 +122,7 @@ impl Replay {
         let metrics = Metrics::new(&mut Registry::default());
         let ledger = LossLedger::new(&names, metrics.clone());
         let dead_letters = DeadLetters::at(refused_file(&self.file));
-        let sinks = self.sink.iter().enumerate().map(|(index, spec)| {
+        let sinks = SinkIndex::all(self.sink.len()).zip(&self.sink).map(|(index, spec)| {
             let records = Records {
                 resource: SharedResource::fixed(Resource::default()),
                 dead_letters: dead_letters.clone(),
@@ -275,8 +275,8 @@ impl Letter {
         let end = self.offset + self.text.len() as u64;
         chunk.push_enveloped(self.offset..end, &self.text, self.cut, parsed, self.envelope);
         let (start, end) = (ReadOffset(self.offset), ReadOffset(end));
-        let (epoch, before_end) = (Epoch::default(), Fingerprint::of(b""));
-        chunk.close(&self.origin, Segment { source: FileSeq(0), epoch, start, end, before_end });
+        let before_end = Fingerprint::of(b"");
+        chunk.close(&self.origin, Segment { content: ContentSeq(0), start, end, before_end });
     }
 }
 

@@ -3,79 +3,113 @@
 use std::path::Path;
 use std::time::Duration;
 
+use lifecycle::escape::escaped;
 use lifecycle::exit::{Exit, Failure, write_termination_message};
 use tokio::time::Instant;
 
 use super::status::Status;
-use crate::tail::Catalog;
+use crate::position::SinkIndex;
+use crate::tail::{Catalog, Naming};
 
 /// What is kept back of a drain's time for its last checkpoint, at most.
 const FOR_THE_CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// The time that a drain has.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Drain {
+pub(super) struct Drain {
     /// What is not confirmed by then is not waited for.
-    pub(crate) deliver_until: Instant,
+    pub(super) deliver_until: Instant,
     /// Nor is the disk that the last checkpoint goes to by then.
-    pub(crate) leave_by: Instant,
+    pub(super) leave_by: Instant,
 }
 
 impl Drain {
     /// From now on, and over within this time.
-    pub(crate) fn within(time: Duration) -> Self {
+    pub(super) fn within(time: Duration) -> Self {
         let now = Instant::now();
         let kept_back = (time / 5).min(FOR_THE_CHECKPOINT);
         Self { deliver_until: now + time.saturating_sub(kept_back), leave_by: now + time }
     }
 }
 
-/// Says how the drain went, in the log and in the termination message.
+/// What the sinks do not have at the end, in bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Remains {
+    /// The next start ships it.
+    remaining: u64,
+    /// Of that, what is more than last lines without an end.
+    unshipped: u64,
+    /// No start can ship it: the files have no name that is followed any more.
+    lost: u64,
+    /// Why there may be more, of which nothing is known.
+    unseen: Option<String>,
+}
+
+impl Remains {
+    /// Says what remains, and enters what is lost.
+    pub(super) fn of(catalog: &mut Catalog, sinks: &[String]) -> Self {
+        let mut remains = Self { unseen: catalog.scan_failure().map(str::to_owned), ..Self::default() };
+        for file in catalog.files() {
+            for (sink, name) in SinkIndex::all(sinks.len()).zip(sinks) {
+                let bytes = file.unconfirmed(sink);
+                if bytes == 0 {
+                    continue;
+                }
+                if file.naming() == Naming::Unnamed {
+                    remains.lost += bytes;
+                    continue;
+                }
+                let unfinished = file.content().unfinished(sink);
+                let why = if unfinished == bytes {
+                    "the last line has no end yet"
+                } else {
+                    "not confirmed in time"
+                };
+                let path = file.path().to_string_lossy();
+                tracing::warn!(file = %escaped(&path), sink = name, bytes, why, "remains: the next start ships it");
+                remains.remaining += bytes;
+                remains.unshipped += bytes - unfinished;
+            }
+        }
+        catalog.give_up_unnamed();
+        tracing::info!(remaining_bytes = remains.remaining, lost_bytes = remains.lost, "drained");
+        remains
+    }
+}
+
+/// Says how the drain went, in the termination message.
 ///
 /// # Errors
 /// 69 where a sink did not take everything in time. An unfinished line at a file's end is nobody's failure: it is named,
 /// and the next start ships it.
-pub(crate) fn verdict(
-    catalog: &Catalog,
-    sinks: &[String],
+pub(super) fn verdict(
+    remains: &Remains,
     status: &Status,
     checkpoint_failure: Option<&str>,
     termination_log: &Path,
 ) -> Result<(), Failure> {
-    let (mut remaining, mut unshipped) = (0, 0);
-    for source in catalog.sources() {
-        for (sink, name) in sinks.iter().enumerate() {
-            let bytes = source.unconfirmed(sink);
-            if bytes == 0 {
-                continue;
-            }
-            let unfinished = source.unfinished(sink);
-            let why =
-                if unfinished == bytes { "the last line has no end yet" } else { "not confirmed in time" };
-            tracing::warn!(file = %source.path.display(), sink = name, bytes, why, "remains: the next start ships it");
-            remaining += bytes;
-            unshipped += bytes - unfinished;
-        }
-    }
-    tracing::info!(remaining_bytes = remaining, "drained");
+    let Remains { remaining, unshipped, lost, unseen } = remains;
     let checkpoint = checkpoint_failure
         .map(|error| {
             format!("; the last checkpoint could not be written ({error}), so lines will be sent again")
         })
         .unwrap_or_default();
-    if unshipped == 0 {
+    if *unshipped == 0 && *lost == 0 && unseen.is_none() {
         write_termination_message(
             termination_log,
             &format!("drained remaining_bytes={remaining}{checkpoint}"),
         );
         return Ok(());
     }
-    let why = status
-        .longest_outage()
-        .map(|(sink, _, reason)| format!(": sink {sink}: {reason}"))
-        .unwrap_or_default();
-    Err(Failure::new(
-        Exit::Unavailable,
-        format!("drained remaining_bytes={remaining}, which the next start ships{why}{checkpoint}"),
-    ))
+    let mut text = format!("drained remaining_bytes={remaining}, which the next start ships");
+    if *lost > 0 {
+        text += &format!("; lost_bytes={lost}, of files without a name, which no start can ship");
+    }
+    if let Some(reason) = unseen {
+        text += &format!("; perhaps more: {reason}");
+    }
+    if let Some((sink, _, reason)) = status.longest_outage() {
+        text += &format!(": sink {sink}: {reason}");
+    }
+    Err(Failure::new(Exit::Unavailable, text + &checkpoint))
 }

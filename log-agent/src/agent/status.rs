@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::deliver::Health;
 use crate::identity::FileId;
 use crate::metrics::SinkMetrics;
+use crate::position::SinkIndex;
 use crate::tail::{Naming, TailedFile};
 
 /// A sink that has failed for this long makes the agent unready. Shorter outages are what the files are a buffer for.
@@ -29,7 +30,7 @@ pub(crate) struct FileState {
     path: PathBuf,
     id: Option<FileId>,
     size: u64,
-    life: Naming,
+    naming: Naming,
     /// In the order of the sinks.
     progress: Vec<Progress>,
 }
@@ -46,18 +47,19 @@ struct Progress {
 
 impl FileState {
     /// Of a file that is followed for this many sinks.
-    pub(crate) fn of(source: &TailedFile, sinks: usize) -> Self {
+    pub(crate) fn of(file: &TailedFile, sinks: usize) -> Self {
+        let content = file.content();
         let progress = |sink| Progress {
-            confirmed: source.confirmed(sink).map_or(0, |confirmed| confirmed.offset.get()),
-            lag: source.unconfirmed(sink),
-            since: source.waiting_since(sink),
+            confirmed: content.confirmed(sink),
+            lag: file.unconfirmed(sink),
+            since: content.waiting_since(sink).filter(|_| file.unconfirmed(sink) > 0),
         };
         Self {
-            path: source.path.clone(),
-            id: source.id(),
-            size: source.size(),
-            life: source.life,
-            progress: (0..sinks).map(progress).collect(),
+            path: file.path().to_owned(),
+            id: content.id(),
+            size: content.size(),
+            naming: file.naming(),
+            progress: SinkIndex::all(sinks).map(progress).collect(),
         }
     }
 
@@ -80,18 +82,29 @@ struct SinkStatus {
 pub(crate) struct Status {
     sinks: Vec<SinkStatus>,
     files: Mutex<Vec<FileState>>,
+    /// Why not all names can be looked at.
+    scan_failure: Mutex<Option<String>>,
 }
 
 impl Status {
     /// Of these sinks: the name, the health and the metrics of each.
     pub(crate) fn new(sinks: Vec<(String, Arc<Health>, SinkMetrics)>) -> Self {
         let sink = |(name, health, metrics)| SinkStatus { name, health, metrics };
-        Self { sinks: sinks.into_iter().map(sink).collect(), files: Mutex::default() }
+        Self {
+            sinks: sinks.into_iter().map(sink).collect(),
+            files: Mutex::default(),
+            scan_failure: Mutex::default(),
+        }
     }
 
-    /// Replaces what is known of the files.
-    pub(crate) fn set_files(&self, files: Vec<FileState>) {
+    /// Replaces what is known of the files, sets the gauges that are sums of it, and says why there may be more.
+    pub(crate) fn set_files(&self, files: Vec<FileState>, scan_failure: Option<String>) {
+        for (index, sink) in self.sinks.iter().enumerate() {
+            let bytes: u64 = files.iter().map(|file| file.lag(index)).sum();
+            sink.metrics.unconfirmed_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
         *self.files.lock() = files;
+        *self.scan_failure.lock() = scan_failure;
     }
 
     fn file(&self, file: &FileState) -> Value {
@@ -102,21 +115,12 @@ impl Status {
             .map(|(sink, progress)| (sink.name.clone(), json!(progress.confirmed)))
             .collect();
         json!({
-            "path": file.path,
+            "path": file.path.to_string_lossy(),
             "id": file.id.map(|id| id.to_string()),
             "size": file.size,
             "confirmed": confirmed,
-            "named": file.life == Naming::Named,
+            "named": file.naming == Naming::Named,
         })
-    }
-
-    /// Sets the gauge of what waits for each sink.
-    pub(crate) fn count_unconfirmed(&self) {
-        let files = self.files.lock();
-        for (index, sink) in self.sinks.iter().enumerate() {
-            let bytes: u64 = files.iter().map(|file| file.lag(index)).sum();
-            sink.metrics.unconfirmed_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        }
     }
 
     /// The sink that has been failing longest.
@@ -130,6 +134,9 @@ impl Status {
 
 impl Report for Status {
     fn readiness(&self) -> Result<(), String> {
+        if let Some(reason) = &*self.scan_failure.lock() {
+            return Err(reason.clone());
+        }
         match self.longest_outage() {
             Some((sink, outage, reason)) if outage >= UNREADY_AFTER => {
                 Err(format!("sink {sink} has not confirmed for {}: {reason}", seconds(outage)))
@@ -153,7 +160,7 @@ impl Report for Status {
             })
             .collect();
         let files: Vec<_> = self.files.lock().iter().map(|file| self.file(file)).collect();
-        json!({"sinks": sinks, "files": files})
+        json!({"sinks": sinks, "files": files, "scan_failure": *self.scan_failure.lock()})
     }
 }
 

@@ -2,34 +2,48 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::identity::{Epoch, FileId, FileKey, Fingerprint};
-use crate::position::Confirmed;
+use crate::position::{Confirmed, SinkIndex};
 
 /// The first field of a checkpoint; one with another is not for this version to read.
 const FORMAT: &str = "log-agent-checkpoint/1";
 /// The checksum of the first line, as the second: eight hex digits and a line break.
 const TRAILER: usize = 9;
 
-/// One file, as it is unclaimed.
+/// One content of a file, as it is remembered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FileEntry {
     /// What the file system said it is.
     pub(crate) key: FileKey,
     /// Which content of it.
     pub(crate) epoch: Epoch,
-    /// The id that its records carry.
-    pub(crate) id: FileId,
-    /// Its last name, for people.
+    /// The id that its records carry, once any was read.
+    pub(crate) id: Option<FileId>,
+    /// The file's last name.
+    #[serde(with = "path_text")]
     pub(crate) path: PathBuf,
+    /// The log that the file belongs to, where that is not its name.
+    #[serde(with = "optional_path_text", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<PathBuf>,
     /// Its size when this was written: what was there, should it be gone.
     pub(crate) size: u64,
     /// Of its first bytes.
     pub(crate) head: Fingerprint,
+    /// How far it was read for the sink that is furthest: records before it may have arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sent: Option<Confirmed>,
+    /// Bytes before it are delivered, or entered as lost.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) given_up: u64,
+    /// The file has another content now, or is gone: what is left of this one is under way to the sinks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) gone: bool,
     /// By sink.
     pub(crate) confirmed: BTreeMap<String, Confirmed>,
     /// When it was last followed, in seconds since 1970.
@@ -45,6 +59,72 @@ impl FileEntry {
         let former = self.confirmed.iter().filter(|(name, _)| !sinks.contains(name)).map(|(_, at)| *at);
         let inherited = former.min_by_key(|confirmed| confirmed.offset).unwrap_or_else(Confirmed::nothing);
         sinks.iter().map(|name| self.confirmed.get(name).copied().unwrap_or(inherited)).collect()
+    }
+
+    /// The bytes that were there and that sinks did not confirm. A sink that is configured additionally has no claim to a file
+    /// that was gone before.
+    pub(crate) fn unconfirmed(&self, sinks: &[String]) -> Vec<(SinkIndex, Range<u64>)> {
+        let additional = |name| {
+            !self.confirmed.contains_key(name) && self.confirmed.keys().all(|known| sinks.contains(known))
+        };
+        let positions = SinkIndex::all(sinks.len()).zip(sinks).zip(self.confirmed_by(sinks));
+        let left = positions
+            .filter(|((_, name), _)| !additional(*name))
+            .map(|((sink, _), confirmed)| (sink, confirmed.offset.get().max(self.given_up)..self.size));
+        left.filter(|(_, range)| !range.is_empty()).collect()
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Paths as text; one that is not UTF-8 as its bytes.
+mod path_text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Text {
+        Utf8(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => text.serialize(to),
+            None => path.as_os_str().as_bytes().serialize(to),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(match Text::deserialize(from)? {
+            Text::Utf8(text) => text.into(),
+            Text::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
+}
+
+mod optional_path_text {
+    use std::path::PathBuf;
+
+    use serde::{Deserializer, Serializer};
+
+    use super::path_text;
+
+    pub(super) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) => path_text::serialize(path, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        path_text::deserialize(from).map(Some)
     }
 }
 
@@ -106,6 +186,10 @@ pub(super) mod tests {
             epoch: Epoch::default(),
             id: serde_json::from_str("\"0123456789abcdef\"").unwrap(),
             path: "/logs/access.log".into(),
+            log: None,
+            sent: None,
+            given_up: 0,
+            gone: false,
             size: 100,
             head: Fingerprint::of(b"head"),
             confirmed: confirmed.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
@@ -125,5 +209,22 @@ pub(super) mod tests {
         assert_eq!(entry.confirmed_by(&names(&["a", "b"])), [at(10), at(20)]);
         assert_eq!(entry.confirmed_by(&names(&["b", "c"])), [at(20), at(10)]);
         assert_eq!(entry.confirmed_by(&names(&["a", "b", "c"]))[2], Confirmed::nothing());
+        let left = entry.unconfirmed(&names(&["a", "b", "c"]));
+        assert_eq!(
+            left,
+            [(SinkIndex(0), 10..100), (SinkIndex(1), 20..100)],
+            "an additional sink lost nothing"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_not_text_is_remembered() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut entry = entry(&[]);
+        entry.path = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/logs/caf\xe9.log")).to_owned();
+        entry.log = Some(entry.path.clone());
+        let text = serde_json::to_string(&entry).unwrap();
+        let again: FileEntry = serde_json::from_str(&text).unwrap();
+        assert_eq!((&again.path, &again.log), (&entry.path, &entry.log));
     }
 }

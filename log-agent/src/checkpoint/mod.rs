@@ -8,4 +8,4 @@ mod writer;
 pub(crate) use document::FileEntry;
 pub(crate) use state_dir::StateDir;
 pub(crate) use unclaimed::UnclaimedEntries;
-pub(crate) use writer::{CheckpointWriter, WriterEvent};
+pub(crate) use writer::CheckpointWriter;

@@ -5,6 +5,7 @@
 //! said, and passed over. An older checkpoint, or none, means that lines are sent again, never that one is skipped.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,9 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use rustix::fs::{FlockOperation, flock};
 
 use super::document::{Document, FileEntry};
+use crate::identity::Instance;
 
+const INSTANCE: &str = "instance";
 const SLOTS: [&str; 2] = ["checkpoint.0.json", "checkpoint.1.json"];
 
 /// The directory that holds the checkpoint, locked for as long as this value lives.
@@ -21,6 +24,8 @@ const SLOTS: [&str; 2] = ["checkpoint.0.json", "checkpoint.1.json"];
 pub(crate) struct StateDir {
     path: PathBuf,
     generation: u64,
+    instance: Instance,
+    is_new: bool,
     /// Held for its lock.
     _lock: File,
 }
@@ -46,7 +51,11 @@ impl StateDir {
             .map_err(|error| anyhow::Error::new(error).context(cannot("write to")))
             .or_exit(Exit::Io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), generation: 0, _lock: lock }),
+            Ok(()) => {
+                let is_new = !SLOTS.iter().any(|slot| path.join(slot).exists());
+                let instance = instance(path);
+                Ok(Self { path: path.to_owned(), generation: 0, instance, is_new, _lock: lock })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
                 Exit::Unavailable,
                 format!(
@@ -56,6 +65,21 @@ impl StateDir {
             )),
             Err(error) => Err(anyhow::Error::new(error).context(cannot("lock"))).or_exit(Exit::Io),
         }
+    }
+
+    /// Which state directory it is.
+    pub(crate) fn instance(&self) -> Instance {
+        self.instance
+    }
+
+    /// Whether no checkpoint was ever written here.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// A number that no checkpoint before had, and none after will have before the next one is prepared.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The newest checkpoint that can be trusted; nothing where there is none.
@@ -101,9 +125,42 @@ impl StateDir {
     pub(crate) fn prepare(&mut self, files: Vec<FileEntry>) -> Pending {
         self.generation = self.generation.saturating_add(1);
         let document = Document::new(self.generation, files);
-        let slot = if self.generation.is_multiple_of(2) { SLOTS[0] } else { SLOTS[1] };
+        let slot = if self.generation.is_multiple_of(2) { SLOTS[1] } else { SLOTS[0] };
         Pending { dir: self.path.clone(), slot, document }
     }
+}
+
+/// The number of a state directory, made when it is used for the first time. Where it cannot be kept, it is one for this run.
+fn instance(dir: &Path) -> Instance {
+    let path = dir.join(INSTANCE);
+    let known = fs::read_to_string(&path).ok().and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    let Some(known) = known else {
+        // The standard library seeds it from the system's source of randomness.
+        let number = RandomState::new().hash_one(std::process::id());
+        match replace(dir, INSTANCE, format!("{number:016x}\n").as_bytes()) {
+            Ok(()) => tracing::info!(
+                state_dir = %dir.display(),
+                "a new state directory: records get ids that were never used"
+            ),
+            Err(error) => tracing::warn!(
+                file = %path.display(),
+                %error,
+                "cannot be written: records get other ids after the next start"
+            ),
+        }
+        return Instance(number);
+    };
+    Instance(known)
+}
+
+/// Writes a file so that it is there as a whole or not at all.
+fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{}.tmp", name.split('.').next().unwrap_or(name)));
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    File::open(dir)?.sync_all()
 }
 
 /// A checkpoint on its way to the disk.
@@ -120,14 +177,7 @@ impl Pending {
     /// # Errors
     /// As the disk gives them; the older checkpoint is then still there.
     pub(crate) fn write(&self) -> io::Result<()> {
-        let bytes = self.document.to_bytes()?;
-        let temporary = self.dir.join("checkpoint.tmp");
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.dir.join(self.slot))?;
-        File::open(&self.dir)?.sync_all()
+        replace(&self.dir, self.slot, &self.document.to_bytes()?)
     }
 }
 
@@ -149,14 +199,14 @@ mod tests {
         write(&mut state, vec![entry(&[("a", at(2))])]);
         assert_eq!(state.load()[0].confirmed["a"], at(2));
 
-        let newest = dir.path().join(SLOTS[0]);
+        let newest = dir.path().join(SLOTS[1]);
         let whole = fs::read(&newest).unwrap();
         for damage in [whole[..whole.len() / 2].to_vec(), [&whole[..20], b"X", &whole[21..]].concat(), vec![]]
         {
             fs::write(&newest, damage).unwrap();
             assert_eq!(state.load()[0].confirmed["a"], at(1));
         }
-        fs::write(dir.path().join(SLOTS[1]), b"\0\0\0").unwrap();
+        fs::write(dir.path().join(SLOTS[0]), b"\0\0\0").unwrap();
         assert!(state.load().is_empty());
     }
 

@@ -1,80 +1,54 @@
-//! When a checkpoint is written: at most `--checkpoint-period` after something was confirmed, never when nothing was, and off the
-//! event loop, because a disk may take its time to sync.
+//! Writes checkpoints off the event loop, because a disk may take its time to sync.
 
 use std::io;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lifecycle::blocking;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::{FileEntry, StateDir};
 use crate::metrics::Metrics;
 
 type Writing = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-/// Writes checkpoints.
+/// Writes one checkpoint at a time.
 pub(crate) struct CheckpointWriter {
     state: StateDir,
-    /// How old what is on the disk may be.
-    period: Duration,
     metrics: Metrics,
-    due: Option<Instant>,
     writing: Option<Writing>,
-    /// The last failure, so that the same one is said once.
+    /// The last failure, so that the same one is logged once.
     failure: Option<String>,
-}
-
-/// What the saver asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriterEvent {
-    /// Something was confirmed a while ago: call [`CheckpointWriter::save`].
-    Due,
-    /// A write has ended; nothing to do.
-    Written,
 }
 
 impl CheckpointWriter {
     /// Into this directory.
-    pub(crate) fn new(state: StateDir, period: Duration, metrics: Metrics) -> Self {
-        Self { state, period, metrics, due: None, writing: None, failure: None }
+    pub(crate) fn new(state: StateDir, metrics: Metrics) -> Self {
+        Self { state, metrics, writing: None, failure: None }
     }
 
-    /// Something has changed that a restart should know.
-    pub(crate) fn changed(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + self.period);
-    }
-
-    /// Waits until there is something to do; for ever where nothing has changed.
-    pub(crate) async fn next_event(&mut self) -> WriterEvent {
-        if let Some(writing) = &mut self.writing {
-            let outcome = writing.await;
-            self.writing = None;
-            self.ended(outcome);
-            return WriterEvent::Written;
-        }
-        match self.due {
-            Some(due) => sleep_until(due).await,
-            None => std::future::pending().await,
-        }
-        WriterEvent::Due
-    }
-
-    /// Begins to write.
-    pub(crate) fn save(&mut self, files: Vec<FileEntry>) {
-        self.due = None;
+    /// Begins to write, once [`CheckpointWriter::written`] has told of the one before.
+    pub(crate) fn write(&mut self, files: Vec<FileEntry>) {
         let pending = self.state.prepare(files);
         self.writing = Some(Box::pin(blocking(move || pending.write())));
     }
 
+    /// Waits until one was written, and says whether it is on the disk; for ever where none is being written.
+    pub(crate) async fn written(&mut self) -> bool {
+        let Some(writing) = &mut self.writing else { return std::future::pending().await };
+        let outcome = writing.await;
+        self.writing = None;
+        self.ended(outcome)
+    }
+
     /// Writes, and waits until it is on the disk, but not for a disk that does not answer in time.
-    pub(crate) async fn save_by(&mut self, until: Instant, files: Vec<FileEntry>) {
+    pub(crate) async fn write_by(&mut self, until: Instant, files: Vec<FileEntry>) {
         let written = timeout_at(until, async {
             if self.writing.is_some() {
-                self.next_event().await;
+                self.written().await;
             }
-            self.save(files);
-            self.next_event().await;
+            self.write(files);
+            self.written().await;
         });
         if written.await.is_err() {
             self.failure = Some("the disk did not answer in time".to_owned());
@@ -86,7 +60,7 @@ impl CheckpointWriter {
         self.failure.as_deref()
     }
 
-    fn ended(&mut self, outcome: io::Result<()>) {
+    fn ended(&mut self, outcome: io::Result<()>) -> bool {
         let error = match outcome {
             Ok(()) => {
                 self.metrics.checkpoints.inc();
@@ -95,7 +69,7 @@ impl CheckpointWriter {
                 if self.failure.take().is_some() {
                     tracing::info!("checkpoints are written again");
                 }
-                return;
+                return true;
             }
             Err(error) => error.to_string(),
         };
@@ -107,7 +81,6 @@ impl CheckpointWriter {
             );
         }
         self.failure = Some(error);
-        // Tried again at the usual pace.
-        self.changed();
+        false
     }
 }

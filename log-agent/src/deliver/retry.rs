@@ -26,6 +26,7 @@ use super::spec::SinkSpec;
 use super::transport::{self, Settings, Transport};
 use crate::loss::{LossLedger, LossReason};
 use crate::metrics::SinkMetrics;
+use crate::position::SinkIndex;
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::encode::Encoding;
 use crate::record::resource::SharedResource;
@@ -87,7 +88,7 @@ pub(crate) struct Records {
 /// A sink, ready to deliver.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    index: usize,
+    index: SinkIndex,
     name: String,
     transport: Transport,
     encoding: Encoding,
@@ -115,7 +116,7 @@ impl Sink {
     /// # Errors
     /// 70 or 74 where its client or its thread cannot be made.
     pub(crate) fn new(
-        index: usize,
+        index: SinkIndex,
         spec: &SinkSpec,
         files: &CredentialFiles,
         settings: &Settings,

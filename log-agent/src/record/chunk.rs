@@ -162,8 +162,7 @@ impl Chunk {
         let end = self.lines.len();
         self.covered += segment.end.0.saturating_sub(segment.start.0);
         if let Some(last) = self.parts.last_mut()
-            && last.segment.source == segment.source
-            && last.segment.epoch == segment.epoch
+            && last.segment.content == segment.content
             && last.segment.end == segment.start
             && Arc::ptr_eq(&last.origin, origin)
         {
@@ -246,13 +245,12 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Epoch, Fingerprint};
-    use crate::position::{FileSeq, ReadOffset};
+    use crate::identity::Fingerprint;
+    use crate::position::{ContentSeq, ReadOffset};
 
     fn segment(start: u64, end: u64) -> Segment {
         Segment {
-            source: FileSeq(1),
-            epoch: Epoch::default(),
+            content: ContentSeq(1),
             start: ReadOffset(start),
             end: ReadOffset(end),
             before_end: Fingerprint::of(b""),

@@ -1,14 +1,21 @@
 //! The files that are followed: which they are, in which order they are read, and what is read of each.
+//!
+//! A [`Catalog`] has the files; a file has a [`content::Content`], which is another one after every truncation. What a name may
+//! say is in `rotation`, what happens at `copytruncate` in `copytruncate`, and how bytes become lines in `framing`.
 
 mod catalog;
+mod content;
+mod copytruncate;
+mod descriptors;
 mod file;
+mod framing;
 mod lag;
 #[cfg(test)]
 mod model_tests;
 mod queue;
+mod read;
+mod rotation;
 
-pub(crate) use catalog::Catalog;
-pub(crate) use file::{
-    Multiline, Naming, Progress, ReadOptions, ReadState, TailedFile, UnterminatedLine, Until,
-};
-pub(crate) use queue::ReadQueue;
+pub(crate) use catalog::{Catalog, CatalogOptions, Filled, Past, Snapshot, StartAt};
+pub(crate) use file::{Naming, TailedFile};
+pub(crate) use read::{Multiline, ReadOptions, UnterminatedLine};

@@ -1,12 +1,11 @@
 //! What the kernel says about files, kept until the agent asks for it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use notify::Event;
 use notify::event::{EventKind, ModifyKind};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::glob::Glob;
 
@@ -19,21 +18,30 @@ pub(crate) struct Changes {
     pub(crate) written: BTreeSet<PathBuf>,
 }
 
-#[derive(Debug, Default)]
+/// What is called when something has changed: it must not wait.
+pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// Changes on their way from the kernel's thread to the agent.
 pub(super) struct EventQueue {
     changes: Mutex<Changes>,
-    notify: Notify,
+    /// Directories in which any name matters, whatever it is: links lead through them.
+    linked: Mutex<BTreeSet<PathBuf>>,
+    wake: Waker,
 }
 
 impl EventQueue {
-    /// Waits until there is something to take.
-    pub(super) async fn changed(&self) {
-        self.notify.notified().await;
+    pub(super) fn new(wake: Waker) -> Self {
+        Self { changes: Mutex::default(), linked: Mutex::default(), wake }
     }
 
     /// Takes what has come since the last time.
     pub(super) fn take(&self) -> Changes {
         std::mem::take(&mut *self.changes.lock())
+    }
+
+    /// From now on, every name in these directories matters.
+    pub(super) fn set_linked(&self, directories: BTreeSet<PathBuf>) {
+        *self.linked.lock() = directories;
     }
 
     pub(super) fn receive(&self, globs: &[Glob], event: notify::Result<Event>) {
@@ -46,11 +54,7 @@ impl EventQueue {
                 EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)) => return,
                 EventKind::Modify(ModifyKind::Data(_)) => changes.written.extend(event.paths),
                 _ => {
-                    let concerns = |path: &PathBuf| {
-                        globs.iter().any(|glob| glob.matches(path) || glob.base().starts_with(path))
-                    };
-                    // A directory may hold matches deeper down.
-                    if !event.paths.iter().any(|path| concerns(path) || path.is_dir()) {
+                    if !event.paths.iter().any(|path| self.concerns(globs, path)) {
                         return;
                     }
                     changes.names = true;
@@ -62,28 +66,50 @@ impl EventQueue {
             }
         }
         drop(changes);
-        self.notify.notify_one();
+        (self.wake)();
+    }
+
+    fn concerns(&self, globs: &[Glob], path: &Path) -> bool {
+        let linked = || path.parent().is_some_and(|directory| self.linked.lock().contains(directory));
+        // A directory may hold matches deeper down.
+        globs.iter().any(|glob| glob.matches(path) || glob.base().starts_with(path))
+            || linked()
+            || path.is_dir()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use notify::event::{AccessKind, CreateKind, DataChange};
 
     use super::*;
 
     #[test]
-    fn reading_wakes_nobody_and_writing_names_the_file() {
-        use notify::event::{AccessKind, CreateKind, DataChange};
-        let events = EventQueue::default();
+    fn reading_wakes_nothing_and_writing_names_the_file() {
+        let woken = Arc::<AtomicUsize>::default();
+        let events = EventQueue::new({
+            let woken = Arc::clone(&woken);
+            Box::new(move || {
+                woken.fetch_add(1, Ordering::SeqCst);
+            })
+        });
         let globs = [Glob::new("/logs/*.log").unwrap()];
         let say = |kind, path: &str| events.receive(&globs, Ok(Event::new(kind).add_path(path.into())));
         say(EventKind::Access(AccessKind::Any), "/logs/a.log");
         say(EventKind::Create(CreateKind::File), "/logs/other.txt");
-        assert!(events.take().written.is_empty() && !events.take().names);
+        say(EventKind::Create(CreateKind::File), "/elsewhere/b.log");
+        let changes = events.take();
+        assert!(changes.written.is_empty() && !changes.names);
         say(EventKind::Modify(ModifyKind::Data(DataChange::Any)), "/logs/a.log");
         assert!(events.take().written.contains(Path::new("/logs/a.log")));
         say(EventKind::Create(CreateKind::File), "/logs/b.log");
         assert!(events.take().names);
+        events.set_linked(BTreeSet::from(["/elsewhere".into()]));
+        say(EventKind::Create(CreateKind::File), "/elsewhere/b.log");
+        assert!(events.take().names, "a link leads there");
+        assert_eq!(woken.load(Ordering::SeqCst), 3);
     }
 }

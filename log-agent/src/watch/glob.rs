@@ -1,5 +1,6 @@
 //! Patterns for paths: `--include` and `--exclude`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -16,6 +17,29 @@ const MATCH: MatchOptions = MatchOptions {
 pub(crate) struct Glob {
     text: String,
     pattern: Pattern,
+    components: Vec<Component>,
+}
+
+/// What a name has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Component {
+    /// Exactly this.
+    Literal(String),
+    /// Like this.
+    Pattern(Pattern),
+    /// `**`: any number of directories.
+    AnyDepth,
+}
+
+impl Component {
+    /// Whether a name is what it has to be. A name that is not UTF-8 is compared with what a reader would see of it.
+    pub(super) fn matches(&self, name: &OsStr) -> bool {
+        match self {
+            Self::Literal(literal) => name.to_str() == Some(literal),
+            Self::Pattern(pattern) => pattern.matches_with(&name.to_string_lossy(), MATCH),
+            Self::AnyDepth => true,
+        }
+    }
 }
 
 impl Glob {
@@ -27,17 +51,31 @@ impl Glob {
         let path =
             std::path::absolute(text).map_err(|error| format!("{error}; write it like /logs/*.log"))?;
         let text = path.to_str().ok_or("a pattern has to be UTF-8")?.to_owned();
-        let pattern = Pattern::new(&text).map_err(|error| format!("{error}; write it like /logs/*.log"))?;
-        Ok(Self { text, pattern })
+        let invalid = |error| format!("{error}; write it like /logs/*.log");
+        let pattern = Pattern::new(&text).map_err(invalid)?;
+        let mut glob = Self { text, pattern, components: Vec::new() };
+        let base = glob.base();
+        let rest = path.strip_prefix(&base).unwrap_or(&path);
+        for component in rest.components() {
+            let component = component.as_os_str().to_str().unwrap_or_default();
+            glob.components.push(match component {
+                "**" => Component::AnyDepth,
+                text if text.contains(['*', '?', '[']) => {
+                    Component::Pattern(Pattern::new(text).map_err(invalid)?)
+                }
+                text => Component::Literal(text.to_owned()),
+            });
+        }
+        Ok(glob)
     }
 
     /// Whether it matches this path.
     pub(crate) fn matches(&self, path: &Path) -> bool {
-        self.pattern.matches_path_with(path, MATCH)
+        self.pattern.matches_with(&path.to_string_lossy(), MATCH)
     }
 
-    /// The directory before the first wildcard.
-    pub(super) fn base(&self) -> PathBuf {
+    /// The fixed part: the directory before the first wildcard.
+    pub(crate) fn base(&self) -> PathBuf {
         let literal = self.text.find(['*', '?', '[']).map_or(self.text.as_str(), |at| &self.text[..at]);
         match literal.rfind('/') {
             Some(0) | None => PathBuf::from("/"),
@@ -45,28 +83,9 @@ impl Glob {
         }
     }
 
-    fn expand(text: &str) -> Vec<PathBuf> {
-        // The pattern was parsed before. A directory that cannot be read is said by whoever opens what is in it.
-        glob::glob_with(text, MATCH).map(|paths| paths.filter_map(Result::ok).collect()).unwrap_or_default()
-    }
-
-    /// The paths that match now.
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
-        Self::expand(&self.text)
-    }
-
-    /// Directories in which a match may appear: those that exist, or the nearest ancestor that does.
-    pub(super) fn directories(&self) -> Vec<PathBuf> {
-        let base = self.base();
-        let mut found = match base.ancestors().find(|ancestor| ancestor.is_dir()) {
-            Some(nearest) if nearest == base => vec![base],
-            Some(nearest) => return vec![nearest.to_owned()],
-            None => Vec::new(),
-        };
-        if let Some(parent) = Path::new(&self.text).parent().and_then(Path::to_str) {
-            found.extend(Self::expand(parent).into_iter().filter(|path| path.is_dir()));
-        }
-        found
+    /// What the names behind the fixed part have to be.
+    pub(super) fn components(&self) -> &[Component] {
+        &self.components
     }
 }
 
@@ -83,5 +102,10 @@ mod tests {
         assert_eq!(Glob::new("/logs/access.log").unwrap().base(), Path::new("/logs"));
         assert_eq!(Glob::new("/*.log").unwrap().base(), Path::new("/"));
         assert!(Glob::new("/logs/[").is_err());
+        use std::os::unix::ffi::OsStrExt as _;
+        assert!(
+            glob.matches(Path::new(OsStr::from_bytes(b"/logs/caf\xe9/access.log"))),
+            "a name that is not UTF-8"
+        );
     }
 }

@@ -3,6 +3,8 @@
 mod events;
 mod glob;
 mod scan;
+mod walk;
 
 pub(crate) use self::glob::Glob;
 pub(crate) use scan::{Discovery, Watch};
+pub(crate) use walk::{Names, Place, Symlinks};

@@ -1,18 +1,23 @@
-//! Finds the files to follow by their names, and watches the directories that they may appear in.
+//! Looks for the files to follow by their names, and watches the directories that they may appear in.
 //!
 //! Events only say where to look, sooner: everything is found by a scan that runs every `--rescan-period` anyway. So an
 //! event that was lost, a watch that could not be had, or a file system without events cost time and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
+use lifecycle::escape::escaped;
 use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::events::{Changes, EventQueue};
+use super::events::{Changes, EventQueue, Waker};
 use super::glob::Glob;
+use super::walk::{Names, Symlinks, Walk};
+
+/// As the kernel: a path with more links than this is a circle.
+const MOST_LINKS: usize = 40;
 
 /// Whether file events are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,12 +32,15 @@ pub(crate) enum Watch {
 pub(crate) struct Discovery {
     include: Vec<Glob>,
     exclude: Vec<Glob>,
+    symlinks: Symlinks,
     events: Arc<EventQueue>,
     watcher: Option<RecommendedWatcher>,
     /// With the inode: a directory that was removed and made again is another one, and its watch went with the old one.
     watched: BTreeMap<PathBuf, u64>,
-    /// Said once each.
-    said: BTreeSet<PathBuf>,
+    /// Logged once each, for as long as it is so.
+    warned: BTreeSet<PathBuf>,
+    /// Likewise: directories without events.
+    unwatched: BTreeSet<PathBuf>,
 }
 
 impl std::fmt::Debug for Discovery {
@@ -42,9 +50,15 @@ impl std::fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    /// Starts listening; the first [`Discovery::scan`] finds what is there.
-    pub(crate) fn start(include: Vec<Glob>, exclude: Vec<Glob>, watch: Watch) -> Self {
-        let events = Arc::<EventQueue>::default();
+    /// Starts listening; the first [`Discovery::scan`] finds what is there. `wake` is called when the kernel has said something.
+    pub(crate) fn start(
+        include: Vec<Glob>,
+        exclude: Vec<Glob>,
+        symlinks: Symlinks,
+        watch: Watch,
+        wake: Waker,
+    ) -> Self {
+        let events = Arc::new(EventQueue::new(wake));
         let watcher = match watch {
             Watch::Poll => None,
             Watch::Events => {
@@ -58,75 +72,117 @@ impl Discovery {
                     .ok()
             }
         };
-        Self { include, exclude, events, watcher, watched: BTreeMap::new(), said: BTreeSet::new() }
+        Self {
+            include,
+            exclude,
+            symlinks,
+            events,
+            watcher,
+            watched: BTreeMap::new(),
+            warned: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
+        }
     }
 
-    /// Waits until the kernel has something to say.
-    pub(crate) async fn changed(&self) {
-        self.events.changed().await;
-    }
-
-    /// What it said.
+    /// What the kernel said.
     pub(crate) fn changes(&self) -> Changes {
         self.events.take()
     }
 
-    /// The files that match now, sorted, each once. Watches are set before looking, so that nothing that appears in
-    /// between is missed.
-    pub(crate) fn scan(&mut self) -> Vec<PathBuf> {
+    /// The files that match now. Watches are set before looking, so that nothing that appears in between is missed.
+    pub(crate) fn scan(&mut self) -> Names {
+        let mut names = self.walk();
         // A directory may appear in one that is not watched yet; so look again until there is no new one.
-        let mut known = BTreeSet::new();
-        loop {
-            let directories: BTreeSet<PathBuf> = self.include.iter().flat_map(Glob::directories).collect();
-            if directories.is_subset(&known) {
-                break;
-            }
-            self.watch(&directories);
-            known.extend(directories);
+        while self.watch(&names) {
+            names = self.walk();
         }
+        self.report(&names);
+        names
+    }
+
+    fn walk(&self) -> Names {
+        let mut names = Names::default();
+        let is_excluded = |path: &Path| self.exclude.iter().any(|glob| glob.matches(path));
         for include in &self.include {
-            let base = include.base();
-            if base.is_dir() {
-                self.said.remove(&base);
-            } else if self.said.insert(base.clone()) {
-                tracing::info!(directory = %base.display(), "waiting for a directory that does not exist yet");
+            Walk::run(include, self.symlinks, &is_excluded, &mut names);
+        }
+        // Of several names of one file the first counts, and no link where there is another.
+        names
+            .files
+            .sort_by(|one, other| (one.is_link, &one.place.path).cmp(&(other.is_link, &other.place.path)));
+        names.files.dedup_by(|one, other| one.place.path == other.place.path);
+        names
+    }
+
+    fn report(&mut self, names: &Names) {
+        let warned = std::mem::take(&mut self.warned);
+        let mut say = |path: &Path| self.warned.insert(path.to_owned()) && !warned.contains(path);
+        for directory in &names.missing {
+            if say(directory) {
+                let directory = directory.to_string_lossy();
+                tracing::info!(directory = %escaped(&directory), "waiting for a directory that does not exist yet");
             }
         }
-        let found = self.include.iter().flat_map(Glob::paths);
-        let mut paths: Vec<_> =
-            found.filter(|path| !self.exclude.iter().any(|glob| glob.matches(path))).collect();
-        paths.sort();
-        paths.dedup();
-        paths
-    }
-
-    /// Also watches where a symbolic link leads: writing to its target does not show where the link is.
-    pub(crate) fn watch_target(&mut self, target: &Path) {
-        if let Some(directory) = target.parent()
-            && !self.watched.contains_key(directory)
-        {
-            self.add_watch(directory.to_owned());
+        for (path, error) in &names.unreadable {
+            if say(path) {
+                let path = path.to_string_lossy();
+                tracing::warn!(file = %escaped(&path), %error, "cannot read it: trying again at every scan");
+            }
+        }
+        for path in &names.outside {
+            if say(path) {
+                let path = path.to_string_lossy();
+                tracing::warn!(file = %escaped(&path), "a link that leads out of the included directory is not followed; see --follow-symlinks");
+            }
         }
     }
 
-    fn watch(&mut self, directories: &BTreeSet<PathBuf>) {
+    /// Watches what was looked into, and what links lead through; true where that is new.
+    fn watch(&mut self, names: &Names) -> bool {
+        if self.watcher.is_none() {
+            return false;
+        }
+        let mut linked = BTreeSet::new();
+        for base in self.include.iter().map(Glob::base) {
+            links_on_the_way(&base, &mut linked);
+        }
+        if self.symlinks == Symlinks::All {
+            for directory in &names.directories {
+                links_on_the_way(directory, &mut linked);
+            }
+            for file in names.files.iter().filter(|file| file.is_link) {
+                links_on_the_way(&file.place.path, &mut linked);
+            }
+        }
+        let missing = names.missing.iter().filter_map(|path| path.ancestors().find(|above| above.is_dir()));
+        let wanted: BTreeSet<PathBuf> = names
+            .directories
+            .iter()
+            .cloned()
+            .chain(missing.map(Path::to_owned))
+            .chain(linked.iter().cloned())
+            .collect();
+        self.events.set_linked(linked);
         self.watched.retain(|directory, inode| {
-            let same = std::fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *inode);
+            let same = wanted.contains(directory)
+                && std::fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *inode);
             if !same && let Some(watcher) = &mut self.watcher {
                 // Fails where the kernel has already ended it.
                 watcher.unwatch(directory).ignore();
             }
             same
         });
-        for directory in directories {
-            if !self.watched.contains_key(directory) {
-                self.add_watch(directory.clone());
+        let mut new = false;
+        for directory in wanted {
+            if !self.watched.contains_key(&directory) {
+                new |= self.add_watch(directory);
             }
         }
+        new
     }
 
-    fn add_watch(&mut self, directory: PathBuf) {
-        let Some(watcher) = &mut self.watcher else { return };
+    fn add_watch(&mut self, directory: PathBuf) -> bool {
+        let Some(watcher) = &mut self.watcher else { return false };
         let inode = std::fs::metadata(&directory).map_err(notify::Error::io);
         let outcome = inode.and_then(|metadata| {
             watcher.watch(&directory, RecursiveMode::NonRecursive)?;
@@ -135,16 +191,73 @@ impl Discovery {
         match outcome {
             Ok(inode) => {
                 self.watched.insert(directory, inode);
+                true
             }
             Err(error) => {
-                if self.said.insert(directory.clone()) {
+                if self.unwatched.insert(directory.clone()) {
                     tracing::warn!(
-                        directory = %directory.display(),
+                        directory = %escaped(&directory.to_string_lossy()),
                         %error,
                         "no file events from here: it is scanned every --rescan-period"
                     );
                 }
+                false
             }
         }
+    }
+}
+
+/// Directories in which a name decides where `path` leads: those of every link on the way, and the one where the way ends.
+fn links_on_the_way(path: &Path, found: &mut BTreeSet<PathBuf>) {
+    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+    let mut links = 0;
+    while let Some(path) = rest.pop() {
+        let mut at = PathBuf::from("/");
+        let mut components = path.components();
+        while let Some(component) = components.next() {
+            match component {
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+                Component::ParentDir => {
+                    at.pop();
+                    continue;
+                }
+                Component::Normal(name) => at.push(name),
+            }
+            let Ok(target) = std::fs::read_link(&at) else { continue };
+            links += 1;
+            if links > MOST_LINKS {
+                return;
+            }
+            at.pop();
+            found.insert(at.clone());
+            rest.push(at.join(target).join(components.as_path()));
+            break;
+        }
+        if links > 0 && rest.is_empty() && at != Path::new("/") {
+            found.extend(at.parent().map(Path::to_owned));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_link_on_the_way_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().canonicalize().unwrap().join(name);
+        for name in ["pods/v1", "containers"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        std::fs::write(at("pods/v1/0.log"), "").unwrap();
+        std::os::unix::fs::symlink("v1", at("pods/current")).unwrap();
+        std::os::unix::fs::symlink(at("pods/current/0.log"), at("containers/a.log")).unwrap();
+        let mut found = BTreeSet::new();
+        links_on_the_way(&at("containers/a.log"), &mut found);
+        assert_eq!(found, ["containers", "pods", "pods/v1"].map(at).into());
+        found.clear();
+        links_on_the_way(&at("pods/v1/0.log"), &mut found);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

@@ -127,7 +127,7 @@ fn symlink_swap() {
     fs::create_dir(room.path("real")).unwrap();
     write(&room.path("real/one"), "line 0\n");
     std::os::unix::fs::symlink(room.path("real/one"), room.log("link.log")).unwrap();
-    let _agent = room.agent(&receiver.sink(), &["--rescan-period", "1h"]);
+    let _agent = room.agent(&receiver.sink(), &["--rescan-period", "1h", "--follow-symlinks"]);
     receiver.expect_numbers(1);
     write(&room.path("real/one"), "line 1\n");
     receiver.expect_numbers(2);

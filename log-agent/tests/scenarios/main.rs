@@ -9,6 +9,7 @@
     clippy::cast_precision_loss
 )]
 
+mod accounted;
 mod cli;
 mod containers;
 mod copytruncate;
@@ -31,3 +32,4 @@ mod stubborn;
 mod support;
 mod tls;
 mod truncate;
+mod world;

@@ -114,8 +114,8 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::identity::{Epoch, Fingerprint};
-    use crate::position::{FileSeq, ReadOffset, Segment};
+    use crate::identity::Fingerprint;
+    use crate::position::{ContentSeq, ReadOffset, Segment};
     use crate::record::chunk::ChunkMode;
     use crate::record::parse::{FieldNames, Format};
 
@@ -126,7 +126,7 @@ mod tests {
         chunk.push(42..43, line, cut, Format::Auto.parse(line, &FieldNames::default()).0);
         let before_end = Fingerprint::of(b"");
         let (start, end) = (ReadOffset(42), ReadOffset(42 + line.len() as u64));
-        chunk.close(&origin, Segment { source: FileSeq(0), epoch: Epoch::default(), start, end, before_end });
+        chunk.close(&origin, Segment { content: ContentSeq(0), start, end, before_end });
         let resource = Resource::new(|_| None, &["service.name=web".parse().unwrap()]);
         let mut out = Vec::new();
         encode(&chunk, &(0..1), &resource, &mut out);

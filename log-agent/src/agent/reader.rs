@@ -1,0 +1,382 @@
+//! The thread that reads: it owns the files and everything that is known of them, looks at what has changed, and fills chunks.
+//!
+//! A disk may take its time, and so may a neighbour with fifteen thousand names: nothing else waits here. The event loop, which
+//! answers probes and talks to receivers, gets filled chunks over a channel a sink and gives them back when they are confirmed.
+//! A chunk fills while the one before is delivered, never more than these two, so that a sink that is slow or down costs two
+//! chunks of memory, whatever waits in the files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use lifecycle::Ignore as _;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::checkpoints::Checkpoints;
+use super::drain::Remains;
+use super::status::{FileState, Status};
+use crate::checkpoint::FileEntry;
+use crate::metrics::Metrics;
+use crate::position::SinkIndex;
+use crate::record::chunk::{Chunk, ChunkMode};
+use crate::record::resource::SharedResource;
+use crate::tail::{Catalog, Filled, Multiline, ReadOptions, UnterminatedLine};
+use crate::watch::Discovery;
+
+/// How often files near their end are looked at.
+const NEAR_THE_END: Duration = Duration::from_millis(500);
+/// Once the end has come, confirmations that are on their way are waited for this long.
+const LAST_CONFIRMATIONS: Duration = Duration::from_secs(1);
+
+/// When to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// When the agent is told to.
+    Signalled,
+    /// When everything is shipped.
+    EndOfFiles,
+}
+
+/// What the reader is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The kernel has said something about files.
+    Changed,
+    /// Look at all names.
+    Rescan,
+    /// A sink has confirmed a chunk.
+    Delivered(SinkIndex, Chunk),
+    /// A checkpoint was written, or could not be.
+    Checkpointed(bool),
+    /// Ship what is there, then end.
+    Drain,
+    /// Nothing is delivered any more: end.
+    Stop,
+}
+
+/// What the reader tells.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// Entries of the next checkpoint.
+    Checkpoint(Vec<FileEntry>),
+    /// Everything is shipped, or no more will be.
+    Finished,
+    /// The last word: entries of the last checkpoint, and what they leave.
+    Ended(Vec<FileEntry>, Remains),
+}
+
+/// A function that wakes the reader, once for whatever has come since it last looked.
+#[derive(Debug, Clone)]
+pub(crate) struct Bell {
+    to: Sender<Message>,
+    rung: Arc<AtomicBool>,
+}
+
+impl Bell {
+    /// For the reader with this inbox.
+    pub(crate) fn new(to: Sender<Message>) -> Self {
+        Self { to, rung: Arc::default() }
+    }
+
+    /// Wakes it.
+    pub(crate) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::SeqCst) {
+            // Where the reader has ended, there is nothing to wake.
+            self.to.send(Message::Changed).ignore();
+        }
+    }
+}
+
+/// One sink's chunks.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    /// None while both are with the sink.
+    filling: Option<Chunk>,
+    spare: Option<Chunk>,
+    with_sink: usize,
+    to: UnboundedSender<Chunk>,
+}
+
+impl Feed {
+    /// Chunks of this size for the sink at the other end of `to`.
+    pub(crate) fn new(chunk_size: usize, purpose: ChunkMode, to: UnboundedSender<Chunk>) -> Self {
+        let chunk = || Chunk::new(chunk_size, purpose);
+        Self { filling: Some(chunk()), spare: Some(chunk()), with_sink: 0, to }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.with_sink == 0 && self.filling.as_ref().is_none_or(Chunk::is_empty)
+    }
+}
+
+/// See the module.
+pub(crate) struct Reader {
+    pub(crate) inbox: Receiver<Message>,
+    pub(crate) reports: UnboundedSender<Report>,
+    pub(crate) bell: Bell,
+    pub(crate) discovery: Discovery,
+    pub(crate) catalog: Catalog,
+    pub(crate) options: ReadOptions,
+    pub(crate) feeds: Vec<Feed>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) resource: SharedResource,
+    pub(crate) status: Arc<Status>,
+    pub(crate) metrics: Metrics,
+    pub(crate) names: Vec<String>,
+    pub(crate) until: Until,
+    pub(crate) rescan_period: Duration,
+    /// With `--exit-at-eof`, a sink that fails for this long is the end.
+    pub(crate) patience: Duration,
+}
+
+/// What one run of the reader keeps besides its parts.
+struct Run {
+    buffer: Vec<u8>,
+    next_scan: Instant,
+    last_scan: Instant,
+    /// How long the last scan took: one that names ask for is not begun before as much time has passed.
+    scan_took: Duration,
+    names_changed: bool,
+    draining: bool,
+    stopped: bool,
+}
+
+impl Reader {
+    /// Reads until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let now = Instant::now();
+        let mut run = Run {
+            buffer: Vec::new(),
+            next_scan: now,
+            last_scan: now,
+            scan_took: Duration::ZERO,
+            names_changed: false,
+            draining: false,
+            stopped: false,
+        };
+        self.rescan(&mut run);
+        while !self.turn(&mut run) {}
+        self.end(&run);
+    }
+
+    /// Reads and sends what can be read and sent, then waits for something to happen. True where the end has come.
+    fn turn(&mut self, run: &mut Run) -> bool {
+        self.fill_and_send(run);
+        if (run.draining || self.until == Until::EndOfFiles) && self.has_shipped_all(run) {
+            return true;
+        }
+        if self.sink_failed_too_long() {
+            return true;
+        }
+        if let Some(entries) = self.checkpoints.begin(|| self.catalog.entries()) {
+            self.reports.send(Report::Checkpoint(entries)).ignore();
+            self.publish();
+        }
+        let now = Instant::now();
+        let wait = self.next_deadline(run, now).saturating_duration_since(now);
+        let mut message = match self.inbox.recv_timeout(wait) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return true,
+        };
+        while let Some(next) = message {
+            self.handle(next, run);
+            message = self.inbox.try_recv().ok();
+        }
+        if run.stopped {
+            return true;
+        }
+        let now = Instant::now();
+        let asked = run.names_changed && now >= run.last_scan + run.scan_took;
+        if asked || now >= run.next_scan {
+            self.rescan(run);
+        } else if self.looks_often() {
+            let multiline = matches!(self.options.multiline, Multiline::StartsWith { .. });
+            if self.catalog.poll_quiet(multiline) {
+                self.rescan(run);
+            }
+        }
+        false
+    }
+
+    fn handle(&mut self, message: Message, run: &mut Run) {
+        match message {
+            Message::Changed => {
+                self.bell.rung.store(false, Ordering::SeqCst);
+                let changes = self.discovery.changes();
+                run.names_changed |= changes.names;
+                changes.written.iter().for_each(|path| self.catalog.written(path));
+            }
+            Message::Rescan => self.rescan(run),
+            Message::Delivered(sink, chunk) => self.on_delivered(sink, chunk),
+            Message::Checkpointed(written) => {
+                if let Some(snapshot) = self.checkpoints.ended(written) {
+                    self.catalog.note_durable(&snapshot);
+                }
+            }
+            Message::Drain => {
+                run.draining = true;
+                // The writers have left, or are about to: a record is at its end where it ends now.
+                if let Multiline::StartsWith { quiet, .. } = &mut self.options.multiline {
+                    *quiet = Duration::ZERO;
+                }
+                self.rescan(run);
+            }
+            Message::Stop => run.stopped = true,
+        }
+    }
+
+    /// Whether something is waited for that no event tells of.
+    fn looks_often(&self) -> bool {
+        let multiline = matches!(self.options.multiline, Multiline::StartsWith { .. });
+        // Who waits for the end of the files waits for a sink that fails, too, but not until the next scan.
+        self.until == Until::EndOfFiles
+            || self.catalog.any_awaits_quiet()
+            || (multiline && self.catalog.any_unread())
+    }
+
+    fn next_deadline(&self, run: &Run, now: Instant) -> Instant {
+        let mut next = run.next_scan;
+        if run.names_changed {
+            next = next.min(run.last_scan + run.scan_took);
+        }
+        if self.looks_often() {
+            next = next.min(now + NEAR_THE_END);
+        }
+        self.checkpoints.due().map_or(next, |due| next.min(due))
+    }
+
+    /// Looks at all names and all sizes.
+    fn rescan(&mut self, run: &mut Run) {
+        let begin = Instant::now();
+        run.names_changed = false;
+        self.resource.refresh();
+        let discovery = &mut self.discovery;
+        self.catalog.update(|| discovery.scan());
+        self.catalog.close_drained();
+        if self.catalog.scan_failure().is_some() {
+            self.metrics.scan_failures.inc();
+        }
+        self.checkpoints.note_files(self.catalog.extent());
+        self.publish();
+        run.last_scan = Instant::now();
+        run.scan_took = run.last_scan - begin;
+        run.next_scan = run.last_scan + self.rescan_period;
+    }
+
+    /// There is no waiting for a chunk to fill: while the sink is quick, a line leaves as soon as it is read. While it is slow, chunks
+    /// fill by themselves, and a full one is at hand as soon as the sink is free.
+    fn fill_and_send(&mut self, run: &mut Run) {
+        let last_lines = (self.until == Until::EndOfFiles).then_some(UnterminatedLine::Emit);
+        let mut at = 0;
+        let mut scanned = false;
+        while let Some(feed) = self.feeds.get_mut(at) {
+            let sink = SinkIndex(u16::try_from(at).unwrap_or(u16::MAX));
+            let Some(filling) = &mut feed.filling else {
+                at += 1;
+                continue;
+            };
+            let filled = self.catalog.fill(sink, last_lines, &self.options, filling, &mut run.buffer);
+            if filled == Filled::NeedsScan && !scanned {
+                scanned = true;
+                self.rescan(run);
+                continue;
+            }
+            // The other chunk may be filled while that one is delivered.
+            at += usize::from(!self.send(at));
+        }
+    }
+
+    /// Sends a chunk off if it is full or the sink is free, and a restart would know what is sent; true where it was.
+    fn send(&mut self, at: usize) -> bool {
+        let Some(feed) = self.feeds.get_mut(at) else { return false };
+        let due = |chunk: &mut Chunk| !chunk.is_empty() && (feed.with_sink == 0 || chunk.is_full());
+        let Some(chunk) = feed.filling.take_if(due) else { return false };
+        if !self.catalog.is_durable(&chunk) && self.checkpoints.hold() {
+            feed.filling = Some(chunk);
+            return false;
+        }
+        feed.filling = feed.spare.take();
+        feed.with_sink += 1;
+        // Where the sink has ended, so has the agent.
+        feed.to.send(chunk).ignore();
+        true
+    }
+
+    /// Takes back what was delivered, and notes its ranges as confirmed.
+    fn on_delivered(&mut self, sink: SinkIndex, mut chunk: Chunk) {
+        for part in chunk.parts() {
+            self.catalog.confirm(sink, &part.segment);
+        }
+        chunk.clear();
+        if let Some(feed) = self.feeds.get_mut(sink.get()) {
+            feed.with_sink -= 1;
+            match feed.filling {
+                Some(_) => feed.spare = Some(chunk),
+                None => feed.filling = Some(chunk),
+            }
+        }
+        self.checkpoints.changed();
+    }
+
+    /// Whether all that is in the files now is confirmed; what was written since the last event is found here.
+    fn has_shipped_all(&mut self, run: &mut Run) -> bool {
+        // A drain leaves what may be a copy to the next start; who waits for the end of the files waits until that is settled.
+        let pending = self.until == Until::EndOfFiles && self.catalog.any_pending();
+        if pending || !self.is_idle() {
+            return false;
+        }
+        if !self.catalog.has_grown() {
+            return true;
+        }
+        self.fill_and_send(run);
+        self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.catalog.is_idle() && self.feeds.iter().all(Feed::is_idle)
+    }
+
+    /// With `--exit-at-eof` the end is waited for: a sink that fails for too long is the end.
+    fn sink_failed_too_long(&self) -> bool {
+        self.until == Until::EndOfFiles
+            && self.status.longest_outage().is_some_and(|(_, outage, _)| outage >= self.patience)
+    }
+
+    /// Waits until nothing is delivered any more, then says what remains.
+    fn end(mut self, run: &Run) {
+        self.reports.send(Report::Finished).ignore();
+        let until = Instant::now() + LAST_CONFIRMATIONS;
+        while !run.stopped
+            && let Ok(message) = self.inbox.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            match message {
+                Message::Delivered(sink, chunk) => self.on_delivered(sink, chunk),
+                Message::Stop => break,
+                _ => {}
+            }
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Delivered(sink, chunk) = message {
+                self.on_delivered(sink, chunk);
+            }
+        }
+        let remains = Remains::of(&mut self.catalog, &self.names);
+        let (entries, _) = self.catalog.entries();
+        self.publish();
+        self.reports.send(Report::Ended(entries, remains)).ignore();
+    }
+
+    /// Tells the admin server what it may say.
+    fn publish(&mut self) {
+        let sinks = self.names.len();
+        let files: Vec<_> = self.catalog.files().map(|file| FileState::of(file, sinks)).collect();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.open_files.set(gauge(files.len() as u64));
+        self.metrics.held_bytes.set(gauge(self.catalog.held_bytes()));
+        let failure = self.catalog.scan_failure().map(str::to_owned);
+        self.metrics.scan_up.set(i64::from(failure.is_none()));
+        self.status.set_files(files, failure);
+    }
+}

@@ -1,0 +1,898 @@
+//! All files that are followed, whatever they are called by now: which are new, which were renamed, which are gone.
+//!
+//! What was known stays known while the names cannot be seen. And nothing that was there disappears without a word: what is
+//! not delivered before a file is let go is entered in the loss ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lifecycle::escape::escaped;
+
+use super::content::Content;
+use super::copytruncate;
+use super::descriptors::Descriptors;
+use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
+use super::queue::ReadQueue;
+use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
+use super::rotation::{LogFamily, RotationAge, age_in, rotations_of};
+use crate::checkpoint::{FileEntry, UnclaimedEntries};
+use crate::identity::{Epoch, FileKey};
+use crate::loss::{LossLedger, LossReason, SkipReason};
+use crate::position::{ContentSeq, Segment, SinkIndex};
+use crate::record::chunk::Chunk;
+use crate::watch::{Names, Place};
+
+/// How often names that change are looked at again before they are taken as they are.
+const STILL: usize = 16;
+
+/// What logs are called that rotators put a number or a date behind.
+const LOG_EXTENSIONS: [&str; 5] = ["log", "txt", "out", "err", "json"];
+
+/// Where reading begins in a file that is there when the agent starts for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StartAt {
+    /// At the first line
+    Beginning,
+    /// Behind the last line
+    End,
+}
+
+/// What the user says about files.
+#[derive(Debug, Clone)]
+pub(crate) struct CatalogOptions {
+    /// How long a file that no process should write to any more has to be quiet before its end is believed.
+    pub(crate) rotate_wait: Duration,
+    pub(crate) start_at: StartAt,
+    /// Files that were not written to for longer are not read, but for what is added.
+    pub(crate) ignore_older: Option<Duration>,
+    /// Removed files may hold so much of the disk.
+    pub(crate) max_held_bytes: Option<u64>,
+    /// So many files may be open at once.
+    pub(crate) max_open: usize,
+}
+
+/// What a checkpoint says of earlier runs.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) entries: Vec<FileEntry>,
+    /// There was none: this is the first start.
+    pub(crate) is_first_start: bool,
+    /// A number that was never used in an epoch.
+    pub(crate) fresh: u64,
+}
+
+/// Why reading for a sink has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The chunk is full, or no file has more.
+    AsFarAsItGoes,
+    /// A file's content was replaced: a copy of it may be there under another name.
+    NeedsScan,
+}
+
+/// Which contents a checkpoint knows, and how much of their heads.
+pub(crate) type Snapshot = Vec<(ContentSeq, usize)>;
+
+/// A content that has no file any more, and is under way to a sink.
+#[derive(Debug)]
+struct Leaving {
+    key: FileKey,
+    path: PathBuf,
+    log: PathBuf,
+    content: Content,
+}
+
+/// The files and their order.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    sinks: Vec<String>,
+    ledger: LossLedger,
+    options: CatalogOptions,
+    files: BTreeMap<FileSeq, TailedFile>,
+    by_key: HashMap<FileKey, FileSeq>,
+    by_path: HashMap<PathBuf, FileSeq>,
+    by_content: HashMap<ContentSeq, FileSeq>,
+    /// The youngest content of each log that is read.
+    newest: HashMap<LogFamily, ContentSeq>,
+    leaving: Vec<Leaving>,
+    unclaimed: UnclaimedEntries,
+    descriptors: Descriptors,
+    /// By sink.
+    queues: Vec<ReadQueue>,
+    numbers: Numbers,
+    /// Files that are found now were there before the first start.
+    is_first_scan: bool,
+    /// All files that were there when the agent started are known.
+    has_scanned: bool,
+    /// Why the last look at the names saw less than all.
+    scan_failure: Option<String>,
+    /// Files that could not be opened, logged once.
+    warned: HashSet<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Numbers {
+    file: u64,
+    content: u64,
+    fresh: u64,
+}
+
+impl Numbers {
+    fn file(&mut self) -> FileSeq {
+        self.file += 1;
+        FileSeq(self.file)
+    }
+
+    fn content(&mut self) -> ContentSeq {
+        self.content += 1;
+        ContentSeq(self.content)
+    }
+}
+
+impl Catalog {
+    /// Knows what the checkpoint knew, and follows nothing yet.
+    pub(crate) fn new(sinks: Vec<String>, past: Past, options: CatalogOptions, ledger: LossLedger) -> Self {
+        Self {
+            queues: sinks.iter().map(|_| ReadQueue::default()).collect(),
+            sinks,
+            ledger,
+            files: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_path: HashMap::new(),
+            by_content: HashMap::new(),
+            newest: HashMap::new(),
+            leaving: Vec::new(),
+            unclaimed: UnclaimedEntries::new(past.entries),
+            descriptors: Descriptors::new(options.max_open),
+            options,
+            numbers: Numbers { file: 0, content: 0, fresh: past.fresh },
+            is_first_scan: past.is_first_start,
+            has_scanned: false,
+            scan_failure: None,
+            warned: HashSet::new(),
+        }
+    }
+
+    /// Takes in what `scan` finds. New files are put in order by age, after those that are known.
+    ///
+    /// A rotation in the middle of a scan would give files the age of others. So where there are new ones, names are
+    /// looked at until they hold still.
+    pub(crate) fn update(&mut self, mut scan: impl FnMut() -> Names) {
+        // First what is in the files: a copy is made before its original is truncated, so it is among the names that are looked at
+        // after that.
+        self.look_at_contents();
+        let mut names = scan();
+        for _ in 0..STILL {
+            if self.has_all(&names) {
+                break;
+            }
+            let again = scan();
+            let still = is_same(&names, &again);
+            names = again;
+            if still && self.take_in(&names) {
+                break;
+            }
+        }
+        if !self.has_all(&names) {
+            self.take_in(&names);
+        }
+        self.settle_names(&names);
+        self.note_scan(&names);
+        self.resolve_copies(names.failures.is_empty());
+        self.give_up_unclaimed(&names);
+        self.is_first_scan = false;
+        self.has_scanned = true;
+        self.find_newest();
+        self.enforce_held_bytes();
+        let all: Vec<FileSeq> = self.files.keys().copied().collect();
+        all.into_iter().for_each(|file| self.enqueue(file));
+    }
+
+    /// Whether all files of these names are followed.
+    fn has_all(&self, names: &Names) -> bool {
+        names.files.iter().all(|found| self.by_key.contains_key(&FileKey::of(&found.metadata)))
+    }
+
+    /// Follows those that are not followed; false where one of the names leads to another file by now.
+    fn take_in(&mut self, names: &Names) -> bool {
+        let mut new: Vec<(LogFamily, RotationAge, &Place, FileKey)> = Vec::new();
+        let logs = self.known_logs(names);
+        let mut keys = HashSet::new();
+        for found in &names.files {
+            let key = FileKey::of(&found.metadata);
+            if !self.by_key.contains_key(&key) && keys.insert(key) {
+                let (family, age) = family_of(&found.place.path, &logs);
+                new.push((family, age, &found.place, key));
+            }
+        }
+        new.sort_by(|one, other| (&one.0, &one.1, &one.2.path).cmp(&(&other.0, &other.1, &other.2.path)));
+        let mut all = true;
+        for (family, _, place, key) in new {
+            match self.follow(family, place, key) {
+                Ok(followed) => all &= followed,
+                Err(error) => self.cannot_read(&place.path, &error),
+            }
+        }
+        all
+    }
+
+    /// Names of which a rotated name may be one of.
+    fn known_logs(&self, names: &Names) -> HashSet<PathBuf> {
+        let found = names.files.iter().map(|found| found.place.path.clone());
+        let followed = self.files.values().map(|file| file.family().log().to_owned());
+        let entries =
+            self.unclaimed.all().map(|entry| entry.log.clone().unwrap_or_else(|| entry.path.clone()));
+        found.chain(followed).chain(entries).collect()
+    }
+
+    /// Begins to follow a file; false where its name leads to another one by now.
+    fn follow(&mut self, family: LogFamily, place: &Place, key: FileKey) -> io::Result<bool> {
+        self.descriptors.make_room(&mut self.files);
+        let handle = match place.open() {
+            Err(error) if Descriptors::are_short(&error) && self.descriptors.release_one(&mut self.files) => {
+                place.open()?
+            }
+            opened => opened?,
+        };
+        let metadata = handle.metadata()?;
+        if FileKey::of(&metadata) != key {
+            return Ok(false);
+        }
+        let entry = self.unclaimed.take(&key);
+        let content = self.numbers.content();
+        // A name that was seen to change tells where it belongs, whatever it is now.
+        let family = match &entry {
+            Some(entry) => LogFamily::of(entry.log.as_deref().unwrap_or(&entry.path)),
+            None => family,
+        };
+        let content = match &entry {
+            Some(entry) => Content::restored(content, entry, &self.sinks),
+            None => Content::new(content, Epoch::first(&key, self.numbers.fresh), self.sinks.len()),
+        };
+        let seq = self.numbers.file();
+        let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
+        let replaced = self.look_at(&mut file)?;
+        file.content_mut().note_arrival();
+        match &entry {
+            Some(entry) if !replaced => file.skip_given_up(entry.given_up)?,
+            Some(_) => {}
+            None => {
+                file.set_there_at_start(!self.has_scanned);
+                // Only a file with a rotated name is a copy, and only of a log that is, or was, read.
+                if age_in(&place.path, &family) != RotationAge::Current {
+                    file.set_state(ReadState::PendingCopy);
+                }
+                self.skip_what_is_old(&mut file, metadata.modified().ok())?;
+            }
+        }
+        let name = place.path.to_string_lossy();
+        tracing::info!(file = %escaped(&name), from = file.content().least_confirmed(), "following");
+        self.by_key.insert(key, seq);
+        self.by_content.insert(file.content().seq(), seq);
+        for previous in file.previous() {
+            self.by_content.insert(previous.seq(), seq);
+        }
+        self.files.insert(seq, file);
+        self.descriptors.opened(seq);
+        Ok(true)
+    }
+
+    /// What the user does not want to read of a file that was never seen.
+    fn skip_what_is_old(&self, file: &mut TailedFile, modified: Option<SystemTime>) -> io::Result<()> {
+        let age = modified.and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        let reason = if self.is_first_scan && self.options.start_at == StartAt::End {
+            SkipReason::StartAtEnd
+        } else if self.options.ignore_older.is_some_and(|limit| age > limit) {
+            SkipReason::IgnoreOlder
+        } else {
+            return Ok(());
+        };
+        let bytes = file.skip_to_end()?;
+        let name = file.path().to_string_lossy();
+        tracing::info!(file = %escaped(&name), bytes, reason = reason.as_str(), "skipped: what is added is read");
+        SinkIndex::all(self.sinks.len()).for_each(|sink| self.ledger.record_skipped(reason, sink, bytes));
+        Ok(())
+    }
+
+    /// Looks into the files whose size has changed, or that hold something else than what was read.
+    fn look_at_contents(&mut self) {
+        let seqs: Vec<FileSeq> = self.files.keys().copied().collect();
+        for seq in seqs {
+            let Some(mut file) = self.files.remove(&seq) else { continue };
+            let looked = file.poll(None).and_then(|changed| {
+                let due = file.is_open() && (changed || file.is_unclear());
+                if due { self.look_at(&mut file) } else { Ok(false) }
+            });
+            if let Err(error) = looked {
+                let path = file.path().to_owned();
+                self.queues.iter_mut().for_each(|queue| queue.remove(seq));
+                self.cannot_read(&path, &error);
+            }
+            self.by_content.insert(file.content().seq(), seq);
+            self.files.insert(seq, file);
+        }
+    }
+
+    fn look_at(&mut self, file: &mut TailedFile) -> io::Result<bool> {
+        let (numbers, sinks) = (&mut self.numbers, self.sinks.len());
+        file.look(|old| Content::new(numbers.content(), old.epoch().next(), sinks))
+    }
+
+    /// Notes which names lead to which files, and which files have none.
+    fn settle_names(&mut self, names: &Names) {
+        self.by_path.clear();
+        if !self.warned.is_empty() {
+            let found: HashSet<&Path> = names.files.iter().map(|found| found.place.path.as_path()).collect();
+            self.warned.retain(|path| found.contains(path.as_path()));
+        }
+        let mut named = HashSet::new();
+        for found in &names.files {
+            let Some(seq) = self.by_key.get(&FileKey::of(&found.metadata)).copied() else { continue };
+            self.by_path.insert(found.place.path.clone(), seq);
+            if found.is_link
+                && let Ok(target) = std::fs::canonicalize(&found.place.path)
+            {
+                self.by_path.insert(target, seq);
+            }
+            // Of several names, the first counts.
+            if named.insert(seq)
+                && let Some(file) = self.files.get_mut(&seq)
+            {
+                file.named(found.place.clone());
+                let stat = FileStat::of(&found.metadata);
+                if !file.is_open() && file.poll(Some(stat)).is_ok_and(|changed| changed) {
+                    self.queues.iter_mut().for_each(|queue| {
+                        queue.enqueue(file.family(), file.content().seq(), seq);
+                    });
+                }
+            }
+        }
+        let mut gone = Vec::new();
+        for (seq, file) in &mut self.files {
+            // What cannot be seen is where it was, unless it is known to be nowhere.
+            if file.naming() == Naming::Named
+                && !named.contains(seq)
+                && (names.has_seen(file.path()) || file.is_unlinked())
+            {
+                file.unnamed();
+                if !file.is_open() {
+                    gone.push(*seq);
+                }
+            }
+        }
+        for seq in gone {
+            self.let_go(seq, LossReason::Removed);
+        }
+    }
+
+    /// Follows a file no more: what was not read of it is lost.
+    fn let_go(&mut self, seq: FileSeq, reason: LossReason) {
+        let Some(mut file) = self.files.remove(&seq) else { return };
+        file.note_last_size();
+        self.queues.iter_mut().for_each(|queue| queue.remove(seq));
+        self.by_key.remove(&file.key());
+        if self.by_path.get(file.path()) == Some(&seq) {
+            self.by_path.remove(file.path());
+        }
+        let previous = file.take_previous();
+        let (key, path, log) = (file.key(), file.path().to_owned(), file.family().log().to_owned());
+        let read = file.state() != ReadState::Skipped;
+        for mut content in previous.into_iter().chain(read.then(|| file.into_content())) {
+            self.by_content.remove(&content.seq());
+            content.lose_unread(reason, &path, &self.ledger);
+            if content.is_under_way() {
+                self.leaving.push(Leaving { key, path: path.clone(), log: log.clone(), content });
+            }
+        }
+    }
+
+    fn note_scan(&mut self, names: &Names) {
+        let failure = names.failures.first().map(|(directory, error)| {
+            format!("cannot read {}: {error}", escaped(&directory.to_string_lossy()))
+        });
+        // A directory that is away with files in it that are followed.
+        let away = || {
+            let named = self.files.values().filter(|file| file.naming() == Naming::Named);
+            let away =
+                |file: &TailedFile| names.missing.iter().find(|missing| file.path().starts_with(missing));
+            let mut away = named.filter_map(away);
+            away.next().map(|directory| format!("{} is away", escaped(&directory.to_string_lossy())))
+        };
+        let failure = failure.or_else(away).or_else(|| self.descriptors.shortage());
+        match (&failure, &self.scan_failure) {
+            (Some(reason), before) if before.as_ref() != Some(reason) => tracing::warn!(
+                reason,
+                "cannot look at all names: what is followed stays followed, and what is new is not seen"
+            ),
+            (None, Some(_)) => tracing::info!("all names can be looked at again"),
+            _ => {}
+        }
+        self.scan_failure = failure;
+    }
+
+    /// Why the last look at the names saw less than all.
+    pub(crate) fn scan_failure(&self) -> Option<&str> {
+        self.scan_failure.as_deref()
+    }
+
+    fn cannot_read(&mut self, path: &Path, error: &io::Error) {
+        if Descriptors::are_short(error) {
+            self.descriptors.note_shortage(error);
+        }
+        // Gone between the scan and now: the next scan knows.
+        if error.kind() != io::ErrorKind::NotFound && self.warned.insert(path.to_owned()) {
+            let path = path.to_string_lossy();
+            tracing::warn!(file = %escaped(&path), %error, "cannot read it: trying again at every scan");
+        }
+    }
+
+    /// Finds the copies among the files that may be some; all names are known where `is_complete`.
+    fn resolve_copies(&mut self, is_complete: bool) {
+        let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
+        let mut concerned = HashSet::new();
+        for (seq, file) in &self.files {
+            families.entry(file.family().clone()).or_default().push(*seq);
+            if file.state() == ReadState::PendingCopy || !file.previous().is_empty() {
+                concerned.insert(file.family().clone());
+            }
+        }
+        for family in concerned {
+            let members = families.remove(&family).unwrap_or_default();
+            self.resolve_copies_of(&family, members, is_complete);
+        }
+    }
+
+    fn resolve_copies_of(&mut self, family: &LogFamily, members: Vec<FileSeq>, is_complete: bool) {
+        for seq in &members {
+            if self
+                .files
+                .get(seq)
+                .is_some_and(|file| !file.is_open() && file.state() == ReadState::PendingCopy)
+            {
+                self.ensure_open(*seq);
+            }
+        }
+        let mut files: Vec<TailedFile> = members.iter().filter_map(|seq| self.files.remove(seq)).collect();
+        let of_family = |entry: &FileEntry| entry.log.as_deref().unwrap_or(&entry.path) == family.log();
+        // What a checkpoint knows of contents whose file is gone, or has another content since.
+        let entries = if is_complete { self.unclaimed.take_where(of_family) } else { Vec::new() };
+        let mut lost = copytruncate::Former::of_entries(entries, &self.sinks, || self.numbers.content());
+        copytruncate::resolve(&mut files, &mut lost, &self.ledger, self.options.rotate_wait, || {
+            self.numbers.content()
+        });
+        for former in lost {
+            self.unclaimed.keep(former.into_entry());
+        }
+        for mut file in files {
+            let seq = file.seq();
+            let settled = if is_complete { file.settle_previous(&self.ledger) } else { Ok(Vec::new()) };
+            if let Err(error) = &settled {
+                self.cannot_read(file.path(), error);
+            }
+            for mut content in settled.unwrap_or_default() {
+                self.by_content.remove(&content.seq());
+                content.lose_unread(LossReason::Truncated, file.path(), &self.ledger);
+                if content.is_under_way() {
+                    let (key, path, log) = (file.key(), file.path().to_owned(), family.log().to_owned());
+                    self.leaving.push(Leaving { key, path, log, content });
+                }
+            }
+            self.by_content.insert(file.content().seq(), seq);
+            for previous in file.previous() {
+                self.by_content.insert(previous.seq(), seq);
+            }
+            self.files.insert(seq, file);
+        }
+    }
+
+    /// Enters what a checkpoint knew as unconfirmed of files that are gone.
+    fn give_up_unclaimed(&mut self, names: &Names) {
+        let waits = |entry: &FileEntry| {
+            let log = entry.log.as_deref().unwrap_or(&entry.path);
+            !names.has_seen(&entry.path)
+                || self
+                    .files
+                    .values()
+                    .any(|file| file.state() == ReadState::PendingCopy && file.family().log() == log)
+        };
+        let sinks = &self.sinks;
+        let given_up =
+            self.unclaimed.take_where(|entry| !entry.unconfirmed(sinks).is_empty() && !waits(entry));
+        given_up.into_iter().for_each(|entry| self.give_up(entry));
+    }
+
+    fn give_up(&mut self, mut entry: FileEntry) {
+        for (sink, range) in entry.unconfirmed(&self.sinks) {
+            self.ledger.record_lost(LossReason::Removed, sink, &entry.path, range);
+        }
+        if !entry.gone {
+            entry.given_up = entry.size;
+            self.unclaimed.keep(entry);
+        }
+    }
+
+    fn find_newest(&mut self) {
+        self.newest.clear();
+        for file in self.files.values().filter(|file| file.state() == ReadState::Active) {
+            let newest = self.newest.entry(file.family().clone()).or_insert_with(|| file.content().seq());
+            *newest = (*newest).max(file.content().seq());
+        }
+    }
+
+    /// Bytes of the disk that removed files hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let held = self.files.values().filter_map(TailedFile::leftover);
+        held.filter(|left| left.is_unlinked).map(|left| left.bytes).sum()
+    }
+
+    /// Lets go of removed files where they hold more than they may, the oldest first.
+    fn enforce_held_bytes(&mut self) {
+        let Some(limit) = self.options.max_held_bytes else { return };
+        let mut held: Vec<(ContentSeq, FileSeq, u64)> = Vec::new();
+        for file in self.files.values() {
+            if let Some(left) = file.leftover()
+                && left.is_unlinked
+            {
+                held.push((file.content().seq(), file.seq(), left.bytes));
+            }
+        }
+        held.sort();
+        let mut sum: u64 = held.iter().map(|(.., bytes)| bytes).sum();
+        for (_, seq, bytes) in held {
+            if sum <= limit {
+                break;
+            }
+            let path = self.files.get(&seq).map(|file| file.path().to_string_lossy().into_owned());
+            tracing::warn!(file = %escaped(&path.unwrap_or_default()), bytes, limit, "removed files hold more than --max-held-bytes: letting go of the oldest");
+            self.let_go(seq, LossReason::Held);
+            sum -= bytes;
+        }
+    }
+
+    /// A file may have something to read.
+    fn enqueue(&mut self, seq: FileSeq) {
+        let Some(file) = self.files.get(&seq) else { return };
+        if file.state() == ReadState::Active && (!file.is_read() || file.is_unclear()) {
+            for queue in &mut self.queues {
+                queue.enqueue(file.family(), file.content().seq(), seq);
+            }
+        }
+    }
+
+    /// The file at this path was written to.
+    pub(crate) fn written(&mut self, path: &Path) {
+        let files: Vec<FileSeq> = match self.by_path.get(path) {
+            Some(seq) => vec![*seq],
+            // A name that is not followed: perhaps the new one of a file that was renamed out of the globs.
+            None => self.unnamed().collect(),
+        };
+        for seq in files {
+            if let Some(file) = self.files.get(&seq)
+                && file.state() == ReadState::Active
+            {
+                for queue in &mut self.queues {
+                    queue.enqueue(file.family(), file.content().seq(), seq);
+                }
+            }
+        }
+    }
+
+    fn unnamed(&self) -> impl Iterator<Item = FileSeq> {
+        let unnamed = self.files.values().filter(|file| file.naming() == Naming::Unnamed);
+        unnamed.map(TailedFile::seq)
+    }
+
+    /// Asks for the sizes of the files of which no event speaks: those without a name, and those that wait to be quiet. With
+    /// `unread`, of all that are not read to their end, too. True where a look at all names would tell whether a file is a copy.
+    pub(crate) fn poll_quiet(&mut self, unread: bool) -> bool {
+        let due: Vec<FileSeq> = self
+            .files
+            .values()
+            .filter(|file| self.awaits_quiet(file) || (unread && !file.is_read()))
+            .map(TailedFile::seq)
+            .collect();
+        for seq in due {
+            if let Some(Ok(_)) = self.files.get_mut(&seq).map(|file| file.poll(None)) {
+                self.enqueue(seq);
+            }
+        }
+        self.close_drained();
+        let pending: Vec<(LogFamily, bool)> = self
+            .files
+            .values()
+            .filter(|file| file.state() == ReadState::PendingCopy)
+            .map(|file| (file.family().clone(), file.quiet() >= self.options.rotate_wait))
+            .collect();
+        if pending.is_empty() {
+            return false;
+        }
+        let families: HashSet<&LogFamily> = pending.iter().map(|(family, _)| family).collect();
+        let mut originals = self.files.values_mut().filter(|file| families.contains(file.family()));
+        pending.iter().any(|(_, quiet)| *quiet)
+            || originals.any(|file| file.poll(None).is_ok() && file.last_size() < file.content().size())
+    }
+
+    /// Whether anything has been added to any file since the last look; what has is read next.
+    pub(crate) fn has_grown(&mut self) -> bool {
+        let seqs: Vec<FileSeq> = self.files.keys().copied().collect();
+        let mut grown = false;
+        for seq in seqs {
+            let Some(file) = self.files.get_mut(&seq) else { continue };
+            let read = file.is_open() && file.state() == ReadState::Active;
+            if read && file.poll(None).is_ok() && file.last_size() != file.content().size() {
+                grown = true;
+                self.enqueue(seq);
+            }
+        }
+        grown
+    }
+
+    /// Whether a file's end is not known yet though its time is over: it was rotated away with an unfinished line, or has no name,
+    /// or may be a copy. Such files are looked at more often, for the little while until they are quiet.
+    fn awaits_quiet(&self, file: &TailedFile) -> bool {
+        file.state() == ReadState::PendingCopy
+            || file.naming() == Naming::Unnamed
+            || (self.is_superseded(file) && !file.is_read())
+    }
+
+    /// Whether any file is waited for in this way.
+    pub(crate) fn any_awaits_quiet(&self) -> bool {
+        self.files.values().any(|file| self.awaits_quiet(file))
+    }
+
+    /// Whether any file is not read yet because it may be a copy.
+    pub(crate) fn any_pending(&self) -> bool {
+        self.files.values().any(|file| file.state() == ReadState::PendingCopy)
+    }
+
+    /// Whether any file holds more than what was read of it.
+    pub(crate) fn any_unread(&self) -> bool {
+        self.files.values().any(|file| !file.is_read())
+    }
+
+    fn is_superseded(&self, file: &TailedFile) -> bool {
+        self.newest.get(file.family()).is_some_and(|newest| *newest > file.content().seq())
+    }
+
+    /// What an unfinished last line of this file is.
+    fn unterminated(&self, file: &TailedFile) -> UnterminatedLine {
+        let over = file.naming() == Naming::Unnamed || self.is_superseded(file);
+        if over && file.quiet() >= self.options.rotate_wait {
+            UnterminatedLine::Emit
+        } else {
+            UnterminatedLine::Hold
+        }
+    }
+
+    /// Whether no file waits to be read, for any sink.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queues.iter().all(ReadQueue::is_empty)
+    }
+
+    /// Reads for a sink as much as its chunk takes. `last_lines` says what unfinished ones are, where that does not depend on the
+    /// file.
+    pub(crate) fn fill(
+        &mut self,
+        sink: SinkIndex,
+        last_lines: Option<UnterminatedLine>,
+        options: &ReadOptions,
+        chunk: &mut Chunk,
+        buffer: &mut Vec<u8>,
+    ) -> Filled {
+        while !chunk.is_full()
+            && let Some(seq) = self.queues.get_mut(sink.get()).and_then(ReadQueue::next)
+        {
+            let opened = self.ensure_open(seq);
+            let unterminated = self.files.get(&seq).map(|file| self.unterminated(file));
+            let (true, Some(file), Some(unterminated)) = (opened, self.files.get_mut(&seq), unterminated)
+            else {
+                self.done(sink, seq);
+                continue;
+            };
+            let unterminated = last_lines.unwrap_or(unterminated);
+            let mut to = ReadContext { sink, unterminated, chunk, options, ledger: &self.ledger, buffer };
+            match file.read(&mut to) {
+                Ok(Progress::More) => {}
+                Ok(Progress::AtEnd) => self.done(sink, seq),
+                Ok(Progress::Replaced) => {
+                    file.suspect();
+                    return Filled::NeedsScan;
+                }
+                Ok(Progress::Compressed) => {
+                    file.set_state(ReadState::Skipped);
+                    let name = file.path().to_string_lossy();
+                    tracing::info!(
+                        file = %escaped(&name),
+                        "compressed, so not read: exclude it, or let rotation compress later"
+                    );
+                    self.queues.iter_mut().for_each(|queue| queue.remove(seq));
+                }
+                Err(error) => {
+                    let path = file.path().to_owned();
+                    self.done(sink, seq);
+                    self.cannot_read(&path, &error);
+                }
+            }
+        }
+        Filled::AsFarAsItGoes
+    }
+
+    fn done(&mut self, sink: SinkIndex, seq: FileSeq) {
+        if let Some(queue) = self.queues.get_mut(sink.get()) {
+            queue.remove(seq);
+        }
+    }
+
+    /// Opens a file again that was closed while descriptors were short; false where it cannot be had now.
+    fn ensure_open(&mut self, seq: FileSeq) -> bool {
+        let Some(mut file) = self.files.remove(&seq) else { return false };
+        let outcome = if file.is_open() {
+            Ok(true)
+        } else {
+            self.descriptors.make_room(&mut self.files);
+            self.descriptors.opened(seq);
+            match file.open() {
+                Err(error)
+                    if Descriptors::are_short(&error) && self.descriptors.release_one(&mut self.files) =>
+                {
+                    file.open()
+                }
+                outcome => outcome,
+            }
+        };
+        let is_open = match outcome {
+            Ok(is_open) => is_open,
+            Err(error) => {
+                let path = file.path().to_owned();
+                self.cannot_read(&path, &error);
+                false
+            }
+        };
+        self.files.insert(seq, file);
+        is_open
+    }
+
+    /// Notes what a sink has confirmed.
+    pub(crate) fn confirm(&mut self, sink: SinkIndex, segment: &Segment) {
+        let file = self.by_content.get(&segment.content).and_then(|seq| self.files.get_mut(seq));
+        if let Some((path, content)) = file.and_then(|file| file.content_with(segment.content)) {
+            let path = path.to_owned();
+            content.confirm(sink, segment, &path);
+            return;
+        }
+        for leaving in self.leaving.iter_mut().filter(|leaving| leaving.content.seq() == segment.content) {
+            leaving.content.confirm(sink, segment, &leaving.path);
+        }
+        self.leaving.retain(|leaving| leaving.content.is_under_way());
+    }
+
+    /// Whether a restart would know all contents again that the chunk has records of.
+    pub(crate) fn is_durable(&mut self, chunk: &Chunk) -> bool {
+        chunk.parts().iter().all(|part| {
+            let content = part.segment.content;
+            let file = self.by_content.get(&content).and_then(|seq| self.files.get_mut(seq));
+            let content = file.and_then(|file| file.content_with(content));
+            content.is_none_or(|(_, content)| content.is_durable(part.segment.end))
+        })
+    }
+
+    /// What a checkpoint has to say now, and what is known to it then.
+    pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
+        let (mut entries, mut snapshot) = (Vec::new(), Snapshot::new());
+        for file in self.files.values().filter(|file| file.state() != ReadState::Skipped) {
+            let mut add = |content: &Content, gone: bool| {
+                let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
+                entries.push(FileEntry { gone, ..entry });
+                snapshot.extend(content.known_head().map(|head| (content.seq(), head)));
+            };
+            add(file.content(), false);
+            file.previous().iter().for_each(|previous| add(previous, true));
+        }
+        for Leaving { key, path, log, content } in &self.leaving {
+            entries.push(FileEntry { gone: true, ..content.entry(*key, path, log, &self.sinks) });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        for forgotten in self.unclaimed.forget(now) {
+            for (sink, range) in forgotten.unconfirmed(&self.sinks) {
+                self.ledger.record_lost(LossReason::Removed, sink, &forgotten.path, range);
+            }
+        }
+        entries.extend(self.unclaimed.all().cloned());
+        (entries, snapshot)
+    }
+
+    /// The checkpoint that was made with this snapshot is on the disk.
+    pub(crate) fn note_durable(&mut self, snapshot: &Snapshot) {
+        for (content, head) in snapshot {
+            let file = self.by_content.get(content).and_then(|seq| self.files.get_mut(seq));
+            if let Some((_, content)) = file.and_then(|file| file.content_with(*content)) {
+                content.note_durable(*head);
+            }
+        }
+    }
+
+    /// Closes files without a name that are quiet and confirmed by every sink.
+    pub(crate) fn close_drained(&mut self) {
+        let over = |file: &TailedFile| {
+            file.naming() == Naming::Unnamed
+                && file.is_drained()
+                && file.quiet() >= self.options.rotate_wait
+                && file.state() != ReadState::PendingCopy
+        };
+        let over: Vec<FileSeq> = self.files.values().filter(|file| over(file)).map(TailedFile::seq).collect();
+        for seq in over {
+            let Some(file) = self.files.get(&seq) else { continue };
+            // It may be renamed back into sight; without a single name left it cannot.
+            if !file.is_unlinked() && file.state() != ReadState::Skipped {
+                let log = file.family().log();
+                self.unclaimed.keep(file.content().entry(file.key(), file.path(), log, &self.sinks));
+            }
+            let (path, bytes) = (file.path().to_string_lossy().into_owned(), file.content().size());
+            self.let_go(seq, LossReason::Removed);
+            // Logged only when it is true: the disk has its space back.
+            tracing::info!(file = %escaped(&path), bytes, "drained and closed");
+        }
+    }
+
+    /// The agent ends: what no next start can ship is entered, and not among the entries of its last checkpoint.
+    pub(crate) fn give_up_unnamed(&mut self) {
+        let unnamed: Vec<FileSeq> = self.unnamed().collect();
+        for seq in unnamed {
+            let Some(file) = self.files.get(&seq) else { continue };
+            if file.is_drained() {
+                continue;
+            }
+            let content = file.content();
+            content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
+            if !file.is_unlinked() {
+                let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
+                self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
+            }
+            if let Some(file) = self.files.remove(&seq) {
+                self.by_key.remove(&file.key());
+            }
+        }
+        for Leaving { path, content, .. } in std::mem::take(&mut self.leaving) {
+            content.lose_unconfirmed(LossReason::Removed, &path, &self.ledger);
+        }
+    }
+
+    /// How many files there are, and how long they are together.
+    pub(crate) fn extent(&self) -> (usize, u64) {
+        (self.files.len(), self.files.values().map(|file| file.content().size()).sum())
+    }
+
+    /// All files, oldest first.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &TailedFile> {
+        self.files.values()
+    }
+}
+
+/// The family of a name, and its age there: a rotated name belongs to a log that is known, else it is a log of its own.
+fn family_of(path: &Path, logs: &HashSet<PathBuf>) -> (LogFamily, RotationAge) {
+    // Between a rotation and the next line, a log has no file of its own name; one with an extension is known all the same.
+    let is_log = |log: &Path| {
+        let extension = log.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| LOG_EXTENSIONS.contains(&extension))
+    };
+    let mut rotations = rotations_of(path);
+    let known = rotations.iter().position(|(log, _)| logs.contains(log));
+    let known = known.or_else(|| rotations.iter().position(|(log, _)| is_log(log) && is_behind(path, log)));
+    let known = known.map(|at| rotations.swap_remove(at));
+    known.map_or_else(|| (LogFamily::of(path), RotationAge::Current), |(log, age)| (LogFamily::of(&log), age))
+}
+
+/// Whether a name is another one with something behind it.
+fn is_behind(path: &Path, log: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(log.as_os_str().as_encoded_bytes())
+}
+
+/// Whether the same names lead to the same files.
+fn is_same(one: &Names, other: &Names) -> bool {
+    let of = |names: &Names| -> Vec<(PathBuf, FileKey)> {
+        names.files.iter().map(|found| (found.place.path.clone(), FileKey::of(&found.metadata))).collect()
+    };
+    of(one) == of(other)
+}

@@ -1,0 +1,227 @@
+//! Cuts bytes into lines, records of several lines, and runs of lines. Pure: no file, no position, no state.
+
+use std::ops::Range;
+
+use memchr::{Memchr, memchr, memchr_iter, memrchr};
+use regex_lite::Regex;
+
+use crate::identity::WINDOW;
+
+/// How compressed files begin: gzip, zstd, bzip2, xz, lz4, zip, compress.
+const COMPRESSED: [&[u8]; 7] = [
+    b"\x1f\x8b",
+    b"\x28\xb5\x2f\xfd",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x04\x22\x4d\x18",
+    b"PK\x03\x04",
+    b"\x1f\x9d",
+];
+
+/// Whether a file that begins like this is compressed.
+pub(super) fn is_compressed(head: &[u8]) -> bool {
+    let bzip2 = head.get(4..10).is_none_or(|block| block == b"1AY&SY");
+    COMPRESSED.iter().any(|magic| head.starts_with(magic) && (*magic != b"BZh" || bzip2))
+}
+
+/// Where each complete line ends: its line break.
+pub(super) fn line_ends(data: &[u8]) -> Memchr<'_> {
+    memchr_iter(b'\n', data)
+}
+
+/// How many NULs a line begins with that are no part of it: the hole that `copytruncate` leaves under a writer without
+/// `O_APPEND`, or what a file system fills in after a power loss. A line of nothing else stays as it is.
+pub(super) fn leading_nuls(line: &[u8]) -> usize {
+    if line.first() != Some(&0) {
+        return 0;
+    }
+    line.iter().position(|byte| *byte != 0).filter(|at| !matches!(line[*at..], [b'\r'])).unwrap_or(0)
+}
+
+/// Complete lines that are copied as they are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Up to behind the last line break.
+    pub(super) len: usize,
+    pub(super) lines: usize,
+    /// Up to behind the first line break.
+    pub(super) first_line: usize,
+}
+
+/// The run at the start of `data`; none where it is to be cut into lines, because there is no line, or a NUL somewhere.
+pub(super) fn run(data: &[u8]) -> Option<Run> {
+    let len = memrchr(b'\n', data)? + 1;
+    let lines = &data[..len];
+    if memchr(0, lines).is_some() {
+        return None;
+    }
+    let first_line = memchr(b'\n', lines).map_or(len, |at| at + 1);
+    Some(Run { len, lines: memchr_iter(b'\n', lines).count(), first_line })
+}
+
+/// How the data ends that records are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DataEnd {
+    /// At the end of the file, which no process writes to any more: not even the end of a last line.
+    Final,
+    /// At the end of the file, for now.
+    Eof,
+    /// There is more to read.
+    More,
+}
+
+/// The complete records at the start of some data, each of one line or more: a line that matches begins one.
+#[derive(Debug)]
+pub(super) struct Records<'a> {
+    data: &'a [u8],
+    start: &'a Regex,
+    end: DataEnd,
+    ends: Memchr<'a>,
+    /// Up to here they were given out.
+    taken: usize,
+    /// The line that is looked at next.
+    line: usize,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Lines,
+    LastLine,
+    Rest,
+    Done,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(data: &'a [u8], start: &'a Regex, end: DataEnd) -> Self {
+        Self { data, start, end, ends: line_ends(data), taken: 0, line: 0, stage: Stage::Lines }
+    }
+
+    fn begins(&self, line: &[u8]) -> bool {
+        let line = &line[leading_nuls(line)..];
+        self.start.is_match(&String::from_utf8_lossy(&line[..line.len().min(WINDOW)]))
+    }
+
+    /// What is between the record before and the line that is looked at.
+    fn take(&mut self) -> Range<usize> {
+        let record = self.taken..self.line;
+        self.taken = self.line;
+        record
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        while self.stage == Stage::Lines {
+            let Some(end) = self.ends.next() else {
+                self.stage = Stage::LastLine;
+                break;
+            };
+            let new = self.line > self.taken && self.begins(&self.data[self.line..end]);
+            let record = if new { Some(self.take()) } else { None };
+            self.line = end + 1;
+            if record.is_some() {
+                return record;
+            }
+        }
+        if self.stage == Stage::LastLine {
+            self.stage = Stage::Rest;
+            if self.end == DataEnd::Final && self.line < self.data.len() {
+                let new = self.line > self.taken && self.begins(&self.data[self.line..]);
+                let record = if new { Some(self.take()) } else { None };
+                self.line = self.data.len();
+                if record.is_some() {
+                    return record;
+                }
+            }
+        }
+        if self.stage == Stage::Rest {
+            self.stage = Stage::Done;
+            // What is left may go on. Where it fills all that is read at once it is shipped in parts.
+            let whole = self.end == DataEnd::Final || (self.end == DataEnd::More && self.taken == 0);
+            if self.line > self.taken && whole {
+                return Some(self.take());
+            }
+        }
+        None
+    }
+}
+
+/// At most `limit` bytes of a line, without half a character at the end.
+pub(super) fn whole_characters(line: &[u8], limit: usize) -> &[u8] {
+    if line.len() <= limit {
+        return line;
+    }
+    let mut end = limit;
+    while end > 0 && limit - end < 3 && line[end] & 0b1100_0000 == 0b1000_0000 {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(data: &str, end: DataEnd) -> Vec<&str> {
+        let start = Regex::new("^[^ ]").unwrap();
+        Records::new(data.as_bytes(), &start, end).map(|record| &data[record]).collect()
+    }
+
+    #[test]
+    fn a_record_ends_where_the_next_begins_or_where_the_file_is_over() {
+        let data = "a\n b\nc\n d\n";
+        assert_eq!(records(data, DataEnd::Eof), ["a\n b\n"], "the last one may go on");
+        assert_eq!(records(data, DataEnd::Final), ["a\n b\n", "c\n d\n"]);
+        assert_eq!(
+            records("a\n b\nc", DataEnd::Eof),
+            ["a\n b\n"][..0],
+            "a line without an end begins nothing yet"
+        );
+        assert_eq!(records("a\n b\nc", DataEnd::Final), ["a\n b\n", "c"]);
+        assert_eq!(records("a\n b\n c", DataEnd::Final), ["a\n b\n c"]);
+        assert_eq!(records("", DataEnd::Final), [""; 0]);
+    }
+
+    #[test]
+    fn a_record_that_fills_a_portion_is_given_out_in_parts() {
+        assert_eq!(records("a\n b\n c", DataEnd::More), ["a\n b\n"]);
+        assert_eq!(records("a\n b\nc\n d", DataEnd::More), ["a\n b\n"]);
+        assert_eq!(records("no line break", DataEnd::More), [""; 0]);
+    }
+
+    #[test]
+    fn a_run_ends_with_a_line_and_has_no_nul() {
+        assert_eq!(run(b"a\nbc\nd"), Some(Run { len: 5, lines: 2, first_line: 2 }));
+        assert_eq!(run(b"a"), None);
+        assert_eq!(run(b"a\n\0b\n"), None);
+        assert_eq!(run(b"a\n\0b"), Some(Run { len: 2, lines: 1, first_line: 2 }));
+    }
+
+    #[test]
+    fn nuls_before_a_line_are_no_part_of_it() {
+        assert_eq!(leading_nuls(b"\0\0a\0b"), 2);
+        assert_eq!(leading_nuls(b"a\0"), 0);
+        assert_eq!(leading_nuls(b"\0\0"), 0, "a line of nothing else");
+        assert_eq!(leading_nuls(b"\0\r"), 0, "nor one with a carriage return");
+        assert_eq!(leading_nuls(b""), 0);
+    }
+
+    #[test]
+    fn compressed_files_are_known_by_their_first_bytes() {
+        for magic in COMPRESSED {
+            assert!(is_compressed(magic));
+        }
+        assert!(is_compressed(b"BZh91AY&SYxxx") && !is_compressed(b"BZhello world, this is text"));
+        assert!(!is_compressed(b"") && !is_compressed(b"PKW") && !is_compressed(b"{\"a\":1}"));
+    }
+
+    #[test]
+    fn a_cut_is_between_characters() {
+        assert_eq!(whole_characters("añb".as_bytes(), 2), b"a");
+        assert_eq!(whole_characters("añb".as_bytes(), 3), "añ".as_bytes());
+        assert_eq!(whole_characters(b"ab", 5), b"ab");
+    }
+}

@@ -1,0 +1,257 @@
+//! Finds the files that a pattern matches, and says where it could not look: a directory that cannot be read is not an empty one.
+//!
+//! SECURITY: what writes into a log directory is not trusted. A link there may lead anywhere, also to what this container alone may
+//! read. So by default, whatever is found is opened with `openat2` beneath the fixed part of its pattern: links that stay there are
+//! followed, those that leave it are refused by the kernel, at the moment of the open and without a race. The fixed part itself is the
+//! operator's, and may be a link.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use super::glob::{Component, Glob};
+
+/// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
+const RENAME_RACES: usize = 16;
+/// Deeper than this, `**` does not look.
+const DEEPEST: usize = 64;
+
+/// Which symbolic links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Symlinks {
+    /// Those that stay beneath the fixed part of the pattern.
+    Beneath,
+    /// All.
+    All,
+}
+
+/// Where a file is: how it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// The fixed part of the pattern that it was found by.
+    base: Arc<Path>,
+    symlinks: Symlinks,
+}
+
+impl Place {
+    /// Opens for reading, and never waits: a FIFO put in a file's place would keep an ordinary open waiting for its writer.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        self.open_with(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        match self.symlinks {
+            Symlinks::All => std::fs::metadata(&self.path),
+            Symlinks::Beneath => self.open_with(OFlags::PATH)?.metadata(),
+        }
+    }
+
+    fn open_with(&self, flags: OFlags) -> io::Result<File> {
+        if self.symlinks == Symlinks::All {
+            let flags = i32::try_from(flags.bits()).unwrap_or_default();
+            return OpenOptions::new().read(true).custom_flags(flags).open(&self.path);
+        }
+        let relative = self.path.strip_prefix(&self.base).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        let base =
+            openat(CWD, &*self.base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..RENAME_RACES {
+            match openat2(&base, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                Ok(file) => return Ok(file.into()),
+                // The tree was being changed while the kernel looked; it leaves it to us to look again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+/// A file that a pattern matches.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Where it is.
+    pub(crate) place: Place,
+    /// Whether its name is a symbolic link.
+    pub(crate) is_link: bool,
+    /// What it is.
+    pub(crate) metadata: Metadata,
+}
+
+/// What a look at all names has found.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// The files.
+    pub(crate) files: Vec<Found>,
+    /// Directories that could not be read, and why.
+    pub(crate) failures: Vec<(PathBuf, io::Error)>,
+    /// Names that could not be looked at.
+    pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
+    /// Links that lead out of their pattern's fixed part.
+    pub(crate) outside: Vec<PathBuf>,
+    /// Fixed parts that do not exist.
+    pub(crate) missing: Vec<PathBuf>,
+    /// Directories that were looked into.
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    /// Whether everything beneath this path was seen.
+    pub(crate) fn has_seen(&self, path: &Path) -> bool {
+        let not_seen = self.failures.iter().map(|(path, _)| path).chain(&self.missing);
+        !not_seen.into_iter().any(|directory| path.starts_with(directory))
+    }
+}
+
+/// A look at the names that one pattern matches.
+pub(super) struct Walk<'a> {
+    base: Arc<Path>,
+    symlinks: Symlinks,
+    is_excluded: &'a dyn Fn(&Path) -> bool,
+    names: &'a mut Names,
+}
+
+impl<'a> Walk<'a> {
+    /// Adds to `names` what the pattern matches.
+    pub(super) fn run(
+        glob: &Glob,
+        symlinks: Symlinks,
+        is_excluded: &'a dyn Fn(&Path) -> bool,
+        names: &'a mut Names,
+    ) {
+        let base = glob.base();
+        match std::fs::metadata(&base) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                names.failures.push((base, error));
+                return;
+            }
+            _ => {
+                names.missing.push(base);
+                return;
+            }
+        }
+        let mut walk = Self { base: base.clone().into(), symlinks, is_excluded, names };
+        walk.directory(&base, glob.components(), 0);
+    }
+
+    fn directory(&mut self, directory: &Path, components: &[Component], depth: usize) {
+        let Some((first, rest)) = components.split_first() else { return };
+        self.names.directories.insert(directory.to_owned());
+        if let Component::Literal(name) = first {
+            let path = directory.join(name);
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) => self.entry(path, metadata, rest, depth),
+                Err(error) => self.cannot_look_at(path, error),
+            }
+            return;
+        }
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // Gone in between, unless it is where everything begins.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => return,
+            Err(error) => {
+                self.names.failures.push((directory.to_owned(), error));
+                return;
+            }
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.names.failures.push((directory.to_owned(), error));
+                    return;
+                }
+            };
+            let name = entry.file_name();
+            let matches = first.matches(&name);
+            if !matches && *first != Component::AnyDepth {
+                continue;
+            }
+            let path = entry.path();
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    self.cannot_look_at(path, error);
+                    continue;
+                }
+            };
+            if *first == Component::AnyDepth {
+                self.any_depth(&name, path, metadata, components, depth);
+            } else {
+                self.entry(path, metadata, rest, depth);
+            }
+        }
+    }
+
+    /// An entry of a directory where `**` is: the rest of the pattern may begin here, or further down.
+    fn any_depth(
+        &mut self,
+        name: &OsStr,
+        path: PathBuf,
+        metadata: Metadata,
+        components: &[Component],
+        depth: usize,
+    ) {
+        let rest = &components[1..];
+        if metadata.is_dir() {
+            if depth < DEEPEST {
+                self.directory(&path, components, depth + 1);
+            }
+            // A directory that the next component names, with something behind it.
+            if rest.len() > 1 && rest[0].matches(name) {
+                self.directory(&path, &rest[1..], depth + 1);
+            }
+        } else if rest.is_empty() || (rest.len() == 1 && rest[0].matches(name)) {
+            self.entry(path, metadata, &[], depth);
+        }
+    }
+
+    /// What a component matches: a file where it is the last one, else a directory.
+    fn entry(&mut self, path: PathBuf, metadata: Metadata, rest: &[Component], depth: usize) {
+        let is_link = metadata.is_symlink();
+        if !rest.is_empty() {
+            let leads_to_directory = is_link
+                && self.symlinks == Symlinks::All
+                && std::fs::metadata(&path).is_ok_and(|to| to.is_dir());
+            if metadata.is_dir() || leads_to_directory {
+                self.directory(&path, rest, depth + 1);
+            } else if is_link && std::fs::metadata(&path).is_ok_and(|to| to.is_dir()) {
+                self.names.outside.push(path);
+            }
+            return;
+        }
+        if !(is_link || metadata.is_file()) || (self.is_excluded)(&path) {
+            return;
+        }
+        let place = Place { path, base: Arc::clone(&self.base), symlinks: self.symlinks };
+        let metadata = if is_link { place.metadata() } else { Ok(metadata) };
+        match metadata {
+            Ok(metadata) if metadata.is_file() => self.names.files.push(Found { place, is_link, metadata }),
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
+                self.names.outside.push(place.path);
+            }
+            Err(error) => self.cannot_look_at(place.path, error),
+        }
+    }
+
+    fn cannot_look_at(&mut self, path: PathBuf, error: io::Error) {
+        // Gone in between, or a link that leads nowhere: the next look knows.
+        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            self.names.unreadable.push((path, error));
+        }
+    }
+}

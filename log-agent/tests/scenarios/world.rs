@@ -1,0 +1,272 @@
+//! Directories, names and files as they are in the world: away, too many, linked, rotated in other ways, with holes.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testkit::http::try_get;
+use testkit::{Process, wait_until};
+
+use crate::rotate::{down, up};
+use crate::support::{Receiver, Room, append, binary, metric, status, write, write_numbers};
+
+const QUICK: [&str; 2] = ["--rescan-period", "50ms"];
+
+#[test]
+fn a_directory_that_is_briefly_away() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    let agent = room.agent(&receiver.sink(), &QUICK);
+    receiver.expect_numbers(10);
+    fs::rename(room.path("logs"), room.path("away")).unwrap();
+    wait_until("it is not ready", || {
+        try_get(agent.addr("admin"), "/readyz").is_ok_and(|answer| answer.status() == 503)
+    });
+    assert!(metric(&agent, "log_agent_scan_up") < 0.5);
+    assert_eq!(status(&agent)["files"][0]["named"], true, "what is followed stays followed");
+    write_numbers(&mut file, 10..20);
+    receiver.expect_numbers(20);
+    fs::rename(room.path("away"), room.path("logs")).unwrap();
+    wait_until("it is ready", || {
+        try_get(agent.addr("admin"), "/readyz").is_ok_and(|answer| answer.status() == 200)
+    });
+    write_numbers(&mut file, 20..30);
+    receiver.expect_numbers(30);
+    assert_eq!(agent.stderr().matches("cannot look at all names").count(), 1, "{}", agent.stderr());
+}
+
+/// An agent that may have so many descriptors and no more.
+fn with_descriptors(limit: usize, room: &Room, sink: &str, more: &[&str]) -> Process {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(binary());
+    command.arg("--include").arg(room.path("logs/*.log*")).arg("--state-dir").arg(room.state());
+    command.args(["--sink", sink]).args(more);
+    Process::start_command(command)
+}
+
+#[test]
+fn more_files_than_descriptors() {
+    const FILES: usize = 1000;
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let name = |file: usize| room.log(&format!("f{file:05}.log"));
+    (0..FILES).for_each(|file| write(&name(file), format!("{file} a\n")));
+    let agent = with_descriptors(100, &room, &receiver.sink(), &["--rescan-period", "200ms"]);
+    wait_until("all first lines arrive", || receiver.count() == FILES);
+    (0..FILES).for_each(|file| write(&name(file), format!("{file} b\n")));
+    wait_until("all last lines arrive", || receiver.count() == 2 * FILES);
+    assert_eq!(try_get(agent.addr("admin"), "/readyz").unwrap().status(), 200, "{}", agent.stderr());
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap().count();
+    assert!(open <= 100, "{open}");
+}
+
+/// The longest that a probe was answered in, while `until` is not so.
+fn slowest_probe(agent: &Process, what: &str, mut until: impl FnMut() -> bool) -> Duration {
+    let mut slowest = Duration::ZERO;
+    wait_until(what, || {
+        let asked = Instant::now();
+        assert_eq!(try_get(agent.addr("admin"), "/livez").unwrap().status(), 200);
+        slowest = slowest.max(asked.elapsed());
+        until()
+    });
+    println!("{what}: the slowest probe took {slowest:?}");
+    slowest
+}
+
+#[test]
+fn probes_while_there_is_much_to_look_at() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let agent = room.agent(&receiver.sink(), &[]);
+    wait_until("it answers", || try_get(agent.addr("admin"), "/livez").is_ok());
+    // The machine that tests run on is loud: what is held is that probes do not wait for the reader.
+    let bound = Duration::from_secs(1);
+    append(&room.log("sparse.log")).set_len(64 << 30).unwrap();
+    write(&room.log("a.log"), "line 0\n");
+    assert!(slowest_probe(&agent, "64 GiB without a line", || receiver.count() == 1) < bound);
+    for number in 0..3000 {
+        write(&room.log(&format!("a.log.{number}")), format!("old {number}\n"));
+    }
+    assert!(slowest_probe(&agent, "3,000 rotated names", || receiver.count() == 3001) < bound);
+}
+
+#[test]
+fn a_link_that_leads_out_is_not_followed() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.path("secret"), "secret\n");
+    symlink(room.path("secret"), room.log("absolute.log")).unwrap();
+    symlink("../secret", room.log("relative.log")).unwrap();
+    symlink("a.log", room.log("within.log")).unwrap();
+    write(&room.log("a.log"), "line 0\n");
+    let agent = room.agent(&receiver.sink(), &QUICK);
+    receiver.expect_numbers(1);
+    write(&room.log("a.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    for link in ["absolute.log", "relative.log"] {
+        agent.event("it is said", |event| {
+            event["message"].as_str().is_some_and(|text| text.contains("--follow-symlinks"))
+                && event["file"].as_str().is_some_and(|file| file.contains(link))
+        });
+    }
+    assert_eq!(agent.stderr().matches("--follow-symlinks").count(), 2, "once each: {}", agent.stderr());
+}
+
+#[test]
+fn rotation_behind_links_is_seen_at_once() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    fs::create_dir_all(room.path("pods/v1")).unwrap();
+    symlink("v1", room.path("pods/current")).unwrap();
+    symlink(room.path("pods/current/0.log"), room.log("a.log")).unwrap();
+    write(&room.path("pods/v1/0.log"), "line 0\n");
+    // No scan but the first: all that is seen is seen by events.
+    let _agent = room.agent(&receiver.sink(), &["--rescan-period", "1h", "--follow-symlinks"]);
+    receiver.expect_numbers(1);
+    fs::rename(room.path("pods/v1/0.log"), room.path("pods/v1/0.log.old")).unwrap();
+    write(&room.path("pods/v1/0.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    fs::create_dir(room.path("pods/v2")).unwrap();
+    write(&room.path("pods/v2/0.log"), "line 2\n");
+    symlink("v2", room.path("pods/next")).unwrap();
+    fs::rename(room.path("pods/next"), room.path("pods/current")).unwrap();
+    receiver.expect_numbers(3);
+    write(&room.path("pods/v2/0.log"), "line 3\n");
+    receiver.expect_numbers(4);
+}
+
+#[test]
+fn worker_1_and_worker_2_are_two_logs() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("worker-1"), "half ");
+    write(&room.log("worker-2"), "line\n");
+    let more = ["--rescan-period", "50ms", "--rotate-wait", "100ms"];
+    let agent = Process::start_command(room.command("logs/worker-*", &[&receiver.sink()], &more));
+    receiver.expect(&["line"]);
+    wait_until("some scans have passed", || metric(&agent, "log_agent_checkpoints_total") > 0.5);
+    std::thread::sleep(Duration::from_millis(500));
+    write(&room.log("worker-1"), "a line\n");
+    receiver.expect(&["line", "half a line"]);
+}
+
+#[test]
+fn infix_rotation_is_rotation() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--rotate-wait", "100ms"]].concat());
+    write(&room.log("app.log"), "line 0\nno end");
+    wait_until("it is followed", || status(&agent)["files"][0]["size"] == 13);
+    fs::rename(room.log("app.log"), room.log("app-20200708.log")).unwrap();
+    write(&room.log("app.log"), "line 1\n");
+    up(&receiver);
+    // Where there is no family, a line without an end waits for ever.
+    wait_until("all lines arrive, the one without an end, too", || {
+        let mut bodies = receiver.bodies();
+        bodies.sort();
+        bodies == ["line 0", "line 1", "no end"]
+    });
+}
+
+#[test]
+fn names_that_are_not_text() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("").join(OsStr::from_bytes(b"caf\xe9.log")), "line 0\n");
+    let mut agent = room.agent(&receiver.sink(), &QUICK);
+    receiver.expect_numbers(1);
+    write(&room.log("evil\n\x1b[2J\u{202e}.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    assert!(agent.terminate().success());
+    let said = agent.stderr();
+    assert!(!said.contains('\u{202e}') && !said.contains("\x1b[2J"), "{said:?}");
+    write(&room.log("").join(OsStr::from_bytes(b"caf\xe9.log")), "line 2\n");
+    let _agent = room.agent(&receiver.sink(), &QUICK);
+    receiver.expect_numbers(3);
+}
+
+#[test]
+fn the_hole_under_a_writer_without_append() {
+    for scheme in ["ndjson", "raw+file"] {
+        let (room, receiver) = (Room::new(), Receiver::start());
+        let file = fs::File::create(room.log("a.log")).unwrap();
+        file.write_at(b"line 0\n", 0).unwrap();
+        let out = room.path("out");
+        let sink = if scheme == "ndjson" { receiver.sink() } else { format!("raw+file:{}", out.display()) };
+        let agent = room.agent(&sink, &QUICK);
+        let came = || {
+            if scheme == "ndjson" {
+                receiver.bodies().join("\n") + "\n"
+            } else {
+                fs::read_to_string(&out).unwrap_or_default()
+            }
+        };
+        wait_until("the first line arrives", || came() == "line 0\n");
+        let mut hole = 7;
+        for number in 1..3 {
+            file.set_len(0).unwrap();
+            // Where the writer was: what is before that is NULs.
+            hole += 300_000;
+            file.write_at(format!("line {number}\n").as_bytes(), hole).unwrap();
+            let expected: String = (0..=number).map(|number| format!("line {number}\n")).collect();
+            wait_until("the line behind the hole arrives", || came() == expected);
+        }
+        wait_until("they are counted", || {
+            metric(&agent, "log_agent_skipped_bytes_total{sink=") > 0.5
+                && metric(&agent, "log_agent_skipped_bytes_total") > 800_000.0
+        });
+    }
+}
+
+#[test]
+fn start_at_end_skips_what_was_there_at_the_first_start_alone() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("old.log"), "skipped\nskipped\nline ");
+    let more = ["--start-at", "end", "--rescan-period", "50ms"];
+    let mut agent = room.agent(&receiver.sink(), &more);
+    wait_until("it is followed", || metric(&agent, "log_agent_open_files") > 0.5);
+    write(&room.log("old.log"), "0\n");
+    receiver.expect_numbers(1);
+    write(&room.log("new.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    assert!((metric(&agent, "log_agent_skipped_bytes_total") - 16.0).abs() < 0.5);
+    assert!(agent.terminate().success());
+    write(&room.log("later.log"), "line 2\n");
+    let _agent = room.agent(&receiver.sink(), &more);
+    receiver.expect_numbers(3);
+}
+
+#[test]
+fn files_that_are_old_are_ignored_until_they_are_written_to() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("old.log"), "skipped\n");
+    let day = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
+    append(&room.log("old.log")).set_modified(day).unwrap();
+    write(&room.log("new.log"), "line 0\n");
+    let agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--ignore-older", "1day"]].concat());
+    receiver.expect_numbers(1);
+    write(&room.log("old.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    assert!((metric(&agent, "log_agent_skipped_bytes_total") - 8.0).abs() < 0.5);
+}
+
+#[test]
+fn removed_files_hold_no_more_than_they_may() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let more = ["--rescan-period", "50ms", "--max-held-bytes", "1MiB", "--chunk-size", "1KiB"];
+    let agent = room.agent(&receiver.sink(), &more);
+    for number in 0..3 {
+        let path = room.log(&format!("{number}.log"));
+        append(&path).write_all("0123456789\n".repeat(60_000).as_bytes()).unwrap();
+        wait_until("it is followed", || status(&agent)["files"].to_string().contains(path.to_str().unwrap()));
+        fs::remove_file(path).unwrap();
+    }
+    let lost = agent.event("the oldest is let go", |event| event["reason"] == "max_held_bytes");
+    assert!(lost["file"].as_str().is_some_and(|file| file.ends_with("0.log")), "{lost}");
+    wait_until("the rest is held", || {
+        let held = metric(&agent, "log_agent_held_bytes");
+        held > 0.0 && held <= 1_048_576.0
+    });
+    up(&receiver);
+    wait_until("the youngest arrives", || receiver.count() >= 60_000);
+}
