@@ -18,6 +18,9 @@ use crate::content::{Digest, FileMode, ReleaseId};
 /// The format that this version reads and writes.
 pub(crate) const FORMAT: &str = "sidecar-manifest/1";
 
+/// What the process takes without a manifest.
+const BASE_MEMORY: u64 = 14 * 1024 * 1024;
+
 /// A checked manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
@@ -102,6 +105,29 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub(crate) fn parse(json: &[u8], limits: &Limits) -> Result<Self, ManifestError> {
         check(serde_json::from_slice(json).map_err(|_| Self::malformed(json))?, limits)
+    }
+
+    /// Reads a manifest that is too large to be in memory as text and as what it says at the same time. Slower than
+    /// [`Manifest::parse`], and its errors do not name the field.
+    pub(crate) fn read(json: impl std::io::Read, limits: &Limits) -> Result<Self, ManifestError> {
+        let wire = serde_json::from_reader(std::io::BufReader::with_capacity(64 * 1024, json));
+        check(wire.map_err(|error| ManifestError(error.to_string()))?, limits)
+    }
+
+    /// Refuses a manifest of so many bytes where it would take more memory than the process may have. What was parsed takes up to
+    /// one and a quarter of the text; while a release is planned, an earlier one's manifest is in memory as well.
+    pub(crate) fn check_memory(json: u64, limit: Option<u64>) -> Result<(), ManifestError> {
+        let need = (json / 2).saturating_mul(5).saturating_add(BASE_MEMORY);
+        match limit {
+            Some(limit) if need > limit => {
+                let [json, need, limit] = [json, need, limit].map(bytesize::ByteSize);
+                Err(ManifestError(format!(
+                    "it has {json}, and following it takes about {need} of memory, more than this container's limit of \
+                     {limit}; raise that limit, or split the content"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads it again, this time keeping track of where it is: a good manifest should not pay for that.
@@ -276,6 +302,26 @@ mod tests {
             assert!(refusal.starts_with("manifest refused: "), "{refusal}");
             assert!(refusal.contains(field), "{refusal:?} should name {field:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_refused_by_name() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(Manifest::check_memory(u64::MAX, None), Ok(()));
+        assert_eq!(Manifest::check_memory(18 * MIB, Some(64 * MIB)), Ok(()));
+        let refusal = Manifest::check_memory(32 * MIB, Some(64 * MIB)).unwrap_err().to_string();
+        for said in ["manifest refused", "32.0 MiB", "limit of 64.0 MiB", "raise"] {
+            assert!(refusal.contains(said), "{said} is missing in {refusal}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_is_read_is_the_one_that_is_parsed() {
+        let json = with(&[file("a/b", 1), file("c", 2)].join(","));
+        let [read, parsed] =
+            [Manifest::read(json.as_bytes(), &LIMITS), Manifest::parse(json.as_bytes(), &LIMITS)];
+        assert_eq!(read.unwrap().id(), parsed.unwrap().id());
+        assert!(Manifest::read(&b"{}"[..], &LIMITS).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,9 @@ pub(crate) const RELEASES: &str = "releases";
 pub(crate) const STAGING: &str = ".staging";
 /// In it: the file that the process which writes the volume has locked.
 pub(crate) const LOCK: &str = "lock";
+
+/// From this size on a manifest is not held in memory as text while it is read.
+const LARGE_MANIFEST: u64 = 4 * 1024 * 1024;
 
 /// A volume that this process, and no other, writes.
 #[derive(Debug)]
@@ -257,7 +260,7 @@ impl Volume {
 
     /// The manifest that a release was published with, or `None` where it is missing or was tampered with.
     pub(crate) fn manifest(&self, id: &ReleaseId) -> Option<Manifest> {
-        let json = fs::read(self.path.join(RELEASES).join(manifest_name(id))).ok()?;
+        let mut json = fs::File::open(self.path.join(RELEASES).join(manifest_name(id))).ok()?;
         // It was within the limits of its day, which need not be today's.
         let unlimited = Limits {
             manifest: u64::MAX,
@@ -267,8 +270,13 @@ impl Volume {
             size: u64::MAX,
             min_free: 0,
         };
-        let manifest = Manifest::parse(&json, &unlimited).ok()?;
-        drop(json);
+        let manifest = if json.metadata().ok()?.len() > LARGE_MANIFEST {
+            Manifest::read(json, &unlimited).ok()?
+        } else {
+            let mut text = Vec::new();
+            json.read_to_end(&mut text).ok()?;
+            Manifest::parse(&text, &unlimited).ok()?
+        };
         (manifest.id() == *id).then_some(manifest)
     }
 

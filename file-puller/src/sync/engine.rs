@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use lifecycle::blocking;
+use lifecycle::cgroup::memory_limit;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{begin, link};
@@ -191,6 +192,7 @@ impl Engine {
         if let Some(trust) = &self.trust {
             trust.verify_signature(&self.source, &json, freshness).await?;
         }
+        Manifest::check_memory(json.len() as u64, memory_limit())?;
         let manifest = Arc::new(Manifest::parse(&json, &self.limits)?);
         drop(json);
         self.source.url().covers(&manifest)?;
