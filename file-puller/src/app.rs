@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::progress::Audience;
 use crate::source::{Source, TlsPems};
 use crate::store::{Volume, VolumeError, sweep_at_start};
-use crate::sync::{Engine, EngineHandle};
+use crate::sync::{Engine, EngineHandle, HttpGate};
 
 /// Who this container is.
 pub const CONTAINER: Container =
@@ -79,17 +79,21 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
         .allowed_hosts(options.lifecycle.allowed_hosts())
         .serve(admin);
     let new_backoff = || Backoff::new(options.period, options.max_backoff);
-    let webhook = options.webhook.clone().map(|url| {
-        let (source, transfer) = (config.source.clone(), &options.source.transfer);
-        Webhook::start(url, source, transfer, &trust, new_backoff(), metrics.clone())
-    });
+    let (source, transfer) = (config.source.clone(), &options.source.transfer);
+    let webhook = Webhook::start(&options.webhook, source, transfer, &trust, new_backoff(), metrics.clone());
     let mut scheduler = Scheduler::new(
         EngineHandle::spawn(engine)?,
         requests,
         Arc::clone(&signals.hangup),
         new_backoff(),
         Some(options.verify_period).filter(|period| !period.is_zero()),
-        Observers { webhook: webhook.transpose().or_exit(Exit::Internal)?, status, metrics },
+        Observers {
+            webhook: webhook.or_exit(Exit::Internal)?,
+            touch_file: config.touch_file.clone(),
+            touched: false,
+            status,
+            metrics,
+        },
     );
     let timed_out = async {
         shutdown.cancelled().await;
@@ -123,6 +127,9 @@ async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
         }
     };
     log_outcome(&outcome?, started.elapsed());
+    if let Some(file) = &config.touch_file {
+        file.touch();
+    }
     Ok(())
 }
 
@@ -130,15 +137,19 @@ async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
 async fn prepare(config: &Config, metrics: Metrics) -> Result<(Engine, Option<ReleaseId>, TlsPems), Failure> {
     let options = &config.options;
     let largest_manifest = options.engine.limits.manifest;
-    let source = Source::new(config.source.clone(), &options.source, largest_manifest)?;
+    let verify_period = Some(options.verify_period).filter(|period| !period.is_zero());
+    let source =
+        Source::new(config.source.clone(), &options.source, config.kind, largest_manifest, verify_period)?;
+    let gate = HttpGate::new(&options.engine.gates, &source)?;
     let trust = source.trust();
     let audience = if options.once { Audience::Terminal } else { Audience::Log };
     let owned = config.clone();
     let prepared = blocking(move || {
         let volume = Volume::open(&owned.volume, owned.options.engine.directories)?;
         sweep_at_start(&volume)?;
+        volume.warn_if_too_small(owned.options.engine.limits.min_free)?;
         let release = volume.current()?;
-        let engine = Engine::new(&owned.options.engine, source, volume, audience, metrics)?;
+        let engine = Engine::new(&owned.options.engine, source, gate, volume, audience, metrics)?;
         Ok::<_, VolumeError>((engine, release, trust))
     });
     Ok(prepared.await?)

@@ -7,7 +7,7 @@ use lifecycle::healthcheck::Healthcheck;
 
 use crate::config::{Config, Options};
 use crate::manifest_cmd::ManifestArgs;
-use crate::source::{Kind, SourceUrl};
+use crate::source::SourceUrl;
 
 /// Keeps a volume in step with a content manager, one immutable release at a time
 #[derive(Debug, clap::Parser)]
@@ -32,7 +32,7 @@ enum Command {
 /// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
 #[derive(Debug, clap::Args)]
 struct Endpoints {
-    /// What to follow, http:// or https://: a manifest (.json) or an archive (.tar, .tar.gz, .tgz, .tar.zst)
+    /// What to follow, http:// or https://: a manifest or an archive (tar, plain or compressed with gzip or Zstandard)
     #[arg(long, value_name = "URL", required = true)]
     source: Option<SourceUrl>,
 
@@ -63,22 +63,9 @@ impl Cli {
         match (self.command, self.ends.source, self.ends.volume) {
             (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
             (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
-            (None, Some(source), Some(volume)) => {
-                let authenticity = &self.options.engine.authenticity;
-                let wrong = match source.kind() {
-                    Kind::Manifest if authenticity.digest.is_some() => {
-                        Some("--digest is for archives; a manifest is held to --public-key")
-                    }
-                    Kind::Archive(_) if authenticity.public_key.is_some() => {
-                        Some("--public-key is for manifests; an archive is held to --digest")
-                    }
-                    _ => None,
-                };
-                if let Some(wrong) = wrong {
-                    return Err(Failure::new(Exit::Usage, wrong));
-                }
-                Ok(Task::Pull(Box::new(Config { source, volume, options: self.options })))
-            }
+            (None, Some(source), Some(volume)) => Config::new(source, volume, self.options)
+                .map(|config| Task::Pull(Box::new(config)))
+                .map_err(|wrong| Failure::new(Exit::Usage, wrong)),
             (None, ..) => Err(Failure::new(Exit::Usage, "--source URL and --volume DIR are needed")),
         }
     }

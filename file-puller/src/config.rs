@@ -5,19 +5,34 @@ use std::time::Duration;
 
 use lifecycle::units;
 
-use crate::daemon::WebhookUrl;
-use crate::source::{SourceOptions, SourceUrl};
-use crate::sync::EngineOptions;
+use crate::daemon::{TouchFile, WebhookOptions};
+use crate::source::{Expected, SourceOptions, SourceUrl};
+use crate::sync::{Authenticity, EngineOptions};
 
 /// What the puller works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// Where content comes from.
     pub(crate) source: SourceUrl,
+    /// Which kind of content that is, as far as the flags say.
+    pub(crate) kind: Option<Expected>,
     /// Where it goes.
     pub(crate) volume: PathBuf,
+    /// What to touch when a release is published.
+    pub(crate) touch_file: Option<TouchFile>,
     /// Everything that has a default.
     pub(crate) options: Options,
+}
+
+impl Config {
+    /// Checks what flags say together; an error is a sentence for the user.
+    pub(crate) fn new(source: SourceUrl, volume: PathBuf, options: Options) -> Result<Self, String> {
+        let Authenticity { public_key, digest, .. } = &options.engine.authenticity;
+        let (flag, ending) = (options.source.kind, source.kind());
+        let kind = Expected::from_flags(flag, ending, public_key.is_some(), digest.is_some())?;
+        let touch_file = options.touch_file.clone().map(|path| TouchFile::new(path, &volume)).transpose()?;
+        Ok(Self { source, kind, volume, touch_file, options })
+    }
 }
 
 /// The flags that have a default.
@@ -39,9 +54,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub(crate) max_staleness: Option<Duration>,
 
-    /// URL that gets a POST with the id of each newly published release
-    #[arg(long, value_name = "URL", conflicts_with = "once")]
-    pub(crate) webhook: Option<WebhookUrl>,
+    /// File to touch whenever a release was published, and after the first sync; it may lie in the volume
+    #[arg(long, value_name = "FILE")]
+    touch_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) webhook: WebhookOptions,
 
     /// Time from one re-reading of the published release to the next, which repairs what was damaged; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::duration)]

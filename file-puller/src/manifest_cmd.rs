@@ -13,7 +13,7 @@ use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
 use sha2::{Digest as _, Sha256};
 
-use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleasePath};
+use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleasePath, Site};
 use crate::progress::{Audience, Progress};
 use crate::source::{SIGNATURE_EXTENSION, SigningKey};
 
@@ -30,6 +30,10 @@ pub(crate) struct ManifestArgs {
     /// File with an ed25519 private key (PEM): signs the manifest, into a file beside it that ends in .sig
     #[arg(long, value_name = "KEY", requires = "output")]
     pub(crate) sign: Option<PathBuf>,
+
+    /// Site that the manifest is meant for; a puller with --site NAME accepts no other
+    #[arg(long, value_name = "NAME", value_parser = Site::parse)]
+    pub(crate) site: Option<Site>,
 }
 
 /// The top-level files that are left out: the manifest itself goes there, and no file can hold its own digest; nor its signature.
@@ -39,7 +43,7 @@ const EXCLUDED: [&str; 2] = ["manifest.json", "manifest.json.sig"];
 pub(crate) fn run(arguments: &ManifestArgs) -> Result<(), Failure> {
     let key = arguments.sign.as_deref().map(SigningKey::read).transpose();
     let key = key.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
-    let manifest = scan(&arguments.directory, arguments.output.as_deref())?;
+    let manifest = scan(&arguments.directory, arguments.output.as_deref(), arguments.site.clone())?;
     let mut json = Vec::new();
     manifest.write(&mut json).map_err(|error| io_failure("write", Path::new("the manifest"), &error))?;
     let Some(path) = &arguments.output else {
@@ -62,7 +66,7 @@ fn signature_of(manifest: &Path) -> PathBuf {
     name.into()
 }
 
-fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
+fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<Manifest, Failure> {
     // The output may lie in the directory under any name, and from an earlier run.
     let outputs: Vec<PathBuf> = output
         .into_iter()
@@ -100,7 +104,7 @@ fn scan(directory: &Path, output: Option<&Path>) -> Result<Manifest, Failure> {
         return Err(Failure::new(Exit::Refused, reason));
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(Manifest { created: SystemTime::now(), files })
+    Ok(Manifest { created: SystemTime::now(), site, files })
 }
 
 fn describe(directory: &Path, file: &Path) -> Result<ManifestFile, Failure> {

@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::SystemTime;
 
+use lifecycle::escape::escaped;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::content::Limits;
 use crate::content::path::{ReleasePath, disjoint};
-use crate::content::{Digest, FileMode, ReleaseId};
+use crate::content::{Digest, FileMode, ReleaseId, Site, timestamp};
 
 /// The format that this version reads and writes.
 pub(crate) const FORMAT: &str = "sidecar-manifest/1";
@@ -26,6 +27,8 @@ const BASE_MEMORY: u64 = 14 * 1024 * 1024;
 pub(crate) struct Manifest {
     /// When the content manager made it. No part of the release's identity.
     pub(crate) created: SystemTime,
+    /// The site that it is meant for, if its publisher says so. No part of the release's identity either.
+    pub(crate) site: Option<Site>,
     /// In the order in which they were listed.
     pub(crate) files: Vec<ManifestFile>,
 }
@@ -60,6 +63,7 @@ pub(crate) struct ManifestError(String);
 struct Wire {
     format: String,
     created: String,
+    site: Option<String>,
     files: Vec<ManifestFile>,
 }
 
@@ -80,7 +84,8 @@ struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
 
 fn path<'de, D: Deserializer<'de>>(field: D) -> Result<ReleasePath, D::Error> {
     let Text(text) = Text::deserialize(field)?;
-    ReleasePath::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is refused: {error}")))
+    ReleasePath::parse(&text)
+        .map_err(|error| D::Error::custom(format!("\"{}\" is refused: {error}", escaped(&text))))
 }
 
 fn digest<'de, D: Deserializer<'de>>(field: D) -> Result<Digest, D::Error> {
@@ -90,7 +95,8 @@ fn digest<'de, D: Deserializer<'de>>(field: D) -> Result<Digest, D::Error> {
 
 fn mode<'de, D: Deserializer<'de>>(field: D) -> Result<FileMode, D::Error> {
     let Text(text) = Text::deserialize(field)?;
-    let rule = || D::Error::custom(format!("{text:?} is not four octal digits from 0400 to 0777"));
+    let rule =
+        || D::Error::custom(format!("\"{}\" is not four octal digits from 0400 to 0777", escaped(&text)));
     FileMode::parse(&text).ok_or_else(rule)
 }
 
@@ -140,9 +146,11 @@ impl Manifest {
             }
             Err(error) => {
                 let field = error.path().to_string();
+                let why = error.into_inner().to_string();
                 match field.as_str() {
-                    "." => ManifestError(error.into_inner().to_string()),
-                    _ => ManifestError(format!("{field}: {}", error.into_inner())),
+                    "." => ManifestError(escaped(&why).to_string()),
+                    // A key of the publisher's can be part of the field's name.
+                    _ => ManifestError(escaped(&format!("{field}: {why}")).to_string()),
                 }
             }
         }
@@ -181,7 +189,13 @@ impl Manifest {
     /// Writes it as JSON, one file a line, for people who read or compare it.
     pub(crate) fn write(&self, mut out: impl std::io::Write) -> std::io::Result<()> {
         let created = humantime::format_rfc3339_micros(self.created);
-        write!(out, "{{\"format\": \"{FORMAT}\", \"created\": \"{created}\", \"files\": [")?;
+        write!(out, "{{\"format\": \"{FORMAT}\", \"created\": \"{created}\", ")?;
+        if let Some(site) = &self.site {
+            out.write_all(b"\"site\": ")?;
+            serde_json::to_writer(&mut out, site.as_str())?;
+            out.write_all(b", ")?;
+        }
+        out.write_all(b"\"files\": [")?;
         for (index, file) in self.files.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
             let wire = WireFile {
@@ -200,11 +214,14 @@ impl Manifest {
 fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     let refusal = |field: &str, rule: String| ManifestError(format!("{field}: {rule}"));
     if wire.format != FORMAT {
-        return Err(refusal("format", format!("it is {:?}, and this version reads {FORMAT:?}", wire.format)));
+        return Err(refusal(
+            "format",
+            format!("it is \"{}\", and this version reads {FORMAT:?}", escaped(&wire.format)),
+        ));
     }
-    let Ok(created) = humantime::parse_rfc3339(&wire.created) else {
-        return Err(refusal("created", format!("{:?} is no RFC 3339 time in UTC", wire.created)));
-    };
+    let created = timestamp::parse(&wire.created)
+        .map_err(|why| refusal("created", format!("\"{}\" is refused: {why}", escaped(&wire.created))))?;
+    let site = wire.site.as_deref().map(Site::parse).transpose().map_err(|why| refusal("site", why))?;
     if wire.files.is_empty() {
         // A content manager that lost its content must not take ours.
         return Err(refusal("files", "it is empty, and an empty release is never published".to_owned()));
@@ -218,8 +235,8 @@ fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     let mut total: u64 = 0;
     for (index, file) in wire.files.iter().enumerate() {
         if file.size > limits.file_size {
-            let (path, size, limit) = (&file.path, file.size, limits.file_size);
-            let rule = format!("{path} has {size} bytes, more than --max-file-size {limit}");
+            let (path, bytes, limit) = (&file.path, file.size, limits.file_size);
+            let rule = format!("{path} has {bytes} bytes, more than --max-file-size {limit}");
             return Err(refusal(&format!("files[{index}].size"), rule));
         }
         total = total.saturating_add(file.size);
@@ -234,7 +251,7 @@ fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
         return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
     }
-    let manifest = Manifest { created, files };
+    let manifest = Manifest { created, site, files };
     manifest.check_directories(limits).map_err(|rule| refusal("files", rule))?;
     Ok(manifest)
 }

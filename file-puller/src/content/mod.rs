@@ -7,6 +7,8 @@ pub(crate) mod manifest;
 pub(crate) mod path;
 pub(crate) mod release_id;
 mod selection;
+mod site;
+pub(crate) mod timestamp;
 
 pub(crate) use self::digest::{Digest, FileMode};
 pub(crate) use self::limits::Limits;
@@ -15,3 +17,4 @@ pub(crate) use self::manifest::{Manifest, ManifestFile};
 pub(crate) use self::path::ReleasePath;
 pub(crate) use self::release_id::ReleaseId;
 pub(crate) use self::selection::Selection;
+pub(crate) use self::site::Site;

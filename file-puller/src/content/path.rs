@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use lifecycle::escape::is_unsafe;
+
 /// The longest path in bytes; with a volume's own path before it this stays well under Linux' `PATH_MAX`.
 pub(crate) const MAX_BYTES: usize = 1024;
 /// The deepest path.
@@ -36,7 +38,8 @@ pub(crate) enum PathError {
     /// Another system's separator: what is one name here would be two there.
     #[error("it has a backslash")]
     Backslash,
-    /// NUL ends a path in the kernel's eyes; a line break would let one path pass for two in a release's identity.
+    /// NUL ends a path in the kernel's eyes; a line break would let one path pass for two in a release's identity; others change
+    /// what a terminal shows, and with it which file a person takes for another.
     #[error("it has a control character")]
     Control,
     /// More than [`MAX_BYTES`].
@@ -65,7 +68,7 @@ impl ReleasePath {
         if text.contains('\\') {
             return Err(PathError::Backslash);
         }
-        if text.contains(|character: char| character.is_ascii_control()) {
+        if text.contains(is_unsafe) {
             return Err(PathError::Control);
         }
         if text.split('/').count() > MAX_SEGMENTS {
@@ -173,6 +176,9 @@ mod tests {
             ("a\\b", PathError::Backslash),
             ("a\0b", PathError::Control),
             ("a\nb", PathError::Control),
+            ("a\u{9b}b", PathError::Control),
+            ("a\u{202e}b", PathError::Control),
+            ("a\u{2028}b", PathError::Control),
             (&deep, PathError::TooDeep),
             (&long, PathError::TooLong),
             (&name, PathError::SegmentTooLong),

@@ -34,6 +34,13 @@ impl Backoff {
         self.period.mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
+    /// The time until the next sync, after one whose release was not let through: as after a success, since nothing is broken.
+    pub(crate) fn after_refusal(&mut self) -> Duration {
+        let pause = self.after_success();
+        self.failures = 1;
+        pause
+    }
+
     /// The time until the next sync, after one that failed: any time up to a bound that doubles, and never before the
     /// source said that it may be asked again.
     pub(crate) fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {

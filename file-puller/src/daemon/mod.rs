@@ -4,10 +4,12 @@ mod backoff;
 mod requests;
 mod scheduler;
 mod status;
+mod touch;
 mod webhook;
 
 pub(crate) use self::backoff::Backoff;
 pub(crate) use self::requests::channel;
 pub(crate) use self::scheduler::{Observers, Scheduler, log_outcome};
 pub(crate) use self::status::Status;
-pub(crate) use self::webhook::{Webhook, WebhookUrl};
+pub(crate) use self::touch::TouchFile;
+pub(crate) use self::webhook::{Webhook, WebhookOptions};

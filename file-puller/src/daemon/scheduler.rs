@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::requests::{SyncReply, SyncRequests, Waiters};
 use super::status::Status;
+use super::touch::TouchFile;
 use super::webhook::Webhook;
 use crate::metrics::Metrics;
 use crate::sync::{EngineHandle, Outcome, SyncError, Verdict};
@@ -36,6 +37,9 @@ pub(crate) struct Scheduler {
 /// Where it is told how a sync ended.
 pub(crate) struct Observers {
     pub(crate) webhook: Option<Webhook>,
+    pub(crate) touch_file: Option<TouchFile>,
+    /// Whether the file was touched by this process.
+    pub(crate) touched: bool,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Metrics,
 }
@@ -95,6 +99,7 @@ impl Scheduler {
         self.observers.status.sync_finished(&outcome, took);
         let pause = match &outcome {
             Ok(_) => self.backoff.after_success(),
+            Err(error) if error.is_held_back() => self.backoff.after_refusal(),
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
         match &outcome {
@@ -110,7 +115,14 @@ impl Scheduler {
                 self.observers.metrics.repaired(publication.files);
             }
         }
-        self.observers.status.waiting(pause, self.backoff.failures());
+        // The first sync counts as news: whoever looks at the file may be new, too.
+        let Observers { touch_file, touched, status, .. } = &mut self.observers;
+        let is_news = matches!(outcome, Ok(Outcome::Published(_))) || (outcome.is_ok() && !*touched);
+        if let (Some(file), true) = (touch_file, is_news) {
+            file.touch();
+            *touched = true;
+        }
+        status.waiting(pause, self.backoff.failures());
         (outcome, pause)
     }
 

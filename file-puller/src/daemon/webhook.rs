@@ -1,4 +1,4 @@
-//! Tells somebody that a release is published: a `POST` to `--webhook` with the release's id.
+//! Tells somebody that a release is published: a request to `--webhook` with the release's id.
 //!
 //! Promises: at least once for each release that stays the newest, in a task of its own, so that no receiver holds up a sync.
 //! A release that is replaced before it could be announced is not announced any more. The first release that a process
@@ -6,10 +6,7 @@
 //!
 //! SECURITY: for many receivers the URL is the secret, so only its origin is ever shown.
 
-use std::fmt;
-use std::str::FromStr;
-
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,11 +14,31 @@ use tokio_util::task::AbortOnDropHandle;
 use super::backoff::Backoff;
 use crate::content::ReleaseId;
 use crate::metrics::Metrics;
-use crate::source::{ClientError, SourceUrl, TlsPems, Transfer, causes, client_for};
+use crate::source::{ClientError, HookUrl, SourceUrl, Tls, TlsPems, Transfer, causes, client_for};
 
-/// Where to tell it.
-#[derive(Clone)]
-pub(crate) struct WebhookUrl(Url);
+/// Where to tell it, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Webhook")]
+pub(crate) struct WebhookOptions {
+    /// URL that is told the id of each newly published release
+    #[arg(long, value_name = "URL", conflicts_with = "once")]
+    webhook: Option<HookUrl>,
+
+    /// Method of that request: POST, PUT or PATCH
+    #[arg(long, value_name = "METHOD", default_value = "POST", value_parser = method)]
+    webhook_method: Method,
+
+    /// Status that says that it was delivered, or 0 for any; without it, every 2xx
+    #[arg(long, value_name = "STATUS", value_parser = success)]
+    webhook_success_status: Option<Success>,
+}
+
+/// Which answer says that a release was delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Success {
+    Any,
+    Status(StatusCode),
+}
 
 /// The telling end: says what the newest release is.
 #[derive(Debug)]
@@ -41,53 +58,32 @@ enum DeliveryError {
 
 struct Delivery {
     client: Client,
-    url: WebhookUrl,
+    url: HookUrl,
+    method: Method,
+    success: Option<Success>,
     source: SourceUrl,
     metrics: Metrics,
     backoff: Backoff,
 }
 
-impl FromStr for WebhookUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let url =
-            Url::parse(text).map_err(|error| format!("{error}; write it like https://hooks.example/x"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err("it has to begin with http:// or https://".to_owned());
-        }
-        Ok(Self(url))
-    }
-}
-
-impl fmt::Display for WebhookUrl {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0.origin().ascii_serialization())
-    }
-}
-
-impl fmt::Debug for WebhookUrl {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, out)
-    }
-}
-
 impl Webhook {
-    /// Starts the task that delivers.
+    /// Starts the task that delivers, where there is anybody to tell.
     pub(crate) fn start(
-        url: WebhookUrl,
+        options: &WebhookOptions,
         source: SourceUrl,
         transfer: &Transfer,
         tls: &TlsPems,
         backoff: Backoff,
         metrics: Metrics,
-    ) -> Result<Self, ClientError> {
-        let client =
-            client_for(&url.0, transfer, tls)?.redirect(reqwest::redirect::Policy::none()).build()?;
+    ) -> Result<Option<Self>, ClientError> {
+        let Some(url) = options.webhook.clone() else { return Ok(None) };
+        let (method, success) = (options.webhook_method.clone(), options.webhook_success_status);
+        let client = client_for(Tls::of(url.url()), transfer.connect_timeout, tls)?;
+        let client = client.read_timeout(transfer.read_timeout).build()?;
         let (newest, rx) = watch::channel(None);
-        let delivery = Delivery { client, url, source, metrics, backoff };
+        let delivery = Delivery { client, url, method, success, source, metrics, backoff };
         let task = AbortOnDropHandle::new(tokio::spawn(delivery.deliver_newest(rx)));
-        Ok(Self { newest, _delivery: task })
+        Ok(Some(Self { newest, _delivery: task }))
     }
 
     /// Announces a release, unless it is the one that was announced last.
@@ -129,12 +125,38 @@ impl Delivery {
 
     async fn deliver(&self, release: &ReleaseId) -> Result<(), DeliveryError> {
         let body = json!({"release": release.as_str(), "source": self.source.to_string()});
-        let request = self.client.post(self.url.0.clone()).header("content-type", "application/json");
+        let request = self
+            .client
+            .request(self.method.clone(), self.url.url().clone())
+            .header("content-type", "application/json");
         let answer = request
             .body(body.to_string())
             .send()
             .await
             .map_err(|error| DeliveryError::Unreachable(causes(&error)))?;
-        if answer.status().is_success() { Ok(()) } else { Err(DeliveryError::Status(answer.status())) }
+        let status = answer.status();
+        let delivered = match self.success {
+            None => status.is_success(),
+            Some(Success::Any) => true,
+            Some(Success::Status(expected)) => status == expected,
+        };
+        if delivered { Ok(()) } else { Err(DeliveryError::Status(status)) }
     }
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let method = text.to_ascii_uppercase();
+    let known = [Method::POST, Method::PUT, Method::PATCH].into_iter().find(|one| one.as_str() == method);
+    known.ok_or_else(|| "it is none of POST, PUT and PATCH, which can carry the release".to_owned())
+}
+
+fn success(text: &str) -> Result<Success, String> {
+    if text == "0" {
+        return Ok(Success::Any);
+    }
+    let status = text.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok());
+    status
+        .filter(|status| status.as_u16() < 600)
+        .map(Success::Status)
+        .ok_or_else(|| "it is no status from 100 to 599, nor 0".to_owned())
 }

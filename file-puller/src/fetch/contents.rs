@@ -42,7 +42,7 @@ impl Contents {
             mode,
             url: None,
         });
-        let manifest = Manifest { created: SystemTime::now(), files: described.collect() };
+        let manifest = Manifest { created: SystemTime::now(), site: None, files: described.collect() };
         Ok((Self { unpacked, files }, manifest))
     }
 

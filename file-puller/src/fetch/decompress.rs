@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use ruzstd::decoding::errors::FrameDecoderError;
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
 use crate::source::Compression;
@@ -27,7 +28,15 @@ enum ZstdFrames<R: Read> {
 }
 
 fn frame<R: Read>(input: BufReader<R>) -> io::Result<Box<StreamingDecoder<BufReader<R>, FrameDecoder>>> {
-    StreamingDecoder::new_with_max_window_size(input, ZSTD_WINDOW).map(Box::new).map_err(io::Error::other)
+    match StreamingDecoder::new_with_max_window_size(input, ZSTD_WINDOW) {
+        Ok(decoder) => Ok(Box::new(decoder)),
+        Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => Err(io::Error::other(format!(
+            "it needs {} of memory to unpack, and {} is the limit; compress it with zstd -19 or a lower level, without --ultra and --long",
+            bytesize::ByteSize(requested),
+            bytesize::ByteSize(max),
+        ))),
+        Err(error) => Err(io::Error::other(error)),
+    }
 }
 
 impl<R: Read> Read for ZstdFrames<R> {

@@ -98,7 +98,7 @@ impl Download {
     /// Asks for the file from its beginning.
     async fn request_whole(&self) -> Result<Body, DownloadError> {
         let source = &self.downloader.source;
-        match source.file(source.url().file(self.file())?, self.downloader.freshness).await {
+        match source.file(source.base().file(self.file())?, self.downloader.freshness).await {
             Ok(body) => self.check_whole(body),
             // What the manifest names and the source does not have is a promise that was not kept.
             Err(SourceError::Status { status, .. }) if matches!(status.as_u16(), 404 | 410) => {

@@ -5,10 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Response, Url};
+use tokio::time::timeout;
 
+use super::client::TIMED_OUT;
 use super::error::{SourceError, failed};
 use super::url;
 
@@ -34,11 +37,13 @@ pub(crate) struct Body {
     received: u64,
     /// For the source alone: the time that our own disk takes is not its fault.
     waited: Duration,
+    /// Received, looked at, and not handed out yet.
+    ahead: Bytes,
 }
 
 impl Body {
     pub(crate) fn new(response: Response, url: Url, pace: Pace) -> Self {
-        Self { response, url, pace, received: 0, waited: Duration::ZERO }
+        Self { response, url, pace, received: 0, waited: Duration::ZERO, ahead: Bytes::new() }
     }
 
     /// Where it comes from, before any redirect.
@@ -57,10 +62,39 @@ impl Body {
         tag.as_bytes().starts_with(b"\"").then(|| EntityTag(tag.clone()))
     }
 
+    /// The answer's status and headers.
+    pub(super) fn head(&self) -> (StatusCode, &HeaderMap) {
+        (self.response.status(), self.response.headers())
+    }
+
+    /// The first bytes, so many of them as there are up to `count`. They come again with [`Body::chunk`].
+    pub(crate) async fn peek(&mut self, count: usize) -> Result<&[u8], SourceError> {
+        let mut first = BytesMut::new();
+        while first.len() < count {
+            match self.chunk().await? {
+                Some(chunk) => first.extend_from_slice(&chunk),
+                None => break,
+            }
+        }
+        self.ahead = first.freeze();
+        Ok(&self.ahead)
+    }
+
     /// The next bytes, or `None` at the end.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<bytes::Bytes>, SourceError> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
+        if !self.ahead.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.ahead)));
+        }
         let asked = Instant::now();
-        let chunk = self.response.chunk().await.map_err(|error| failed(&self.url, &error))?;
+        let chunk = match timeout(self.pace.grace, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| failed(&self.url, &error))?,
+            Err(_) => {
+                return Err(SourceError::Unreachable {
+                    url: url::display(&self.url),
+                    cause: TIMED_OUT.to_owned(),
+                });
+            }
+        };
         self.waited += asked.elapsed();
         self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         let least = u128::from(self.pace.least) * self.waited.as_millis() / 1000;

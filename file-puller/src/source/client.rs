@@ -1,16 +1,16 @@
-//! How this process speaks HTTP at all: TLS without a file of the image, timeouts, and no redirect to another origin.
+//! How this process speaks HTTP at all: TLS without a file of the image, and errors that say what to do.
 
 use std::error::Error as _;
 use std::time::Duration;
 
+use lifecycle::escape::escaped;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::{Ignore as _, units};
-use reqwest::redirect::{Action, Attempt};
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Url};
 
 use super::credentials::CredentialError;
 use super::tls::TlsPems;
-use super::url;
 
 /// How content is fetched.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -31,18 +31,11 @@ pub(crate) struct Transfer {
     /// Least bytes a second that a transfer brings on average, once it has taken longer than --read-timeout
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size)]
     pub(crate) min_throughput: u64,
-}
 
-/// Redirects in a row before it is a loop.
-const REDIRECTS: usize = 5;
-
-/// Why a redirect is not followed.
-#[derive(Debug, thiserror::Error)]
-enum RedirectError {
-    #[error("it redirects to {0}, another origin; if content moved there, name that in --source")]
-    OtherOrigin(String),
-    #[error("it redirects more than {REDIRECTS} times")]
-    Loop,
+    // With the default --period, a name that leads elsewhere is followed within a minute.
+    /// Age from which a sync makes new connections, so that a name that leads to another address by now is followed
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = units::positive_duration)]
+    pub(crate) max_connection_age: Duration,
 }
 
 /// Why no request can be made at all.
@@ -73,62 +66,79 @@ impl From<ClientError> for Failure {
     }
 }
 
+/// What to say where an answer did not come in time.
+pub(crate) const TIMED_OUT: &str = "timed out; see --connect-timeout and --read-timeout";
+
 /// Why a request failed, without the URL: the first message of the chain repeats it, query and all.
 pub(crate) fn causes(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "timed out; see --connect-timeout and --read-timeout".to_owned();
+        return TIMED_OUT.to_owned();
     }
-    let mut causes: Vec<String> = Vec::new();
+    let mut chain = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {
-        let text = cause.to_string();
-        // The resolver's words for a name without an address are its question, as a data structure.
-        if text.contains("no records found") {
-            return "its host name has no address; check the name, and the DNS of this machine or Pod"
-                .to_owned();
-        }
+        chain.push(cause.to_string());
+        next = cause.source();
+    }
+    let says = |what: &str| chain.iter().any(|text| text.contains(what));
+    // The resolver's words for a name without an address are its question, as a data structure.
+    if says("no records found") {
+        return "DNS has no address for its host name; check the name, and the DNS of this machine or Pod"
+            .to_owned();
+    }
+    if says("dns error") {
+        let why = chain.last().map_or("", String::as_str);
+        return format!("DNS cannot be asked for its host name: {}", escaped(why));
+    }
+    let mut causes: Vec<&str> = Vec::new();
+    for text in &chain {
         // Some layers repeat the layer below them, and hyper's "client error (Connect)" says less than it.
-        let is_news = causes.last().is_none_or(|last| !last.contains(&text));
+        let is_news = causes.last().is_none_or(|last| !last.contains(text.as_str()));
         if is_news && !text.starts_with("client error") {
             causes.push(text);
         }
-        next = cause.source();
     }
-    if causes.is_empty() { "the connection failed".to_owned() } else { causes.join(": ") }
+    if causes.is_empty() {
+        "the connection failed".to_owned()
+    } else {
+        escaped(&causes.join(": ")).to_string()
+    }
 }
 
-/// A client that needs no file of the image that it runs in.
+/// Whether a client has to speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Spoken,
+    /// Then its 150 roots need not be in memory.
+    Never,
+}
+
+impl Tls {
+    /// What a URL needs.
+    pub(crate) fn of(url: &Url) -> Self {
+        if url.scheme() == "https" { Self::Spoken } else { Self::Never }
+    }
+}
+
+/// A client that needs no file of the image that it runs in. It follows no redirect, and has no timeout but for connecting.
 pub(crate) fn client_for(
-    url: &Url,
-    transfer: &Transfer,
-    tls: &TlsPems,
+    tls: Tls,
+    connect_timeout: Duration,
+    pems: &TlsPems,
 ) -> Result<ClientBuilder, ClientError> {
     // Refused only when a provider is installed already, and then there is one, which is all that is needed.
     rustls::crypto::ring::default_provider().install_default().ignore();
     let client = Client::builder()
         .user_agent(concat!("file-puller/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(transfer.connect_timeout)
-        .read_timeout(transfer.read_timeout);
-    if url.scheme() == "https" {
-        let trusted = public_roots()?.into_iter().chain(tls.authorities()?);
-        return Ok(tls.identify(client.tls_certs_only(trusted))?);
+        .connect_timeout(connect_timeout)
+        .redirect(Policy::none());
+    match tls {
+        Tls::Spoken => {
+            let trusted = public_roots()?.into_iter().chain(pems.authorities()?);
+            Ok(pems.identify(client.tls_certs_only(trusted))?)
+        }
+        Tls::Never => Ok(client.tls_certs_only([])),
     }
-    // No redirect leaves the origin, so TLS is never spoken, and its 150 roots need not be in memory.
-    Ok(client.tls_certs_only([]))
-}
-
-/// SECURITY: content is trusted because of where it comes from. A redirect to another origin would let whoever can write one
-/// response header choose that.
-pub(crate) fn within_origin(attempt: Attempt<'_>) -> Action {
-    let Some(first) = attempt.previous().first() else { return attempt.follow() };
-    if first.origin() != attempt.url().origin() {
-        let to = url::display(attempt.url());
-        return attempt.error(RedirectError::OtherOrigin(to));
-    }
-    if attempt.previous().len() > REDIRECTS {
-        return attempt.error(RedirectError::Loop);
-    }
-    attempt.follow()
 }
 
 /// The certificate authorities that browsers trust, compiled in: a scratch image has no files of its own.

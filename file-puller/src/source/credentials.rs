@@ -1,8 +1,7 @@
 //! Who the puller is to the content manager: a secret that is read from a file, sent, and shown nowhere.
 //!
 //! SECURITY: a secret never comes from the command line or the environment, where others could read it. Its type prints as its
-//! kind, its header is marked sensitive, and it goes to the configured origin only, because `source` follows no redirect to
-//! another one. The file is read at each sync, so a token that the kubelet rotates needs no restart.
+//! kind, its header is marked sensitive, and it goes to the configured origin only, wherever that redirects to. The file is read at each sync, so a token that the kubelet rotates needs no restart.
 
 use std::fmt;
 use std::fs;
@@ -22,9 +21,18 @@ pub(crate) struct Credentials {
     /// File with user:password
     #[arg(long, value_name = "FILE", conflicts_with = "bearer_token_file")]
     basic_auth_file: Option<PathBuf>,
+
+    /// File with headers that the source wants, one "Name: value" a line, such as GitLab's PRIVATE-TOKEN; repeatable
+    #[arg(long = "header-file", value_name = "FILE")]
+    pub(crate) header_files: Vec<PathBuf>,
 }
 
 impl Credentials {
+    /// Whether anything secret is sent.
+    pub(crate) fn are_sent(&self) -> bool {
+        self.bearer_token_file.is_some() || self.basic_auth_file.is_some() || !self.header_files.is_empty()
+    }
+
     /// The one way to log in that was chosen.
     pub(crate) fn login(&self) -> Login {
         match (&self.bearer_token_file, &self.basic_auth_file) {

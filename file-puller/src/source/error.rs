@@ -1,11 +1,15 @@
 //! Why the content manager's answer is not content, in words that show no query string.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use lifecycle::escape::escaped;
 use reqwest::Url;
 
 use super::client::causes;
+use super::kind::WrongKind;
 use super::url;
 
 /// Why there is no answer to work with.
@@ -45,6 +49,24 @@ pub(crate) enum SourceError {
         /// Where to, and why not.
         cause: String,
     },
+    /// The content manager answers with something else.
+    #[error("{what} refused: {url} {answer}")]
+    NotContent {
+        /// Manifest, archive, or content where either would do.
+        what: &'static str,
+        /// What was asked for.
+        url: String,
+        /// What came back.
+        answer: Box<Answer>,
+    },
+    /// It answers with the other kind of content.
+    #[error("{} refused: {url}: {wrong}", wrong.found.name())]
+    Kind {
+        /// What was asked for.
+        url: String,
+        /// Which kind, and why that is wrong.
+        wrong: WrongKind,
+    },
     /// More bytes than a manifest may have.
     #[error("manifest refused: {url} is larger than --max-manifest-size {limit}")]
     ManifestTooLarge {
@@ -55,13 +77,50 @@ pub(crate) enum SourceError {
     },
 }
 
-pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
-    let (url, cause) = (url::display(url), causes(error));
-    if error.is_redirect() {
-        SourceError::Redirect { url, cause }
-    } else {
-        SourceError::Unreachable { url, cause }
+/// An answer in words: what a person has to see to recognise a login page, a proxy's error, or a compression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    first: String,
+}
+
+impl Answer {
+    /// How many of the first bytes are shown.
+    const SHOWN: usize = 60;
+
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap, first: &[u8]) -> Self {
+        let shown = |name| {
+            headers
+                .get(name)
+                .map(|value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let first = String::from_utf8_lossy(&first[..first.len().min(Self::SHOWN)]).trim().to_owned();
+        Self { status, content_type: shown(CONTENT_TYPE), content_encoding: shown(CONTENT_ENCODING), first }
     }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "answers {} with ", self.status)?;
+        match &self.content_type {
+            Some(content_type) => write!(out, "Content-Type {}", escaped(content_type))?,
+            None => out.write_str("no Content-Type")?,
+        }
+        match &self.content_encoding {
+            Some(encoding) => write!(out, ", Content-Encoding {}", escaped(encoding))?,
+            None => out.write_str(", no Content-Encoding")?,
+        }
+        match self.first.as_str() {
+            "" => out.write_str(", and is empty"),
+            first => write!(out, ", and begins \"{}\"", escaped(first)),
+        }
+    }
+}
+
+pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+    SourceError::Unreachable { url: url::display(url), cause: causes(error) }
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).

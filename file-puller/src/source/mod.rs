@@ -1,39 +1,60 @@
 //! The content manager as this Pod sees it: HTTP requests for a manifest and for files, and what can come back.
 //!
-//! Promises: the manifest is asked for conditionally when its validator is known; no answer is read further than its limit;
-//! no redirect leaves the origin that was configured; no error shows a query string. Leaves to `fetch` what a file's
+//! Promises: the manifest is asked for conditionally where its validator allows it; no answer is read further than its limit;
+//! no redirect leads to a host that nobody named; no error shows a query string. Leaves to `fetch` what a file's
 //! bytes must be, and to `backoff` when to ask again.
 
 mod body;
 mod client;
 mod credentials;
 mod error;
+mod header_file;
+mod hook_url;
+mod kind;
+mod redirect;
+mod session;
 mod signature;
 mod tls;
 pub(crate) mod url;
+mod validator;
 
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_RANGE, ETAG, IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
-};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE, RETRY_AFTER};
 use lifecycle::blocking;
-use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, Response, Url};
+use parking_lot::Mutex;
+use reqwest::{Response, Url};
+use tokio::time::timeout;
 
 pub(crate) use self::body::{Body, EntityTag, Pace};
-use self::client::within_origin;
-pub(crate) use self::client::{ClientError, Transfer, causes, client_for};
-use self::credentials::Credential;
-pub(crate) use self::credentials::{CredentialError, Credentials, Login};
-pub(crate) use self::error::SourceError;
+pub(crate) use self::client::{ClientError, Tls, Transfer, causes, client_for};
+pub(crate) use self::credentials::{CredentialError, Credentials};
+pub(crate) use self::error::{Answer, SourceError};
 use self::error::{failed, retry_after};
+pub(crate) use self::hook_url::HookUrl;
+pub(crate) use self::kind::{Compression, Content, Expected, Kind};
+use self::redirect::{RedirectHost, Redirects};
+use self::session::Session;
 pub(crate) use self::signature::{PublicKey, SignatureError, SigningKey};
 pub(crate) use self::tls::{TlsFiles, TlsPems};
-pub(crate) use self::url::{Compression, Kind, SIGNATURE_EXTENSION, SourceUrl};
+pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl};
+use self::validator::Strength;
+pub(crate) use self::validator::Validator;
 
-/// How the content manager is reached.
+/// How content is fetched, and who is asked for it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SourceOptions {
+    /// What lies at --source, where neither its ending nor its first bytes say it rightly
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub(crate) kind: Option<Kind>,
+
+    /// Host that the source may redirect to besides its own, or .domain for all hosts beneath it; repeatable
+    #[arg(long = "redirect-to", value_name = "HOST")]
+    redirect_to: Vec<RedirectHost>,
+
     #[command(flatten)]
     pub(crate) transfer: Transfer,
 
@@ -45,18 +66,23 @@ pub(crate) struct SourceOptions {
 }
 
 /// A content manager.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Source {
-    client: Client,
     url: SourceUrl,
+    /// What the command line says of its kind.
+    said: Option<Expected>,
+    /// The kind that was seen first.
+    seen: Mutex<Option<Kind>>,
+    /// Where the manifest was found the last time.
+    base: Mutex<Base>,
+    session: Mutex<Arc<Session>>,
+    options: SourceOptions,
     largest_manifest: u64,
     pace: Pace,
-    login: Login,
-    credential: Option<Credential>,
-    transfer: Transfer,
-    tls: TlsFiles,
-    /// What the client was made with.
-    pems: TlsPems,
+    /// For how long a source without a tag is asked with a date alone.
+    date_for: Option<Duration>,
+    /// Whether it was said that the source cannot say "not modified".
+    warned: AtomicBool,
 }
 
 /// The answer to a request for the rest of a file.
@@ -67,10 +93,6 @@ pub(crate) enum Continuation {
     /// From its beginning: it is another file by now, or the server has no ranges.
     Whole(Body),
 }
-
-/// What the content manager said of itself with the last manifest that was put in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Validator(HeaderValue);
 
 /// Whether a cache on the way may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +108,12 @@ pub(crate) enum Freshness {
 pub(crate) struct Opened {
     /// Its bytes, unchecked.
     pub(crate) body: Body,
-    /// What to ask with next time, if it came with one.
-    pub(crate) validator: Option<Validator>,
+    /// What its first bytes are.
+    pub(crate) content: Content,
+    /// The answer in words, where the first bytes are not what a manifest begins with.
+    pub(crate) unlike: Option<Box<Answer>>,
+    /// What to ask with next time.
+    pub(crate) validator: Validator,
 }
 
 impl Source {
@@ -95,36 +121,37 @@ impl Source {
     pub(crate) fn new(
         url: SourceUrl,
         options: &SourceOptions,
+        said: Option<Expected>,
         largest_manifest: u64,
+        date_for: Option<Duration>,
     ) -> Result<Self, ClientError> {
-        let transfer = options.transfer;
-        let login = options.credentials.login();
-        if url.url().scheme() == "http" && !matches!(login, Login::Anonymous) {
+        let transfer = &options.transfer;
+        if url.url().scheme() == "http" && options.credentials.are_sent() {
             tracing::warn!(source = %url, "credentials go over http:// in the clear; use https:// outside of a trusted network");
         }
-        let tls = options.tls.clone();
-        let pems = tls.read()?;
+        let session = Session::new(tls(&url, options), transfer, options.tls.read()?)?;
         Ok(Self {
-            client: client(&url, &transfer, &pems)?,
+            base: Mutex::new(Base::new(url.url().clone())),
             url,
+            said,
+            seen: Mutex::new(None),
+            session: Mutex::new(Arc::new(session)),
             largest_manifest,
             pace: Pace { least: transfer.min_throughput, grace: transfer.read_timeout },
-            login,
-            credential: None,
-            transfer,
-            tls,
-            pems,
+            options: options.clone(),
+            date_for,
+            warned: AtomicBool::new(false),
         })
     }
 
     /// What TLS trusts, for others who speak it.
     pub(crate) fn trust(&self) -> TlsPems {
-        self.pems.clone().anonymous()
+        self.session.lock().trust()
     }
 
-    /// Files to fetch at a time.
+    /// Files that may be fetched at a time.
     pub(crate) fn concurrency(&self) -> usize {
-        self.transfer.concurrency
+        self.options.transfer.concurrency
     }
 
     /// What is followed.
@@ -132,46 +159,99 @@ impl Source {
         &self.url
     }
 
+    /// Where the manifest was found, and with it its files.
+    pub(crate) fn base(&self) -> Base {
+        self.base.lock().clone()
+    }
+
+    /// What it is, as far as anybody has said or seen.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        self.said.map(Expected::kind).or(*self.seen.lock())
+    }
+
+    /// Remembers what an earlier process has seen there.
+    pub(crate) fn was(&self, kind: Kind) {
+        *self.seen.lock() = Some(kind);
+    }
+
     /// Reads the credentials' files again, as each sync does first: they are rotated under a running Pod.
-    pub(crate) async fn renew_credential(&mut self) -> Result<(), ClientError> {
-        let (login, tls) = (self.login.clone(), self.tls.clone());
-        let read = move || Ok::<_, CredentialError>((login.read()?, tls.read()?));
-        let (credential, pems) = blocking(read).await?;
-        self.credential = credential;
-        if pems != self.pems {
-            self.client = client(&self.url, &self.transfer, &pems)?;
-            self.pems = pems;
-            tracing::info!("certificates have changed, so the next connections use the new ones");
-        }
+    pub(crate) async fn renew_credential(&self) -> Result<(), ClientError> {
+        let options = self.options.clone();
+        let read = move || {
+            let Credentials { header_files, .. } = &options.credentials;
+            let headers = header_file::read(header_files)?;
+            Ok::<_, CredentialError>((options.credentials.login().read()?, headers, options.tls.read()?))
+        };
+        let (credential, headers, pems) = blocking(read).await?;
+        let before = Arc::clone(&self.session.lock());
+        let (tls, transfer) = (tls(&self.url, &self.options), &self.options.transfer);
+        let session = before.renewed(tls, transfer, pems, credential, headers)?;
+        *self.session.lock() = Arc::new(session);
         Ok(())
     }
 
     /// Asks for what is followed, manifest or archive.
     pub(crate) async fn open(&self, freshness: Freshness) -> Result<Opened, SourceError> {
-        let url = self.url.url();
-        let response = send(self.get(url), url, freshness).await?;
-        self.opened(response)
+        let response = self.get(self.url.url(), HeaderMap::new(), freshness).await?;
+        self.opened(response, None).await
     }
 
     /// Asks for it if it is another than the one with this validator, and returns `None` if it is not.
-    ///
-    /// Only an `ETag` is used as a validator: `Last-Modified` counts whole seconds, so a second change within one second
-    /// would be missed for good.
     pub(crate) async fn open_if_changed(&self, known: &Validator) -> Result<Option<Opened>, SourceError> {
-        let url = self.url.url();
-        let request = self.get(url).header(IF_NONE_MATCH, &known.0);
-        let response = send(request, url, Freshness::Cached).await?;
-        if response.status() == StatusCode::NOT_MODIFIED {
+        let condition = known.condition(self.date_for, SystemTime::now());
+        let is_conditional = condition.is_some();
+        let headers = condition.into_iter().collect();
+        let response = self.get(self.url.url(), headers, Freshness::Cached).await?;
+        if is_conditional && response.status() == StatusCode::NOT_MODIFIED {
+            // It may have moved all the same.
+            *self.base.lock() = Base::new(response.url().clone());
             return Ok(None);
         }
-        self.opened(response).map(Some)
+        self.opened(response, Some(known)).await.map(Some)
     }
 
-    fn opened(&self, response: Response) -> Result<Opened, SourceError> {
+    async fn opened(&self, response: Response, before: Option<&Validator>) -> Result<Opened, SourceError> {
         let url = self.url.url();
         ok(&response, url)?;
-        let validator = response.headers().get(ETAG).cloned().map(Validator);
-        Ok(Opened { body: self.body(response, url.clone()), validator })
+        let found_at = response.url().clone();
+        let validator = Validator::of(response.headers(), before, SystemTime::now());
+        if validator.strength() == Strength::Nothing && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(source = %self.url, "the source sends neither ETag nor Last-Modified, so each check fetches all of it; consider a longer --period");
+        }
+        let mut body = self.body(response, url.clone());
+        let first = body.peek(kind::PREFIX).await?.to_vec();
+        let (status, headers) = body.head();
+        let answer = Box::new(Answer::of(status, headers, &first));
+        let (content, unlike) = self.judge(&first, answer)?;
+        *self.base.lock() = Base::new(found_at);
+        Ok(Opened { body, content, unlike, validator })
+    }
+
+    /// What an answer is by its first bytes, where that may be followed.
+    fn judge(
+        &self,
+        first: &[u8],
+        answer: Box<Answer>,
+    ) -> Result<(Content, Option<Box<Answer>>), SourceError> {
+        let url = || url::display(self.url.url());
+        let mut seen = self.seen.lock();
+        let expected = self.said.or(seen.map(Expected::Seen));
+        let Some(content) = Content::of(first) else {
+            return match expected.map(Expected::kind) {
+                // Its parser has more to say than that it does not begin as it should.
+                Some(Kind::Manifest) => Ok((Content::Manifest, Some(answer))),
+                what => Err(SourceError::NotContent {
+                    what: what.map_or("content", Kind::name),
+                    url: url(),
+                    answer,
+                }),
+            };
+        };
+        if let Some(expected) = expected {
+            expected.admit(content.kind()).map_err(|wrong| SourceError::Kind { url: url(), wrong })?;
+        }
+        *seen = Some(content.kind());
+        Ok((content, None))
     }
 
     /// Reads a manifest to its end.
@@ -190,7 +270,7 @@ impl Source {
 
     /// Asks for the manifest's signature.
     pub(crate) async fn signature(&self, freshness: Freshness) -> Result<(Url, Vec<u8>), SourceError> {
-        let url = self.url.signature();
+        let url = self.base().signature();
         let mut body = self.file(url.clone(), freshness).await?;
         let mut signature = Vec::new();
         while let Some(chunk) = body.chunk().await? {
@@ -204,7 +284,7 @@ impl Source {
 
     /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].
     pub(crate) async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
-        let response = send(self.get(&url), &url, freshness).await?;
+        let response = self.get(&url, HeaderMap::new(), freshness).await?;
         ok(&response, &url)?;
         Ok(self.body(response, url))
     }
@@ -216,8 +296,9 @@ impl Source {
         tag: &EntityTag,
         from: u64,
     ) -> Result<Continuation, SourceError> {
-        let request = self.get(url).header(RANGE, format!("bytes={from}-")).header(IF_RANGE, &tag.0);
-        let response = send(request, url, Freshness::Cached).await?;
+        let range = HeaderValue::try_from(format!("bytes={from}-")).ok();
+        let headers = range.map(|range| (RANGE, range)).into_iter().chain([(IF_RANGE, tag.0.clone())]);
+        let response = self.get(url, headers.collect(), Freshness::Cached).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // It has become shorter than that.
             return self.file(url.clone(), Freshness::Cached).await.map(Continuation::Whole);
@@ -235,11 +316,35 @@ impl Source {
         Ok(Continuation::Rest(self.body(response, url.clone())))
     }
 
-    fn get(&self, url: &Url) -> RequestBuilder {
-        let request = self.client.get(url.clone());
-        match &self.credential {
-            None => request,
-            Some(credential) => credential.authorize(request),
+    /// Sends a request, and follows it where it is redirected.
+    async fn get(
+        &self,
+        url: &Url,
+        mut headers: HeaderMap,
+        freshness: Freshness,
+    ) -> Result<Response, SourceError> {
+        if freshness == Freshness::Revalidated {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
+        let session = Arc::clone(&self.session.lock());
+        let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
+        let mut at = url.clone();
+        loop {
+            let request =
+                if redirects.at_origin(&at) { session.to_origin(&at) } else { session.to_elsewhere(&at) };
+            let sent = timeout(self.pace.grace, request.headers(headers.clone()).send()).await;
+            let Ok(sent) = sent else {
+                let cause = client::TIMED_OUT.to_owned();
+                return Err(SourceError::Unreachable { url: url::display(url), cause });
+            };
+            let response = sent.map_err(|error| failed(url, &error))?;
+            match redirects.next(&at, response.status(), response.headers()) {
+                Ok(None) => return Ok(response),
+                Ok(Some(next)) => at = next,
+                Err(error) => {
+                    return Err(SourceError::Redirect { url: url::display(url), cause: error.to_string() });
+                }
+            }
         }
     }
 
@@ -248,23 +353,9 @@ impl Source {
     }
 }
 
-fn client(url: &SourceUrl, transfer: &Transfer, pems: &TlsPems) -> Result<Client, ClientError> {
-    let mut headers = HeaderMap::new();
-    // Sizes and digests are of the files themselves, not of a compressed form of them.
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let client = client_for(url.url(), transfer, pems)?
-        .default_headers(headers)
-        .redirect(Policy::custom(within_origin))
-        .pool_max_idle_per_host(transfer.concurrency);
-    Ok(client.build()?)
-}
-
-async fn send(request: RequestBuilder, url: &Url, freshness: Freshness) -> Result<Response, SourceError> {
-    let request = match freshness {
-        Freshness::Cached => request,
-        Freshness::Revalidated => request.header(CACHE_CONTROL, "no-cache"),
-    };
-    request.send().await.map_err(|error| failed(url, &error))
+/// Whether TLS is spoken with the source, or with a host that it may redirect to.
+fn tls(url: &SourceUrl, options: &SourceOptions) -> Tls {
+    if options.redirect_to.is_empty() { Tls::of(url.url()) } else { Tls::Spoken }
 }
 
 fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {

@@ -38,6 +38,38 @@ pub(crate) enum SignatureError {
         /// Where the signature lies.
         url: String,
     },
+    /// A validly signed manifest, for another site.
+    #[error(
+        "manifest refused: it is signed for {found}, and --site {expected} accepts no other",
+        found = found.as_ref().map_or_else(|| "no site in particular".to_owned(), |found| format!("site {found:?}"))
+    )]
+    OtherSite {
+        /// Of `--site`.
+        expected: String,
+        /// Of the manifest.
+        found: Option<String>,
+    },
+    /// A validly signed manifest, from the future.
+    #[error(
+        "manifest refused: it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong",
+        created = humantime::format_rfc3339_seconds(*created)
+    )]
+    Ahead {
+        /// Its own time.
+        created: SystemTime,
+    },
+    /// A validly signed manifest that is older than the operator accepts.
+    #[error(
+        "manifest refused: it was created {created}, and --not-before {not_before} accepts nothing older",
+        created = humantime::format_rfc3339_seconds(*created),
+        not_before = humantime::format_rfc3339_seconds(*not_before)
+    )]
+    TooOld {
+        /// Its own time.
+        created: SystemTime,
+        /// The limit.
+        not_before: SystemTime,
+    },
     /// A validly signed manifest that is older than the last accepted one (rollback).
     #[error(
         "manifest refused: it was created {created}, before the one that is published ({published}), which may be an attempt to roll back",

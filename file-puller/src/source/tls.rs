@@ -61,6 +61,11 @@ impl TlsPems {
         Self { identity: None, ..self }
     }
 
+    /// Whether there is a certificate of ours.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// The certificate authorities.
     pub(crate) fn authorities(&self) -> Result<Vec<Certificate>, CredentialError> {
         let Some((path, pem)) = &self.ca else { return Ok(Vec::new()) };

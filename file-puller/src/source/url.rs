@@ -6,55 +6,32 @@
 use std::fmt;
 use std::str::FromStr;
 
+use lifecycle::escape::escaped;
 use reqwest::Url;
 
+use super::kind::Kind;
 use crate::content::{Manifest, ManifestFile};
 
 /// What is appended to a manifest's name for that of its signature.
 pub(crate) const SIGNATURE_EXTENSION: &str = ".sig";
 
-/// What is followed: a manifest, from whose URL every file's is made, or an archive.
+/// Archives that other programs unpack.
+const UNREADABLE: [&str; 7] = [".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".7z", ".rar"];
+
+/// What is followed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct SourceUrl {
-    url: Url,
-    kind: Kind,
-}
+pub(crate) struct SourceUrl(Url);
 
-/// What lies at a source's URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The list of a release's files.
-    Manifest,
-    /// All of them in one.
-    Archive(Compression),
-}
-
-fn kind_of(path: &str) -> Option<Kind> {
-    let path = path.to_ascii_lowercase();
-    let kinds = [
-        (".json", Kind::Manifest),
-        (".tar", Kind::Archive(Compression::None)),
-        (".tar.gz", Kind::Archive(Compression::Gzip)),
-        (".tgz", Kind::Archive(Compression::Gzip)),
-        (".tar.zst", Kind::Archive(Compression::Zstd)),
-    ];
-    kinds.into_iter().find(|(ending, _)| path.ends_with(ending)).map(|(_, kind)| kind)
-}
-
-/// How an archive is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
-    /// `.tar`.
-    None,
-    /// `.tar.gz`, `.tgz`.
-    Gzip,
-    /// `.tar.zst`.
-    Zstd,
-}
+/// Where a manifest was found, after all redirects: what it names lies beneath its directory (RFC 3986, section 5.1.3).
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Base(Url);
 
 /// A file's `url` that does not lie where the manifest's base is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("manifest refused: url {url:?} of {path} does not lie beneath the manifest's own directory")]
+#[error(
+    "manifest refused: url \"{}\" of {path} does not lie beneath the manifest's own directory",
+    escaped(url)
+)]
 pub(crate) struct OutsideBase {
     path: String,
     url: String,
@@ -76,30 +53,39 @@ impl FromStr for SourceUrl {
             return Err("a URL shows up in logs and process lists, so it must not carry a user or password"
                 .to_owned());
         }
-        let Some(kind) = kind_of(url.path()) else {
-            return Err("its path ends neither in .json (a manifest, such as …/manifest.json) nor in .tar, .tar.gz, .tgz or .tar.zst (an archive)".to_owned());
-        };
+        let path = url.path().to_ascii_lowercase();
+        if let Some(ending) = UNREADABLE.into_iter().find(|ending| path.ends_with(ending)) {
+            return Err(format!(
+                "{ending} cannot be unpacked; an archive is a .tar, .tar.gz, .tgz or .tar.zst"
+            ));
+        }
         url.set_fragment(None);
-        Ok(Self { url, kind })
+        Ok(Self(url))
     }
 }
 
 impl SourceUrl {
     /// The manifest's or the archive's own URL.
     pub(crate) fn url(&self) -> &Url {
-        &self.url
+        &self.0
+    }
+
+    /// What the ending of its path says that lies there.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        Kind::of_path(self.0.path())
+    }
+}
+
+impl Base {
+    pub(crate) fn new(manifest: Url) -> Self {
+        Self(manifest)
     }
 
     /// Where the manifest's signature lies: beside it.
     pub(crate) fn signature(&self) -> Url {
-        let mut url = self.url.clone();
-        url.set_path(&format!("{}{}", self.url.path(), SIGNATURE_EXTENSION));
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}{SIGNATURE_EXTENSION}", self.0.path()));
         url
-    }
-
-    /// What lies there.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Where a file of the manifest is fetched from: its `url` if it has one, else its path, percent-encoded.
@@ -118,7 +104,7 @@ impl SourceUrl {
     }
 
     fn at_path<'s>(&self, segments: impl Iterator<Item = &'s str>) -> Url {
-        let mut url = self.url.clone();
+        let mut url = self.0.clone();
         url.set_query(None);
         // http and https URLs always have path segments; `Err` is for the likes of mailto:.
         if let Ok(mut path) = url.path_segments_mut() {
@@ -149,7 +135,13 @@ pub(crate) fn display(url: &Url) -> String {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&display(&self.url))
+        out.write_str(&display(&self.0))
+    }
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&display(&self.0))
     }
 }
 
@@ -166,6 +158,10 @@ mod tests {
 
     fn source() -> SourceUrl {
         "https://cm.example/site/manifest.json?token=secret".parse().unwrap()
+    }
+
+    fn base() -> Base {
+        Base::new(source().url().clone())
     }
 
     fn file(path: &str, url: Option<&str>) -> ManifestFile {
@@ -186,13 +182,13 @@ mod tests {
             ("100%2e%2e/x", "https://cm.example/site/100%252e%252e/x"),
             ("a/%2e%2e/b", "https://cm.example/site/a/%252e%252e/b"),
         ] {
-            assert_eq!(source().file(&file(path, None)).unwrap().as_str(), url);
+            assert_eq!(base().file(&file(path, None)).unwrap().as_str(), url);
         }
     }
 
     #[test]
     fn a_url_of_its_own_stays_beneath_the_manifest() {
-        let at = |url| source().file(&file("a", Some(url))).map(String::from);
+        let at = |url| base().file(&file("a", Some(url))).map(String::from);
         assert_eq!(at("blobs/9f86").unwrap(), "https://cm.example/site/blobs/9f86");
         assert_eq!(at("/site/blobs/9f86?v=1").unwrap(), "https://cm.example/site/blobs/9f86?v=1");
         for url in [
@@ -212,11 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_manifest_url_is_refused_and_told_why() {
+    fn what_cannot_be_pulled_from_is_refused_and_told_why() {
         for (url, why) in [
             ("content", "https://content.example"),
             ("ftp://x/manifest.json", "ftp"),
-            ("http://x/", "manifest.json"),
             ("http://x/site.zip", ".tar.zst"),
             ("http://user:pw@x/manifest.json", "password"),
         ] {
@@ -229,6 +224,6 @@ mod tests {
     #[test]
     fn a_query_is_sent_and_never_shown() {
         assert!(source().url().as_str().contains("token=secret"));
-        assert_eq!(format!("{} {:?}", source(), source()).matches("secret").count(), 0);
+        assert_eq!(format!("{} {:?} {:?}", source(), source(), base()).matches("secret").count(), 0);
     }
 }

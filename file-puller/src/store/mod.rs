@@ -27,4 +27,4 @@ pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};
 pub(crate) use self::tree::looks_intact;
 pub(crate) use self::unpacked::{FileNumber, Placement, Unpacked};
 pub(crate) use self::verify::{Verification, restore};
-pub(crate) use self::volume::{Volume, VolumeError};
+pub(crate) use self::volume::{CURRENT, RELEASES, STAGING, Volume, VolumeError};

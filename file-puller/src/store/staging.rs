@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -102,6 +103,11 @@ impl Staging {
     /// The private directory that it lies in.
     pub(super) fn private(&self) -> &Private {
         &self.private
+    }
+
+    /// Where its tree and its manifest lie.
+    pub(crate) fn directory(&self) -> &Path {
+        self.private.path()
     }
 
     /// The staged tree.

@@ -57,7 +57,7 @@ impl Verification {
             self.next += 1;
         }
         let files = std::mem::take(&mut self.damaged);
-        Ok(Some(Manifest { created: manifest.created, files }))
+        Ok(Some(Manifest { created: manifest.created, site: manifest.site.clone(), files }))
     }
 }
 

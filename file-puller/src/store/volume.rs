@@ -295,6 +295,17 @@ impl Volume {
         Err(io::Error::new(io::ErrorKind::StorageFull, cause)).context(|| format!("stage {bytes} on {self}"))
     }
 
+    /// Says so where no release can ever fit, because the whole volume is smaller than what is to stay free.
+    pub(crate) fn warn_if_too_small(&self, min_free: u64) -> Result<(), VolumeError> {
+        let stat = rustix::fs::fstatvfs(&self.root).context(|| format!("ask how much space {self} has"))?;
+        let all = stat.f_blocks.saturating_mul(stat.f_frsize);
+        if all <= min_free {
+            let [all, min_free] = [all, min_free].map(bytesize::ByteSize);
+            tracing::warn!(volume = %self, "no release can fit: the volume has {all} in all, and --min-free {min_free} of that is to stay free; lower it, or make the volume larger");
+        }
+        Ok(())
+    }
+
     /// How many bytes a user without privileges can still write.
     pub(crate) fn free(&self) -> Result<u64, VolumeError> {
         Ok(self.space()?.free)

@@ -4,27 +4,31 @@
 //! was and says why. What had arrived when a sync failed stays for the next one.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use lifecycle::blocking;
 use lifecycle::cgroup::memory_limit;
+use lifecycle::{blocking, units};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::assemble::{begin, link};
 use super::error::SyncError;
 use super::gate::Gates;
+use super::http_gate::{Candidate, HttpGate};
 use super::outcome::{Outcome, Publication, Verdict};
-use super::plan::{Assembly, Plan, plan};
+use super::plan::{Assembly, Plan, plan, whole};
+use super::remembered::{Memory, Remembered};
 use super::seed_state::SeedState;
 use super::trust::{Authenticity, TrustPolicy};
 use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
 use crate::fetch::{Contents, Downloader, NotArrived, Unpacking, download_all, feed, pump, unpack};
 use crate::metrics::{Metrics, Phase, Retry};
 use crate::progress::{Audience, Progress};
-use crate::source::{Body, Compression, Freshness, Kind, SignatureError, Source, Validator};
+use crate::source::{Answer, Body, Compression, Content, Freshness, Kind, SignatureError, Source};
 use crate::store::{
-    Clear, DirectoryOptions, Need, Objects, Published, Retention, RetentionPolicy, Room, Staging,
+    Clear, DirectoryOptions, Need, Objects, Published, RELEASES, Retention, RetentionPolicy, Room, Staging,
     Verification, Volume, VolumeError, check_room, clear, point_at, publish, refresh_manifest,
     remove_release, restore,
 };
@@ -40,8 +44,12 @@ pub(crate) struct EngineOptions {
     #[command(flatten)]
     pub(crate) directories: DirectoryOptions,
 
+    /// Longest time that a sync may take, whatever it waits for; without it, --read-timeout and --min-throughput alone limit it
+    #[arg(long, value_name = "DURATION", value_parser = units::positive_duration)]
+    sync_timeout: Option<Duration>,
+
     #[command(flatten)]
-    gates: Gates,
+    pub(crate) gates: Gates,
 
     #[command(flatten)]
     retention: RetentionPolicy,
@@ -62,7 +70,7 @@ pub(crate) struct EngineOptions {
 /// Keeps one volume in step with one source.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    source: Source,
+    source: Arc<Source>,
     volume: Arc<Volume>,
     limits: Limits,
     selection: Selection,
@@ -71,14 +79,17 @@ pub(crate) struct Engine {
     digest: Option<Digest>,
     trust: Option<TrustPolicy>,
     gates: Gates,
+    http_gate: Option<HttpGate>,
+    timeout: Option<Duration>,
     audience: Audience,
     retention: Retention,
     seed: SeedState,
     metrics: Metrics,
     /// The release that is served as far as we know.
     current: Option<ReleaseId>,
-    /// The release that is in place because of the manifest with this validator.
-    last_validator: Option<(ReleaseId, Validator)>,
+    memory: Memory,
+    /// The release that is in place because of the source's last answer.
+    last_answer: Option<Remembered>,
     verification: Option<Verification>,
     /// Whether there may be something in the private directory that a sync has to clear away.
     has_staged: bool,
@@ -96,6 +107,7 @@ impl Engine {
     pub(crate) fn new(
         options: &EngineOptions,
         source: Source,
+        http_gate: Option<HttpGate>,
         volume: Volume,
         audience: Audience,
         metrics: Metrics,
@@ -104,23 +116,41 @@ impl Engine {
         let mut old = volume.complete_releases()?;
         old.retain(|(id, _)| current.as_ref() != Some(id));
         let EngineOptions {
-            spare_from, gates, retention, selection, unpacking, authenticity, limits, ..
+            spare_from,
+            sync_timeout,
+            gates,
+            retention,
+            selection,
+            unpacking,
+            authenticity,
+            limits,
+            ..
         } = options.clone();
+        let memory = Memory::new(volume.path().to_owned(), source.url(), &authenticity, &selection);
+        let last_answer = memory.load().and_then(|(kind, remembered)| {
+            source.was(kind);
+            // It is an answer only while what it speaks of is in place, and intact.
+            remembered
+                .filter(|last| current.as_ref() == Some(&last.release) && is_intact(&volume, &last.release))
+        });
         Ok(Self {
             current,
-            source,
+            source: Arc::new(source),
             volume: Arc::new(volume),
             limits,
             selection,
             unpacking,
             digest: authenticity.digest,
-            trust: authenticity.public_key.map(TrustPolicy::new),
+            trust: TrustPolicy::new(&authenticity),
             gates,
+            http_gate,
+            timeout: sync_timeout,
             audience,
             retention: Retention::new(retention, old),
             seed: SeedState::new(spare_from),
             metrics,
-            last_validator: None,
+            memory,
+            last_answer,
             verification: None,
             has_staged: true,
         })
@@ -128,8 +158,20 @@ impl Engine {
 
     /// Brings the volume in step.
     pub(crate) async fn sync(&mut self) -> Result<Outcome, SyncError> {
+        let outcome = match self.timeout {
+            None => self.try_twice().await,
+            Some(limit) => match timeout(limit, self.try_twice()).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(SyncError::Timeout(humantime::format_duration(limit))),
+            },
+        };
+        self.clear_after(&outcome);
+        outcome
+    }
+
+    async fn try_twice(&mut self) -> Result<Outcome, SyncError> {
         self.source.renew_credential().await?;
-        let outcome = match self.attempt(Freshness::Cached).await {
+        match self.attempt(Freshness::Cached).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
             Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
@@ -138,9 +180,7 @@ impl Engine {
                 self.attempt(Freshness::Revalidated).await
             }
             outcome => outcome,
-        };
-        self.clear_after(&outcome);
-        outcome
+        }
     }
 
     /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
@@ -149,7 +189,7 @@ impl Engine {
         if !self.has_staged {
             return;
         }
-        let is_manifest = matches!(self.source.url().kind(), Kind::Manifest);
+        let is_manifest = self.source.kind() == Some(Kind::Manifest);
         let keep = match outcome {
             Ok(_) | Err(SyncError::Volume(_)) => false,
             Err(_) => is_manifest && self.volume.free().is_ok_and(|free| free >= self.limits.min_free),
@@ -163,20 +203,25 @@ impl Engine {
     async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
         let current = self.volume.current()?;
         // "Not modified" is an answer only while what it speaks of is still in place.
-        let known = self.last_validator.as_ref().filter(|(id, _)| current.as_ref() == Some(id));
+        let known = self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release));
         let opened = match known.filter(|_| freshness == Freshness::Cached) {
             None => self.source.open(freshness).await?,
-            Some((id, validator)) => match self.source.open_if_changed(validator).await? {
-                None => return Ok(Outcome::Unchanged(id.clone())),
+            Some(last) => match self.source.open_if_changed(&last.validator).await? {
+                None => return Ok(Outcome::Unchanged(last.release.clone())),
                 Some(opened) => opened,
             },
         };
-        let (id, outcome) = match self.source.url().kind() {
-            Kind::Manifest => self.follow_manifest(opened.body, current, freshness).await?,
-            Kind::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
+        let kind = opened.content.kind();
+        let (id, outcome) = match opened.content {
+            Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await?,
+            Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
         };
         self.current = Some(id.clone());
-        self.last_validator = opened.validator.map(|validator| (id, validator));
+        let answer = Remembered { release: id, kind, validator: opened.validator };
+        if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {
+            self.memory.store(&answer);
+        }
+        self.last_answer = Some(answer);
         Ok(outcome)
     }
 
@@ -184,6 +229,7 @@ impl Engine {
     async fn follow_manifest(
         &mut self,
         body: Body,
+        unlike: Option<Box<Answer>>,
         current: Option<ReleaseId>,
         freshness: Freshness,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
@@ -193,11 +239,16 @@ impl Engine {
             trust.verify_signature(&self.source, &json, freshness).await?;
         }
         Manifest::check_memory(json.len() as u64, memory_limit())?;
-        let manifest = Arc::new(Manifest::parse(&json, &self.limits)?);
+        let manifest = Manifest::parse(&json, &self.limits).map_err(|error| match unlike {
+            None => SyncError::Manifest(error),
+            Some(answer) => SyncError::NotManifest { error, url: self.source.url().to_string(), answer },
+        })?;
+        let manifest = Arc::new(manifest);
         drop(json);
-        self.source.url().covers(&manifest)?;
+        self.source.base().covers(&manifest)?;
         let (id, plan) = self.plan(&manifest, current.as_ref())?;
         if let Some(trust) = &self.trust {
+            trust.check_scope(&manifest)?;
             trust.reject_rollback(&self.volume, &manifest)?;
         }
         self.metrics.phase(Phase::Plan, began);
@@ -208,7 +259,7 @@ impl Engine {
             }
             Plan::Repoint => {
                 self.record_accepted(&id, &manifest)?;
-                self.repoint(&id, &manifest, current)?
+                self.repoint(&id, &manifest, current).await?
             }
             Plan::Assemble(assembly) => {
                 let objects = self.objects()?;
@@ -230,13 +281,13 @@ impl Engine {
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         let (contents, manifest, wire_bytes) = self.unpack(body, compression).await?;
-        let followed = self.follow_contents(contents, &manifest, wire_bytes, current)?;
+        let followed = self.follow_contents(contents, &manifest, wire_bytes, current).await?;
         // Every file of an archive arrives with it.
         followed.map_err(|NotArrived(path)| SyncError::Archive(format!("{path} was not in it")))
     }
 
     /// Publishes what has arrived in one piece, unless it is published already.
-    pub(super) fn follow_contents(
+    pub(super) async fn follow_contents(
         &mut self,
         contents: Contents,
         manifest: &Manifest,
@@ -247,7 +298,7 @@ impl Engine {
         let (id, plan) = self.plan(manifest, current.as_ref())?;
         let outcome = match plan {
             Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::Repoint => self.repoint(&id, manifest, current)?,
+            Plan::Repoint => self.repoint(&id, manifest, current).await?,
             Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
                 let began = Instant::now();
                 // What has arrived is on the volume already.
@@ -257,6 +308,7 @@ impl Engine {
                 if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
                     return Ok(Err(not_arrived));
                 }
+                self.pass_gate(&id, staging.directory()).await?;
                 let published = publish(&staging, current.as_ref())?;
                 self.metrics.phase(Phase::Publish, began);
                 let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
@@ -264,6 +316,16 @@ impl Engine {
             }
         };
         Ok(Ok((id, outcome)))
+    }
+
+    /// Asks the operator's own gate about a release; its tree and its manifest lie in this directory.
+    async fn pass_gate(&self, id: &ReleaseId, directory: &Path) -> Result<(), SyncError> {
+        let Some(gate) = &self.http_gate else { return Ok(()) };
+        let source = self.source.url().to_string();
+        let (tree, manifest) = (directory.join(id.as_str()), directory.join(format!("{id}.json")));
+        let candidate =
+            Candidate { release: id, source: &source, commit: None, tree: &tree, manifest: &manifest };
+        Ok(gate.ask(candidate).await?)
     }
 
     /// Compares a manifest with what is on the volume; what would change has to pass the gates.
@@ -289,12 +351,13 @@ impl Engine {
         Ok(())
     }
 
-    fn repoint(
+    async fn repoint(
         &mut self,
         id: &ReleaseId,
         manifest: &Manifest,
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
+        self.pass_gate(id, &self.volume.path().join(RELEASES)).await?;
         let published = point_at(&self.volume, id, current.as_ref())?;
         Ok(self.published(&published, id, manifest, current, Fetched::default()))
     }
@@ -336,7 +399,7 @@ impl Engine {
         tracing::info!(release = %id, to_fetch = missing.len(), of = manifest.files.len(), "staging");
         if !missing.is_empty() {
             let downloader = Downloader {
-                source: Arc::new(self.source.clone()),
+                source: Arc::clone(&self.source),
                 manifest: Arc::clone(manifest),
                 freshness,
                 metrics: self.metrics.clone(),
@@ -410,6 +473,7 @@ impl Engine {
         let began = Instant::now();
         let arrived = assembly.fetch.iter().chain(&refused).map(|index| &manifest.files[*index]);
         staging.install(objects, arrived)?;
+        self.pass_gate(id, staging.directory()).await?;
         let published = publish(&staging, current.as_ref())?;
         self.metrics.phase(Phase::Publish, began);
         Ok(self.published(&published, id, manifest, current, fetched))
@@ -454,7 +518,7 @@ impl Engine {
         }
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
             // Makes the next sync compare the volume with the source, whether or not that has changed.
-            self.last_validator = None;
+            self.last_answer = None;
         }
         if self.has_staged
             && let Err(error) = clear(&self.volume, Clear::All)
@@ -482,10 +546,11 @@ impl Engine {
         tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
         self.source.renew_credential().await?;
         let damaged = Arc::new(damaged);
-        let staged = match self.source.url().kind() {
-            Kind::Manifest => Some(self.fetch_damaged(&id, &damaged).await?),
-            Kind::Archive(compression) => {
+        let staged = match self.source.kind() {
+            Some(Kind::Manifest) => Some(self.fetch_damaged(&id, &damaged).await?),
+            Some(Kind::Archive) | None => {
                 let opened = self.source.open(Freshness::Cached).await?;
+                let Content::Archive(compression) = opened.content else { return Ok(Verdict::Lost) };
                 let (contents, manifest, _) = self.unpack(opened.body, compression).await?;
                 self.stage_damaged(&id, contents, &manifest, &damaged)?
             }
@@ -538,8 +603,13 @@ impl Engine {
         }
         self.metrics.old_releases(self.retention.len());
         // An archive's files all arrive anew, so it has no use for a seed tree.
-        if matches!(self.source.url().kind(), Kind::Manifest) && self.audience == Audience::Log {
+        if self.source.kind() == Some(Kind::Manifest) && self.audience == Audience::Log {
             self.seed.prepare(&self.volume, self.current.as_ref());
         }
     }
+}
+
+/// Whether a release looks as it was published.
+fn is_intact(volume: &Volume, id: &ReleaseId) -> bool {
+    volume.manifest(id).is_some_and(|manifest| whole(volume, id, &manifest).unwrap_or_default())
 }

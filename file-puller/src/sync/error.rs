@@ -9,12 +9,13 @@ use http::StatusCode;
 use lifecycle::exit::{Exit, Failure};
 
 use super::gate::GateError;
+use super::http_gate::HttpGateError;
 use super::outcome::Outcome;
 use crate::content::manifest::ManifestError;
 use crate::fetch::{ArchiveError, DownloadError};
 use crate::metrics::SyncResult;
 use crate::source::url::OutsideBase;
-use crate::source::{ClientError, CredentialError, SignatureError, SourceError};
+use crate::source::{Answer, ClientError, CredentialError, SignatureError, SourceError};
 use crate::store::{Mismatch, VolumeError};
 
 /// Why a sync failed. The last good release stays published whatever it is.
@@ -41,6 +42,21 @@ pub(crate) enum SyncError {
     /// What it has may not replace what is served.
     #[error(transparent)]
     Gate(#[from] GateError),
+    /// The gate of the operator's own does not let it pass.
+    #[error(transparent)]
+    HttpGate(#[from] HttpGateError),
+    /// It answered with something that is no manifest at all.
+    #[error("{error}; {url} {answer}")]
+    NotManifest {
+        error: ManifestError,
+        /// What was asked for.
+        url: String,
+        /// What came back.
+        answer: Box<Answer>,
+    },
+    /// It took too long, wherever it was by then.
+    #[error("the sync takes longer than --sync-timeout {0}")]
+    Timeout(humantime::FormattedDuration),
     /// It served another file than its manifest promised.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
@@ -97,17 +113,22 @@ impl SyncError {
     /// The exit code that `--once` ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Source(SourceError::ManifestTooLarge { .. } | SourceError::Redirect { .. }) => {
-                Exit::Refused
-            }
-            Self::Source(_) => Exit::Unavailable,
             Self::Client(error) => error.exit(),
-            Self::Manifest(_)
+            Self::Source(
+                SourceError::ManifestTooLarge { .. }
+                | SourceError::Redirect { .. }
+                | SourceError::NotContent { .. }
+                | SourceError::Kind { .. },
+            )
+            | Self::Manifest(_)
+            | Self::NotManifest { .. }
             | Self::OutsideBase(_)
             | Self::Gate(_)
+            | Self::HttpGate(_)
             | Self::Mismatch(_)
             | Self::Signature(_)
             | Self::Archive(_) => Exit::Refused,
+            Self::Source(_) | Self::Timeout(_) => Exit::Unavailable,
             Self::Volume(error) => error.exit(),
         }
     }
@@ -119,9 +140,12 @@ impl SyncError {
             Self::Source(_)
             | Self::Signature(_)
             | Self::Manifest(_)
+            | Self::NotManifest { .. }
             | Self::OutsideBase(_)
             | Self::Archive(_)
+            | Self::Timeout(_)
             | Self::Gate(_)
+            | Self::HttpGate(_)
             | Self::Mismatch(_) => StatusCode::BAD_GATEWAY,
         }
     }
@@ -135,14 +159,23 @@ impl SyncError {
             Self::Source(SourceError::Redirect { .. }) => "redirect",
             Self::Client(_) => "credential",
             Self::Signature(_) => "signature",
-            Self::Source(SourceError::ManifestTooLarge { .. }) | Self::Manifest(_) | Self::OutsideBase(_) => {
-                "manifest"
-            }
-            Self::Gate(_) => "gate",
+            Self::Source(SourceError::NotContent { what, .. }) => what,
+            Self::Source(SourceError::Kind { .. }) => "kind",
+            Self::Source(SourceError::ManifestTooLarge { .. })
+            | Self::Manifest(_)
+            | Self::NotManifest { .. }
+            | Self::OutsideBase(_) => "manifest",
+            Self::Timeout(_) => "timeout",
+            Self::Gate(_) | Self::HttpGate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
             Self::Archive(_) => "archive",
             Self::Volume(_) => "volume",
         }
+    }
+
+    /// Whether it is only that the operator's own gate does not let the release pass yet.
+    pub(crate) fn is_held_back(&self) -> bool {
+        matches!(self, Self::HttpGate(_))
     }
 
     /// How long the source asked to be left alone.

@@ -4,7 +4,12 @@
 //! operator say what content always has, and how much of it can go at once. What a gate refuses stays refused until the
 //! content manager has other content, or the operator other gates.
 
+use std::time::Duration;
+
+use lifecycle::units;
+
 use crate::content::{Manifest, ReleasePath};
+use crate::source::HookUrl;
 
 /// The conditions, as the flags give them. That a release is not empty is the manifest's own rule.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,6 +22,14 @@ pub(crate) struct Gates {
     /// Most that a release may lose against the current one, in files and in bytes; without it, any
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_shrink: Option<Percent>,
+
+    /// URL that is asked before a release is published, with a POST of its manifest: an answer of 2xx lets it pass
+    #[arg(long, value_name = "URL")]
+    pub(super) gate: Option<HookUrl>,
+
+    /// Longest time for the answer of --gate
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::positive_duration)]
+    pub(super) gate_timeout: Duration,
 }
 
 /// A share of something.

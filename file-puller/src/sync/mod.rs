@@ -5,12 +5,16 @@ mod engine;
 mod error;
 mod gate;
 mod handle;
+mod http_gate;
 mod outcome;
 mod plan;
+mod remembered;
 mod seed_state;
 mod trust;
 
 pub(crate) use self::engine::{Engine, EngineOptions};
 pub(crate) use self::error::SyncError;
 pub(crate) use self::handle::EngineHandle;
+pub(crate) use self::http_gate::HttpGate;
 pub(crate) use self::outcome::{Outcome, Publication, Verdict};
+pub(crate) use self::trust::Authenticity;

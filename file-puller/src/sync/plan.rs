@@ -86,7 +86,7 @@ pub(crate) fn plan(
 }
 
 /// Whether every file of the release is there, by size and mode.
-fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
+pub(super) fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
     if !volume.holds(id) {
         return Ok(false);
     }

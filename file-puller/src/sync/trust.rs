@@ -4,10 +4,10 @@
 //! restart forgets nothing. Where the same content is signed anew, that manifest is replaced by the newer one.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::error::SyncError;
-use crate::content::{Digest, Manifest};
+use crate::content::{Digest, Manifest, Site, timestamp};
 use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
 use crate::store::Volume;
 
@@ -19,6 +19,14 @@ pub(crate) struct Authenticity {
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,
 
+    /// Site that the signed manifest has to name, where one key signs for several
+    #[arg(long, value_name = "NAME", requires = "public_key", value_parser = Site::parse)]
+    site: Option<Site>,
+
+    /// Time before which no signed manifest was created that is still accepted, which a new volume cannot know by itself
+    #[arg(long, value_name = "TIME", requires = "public_key", value_parser = timestamp::parse)]
+    not_before: Option<SystemTime>,
+
     /// What the archive has to be, as sha256:<64 hexadecimal digits>
     #[arg(long, value_name = "DIGEST", value_parser = sha256_digest)]
     pub(crate) digest: Option<Digest>,
@@ -28,12 +36,20 @@ pub(crate) struct Authenticity {
 #[derive(Debug)]
 pub(super) struct TrustPolicy {
     public_key: PathBuf,
+    site: Option<Site>,
+    not_before: Option<SystemTime>,
     newest: Option<SystemTime>,
 }
 
+/// How far ahead of our clock a publisher's may be. One manifest that was signed under a clock that is wrong by years would
+/// make all after it look like attempts to roll back.
+const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
+
 impl TrustPolicy {
-    pub(super) fn new(public_key: PathBuf) -> Self {
-        Self { public_key, newest: None }
+    /// `None` where nobody has to have signed.
+    pub(super) fn new(options: &Authenticity) -> Option<Self> {
+        let Authenticity { public_key, site, not_before, .. } = options.clone();
+        Some(Self { public_key: public_key?, site, not_before, newest: None })
     }
 
     /// Holds a manifest's bytes to the signature beside it.
@@ -51,6 +67,23 @@ impl TrustPolicy {
             return Ok(());
         }
         Err(SignatureError::Wrong { url: url::display(&url) }.into())
+    }
+
+    /// Refuses what was signed for another site, or at a time at which it cannot have been signed.
+    pub(super) fn check_scope(&self, manifest: &Manifest) -> Result<(), SignatureError> {
+        if self.site.is_some() && manifest.site != self.site {
+            let [expected, found] =
+                [&self.site, &manifest.site].map(|site| site.as_ref().map(Site::to_string));
+            return Err(SignatureError::OtherSite { expected: expected.unwrap_or_default(), found });
+        }
+        let created = manifest.created;
+        if created > SystemTime::now() + MAX_AHEAD {
+            return Err(SignatureError::Ahead { created });
+        }
+        match self.not_before {
+            Some(not_before) if created < not_before => Err(SignatureError::TooOld { created, not_before }),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a manifest that is older than the newest that was accepted.

@@ -166,7 +166,7 @@ fn wrong_flags_are_one_line() {
         (vec![], "--source"),
         (vec![source[0], source[1]], "--volume"),
         (vec!["--sorce", "x"], "--source"),
-        (vec![source[0], "http://127.0.0.1:1/", volume[0], volume[1]], "neither in .json"),
+        (vec![source[0], "http://127.0.0.1:1/site.zip", volume[0], volume[1]], "cannot be unpacked"),
         (
             vec![source[0], "http://me:pw@127.0.0.1:1/manifest.json", volume[0], volume[1]],
             "must not carry a user or password",

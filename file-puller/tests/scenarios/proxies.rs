@@ -1,5 +1,6 @@
 //! Proxies, as the environment names them: one that is asked for http:// URLs, one that tunnels https:// to where it is told.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -14,14 +15,25 @@ use crate::tls::{Authority, TlsFront};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
-/// A proxy that opens tunnels (`CONNECT`, RFC 9110, section 9.3.6), all of them to one server, and keeps what it was asked.
-struct Tunnels {
+/// A proxy that opens tunnels (`CONNECT`, RFC 9110, section 9.3.6) to where the test says, and keeps what it was asked.
+pub(crate) struct Tunnels {
     addr: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tunnels {
+    /// All of them lead to one server.
     fn start(to: SocketAddr) -> Self {
+        Self::start_with(move |_| Some(to))
+    }
+
+    /// Each leads to the server of that name.
+    pub(crate) fn by_name(servers: BTreeMap<String, SocketAddr>) -> Self {
+        Self::start_with(move |name| servers.get(name).copied())
+    }
+
+    fn start_with(server: impl Fn(&str) -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
+        let server = Arc::new(server);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -29,11 +41,15 @@ impl Tunnels {
         // Ends with the test's process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let all = Arc::clone(&all);
-                thread::spawn(move || drop(tunnel(client, to, &all)));
+                let (all, server) = (Arc::clone(&all), Arc::clone(&server));
+                thread::spawn(move || drop(tunnel(client, &*server, &all)));
             }
         });
         Self { addr, asked }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// The heads of all requests so far.
@@ -42,7 +58,11 @@ impl Tunnels {
     }
 }
 
-fn tunnel(client: TcpStream, to: SocketAddr, asked: &Mutex<Vec<String>>) -> io::Result<()> {
+fn tunnel(
+    client: TcpStream,
+    server: &dyn Fn(&str) -> Option<SocketAddr>,
+    asked: &Mutex<Vec<String>>,
+) -> io::Result<()> {
     let mut from_client = BufReader::new(client.try_clone()?);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -51,11 +71,15 @@ fn tunnel(client: TcpStream, to: SocketAddr, asked: &Mutex<Vec<String>>) -> io::
         }
     }
     let opens = head.starts_with("CONNECT ");
+    let name = head.split([' ', ':']).nth(1).unwrap_or_default().to_owned();
     asked.lock().expect("no holder panics").push(head);
     let mut to_client = client;
     if !opens {
         return to_client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
     }
+    let Some(to) = server(&name) else {
+        return to_client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n");
+    };
     let mut to_server = TcpStream::connect(to)?;
     let mut from_server = to_server.try_clone()?;
     to_client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n")?;

@@ -83,7 +83,7 @@ impl Signed {
     }
 }
 
-fn openssl(directory: &Path, arguments: &[&str]) {
+pub(crate) fn openssl(directory: &Path, arguments: &[&str]) {
     let status = Command::new("openssl").args(arguments).current_dir(directory).status();
     assert!(status.expect("openssl is there: it makes the keys that users have").success());
 }

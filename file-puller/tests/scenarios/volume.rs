@@ -97,7 +97,10 @@ fn foreign_files_in_volume() {
     manager.put("index.html", "new");
     publishes(&process, &volume, &manager);
     assert_eq!(sync(&process)["result"], "unchanged");
-    assert_eq!(names(&volume.path()), [".staging", "README", "current", "lost+found", "releases"]);
+    assert_eq!(
+        names(&volume.path()),
+        [".source.json", ".staging", "README", "current", "lost+found", "releases"]
+    );
     assert_eq!(fs::read_to_string(volume.join("README")).expect("still there"), "mine");
     let current = volume.current().expect("published");
     let mut expected =

@@ -1,0 +1,134 @@
+//! A gate of the operator's own: `--gate URL` is asked before a release is published.
+//!
+//! The question is a `POST` with the release's manifest as its body. Headers name the release, the source, the source's commit
+//! where it has one, and where the staged tree lies, so that a neighbour that mounts the volume can look at the files
+//! themselves. An answer of 2xx lets the release pass. Everything else holds it back, silence included: the question is asked
+//! again with the next sync, and what is published stays.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use lifecycle::escape::escaped;
+use reqwest::{Body, Client};
+
+use super::gate::Gates;
+use crate::content::ReleaseId;
+use crate::source::{ClientError, HookUrl, Source, Tls, causes, client_for};
+
+const RELEASE: HeaderName = HeaderName::from_static("sidecar-release");
+const SOURCE: HeaderName = HeaderName::from_static("sidecar-source");
+const COMMIT: HeaderName = HeaderName::from_static("sidecar-commit");
+const TREE: HeaderName = HeaderName::from_static("sidecar-tree");
+
+/// How much of an answer is shown as its reason.
+const SHOWN: usize = 200;
+/// How much of a manifest is in memory while it is sent.
+const CHUNK: usize = 64 * 1024;
+
+/// The gate that `--gate` names.
+#[derive(Debug)]
+pub(crate) struct HttpGate {
+    client: Client,
+    url: HookUrl,
+    timeout: Duration,
+}
+
+/// A release that is ready to be published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate<'c> {
+    pub(crate) release: &'c ReleaseId,
+    /// The source's URL as it may be shown.
+    pub(crate) source: &'c str,
+    /// Of a git repository.
+    pub(crate) commit: Option<&'c str>,
+    /// Its files.
+    pub(crate) tree: &'c Path,
+    /// Its manifest's file.
+    pub(crate) manifest: &'c Path,
+}
+
+/// Why a release does not pass.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpGateError {
+    #[error("release held back: --gate {gate} answers {status}{reason}")]
+    Refused { gate: HookUrl, status: StatusCode, reason: String },
+    #[error("release held back: --gate {gate} cannot be asked: {cause}")]
+    Unreachable { gate: HookUrl, cause: String },
+    #[error("release held back: --gate {gate} did not answer within --gate-timeout {timeout}")]
+    Silent { gate: HookUrl, timeout: humantime::FormattedDuration },
+    #[error("release held back: its manifest cannot be read for --gate: {0}")]
+    Manifest(#[from] io::Error),
+}
+
+impl HttpGate {
+    /// The gate of these flags, if there is one. It trusts whom the source trusts.
+    pub(crate) fn new(gates: &Gates, source: &Source) -> Result<Option<Self>, ClientError> {
+        let Some(url) = gates.gate.clone() else { return Ok(None) };
+        let timeout = gates.gate_timeout;
+        let client = client_for(Tls::of(url.url()), timeout, &source.trust())?;
+        Ok(Some(Self { client: client.build()?, url, timeout }))
+    }
+
+    /// Asks whether a release may be published.
+    pub(crate) async fn ask(&self, candidate: Candidate<'_>) -> Result<(), HttpGateError> {
+        match tokio::time::timeout(self.timeout, self.send(candidate)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HttpGateError::Silent {
+                gate: self.url.clone(),
+                timeout: humantime::format_duration(self.timeout),
+            }),
+        }
+    }
+
+    async fn send(&self, candidate: Candidate<'_>) -> Result<(), HttpGateError> {
+        let manifest = File::open(candidate.manifest)?;
+        let mut request = self
+            .client
+            .post(self.url.url().clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, manifest.metadata()?.len())
+            .header(RELEASE, candidate.release.as_str());
+        let source = HeaderValue::from_str(candidate.source);
+        let tree = HeaderValue::from_bytes(candidate.tree.as_os_str().as_encoded_bytes());
+        let commit = candidate.commit.map(HeaderValue::from_str);
+        for (name, value) in [(SOURCE, Some(source)), (TREE, Some(tree)), (COMMIT, commit)] {
+            if let Some(Ok(value)) = value {
+                request = request.header(name, value);
+            }
+        }
+        let answer = request.body(Body::wrap_stream(stream::iter(chunks(manifest)))).send().await;
+        let mut answer = answer
+            .map_err(|error| HttpGateError::Unreachable { gate: self.url.clone(), cause: causes(&error) })?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        // Its first words, where they come; a gate may be sparing with them.
+        let first = answer.chunk().await.ok().flatten().unwrap_or_default();
+        let first = String::from_utf8_lossy(&first[..first.len().min(SHOWN)]);
+        let line = first.trim().lines().next().unwrap_or_default();
+        let reason = if line.is_empty() { String::new() } else { format!(": {}", escaped(line)) };
+        Err(HttpGateError::Refused { gate: self.url.clone(), status, reason })
+    }
+}
+
+/// A file in parts, so that the manifest of a hundred thousand files is not in memory a second time.
+fn chunks(mut file: File) -> impl Iterator<Item = io::Result<Bytes>> {
+    std::iter::from_fn(move || {
+        let mut chunk = vec![0; CHUNK];
+        match file.read(&mut chunk) {
+            Ok(0) => None,
+            Ok(read) => {
+                chunk.truncate(read);
+                Some(Ok(chunk.into()))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    })
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# usage: file-puller/tests/nginx/run.sh
+# Runs file-puller against the real nginx, which it installs from Debian where it is missing. Fails, never skips.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ]; then
+    echo "installing nginx"
+    "${as_root[@]}" apt-get update --quiet=2
+    # The tests start it themselves: no service, and nothing on port 80.
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx-light \
+        || DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx
+fi
+
+cargo test --locked --package file-puller --test scenarios --no-run
+# One of the tests changes where a name leads: in a mount namespace, over a copy of /etc/hosts.
+hosts=$(mktemp)
+trap 'rm -f "$hosts"' EXIT
+cp /etc/hosts "$hosts"
+"${as_root[@]}" env PATH="$PATH:/usr/sbin" HOME="$HOME" OWN_HOSTS="$hosts" unshare --mount bash -euc '
+    mount --bind "$OWN_HOSTS" /etc/hosts
+    cargo test --locked --package file-puller --test scenarios -- --ignored nginx::'

@@ -1,0 +1,244 @@
+//! What others are told of a release, and asked about it: the touched file, the webhook's method, the HTTP gate. And how long a
+//! sync may take.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use testkit::{Answer, Upstream, wait_until};
+
+use crate::content::ContentManager;
+use crate::puller::{
+    Volume, metric, names, once, publishes, start, start_in_step, start_with_period, sync, tree, try_sync,
+};
+use crate::tarball::tar;
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
+
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).expect("it is there")
+}
+
+#[test]
+fn touch_file_says_when_a_release_came() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    for touched in [volume.above().join("touched"), volume.join("touched")] {
+        let flags = ["--touch-file", touched.to_str().expect("UTF-8")];
+        let process = start_in_step(&manager, &volume, &flags);
+        // Also where the release was there already: whoever waits for it may be new.
+        let first = modified(&touched);
+        assert_eq!(sync(&process)["result"], "unchanged");
+        assert_eq!(modified(&touched), first, "nothing new");
+        let content = format!("for {}", touched.display());
+        manager.put("index.html", content);
+        wait_until("a later time", || SystemTime::now() > first + Duration::from_millis(10));
+        publishes(&process, &volume, &manager);
+        wait_until("it is touched", || modified(&touched) > first);
+        drop(process);
+    }
+    // It is no part of a release, and no foreign file either.
+    assert!(names(&volume.path()).contains(&"touched".to_owned()));
+    assert_eq!(volume.tree(), manager.site().files);
+    let inside = volume.join("current/touched");
+    let (code, stderr) =
+        once(&manager.url(), &volume.path(), &["--touch-file", inside.to_str().expect("UTF-8")]);
+    assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
+    assert!(stderr.contains("--touch-file"), "{stderr}");
+}
+
+#[test]
+fn touch_file_of_once() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let touched = volume.above().join("touched");
+    let (code, stderr) =
+        once(&manager.url(), &volume.path(), &["--touch-file", touched.to_str().expect("UTF-8")]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(touched.exists());
+    // Where it cannot be touched, the content is there all the same.
+    let nowhere = volume.above().join("no/such/touched");
+    let (code, stderr) =
+        once(&manager.url(), &volume.path(), &["--touch-file", nowhere.to_str().expect("UTF-8")]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("cannot touch"), "{stderr}");
+}
+
+#[test]
+fn sync_timeout_ends_what_takes_too_long() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let process = start_in_step(&manager, &volume, &["--sync-timeout", "3s"]);
+    let before = volume.current();
+    manager.put("index.html", "n".repeat(1000));
+    manager.fault(|request, _| {
+        // Never silent for long, and never done.
+        request.target().ends_with("index.html").then(|| {
+            Answer::raw(|stream| {
+                use std::io::Write as _;
+                let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+                while sent.is_ok() {
+                    std::thread::sleep(Duration::from_millis(500));
+                    sent = stream.write_all(b"n");
+                }
+            })
+        })
+    });
+    let answer = try_sync(&process);
+    assert_eq!(
+        (answer.status(), answer.json()["reason"].as_str()),
+        (502, Some("timeout")),
+        "{}",
+        answer.text()
+    );
+    assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains("--sync-timeout 3s")));
+    assert_eq!(volume.current(), before);
+    assert!(metric(&process, "file_puller_sync_failures_total{reason=\"timeout\"}") >= 1.0);
+    manager.recover();
+    publishes(&process, &volume, &manager);
+    manager.fault(|_, _| Some(Answer::raw(|stream| drop(std::io::Read::read(stream, &mut [0])))));
+    let (code, stderr) = once(&manager.url(), &Volume::new().path(), &["--sync-timeout", "100ms"]);
+    assert_eq!(code, 69, "{stderr}");
+    assert!(stderr.contains("--sync-timeout"), "{stderr}");
+}
+
+#[test]
+fn webhook_method_and_status() {
+    for (flags, method, status) in [
+        (&["--webhook-method", "PUT"][..], "PUT", 204),
+        (&["--webhook-method", "patch", "--webhook-success-status", "409"][..], "PATCH", 409),
+        (&["--webhook-success-status", "0"][..], "POST", 500),
+        (&["--webhook-success-status", "200"][..], "POST", 200),
+    ] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let hook = Upstream::start(move |_| Answer::new(status, ""));
+        let url = hook.url("/hook");
+        let process = start_in_step(&manager, &volume, &[&["--webhook", &url][..], flags].concat());
+        wait_until("it is delivered", || {
+            metric(&process, "file_puller_webhook_posts_total{result=\"delivered\"}") >= 1.0
+        });
+        assert_eq!(hook.requests()[0].start, format!("{method} /hook HTTP/1.1"));
+    }
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let hook = Upstream::start(move |_| Answer::new(204, ""));
+    let url = hook.url("/hook");
+    let flags = ["--webhook", &url, "--webhook-success-status", "200", "--max-backoff", "50ms"];
+    let process = start_in_step(&manager, &volume, &flags);
+    wait_until("it is tried again", || hook.requests().len() >= 3);
+    assert!(process.stderr().contains("it answers 204"), "{}", process.stderr());
+    for wrong in
+        [["--webhook-method", "P T"], ["--webhook-success-status", "99"], ["--webhook-method", "GET"]]
+    {
+        let (code, stderr) = once(&manager.url(), &volume.path(), &wrong);
+        assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
+    }
+}
+
+/// What a gate was asked: the tree as it was when it was asked, beside the request.
+type Asked = Arc<Mutex<Vec<(String, crate::content::Tree)>>>;
+
+/// A neighbour that mounts the volume, and lets pass what has no `bad` in it.
+fn gate(asked: &Asked) -> Upstream {
+    let asked = Arc::clone(asked);
+    Upstream::start(move |request| {
+        let staged = tree(Path::new(request.header("sidecar-tree").expect("it is said")));
+        let bad = staged.values().any(|(_, content)| content == b"bad");
+        asked.lock().expect("no holder panics").push((request.start.clone(), staged));
+        if bad { Answer::new(422, "index.html is bad\nand more\u{9b}") } else { Answer::new(204, "") }
+    })
+}
+
+#[test]
+fn gate_is_asked_before_publishing() {
+    let (manager, volume, asked) = (ContentManager::start(SITE), Volume::new(), Asked::default());
+    let gate = gate(&asked);
+    let url = gate.url("/s3cr3t-check?x=s3cr3t");
+    let process = start_in_step(&manager, &volume, &["--gate", &url]);
+    let first = volume.current();
+    {
+        let asked = asked.lock().expect("no holder panics");
+        assert_eq!(asked.len(), 1);
+        assert_eq!(
+            asked[0],
+            ("POST /s3cr3t-check?x=s3cr3t HTTP/1.1".to_owned(), manager.site().files.clone())
+        );
+    }
+    let request = &gate.requests()[0];
+    assert_eq!(request.header("sidecar-release"), first.as_deref());
+    assert_eq!(request.header("sidecar-source"), Some(manager.url().as_str()));
+    assert_eq!(request.header("sidecar-commit"), None);
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    assert_eq!(request.json()["files"].as_array().map(Vec::len), Some(2));
+    // Nothing new, nothing to ask.
+    assert_eq!(sync(&process)["result"], "unchanged");
+    assert_eq!(gate.requests().len(), 1);
+    manager.put("index.html", "bad");
+    let answer = try_sync(&process);
+    assert_eq!((answer.status(), answer.json()["reason"].as_str()), (502, Some("gate")), "{}", answer.text());
+    let error = answer.json()["error"].as_str().expect("an error").to_owned();
+    assert!(error.contains("--gate") && error.ends_with("index.html is bad"), "{error}");
+    assert_eq!(volume.current(), first);
+    assert!(metric(&process, "file_puller_sync_failures_total{reason=\"gate\"}") >= 1.0);
+    // Asked again, and refused again, with nothing new at the source.
+    assert_eq!(try_sync(&process).json()["reason"], "gate");
+    assert_eq!(gate.requests().len(), 3);
+    manager.put("index.html", "good");
+    publishes(&process, &volume, &manager);
+    // Back to what was published before: that is a change, too.
+    manager.put("index.html", "<h1>hello</h1>");
+    gate.answer(|_| Answer::new(403, ""));
+    assert_eq!(try_sync(&process).json()["reason"], "gate");
+    gate.answer(|_| Answer::new(200, ""));
+    publishes(&process, &volume, &manager);
+    assert_eq!(volume.current(), first);
+    assert!(!process.stderr().contains("s3cr3t"), "{}", process.stderr());
+}
+
+#[test]
+fn gate_of_an_archive() {
+    let (volume, asked) = (Volume::new(), Asked::default());
+    let manager = ContentManager::start(SITE);
+    let gate = gate(&asked);
+    let archive = tar(&manager.site().files);
+    let source = Upstream::start(move |_| Answer::new(200, archive.clone()));
+    let (url, check) = (source.url("/site.tar"), gate.url("/"));
+    let (code, stderr) = once(&url, &volume.path(), &["--gate", &check]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(asked.lock().expect("no holder panics")[0].1, manager.site().files);
+    let bad = tar(&ContentManager::start(&[("index.html", "bad")]).site().files);
+    source.answer(move |_| Answer::new(200, bad.clone()));
+    let (code, stderr) = once(&url, &volume.path(), &["--gate", &check, "--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert_eq!(volume.tree(), manager.site().files);
+}
+
+/// A refusal is asked again at each period, not less and less often: the answer may depend on anything.
+#[test]
+fn gate_that_refuses_is_asked_at_each_period() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let gate = Upstream::start(|_| Answer::new(503, ""));
+    let url = gate.url("/");
+    // With a back-off, the fifth question would come after half a minute.
+    let flags = ["--gate", &url, "--period", "20ms", "--max-backoff", "1h"];
+    let process = start_with_period(&manager, &volume, &flags);
+    wait_until("it is asked again and again", || gate.requests().len() >= 12);
+    assert_eq!(volume.current(), None);
+    gate.answer(|_| Answer::new(200, ""));
+    wait_until("it passes", || volume.current().is_some());
+    drop(process);
+}
+
+#[test]
+fn gate_that_says_nothing() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let gate = Upstream::start(|_| Answer::raw(|stream| drop(std::io::Read::read(stream, &mut [0]))));
+    let url = gate.url("/");
+    let process = start(&manager, &volume, &["--gate", &url, "--gate-timeout", "200ms"]);
+    let answer = try_sync(&process).json();
+    assert_eq!(answer["reason"], "gate");
+    assert!(answer["error"].as_str().is_some_and(|error| error.contains("--gate-timeout 200ms")), "{answer}");
+    drop(gate);
+    let answer = try_sync(&process).json();
+    assert!(answer["error"].as_str().is_some_and(|error| error.contains("cannot be asked")), "{answer}");
+    assert_eq!(volume.current(), None);
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--gate", "not-a-url"]);
+    assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
+}
