@@ -83,7 +83,7 @@ pub(crate) fn causes(error: &reqwest::Error) -> String {
     let says = |what: &str| chain.iter().any(|text| text.contains(what));
     // The resolver's words for a name without an address are its question, as a data structure.
     if says("no records found") {
-        return "DNS has no address for its host name; check the name, and the DNS of this machine or Pod"
+        return "DNS has no address for its host name; check the name, and the resolver of this machine or Pod"
             .to_owned();
     }
     if says("dns error") {

@@ -330,10 +330,20 @@ impl Source {
         let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
         let mut at = url.clone();
         loop {
-            let request =
-                if redirects.at_origin(&at) { session.to_origin(&at) } else { session.to_elsewhere(&at) };
-            let sent = timeout(self.pace.grace, request.headers(headers.clone()).send()).await;
-            let Ok(sent) = sent else {
+            let at_origin = redirects.at_origin(&at);
+            let request = || {
+                let request = if at_origin { session.to_origin(&at) } else { session.to_elsewhere(&at) };
+                request.headers(headers.clone())
+            };
+            let sent = timeout(self.pace.grace, async {
+                match request().send().await {
+                    // The server had closed a connection that was idle, and we did not know yet: a request that changes nothing
+                    // may be sent again (RFC 9112, section 9.3.1).
+                    Err(error) if error.is_request() && !error.is_connect() => request().send().await,
+                    sent => sent,
+                }
+            });
+            let Ok(sent) = sent.await else {
                 let cause = client::TIMED_OUT.to_owned();
                 return Err(SourceError::Unreachable { url: url::display(url), cause });
             };
