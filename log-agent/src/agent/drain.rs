@@ -1,8 +1,10 @@
 //! The end: how long it may take, and the last word about what every sink has, and what it does not have yet, by file.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use lifecycle::Ignore as _;
 use lifecycle::escape::escaped;
 use lifecycle::exit::{Exit, Failure, write_termination_message};
 use tokio::time::Instant;
@@ -101,15 +103,16 @@ pub(super) fn verdict(
         );
         return Ok(());
     }
+    // Writing to a string does not fail.
     let mut text = format!("drained remaining_bytes={remaining}, which the next start ships");
     if *lost > 0 {
-        text += &format!("; lost_bytes={lost}, of files without a name, which no start can ship");
+        write!(text, "; lost_bytes={lost}, of files without a name, which no start can ship").ignore();
     }
     if let Some(reason) = unseen {
-        text += &format!("; perhaps more: {reason}");
+        write!(text, "; perhaps more: {reason}").ignore();
     }
     if let Some((sink, _, reason)) = status.longest_outage() {
-        text += &format!(": sink {sink}: {reason}");
+        write!(text, ": sink {sink}: {reason}").ignore();
     }
     Err(Failure::new(Exit::Unavailable, text + &checkpoint))
 }

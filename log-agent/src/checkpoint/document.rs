@@ -75,6 +75,7 @@ impl FileEntry {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -116,6 +117,7 @@ mod optional_path_text {
 
     use super::path_text;
 
+    #[expect(clippy::ref_option, reason = "what serde calls")]
     pub(super) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
         match path {
             Some(path) => path_text::serialize(path, to),

@@ -21,7 +21,9 @@ impl UnclaimedEntries {
     /// Starts with everything that the checkpoint had.
     pub(crate) fn new(entries: Vec<FileEntry>) -> Self {
         let mut unclaimed = Self::default();
-        entries.into_iter().for_each(|entry| unclaimed.keep(entry));
+        for entry in entries {
+            unclaimed.keep(entry);
+        }
         unclaimed
     }
 

@@ -187,7 +187,9 @@ impl Catalog {
         self.find_newest();
         self.enforce_held_bytes();
         let all: Vec<FileSeq> = self.files.keys().copied().collect();
-        all.into_iter().for_each(|file| self.enqueue(file));
+        for file in all {
+            self.enqueue(file);
+        }
     }
 
     /// Whether all files of these names are followed.
@@ -327,7 +329,7 @@ impl Catalog {
             let found: HashSet<&Path> = names.files.iter().map(|found| found.place.path.as_path()).collect();
             self.warned.retain(|path| found.contains(path.as_path()));
         }
-        let mut named = HashSet::new();
+        let mut with_name = HashSet::new();
         for found in &names.files {
             let Some(seq) = self.by_key.get(&FileKey::of(&found.metadata)).copied() else { continue };
             self.by_path.insert(found.place.path.clone(), seq);
@@ -337,7 +339,7 @@ impl Catalog {
                 self.by_path.insert(target, seq);
             }
             // Of several names, the first counts.
-            if named.insert(seq)
+            if with_name.insert(seq)
                 && let Some(file) = self.files.get_mut(&seq)
             {
                 file.named(found.place.clone());
@@ -353,7 +355,7 @@ impl Catalog {
         for (seq, file) in &mut self.files {
             // What cannot be seen is where it was, unless it is known to be nowhere.
             if file.naming() == Naming::Named
-                && !named.contains(seq)
+                && !with_name.contains(seq)
                 && (names.has_seen(file.path()) || file.is_unlinked())
             {
                 file.unnamed();
@@ -394,10 +396,10 @@ impl Catalog {
         });
         // A directory that is away with files in it that are followed.
         let away = || {
-            let named = self.files.values().filter(|file| file.naming() == Naming::Named);
+            let followed = self.files.values().filter(|file| file.naming() == Naming::Named);
             let away =
                 |file: &TailedFile| names.missing.iter().find(|missing| file.path().starts_with(missing));
-            let mut away = named.filter_map(away);
+            let mut away = followed.filter_map(away);
             away.next().map(|directory| format!("{} is away", escaped(&directory.to_string_lossy())))
         };
         let failure = failure.or_else(away).or_else(|| self.descriptors.shortage());
@@ -440,12 +442,12 @@ impl Catalog {
         }
         for family in concerned {
             let members = families.remove(&family).unwrap_or_default();
-            self.resolve_copies_of(&family, members, is_complete);
+            self.resolve_copies_of(&family, &members, is_complete);
         }
     }
 
-    fn resolve_copies_of(&mut self, family: &LogFamily, members: Vec<FileSeq>, is_complete: bool) {
-        for seq in &members {
+    fn resolve_copies_of(&mut self, family: &LogFamily, members: &[FileSeq], is_complete: bool) {
+        for seq in members {
             if self
                 .files
                 .get(seq)
@@ -500,7 +502,9 @@ impl Catalog {
         let sinks = &self.sinks;
         let given_up =
             self.unclaimed.take_where(|entry| !entry.unconfirmed(sinks).is_empty() && !waits(entry));
-        given_up.into_iter().for_each(|entry| self.give_up(entry));
+        for entry in given_up {
+            self.give_up(entry);
+        }
     }
 
     fn give_up(&mut self, mut entry: FileEntry) {

@@ -6,7 +6,7 @@
 //! has it takes it over as it is. A file that may be a copy of what another one holds *now* waits until that one is truncated,
 //! or until it has been quiet for so long that it is a file like any other.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use lifecycle::escape::escaped;
@@ -64,7 +64,7 @@ pub(super) fn resolve(
         let Some(content) = &former.content else { return true };
         let Some(copy) = find(content, files, &pending) else { return true };
         let Some(content) = former.content.take() else { return true };
-        moved |= take_over(content, former.entry.path.clone(), copy, files, &mut pending, ledger);
+        moved |= take_over(content, &former.entry.path, copy, files, &mut pending, ledger);
         false
     });
     for (seq, original) in originals {
@@ -74,7 +74,7 @@ pub(super) fn resolve(
         let Some(copy) = find(content, files, &pending) else { continue };
         let path = files[original].path().to_owned();
         let Some(content) = files[original].give_previous(seq) else { continue };
-        moved |= take_over(content, path, copy, files, &mut pending, ledger);
+        moved |= take_over(content, &path, copy, files, &mut pending, ledger);
     }
     let current: Vec<usize> = (0..files.len())
         .filter(|at| files[*at].state() == ReadState::Active && files[*at].age() == RotationAge::Current)
@@ -122,7 +122,7 @@ fn find(content: &Content, files: &[TailedFile], pending: &[usize]) -> Option<us
 
 fn take_over(
     content: Content,
-    original: PathBuf,
+    original: &Path,
     copy: usize,
     files: &mut [TailedFile],
     pending: &mut Vec<usize>,
@@ -132,7 +132,7 @@ fn take_over(
     let (from, read) = (content.least_confirmed(), content.size());
     let file = &mut files[copy];
     let path = file.path().to_string_lossy().into_owned();
-    match file.take_over(content, &original, ledger) {
+    match file.take_over(content, original, ledger) {
         Ok(()) => {
             tracing::info!(file = %escaped(&path), from, read, "a copy made before a truncation: reading goes on in it");
             true

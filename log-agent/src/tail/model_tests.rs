@@ -352,7 +352,7 @@ impl World {
                 self.drop_half();
                 let new: Vec<_> = (self.next..).take(lines.into()).collect();
                 self.next += new.len();
-                let text: String = new.iter().map(|number| format!("{}\n", line(*number))).collect();
+                let text: String = new.iter().flat_map(|number| [line(*number), "\n".to_owned()]).collect();
                 let text = self.head.clone() + &text;
                 self.change(|path| fs::write(path, text).unwrap());
             }
@@ -490,7 +490,9 @@ fn whatever_happens_nothing_is_lost_silently() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let outcome = TestRunner::new_with_rng(config, rng).run(&steps(), |(head, steps)| {
         let mut world = World::new(head);
-        steps.into_iter().for_each(|step| world.step(step));
+        for step in steps {
+            world.step(step);
+        }
         world.end();
         Ok(())
     });

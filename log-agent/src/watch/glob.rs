@@ -91,6 +91,8 @@ impl Glob {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
@@ -102,7 +104,6 @@ mod tests {
         assert_eq!(Glob::new("/logs/access.log").unwrap().base(), Path::new("/logs"));
         assert_eq!(Glob::new("/*.log").unwrap().base(), Path::new("/"));
         assert!(Glob::new("/logs/[").is_err());
-        use std::os::unix::ffi::OsStrExt as _;
         assert!(
             glob.matches(Path::new(OsStr::from_bytes(b"/logs/caf\xe9/access.log"))),
             "a name that is not UTF-8"
