@@ -8,6 +8,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::metrics::Registrar;
 use lifecycle::signals::Signals;
 use lifecycle::{cgroup, rlimit};
+use pod_page::PodPage;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -26,13 +27,12 @@ use crate::content::watch;
 use crate::http::cors::Cors;
 use crate::http::exchange::Telemetry;
 use crate::http::trusted_proxies::TrustedProxies;
+use crate::live_page::Local;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
 use crate::net::listener::{Limits, Server};
 use crate::net::threads;
-use crate::pod_page::rounds::Own;
-use crate::pod_page::{self, PodPage};
 use crate::routes::Routes;
 use crate::routes::faults::Faults;
 use crate::routes::files::{CleanUrls, Files, Listings};
@@ -60,6 +60,7 @@ pub struct Listeners {
 /// where the root is not a directory.
 pub async fn run(
     config: Config,
+    pod_page: &pod_page::Flags,
     shutdown_timeout: Duration,
     listeners: Listeners,
     allowed_hosts: AllowedHosts,
@@ -85,12 +86,12 @@ pub async fn run(
         faults: faults.clone(),
     };
     let status = Arc::new(status);
-    let own = Own {
+    let local = Local {
+        container: CONTAINER,
+        admin_port: listeners.admin.local_addr().or_exit(Exit::Io)?.port(),
         status: Arc::clone(&status),
-        admin: listeners.admin.local_addr().or_exit(Exit::Io)?.port(),
-        shutdown: signals.shutdown.clone(),
     };
-    let pod_page = pod_page::Flags::of(&config).map(|flags| PodPage::new(flags, own, variable));
+    let pod_page = PodPage::new(pod_page, Arc::new(local), signals.shutdown.clone(), variable);
     let limits = limits(&config);
     let files = files(&config, &root, header_policy, &metrics);
     let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;

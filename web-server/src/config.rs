@@ -171,31 +171,6 @@ pub struct Config {
     /// Answers /env with the environment, secrets in it included
     #[arg(long)]
     pub(crate) expose_env: bool,
-
-    /// Answers /pod and /pod/events: what the Pod's containers are doing, for the sample site's live page. Whoever reaches
-    /// the content can then read the Pod's name, labels and annotations
-    #[arg(long, conflicts_with = "manifest")]
-    pub(crate) pod_page: bool,
-
-    /// Lets the live page ask file-puller to sync now, where it is opened from this machine
-    #[arg(long, requires = "pod_page")]
-    pub(crate) pod_page_actions: bool,
-
-    /// Where file-puller's admin port is, for the live page
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9878")]
-    pub(crate) pod_page_puller: SocketAddr,
-
-    /// Where log-agent's admin port is, for the live page
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9879")]
-    pub(crate) pod_page_agent: SocketAddr,
-
-    /// The Pod's labels as the downward API writes them into a volume, for the live page
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pod_labels_file: Option<PathBuf>,
-
-    /// The Pod's annotations, likewise
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pod_annotations_file: Option<PathBuf>,
 }
 
 fn page_path(text: &str) -> Result<ContentPath, String> {

@@ -10,17 +10,17 @@
 //! - `net`: connections are accepted, kept to their deadlines, and drained
 //! - `app`: all of it put together from the flags in `config`; `status` is what operators see of it
 //!
-//! `pod_page` is the data of the sample site's live page.
+//! `live_page` is the server as `pod/page`, the data of the sample site's live page, sees it.
 
 mod access_log;
 mod app;
 mod config;
 mod content;
 mod http;
+mod live_page;
 mod memory;
 mod metrics;
 mod net;
-mod pod_page;
 mod routes;
 mod status;
 

@@ -20,6 +20,9 @@ struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     config: Option<Config>,
+    // Not within `Config`: clap cannot tell whether an optional group is there that has another one in it.
+    #[command(flatten)]
+    pod_page: pod_page::Flags,
     #[command(flatten)]
     lifecycle: cli::Flags,
 }
@@ -38,13 +41,13 @@ fn main() -> ExitCode {
     logging::start(cli.lifecycle.log_format, &cli.lifecycle.log_level);
     let outcome = match (&cli.command, cli.config) {
         (Some(Command::Healthcheck(healthcheck)), _) => healthcheck.ask(),
-        (None, Some(config)) => serve(config, &cli.lifecycle),
+        (None, Some(config)) => serve(config, &cli.pod_page, &cli.lifecycle),
         (None, None) => Err(Failure::new(Exit::Usage, "--root is missing: what is to be served?")),
     };
     exit::report(&CONTAINER, &cli.lifecycle.termination_log, outcome)
 }
 
-fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
+fn serve(config: Config, pod_page: &pod_page::Flags, flags: &cli::Flags) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
     let served = runtime.block_on(async {
@@ -54,7 +57,8 @@ fn serve(config: Config, flags: &cli::Flags) -> Result<(), Failure> {
             content: listen::bind_shared("content", addr, "--listen", config.threads)?,
             admin: listen::bind("admin", flags.admin_addr, "--admin-addr")?,
         };
-        web_server::run(config, flags.shutdown_timeout, listeners, flags.allowed_hosts(), signals).await
+        web_server::run(config, pod_page, flags.shutdown_timeout, listeners, flags.allowed_hosts(), signals)
+            .await
     });
     // A release that is being loaded is not waited for.
     runtime.shutdown_background();

@@ -11,7 +11,7 @@ use lifecycle::Ignore as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::spec::RestartPolicy;
+use crate::restart_policy::RestartPolicy;
 use crate::terminal::{Speaker, Terminal};
 
 /// How many events are kept. A Pod that is watched by a person has some dozens; a crash loop has one a second at most.

@@ -8,7 +8,7 @@ use lifecycle::Container;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::units;
 
-use crate::spec::RestartPolicy;
+use crate::restart_policy::RestartPolicy;
 
 /// Who we are to the shared flag parser: variables are `DEMO_PORT` and so on.
 pub(crate) const DEMO: Container =

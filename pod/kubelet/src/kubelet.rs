@@ -332,7 +332,7 @@ mod tests {
 
     use super::*;
     use crate::flags::Flags;
-    use crate::spec::RestartPolicy;
+    use crate::restart_policy::RestartPolicy;
     use crate::terminal::Terminal;
 
     /// A container that notes each of its lives in `diary` and does nothing else, ready never.

@@ -8,7 +8,8 @@
 //! - [`spec`]: this Pod, declared as data: containers, order, restart policy
 //! - [`volumes`] and [`downward`]: the folders that it shares, and what its containers are told about it
 //! - [`kubelet`]: runs a declared Pod: start order, restarts, stop order
-//! - [`process`], [`probe`], [`backoff`]: one process of a container, how it is asked, and how long a dead one waits
+//! - [`process`], [`probe`]: one process of a container, and how it is asked
+//! - [`restart_policy`], [`backoff`]: whether a dead container is started again, and how long it waits
 //! - [`event`]: what the kubelet does and sees
 //! - [`terminal`] and [`log_line`]: what a person reads of it
 //! - [`timeline`]: the same as a picture
@@ -27,6 +28,7 @@ mod log_line;
 mod ports;
 mod probe;
 mod process;
+mod restart_policy;
 mod spec;
 mod terminal;
 mod timeline;

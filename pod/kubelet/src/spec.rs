@@ -5,11 +5,11 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::binaries::Binaries;
 use crate::flags::{Flags, Sidecars};
+use crate::restart_policy::RestartPolicy;
 use crate::volumes::Volumes;
 
 /// When the container after this one may start.
@@ -28,31 +28,6 @@ pub(crate) enum StopOrder {
     Reverse,
     /// All at once.
     Together,
-}
-
-/// What becomes of a container that ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum RestartPolicy {
-    /// It is started again, whatever its exit code.
-    #[value(name = "Always")]
-    Always,
-    /// It is started again unless its exit code is 0.
-    #[value(name = "OnFailure")]
-    OnFailure,
-    /// It stays ended.
-    #[value(name = "Never")]
-    Never,
-}
-
-impl RestartPolicy {
-    /// Whether a container that has ended with `status` is started again.
-    pub(crate) fn restarts(self, status: ExitStatus) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnFailure => !status.success(),
-            Self::Never => false,
-        }
-    }
 }
 
 /// One container.
@@ -159,6 +134,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--pod-page-agent", flags.addr(3).to_string())
         .flag("--pod-labels-file", &volumes.podinfo.labels)
         .flag("--pod-annotations-file", &volumes.podinfo.annotations)
+        .flag("--pod-events-file", &volumes.podinfo.events)
         .container("web-server", binaries.path("web-server"), Some(flags.addr(1)));
     container.startup = startup(flags);
     container.env = volumes.podinfo.variables();

@@ -36,7 +36,7 @@ impl Digest {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The 32 bytes.
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

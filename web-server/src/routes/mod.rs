@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use lifecycle::admin::AllowedHosts;
 use lifecycle::blocking;
+use pod_page::{PodPage, Target};
 
 use self::faults::Faults;
 use self::files::{Files, sent};
@@ -27,7 +28,7 @@ use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::host::host;
 use crate::http::response::{Reply, plain};
-use crate::pod_page::{PodPage, View, action};
+use crate::live_page;
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 /// Longest path and query together that is looked at; no link comes near it.
@@ -68,8 +69,9 @@ impl Routes {
         {
             return refused(StatusCode::BAD_REQUEST, "the Transfer-Encoding is not chunked, once\n").into();
         }
-        if let Some(page) = self.pod_page.as_ref().filter(|_| request.uri.path() == action::PATH) {
-            return page.act(request, nearest_remote(peer, client)).await.into();
+        let page = self.pod_page.as_ref().zip(Target::at(request.uri.path()));
+        if let Some((page, target @ Target::Sync)) = page {
+            return live_page::answer(page, target, request, nearest_remote(peer, client)).await.into();
         }
         match request.method {
             Method::GET | Method::HEAD => {}
@@ -100,12 +102,12 @@ impl Routes {
             return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n").into();
         }
         // Before the faults, so that they can be watched.
-        if let (Some(page), Some(view)) = (&self.pod_page, View::at(path)) {
+        if let Some((page, target)) = page {
             // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
             if nearest_remote(peer, client).ip().is_loopback() && !self.allowed_hosts.allows(host) {
                 return plain(StatusCode::FORBIDDEN, FOREIGN_HOST).into();
             }
-            return page.show(view, request).await.into();
+            return live_page::answer(page, target, request, nearest_remote(peer, client)).await.into();
         }
         if let Some(faults) = &self.faults
             && let Some(response) = faults.apply().await

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::audience::{Viewer, now};
-use crate::http::body::ByteStream;
+use crate::hub::{Subscriber, now};
+use crate::response::Stream;
 
 /// The longest silence.
 const BEAT: Duration = Duration::from_millis(750);
@@ -17,9 +17,9 @@ const BEAT: Duration = Duration::from_millis(750);
 const RETRY: u32 = 1000;
 
 /// All that a viewer is told, until it leaves or the server drains.
-pub(crate) fn of(viewer: Viewer) -> ByteStream {
+pub(crate) fn of(viewer: Subscriber) -> Stream {
     let opening = Bytes::from(format!("retry: {RETRY}\n{}", beat()));
-    ByteStream::new(stream::unfold((viewer, Some(opening)), |(mut viewer, opening)| async move {
+    Box::pin(stream::unfold((viewer, Some(opening)), |(mut viewer, opening)| async move {
         let piece = match opening {
             Some(opening) => opening,
             None => next(&mut viewer).await?,
@@ -29,13 +29,13 @@ pub(crate) fn of(viewer: Viewer) -> ByteStream {
 }
 
 /// A stream that is over.
-pub(crate) fn nothing() -> ByteStream {
-    ByteStream::new(stream::empty())
+pub(crate) fn nothing() -> Stream {
+    Box::pin(stream::empty())
 }
 
-async fn next(viewer: &mut Viewer) -> Option<Bytes> {
-    match tokio::time::timeout(BEAT, viewer.news()).await {
-        Ok(told) => told.map(|told| told.event.clone()),
+async fn next(viewer: &mut Subscriber) -> Option<Bytes> {
+    match tokio::time::timeout(BEAT, viewer.next_frame()).await {
+        Ok(frame) => frame.map(|frame| frame.event.clone()),
         Err(_quiet) => Some(beat().into()),
     }
 }

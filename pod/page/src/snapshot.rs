@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What this is, for whoever reads it.
 pub(crate) const FORMAT: &str = "pod-page/1";
@@ -20,6 +20,9 @@ pub(crate) struct Snapshot {
     pub(crate) pod: Pod,
     /// In the order of the content's way to the log.
     pub(crate) containers: [Container; 3],
+    /// What the kubelet has done to them; only under `cargo demo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kubelet: Option<Kubelet>,
     /// What is served; none before the first release, or where a plain directory is.
     pub(crate) release: Option<Release>,
     /// How file-puller gets on.
@@ -45,6 +48,41 @@ pub(crate) struct Pod {
     pub(crate) labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
     pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// What a kubelet tells about its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kubelet {
+    /// Its process: a signal to it ends the Pod.
+    #[serde(rename = "kubelet_pid")]
+    pub(crate) pid: u32,
+    /// The latest last.
+    pub(crate) events: Vec<Event>,
+}
+
+/// Something that has happened to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// When, RFC 3339.
+    pub(crate) at: String,
+    /// To which container.
+    pub(crate) container: String,
+    /// What, in one word.
+    pub(crate) event: String,
+    /// What, for people.
+    pub(crate) text: String,
+    /// The process that was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pid: Option<u32>,
+    /// How a process has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<i32>,
+    /// The signal that has ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signal: Option<i32>,
+    /// The back-off before the next start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) after_seconds: Option<u64>,
 }
 
 /// Whether a container answers.

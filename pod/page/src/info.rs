@@ -1,4 +1,4 @@
-//! What the kubelet says of the Pod through the downward API: variables that stay, and files that it writes anew.
+//! What the kubelet says about the Pod through the downward API: variables that stay, and files that it writes anew.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use lifecycle::blocking;
 use lifecycle::downward;
 use tokio::time::Instant;
 
-use super::Flags;
-use super::snapshot::Pod;
+use crate::flags::Flags;
+use crate::snapshot::Pod;
 
 /// How often labels and annotations are read again; the kubelet takes longer to write them.
 const LABELS_PERIOD: Duration = Duration::from_secs(10);
 
-/// What the kubelet says of the Pod.
+/// What the kubelet says about the Pod.
 #[derive(Debug)]
-pub(super) struct Told {
-    /// As far as it was told.
+pub(super) struct PodInfo {
+    /// As far as it is known.
     pub(super) pod: Pod,
     labels: Option<PathBuf>,
     annotations: Option<PathBuf>,
     read: Option<Instant>,
 }
 
-impl Told {
+impl PodInfo {
     /// Reads the variables; the files come with the first refresh.
-    pub(super) fn new(flags: Flags, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(flags: &Flags, variable: impl Fn(&str) -> Option<String>) -> Self {
         // An empty variable is how a manifest says "not here".
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let pod = Pod {
@@ -35,7 +35,12 @@ impl Told {
             node: variable(downward::NODE_NAME),
             ..Pod::default()
         };
-        Self { pod, labels: flags.labels, annotations: flags.annotations, read: None }
+        Self {
+            pod,
+            labels: flags.pod_labels_file.clone(),
+            annotations: flags.pod_annotations_file.clone(),
+            read: None,
+        }
     }
 
     /// Reads labels and annotations again, now and then.

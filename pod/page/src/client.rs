@@ -13,6 +13,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use lifecycle::Ignore as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,7 +23,7 @@ const ANSWER_MAX: usize = 1024 * 1024;
 
 /// A neighbour's admin port.
 #[derive(Debug)]
-pub(crate) struct Neighbour {
+pub(crate) struct Client {
     addr: SocketAddr,
     kept: Option<Conversation>,
 }
@@ -36,33 +37,33 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Why nothing did.
+/// Why a request to another container has failed.
 #[derive(Debug)]
-pub(crate) enum Silence {
-    /// Nobody listens there, or whoever did has gone.
-    Gone(Box<dyn std::error::Error + Send + Sync>),
-    /// Somebody listens, and says nothing for this long.
-    Hangs(Duration),
+pub(crate) enum PeerError {
+    /// Nothing listens there, or the connection broke.
+    Unreachable(Box<dyn std::error::Error + Send + Sync>),
+    /// No whole answer came within this time.
+    Timeout(Duration),
 }
 
-impl fmt::Display for Silence {
+impl fmt::Display for PeerError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gone(error) => match error.downcast_ref::<std::io::Error>() {
+            Self::Unreachable(error) => match error.downcast_ref::<std::io::Error>() {
                 // Without the system's number for it.
                 Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                     write!(out, "nobody listens on its port")
                 }
                 _ => write!(out, "{error}"),
             },
-            Self::Hangs(patience) => {
+            Self::Timeout(patience) => {
                 write!(out, "no answer within {}", humantime::format_duration(*patience))
             }
         }
     }
 }
 
-impl Neighbour {
+impl Client {
     /// Not asked anything yet.
     pub(crate) fn new(addr: SocketAddr) -> Self {
         Self { addr, kept: None }
@@ -77,7 +78,7 @@ impl Neighbour {
     ///
     /// # Errors
     /// Where no whole answer comes within `patience`.
-    pub(crate) async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+    pub(crate) async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, PeerError> {
         let asked = async {
             // A connection that was kept may have been closed since, which says nothing about the neighbour.
             if let Some(mut kept) = self.kept.take()
@@ -90,8 +91,8 @@ impl Neighbour {
         };
         let (answer, conversation) = timeout(patience, asked)
             .await
-            .map_err(|_elapsed| Silence::Hangs(patience))?
-            .map_err(Silence::Gone)?;
+            .map_err(|_elapsed| PeerError::Timeout(patience))?
+            .map_err(PeerError::Unreachable)?;
         self.kept = Some(conversation);
         Ok(answer)
     }
@@ -100,9 +101,12 @@ impl Neighbour {
     ///
     /// # Errors
     /// Where no whole answer comes within `patience`; it may have been done all the same.
-    pub(crate) async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, Silence> {
+    pub(crate) async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, PeerError> {
         let asked = async { Conversation::open(self.addr).await?.ask(Method::POST, path).await };
-        timeout(patience, asked).await.map_err(|_elapsed| Silence::Hangs(patience))?.map_err(Silence::Gone)
+        timeout(patience, asked)
+            .await
+            .map_err(|_elapsed| PeerError::Timeout(patience))?
+            .map_err(PeerError::Unreachable)
     }
 
     /// Ends the conversation until there is another question.
@@ -125,8 +129,8 @@ impl Conversation {
     async fn open(addr: SocketAddr) -> Outcome<Self> {
         let stream = TcpStream::connect(addr).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // How the connection ends is what the next question will find out.
-        let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        // How the connection ends is what the next request finds out.
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move { connection.await.ignore() }));
         Ok(Self { host: HeaderValue::try_from(addr.to_string())?, sender, _driver: driver })
     }
 

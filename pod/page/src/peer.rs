@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::neighbour::Neighbour;
-use super::snapshot::{Container, Said, State};
-use super::status::Status;
+use crate::client::Client;
+use crate::snapshot::{Container, Said, State};
+use crate::status::Status;
 
 /// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
 /// is seen to.
@@ -12,16 +12,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A neighbour, and what was seen of it.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
-    neighbour: Neighbour,
+pub(super) struct Peer<S> {
+    neighbour: Client,
     /// What it said last, however long ago.
     pub(super) last: Option<S>,
     restarts: u32,
 }
 
-impl<S: Status> Watched<S> {
+impl<S: Status> Peer<S> {
     /// Nothing was seen of it yet.
-    pub(super) fn new(neighbour: Neighbour) -> Self {
+    pub(super) fn new(neighbour: Client) -> Self {
         Self { neighbour, last: None, restarts: 0 }
     }
 
@@ -31,7 +31,7 @@ impl<S: Status> Watched<S> {
     }
 
     /// Asks it once.
-    pub(super) async fn look(&mut self) -> Container {
+    pub(super) async fn poll(&mut self) -> Container {
         let answer = self.neighbour.get("/status", PATIENCE).await;
         let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
         let reason = match found {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::audience::now;
-use super::snapshot::{Container, Snapshot, State};
+use lifecycle::Ignore as _;
+
+use crate::hub::now;
+use crate::snapshot::{Container, Snapshot, State};
 
 /// What such a page may do: look like something, and nothing else.
 pub(crate) const POLICY: &str =
@@ -110,8 +112,8 @@ fn section(page: &mut String, title: &str, rows: &[(&str, String)]) {
     let mut text = format!("<h2>{}</h2>\n<table>\n", escaped(title));
     for (name, value) in rows {
         // Writing to a String cannot fail.
-        let _ok =
-            writeln!(text, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+        writeln!(text, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(name), escaped(value))
+            .ignore();
     }
     text.push_str("</table>\n");
     page.push_str(&text);

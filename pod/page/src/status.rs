@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::neighbour::Answer;
+use crate::client::Answer;
 
 /// What every container says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,97 +1,93 @@
-//! All three containers, looked at again and again while somebody watches.
+//! All three containers, asked again and again while a browser watches.
 //!
-//! The neighbours are asked at the same time; what this server knows of itself it reads from memory. A neighbour that does
-//! not answer is down, and what it said last stays, so that a viewer sees what is known and how old it is.
+//! The two others are asked at the same time; what the server knows about itself is read from memory. A container that does
+//! not answer is down, and its last answer stays, so that a viewer sees what is known and how old it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use lifecycle::admin::Report as _;
 use lifecycle::blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lag::{Counts, Lag};
-use super::neighbour::Neighbour;
-use super::snapshot::{
+use crate::client::Client;
+use crate::flags::{Actions, Flags};
+use crate::info::PodInfo;
+use crate::kubelet::KubeletFile;
+use crate::lag::{Counts, Lag};
+use crate::local::{Counters, Listing, LocalServer};
+use crate::peer::Peer;
+use crate::snapshot::{
     Changes, Container, FORMAT, Log, Release, Requests, Said, Sink, Snapshot, State, Sync,
 };
-use super::status::{Agent, Puller};
-use super::told::Told;
-use super::watched::Watched;
-use super::{Actions, Flags};
-use crate::CONTAINER;
-use crate::content::digest::Digest;
-use crate::content::generation::Generation;
-use crate::content::root::Content;
-use crate::status::Status as ServerStatus;
+use crate::status::{Agent, Puller};
 
 /// What requests per second are counted over.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Releases with more files are not compared file by file.
 const COMPARED_MAX: usize = 20_000;
 
-/// This server, from inside.
-#[derive(Debug)]
-pub(crate) struct Own {
-    /// What it says of itself.
-    pub(crate) status: Arc<ServerStatus>,
-    /// Its admin port.
-    pub(crate) admin: u16,
-    /// Cancelled when it drains.
-    pub(crate) shutdown: CancellationToken,
-}
-
 /// What there is to look at, and what was seen so far.
 #[derive(Debug)]
-pub(crate) struct Rounds {
-    own: Own,
+pub(crate) struct Poller {
+    own: Arc<dyn LocalServer>,
+    shutdown: CancellationToken,
     started: SystemTime,
     actions: Actions,
-    told: Told,
-    puller: Watched<Puller>,
-    agent: Watched<Agent>,
+    info: PodInfo,
+    kubelet: KubeletFile,
+    puller: Peer<Puller>,
+    agent: Peer<Agent>,
     lag: Lag,
-    site: Option<Arc<Content>>,
+    /// The release that is served.
+    listing: Option<Listing>,
     /// What the release that is served now has other than the one before.
     changes: Option<Changes>,
     answered: VecDeque<(Instant, u64)>,
 }
 
-impl Rounds {
+impl Poller {
     /// Has seen nothing yet.
-    pub(crate) fn new(flags: Flags, own: Own, variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn new(
+        flags: &Flags,
+        own: Arc<dyn LocalServer>,
+        shutdown: CancellationToken,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         Self {
             own,
+            shutdown,
             started: SystemTime::now(),
-            actions: flags.actions,
-            puller: Watched::new(Neighbour::new(flags.puller)),
-            agent: Watched::new(Neighbour::new(flags.agent)),
-            told: Told::new(flags, variable),
+            actions: flags.actions(),
+            puller: Peer::new(Client::new(flags.pod_page_puller)),
+            agent: Peer::new(Client::new(flags.pod_page_agent)),
+            info: PodInfo::new(flags, variable),
+            kubelet: KubeletFile::new(flags.pod_events_file.clone()),
             lag: Lag::default(),
-            site: None,
+            listing: None,
             changes: None,
             answered: VecDeque::new(),
         }
     }
 
     /// Looks once.
-    pub(crate) async fn look(&mut self) -> Snapshot {
-        let written = self.own.status.metrics.access_log_lines.get();
-        let (puller, agent) = tokio::join!(self.puller.look(), self.agent.look());
-        self.told.refresh().await;
+    pub(crate) async fn poll(&mut self) -> Snapshot {
+        let written = self.own.counters().lines_written;
+        let (puller, agent) = tokio::join!(self.puller.poll(), self.agent.poll());
+        self.info.refresh().await;
+        self.kubelet.refresh().await;
         let release = self.release().await;
         if let (State::Up, Some(status)) = (agent.state, &self.agent.last) {
             self.lag.look(counts(written, status, &agent));
         }
-        let requests = self.requests();
         // Read again: what was written in the meantime is on its way.
-        let written = self.own.status.metrics.access_log_lines.get();
+        let counters = self.own.counters();
+        let requests = self.requests(counters);
         let log = Log {
-            written,
-            dropped: self.own.status.metrics.access_log_dropped.get(),
-            waiting: self.lag.lines(written),
+            written: counters.lines_written,
+            dropped: counters.lines_dropped,
+            waiting: self.lag.lines(counters.lines_written),
             sinks: self.agent.last.as_ref().map(sinks).unwrap_or_default(),
         };
         Snapshot {
@@ -100,8 +96,9 @@ impl Rounds {
                 Actions::On => &["sync"],
                 Actions::Off => &[],
             },
-            pod: self.told.pod.clone(),
+            pod: self.info.pod.clone(),
             containers: [puller, self.own_container(), agent],
+            kubelet: self.kubelet.last.clone(),
             release,
             sync: self.puller.last.as_ref().map(sync),
             requests,
@@ -109,24 +106,25 @@ impl Rounds {
         }
     }
 
-    /// Nobody watches: what is only worth something from one round to the next is let go.
-    pub(crate) fn rest(&mut self) {
+    /// No browser watches: what is only worth something from one poll to the next is let go.
+    pub(crate) fn pause(&mut self) {
         self.puller.hang_up();
         self.agent.hang_up();
-        self.site = None;
+        self.listing = None;
         self.changes = None;
         self.answered.clear();
     }
 
     fn own_container(&self) -> Container {
-        let draining = self.own.shutdown.is_cancelled();
-        let reason = self.own.status.readiness().err();
+        let container = self.own.container();
+        let draining = self.shutdown.is_cancelled();
+        let reason = self.own.readiness().err();
         Container {
-            name: CONTAINER.name,
-            admin: self.own.admin,
+            name: container.name,
+            admin: self.own.admin_port(),
             state: State::Up,
             last: Some(Said {
-                version: CONTAINER.version.to_owned(),
+                version: container.version.to_owned(),
                 started: humantime::format_rfc3339_millis(self.started).to_string(),
                 ready: reason.is_none() && !draining,
                 draining,
@@ -137,29 +135,28 @@ impl Rounds {
     }
 
     async fn release(&mut self) -> Option<Release> {
-        let site = self.own.status.root.content();
-        if let Some(before) = self.site.replace(Arc::clone(&site))
-            && !Arc::ptr_eq(&before, &site)
-        {
-            let now = Arc::clone(&site);
-            // A comparison that fails is one that is not shown.
-            self.changes = blocking(move || compare(&before, &now)).await;
+        let served = self.own.served()?;
+        if self.listing.as_ref().is_none_or(|listing| listing.release != served.release) {
+            let own = Arc::clone(&self.own);
+            let comparable = served.files <= COMPARED_MAX;
+            let now = if comparable { blocking(move || own.listing()).await } else { None };
+            self.changes = self.listing.as_ref().zip(now.as_ref()).map(|(before, now)| compare(before, now));
+            self.listing = now;
         }
-        let Content::Release(generation) = &*site else { return None };
         let publication = self.puller.last.as_ref().and_then(|status| status.publication.as_ref());
-        let publication = publication.filter(|one| one.release == generation.release.as_str());
+        let publication = publication.filter(|one| one.release == served.release);
         Some(Release {
-            id: generation.release.as_str().to_owned(),
-            published: humantime::format_rfc3339_millis(generation.published).to_string(),
-            files: generation.len(),
+            published: humantime::format_rfc3339_millis(served.published).to_string(),
+            files: served.files,
             fetched_files: publication.map(|one| one.fetched_files),
             changes: self.changes.clone(),
+            id: served.release,
         })
     }
 
-    fn requests(&mut self) -> Requests {
+    fn requests(&mut self, counters: Counters) -> Requests {
         let now = Instant::now();
-        let classes = self.own.status.metrics.answered_by_class();
+        let classes = counters.answers;
         let total = classes.iter().sum();
         while self.answered.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.answered.pop_front();
@@ -178,9 +175,9 @@ fn rate(count: u64, over: Duration) -> Option<f64> {
 }
 
 fn counts(written: u64, status: &Agent, agent: &Container) -> Counts {
-    let behind = |sink: &super::status::Sink| sink.failing.is_some() || sink.unconfirmed_bytes != Some(0);
+    let behind = |sink: &crate::status::Sink| sink.failing.is_some() || sink.unconfirmed_bytes != Some(0);
     // What a sink has refused is not under way, either.
-    let done = |sink: &super::status::Sink| {
+    let done = |sink: &crate::status::Sink| {
         Some(sink.confirmed_records?.saturating_add(sink.refused_records.unwrap_or(0)))
     };
     Counts {
@@ -214,28 +211,23 @@ fn sync(status: &Puller) -> Sync {
     }
 }
 
-fn compare(before: &Content, now: &Content) -> Option<Changes> {
-    let (Content::Release(before), Content::Release(now)) = (before, now) else { return None };
-    if before.len().max(now.len()) > COMPARED_MAX {
-        return None;
-    }
-    let table = |generation: &Generation| -> HashMap<String, Digest> {
-        generation.listing().map(|file| (file.path, file.digest)).collect()
-    };
-    let (mut before, mut changes) = (table(before), Changes::default());
-    for (path, digest) in table(now) {
-        match before.remove(&path) {
+/// What `now` has other than `before`.
+fn compare(before: &Listing, now: &Listing) -> Changes {
+    let mut changes = Changes::default();
+    for (path, digest) in &now.files {
+        match before.files.get(path) {
             Some(known) if known == digest => {}
-            Some(_) => changes.changed.push(path),
-            None => changes.added.push(path),
+            Some(_) => changes.changed.push(path.clone()),
+            None => changes.added.push(path.clone()),
         }
     }
-    changes.removed = before.into_keys().collect();
+    let gone = before.files.keys().filter(|path| !now.files.contains_key(*path));
+    changes.removed = gone.cloned().collect();
     let kinds = [&mut changes.added, &mut changes.changed, &mut changes.removed];
     changes.count = kinds.iter().map(|paths| paths.len()).sum();
     for paths in kinds {
         paths.sort_unstable();
         paths.truncate(Changes::NAMED);
     }
-    Some(changes)
+    changes
 }

@@ -12,10 +12,9 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::Actions;
-use super::neighbour::Neighbour;
-use crate::http::body::Payload;
-use crate::http::response::plain;
+use crate::client::Client;
+use crate::flags::Actions;
+use crate::response::{Body, sentence};
 
 /// Where it is asked for.
 pub(crate) const PATH: &str = "/pod/sync";
@@ -37,14 +36,14 @@ pub(crate) enum Refusal {
     OtherOrigin,
 }
 
-impl From<Refusal> for Response<Payload> {
+impl From<Refusal> for Response<Body> {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Off => plain(StatusCode::NOT_FOUND, "off: --pod-page-actions turns it on\n"),
+            Refusal::Off => sentence(StatusCode::NOT_FOUND, "off: --pod-page-actions turns it on\n"),
             Refusal::NotLocal => {
-                plain(StatusCode::FORBIDDEN, "only from this machine: open the page on localhost\n")
+                sentence(StatusCode::FORBIDDEN, "only from this machine: open the page on localhost\n")
             }
-            Refusal::OtherOrigin => plain(
+            Refusal::OtherOrigin => sentence(
                 StatusCode::FORBIDDEN,
                 "only from the page itself; others ask POST /sync of file-puller\n",
             ),
@@ -84,17 +83,17 @@ fn is_local(host: &str) -> bool {
 }
 
 /// Asks file-puller, and passes its answer on.
-pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Payload> {
-    match Neighbour::new(puller).post("/sync", PATIENCE).await {
+pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Body> {
+    match Client::new(puller).post("/sync", PATIENCE).await {
         Ok(answer) => {
-            let mut response = Response::new(Payload::Held(answer.body));
+            let mut response = Response::new(Body::Whole(answer.body));
             *response.status_mut() = answer.status;
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(silence) => plain(StatusCode::BAD_GATEWAY, format!("file-puller: {silence}\n")),
+        Err(silence) => sentence(StatusCode::BAD_GATEWAY, format!("file-puller: {silence}\n")),
     }
 }
 

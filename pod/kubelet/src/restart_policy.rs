@@ -1,0 +1,28 @@
+//! Whether a container that ends by itself is started again, as Kubernetes has it.
+
+use std::process::ExitStatus;
+
+/// What becomes of a container that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RestartPolicy {
+    /// It is started again, whatever its exit code.
+    #[value(name = "Always")]
+    Always,
+    /// It is started again unless its exit code is 0.
+    #[value(name = "OnFailure")]
+    OnFailure,
+    /// It stays ended.
+    #[value(name = "Never")]
+    Never,
+}
+
+impl RestartPolicy {
+    /// Whether a container that has ended with `status` is started again.
+    pub(crate) fn restarts(self, status: ExitStatus) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => !status.success(),
+            Self::Never => false,
+        }
+    }
+}

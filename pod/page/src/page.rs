@@ -1,0 +1,152 @@
+//! From a request to a response.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use crate::action;
+use crate::flags::{Actions, Flags};
+use crate::html;
+use crate::hub::{Hub, Subscriber, now};
+use crate::local::LocalServer;
+use crate::poller::Poller;
+use crate::response::{Body, Stream, sentence};
+use crate::sse;
+
+/// Tells a proxy of nginx's kind to pass events on at once.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What a path of the page leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// How things are.
+    Snapshot,
+    /// How they go on.
+    Events,
+    /// "Sync now".
+    Sync,
+}
+
+impl Target {
+    /// The target at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "/pod" => Some(Self::Snapshot),
+            "/pod/events" => Some(Self::Events),
+            action::PATH => Some(Self::Sync),
+            _ => None,
+        }
+    }
+}
+
+/// What a client likes better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A program.
+    Json,
+    /// A browser.
+    Html,
+}
+
+/// Answers for the live page.
+#[derive(Debug)]
+pub struct PodPage {
+    hub: Arc<Hub>,
+    actions: Actions,
+    puller: SocketAddr,
+}
+
+impl PodPage {
+    /// A page without subscribers; none where the flags leave it off. `variable` reads the downward API's variables, and
+    /// `shutdown` is cancelled when the server drains.
+    pub fn new(
+        flags: &Flags,
+        server: Arc<dyn LocalServer>,
+        shutdown: CancellationToken,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
+        let poller = Poller::new(flags, server, shutdown.clone(), variable);
+        let hub = Arc::new(Hub::new(poller, shutdown));
+        flags.pod_page.then(|| Self { hub, actions: flags.actions(), puller: flags.pod_page_puller })
+    }
+
+    /// Answers a request to [`Target::Snapshot`] or [`Target::Events`] with GET or HEAD, and one to [`Target::Sync`] with any method.
+    pub async fn answer(
+        &self,
+        target: Target,
+        request: &Parts,
+        peer: SocketAddr,
+        format: Format,
+    ) -> Response<Body> {
+        match target {
+            Target::Sync => self.act(request, peer).await,
+            Target::Events if request.method == Method::HEAD => events(sse::nothing()),
+            Target::Events => match Subscriber::join(&self.hub) {
+                Some(subscriber) => events(sse::of(subscriber)),
+                None => unavailable(TOO_MANY),
+            },
+            Target::Snapshot => match Subscriber::join(&self.hub) {
+                Some(subscriber) => snapshot(subscriber, format).await,
+                None => unavailable(TOO_MANY),
+            },
+        }
+    }
+
+    async fn act(&self, request: &Parts, peer: SocketAddr) -> Response<Body> {
+        if request.method != Method::POST {
+            let mut refusal = sentence(StatusCode::METHOD_NOT_ALLOWED, "allowed here: POST\n");
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return refusal;
+        }
+        match action::permit(self.actions, request, peer) {
+            Ok(permit) => action::sync(permit, self.puller).await,
+            Err(refusal) => refusal.into(),
+        }
+    }
+}
+
+const TOO_MANY: &str = "too many browsers watch the Pod already\n";
+
+fn unavailable(reason: &'static str) -> Response<Body> {
+    let mut response = sentence(StatusCode::SERVICE_UNAVAILABLE, reason);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn events(stream: Stream) -> Response<Body> {
+    let mut response = Response::new(Body::Stream(stream));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
+    response
+}
+
+async fn snapshot(mut subscriber: Subscriber, format: Format) -> Response<Body> {
+    let Some(frame) = subscriber.next_frame().await else {
+        return unavailable("this server is about to end\n");
+    };
+    let (content_type, body) = match format {
+        Format::Html => ("text/html; charset=utf-8", html::page(&frame.snapshot).into()),
+        Format::Json => ("application/json", dated(&frame.json)),
+    };
+    let mut response = Response::new(Body::Whole(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(html::POLICY));
+    response
+}
+
+/// With the present time in front: a reader tells the age of the other times by it.
+fn dated(json: &Bytes) -> Bytes {
+    let mut dated = format!("{{\"at\":\"{}\",", now()).into_bytes();
+    dated.extend_from_slice(json.strip_prefix(b"{").unwrap_or(json));
+    dated.into()
+}

@@ -1,0 +1,79 @@
+//! The live page's view of this server, and its responses as this server sends them. All else about the page is in `pod/page`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+use lifecycle::Container;
+use lifecycle::admin::Report as _;
+use pod_page::{Body, Counters, Format, Listing, LocalServer, PodPage, Served, Target};
+
+use crate::content::root::Content;
+use crate::http::body::{ByteStream, Payload};
+use crate::http::quality;
+use crate::status::Status;
+
+/// This server, from inside.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) container: Container,
+    pub(crate) admin_port: u16,
+    pub(crate) status: Arc<Status>,
+}
+
+impl LocalServer for Local {
+    fn container(&self) -> Container {
+        self.container
+    }
+
+    fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        self.status.readiness()
+    }
+
+    fn counters(&self) -> Counters {
+        let metrics = &self.status.metrics;
+        Counters {
+            lines_written: metrics.access_log_lines.get(),
+            lines_dropped: metrics.access_log_dropped.get(),
+            answers: metrics.answered_by_class(),
+        }
+    }
+
+    fn served(&self) -> Option<Served> {
+        let Content::Release(generation) = &*self.status.root.content() else { return None };
+        let release = generation.release.as_str().to_owned();
+        Some(Served { release, published: generation.published, files: generation.len() })
+    }
+
+    fn listing(&self) -> Option<Listing> {
+        let Content::Release(generation) = &*self.status.root.content() else { return None };
+        let files = generation.listing().map(|file| (file.path, *file.digest.as_bytes())).collect();
+        Some(Listing { release: generation.release.as_str().to_owned(), files })
+    }
+}
+
+/// Answers a request to the page.
+pub(crate) async fn answer(
+    page: &PodPage,
+    target: Target,
+    request: &Parts,
+    peer: SocketAddr,
+) -> Response<Payload> {
+    page.answer(target, request, peer, format(request)).await.map(|body| match body {
+        Body::Whole(bytes) => Payload::Held(bytes),
+        Body::Stream(stream) => Payload::Stream(ByteStream::new(stream)),
+    })
+}
+
+/// A browser names HTML; `*/*` alone is a program.
+fn format(request: &Parts) -> Format {
+    let quality = |media_type| quality::of_media_type(&request.headers, media_type);
+    let html = quality::names_media_type(&request.headers, "text/html")
+        && quality("text/html") >= quality("application/json");
+    if html { Format::Html } else { Format::Json }
+}
