@@ -25,12 +25,17 @@ const UNLIMITED_POOL: u64 = 256 * MIB;
 pub(crate) const CHUNK_MIN: u64 = 16 * 1024;
 /// Read at once while there is enough: large enough for a disk.
 pub(crate) const CHUNK_MAX: u64 = 128 * 1024;
-/// Chunks that a connection has for itself, whatever other connections hold.
-const OWN_CHUNKS: usize = 2;
+/// Chunks that an HTTP/1.1 connection has for itself, whatever other connections hold: it sends one body at a time.
+pub(crate) const OWN_CHUNKS_HTTP1: usize = 1;
+/// The same for HTTP/2, where a stream that its client stops must not stop all others.
+pub(crate) const OWN_CHUNKS_HTTP2: usize = 2;
 /// Least that a connection may have in the kernel's send buffer.
 const SEND_SHARE_MIN: u64 = 8 * 1024;
-/// From here on the kernel decides by itself.
-const SEND_SHARE_MAX: u64 = 1024 * 1024;
+/// Most that a connection may have there where memory is limited. The kernel would take 4 MiB from each of many clients that
+/// come at once, before the first of them is known to take less than it is sent. What the network has in flight is not part of it.
+const SEND_SHARE_MAX: u64 = 128 * 1024;
+/// Where memory is not limited: from here on the kernel decides by itself.
+const SEND_SHARE_UNLIMITED: u64 = 1024 * 1024;
 
 /// What memory is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,13 +164,15 @@ impl Budget {
         self.limit
     }
 
-    /// How much a client that takes less than it is sent may have in the kernel's send buffer; `None` for as much as the
-    /// kernel likes. The more such clients there are, the less each may have.
+    /// How much a connection may have unsent in the kernel's send buffer; `None` for as much as the kernel likes. The more clients
+    /// take less than they are sent, the less each may have.
     pub(crate) fn send_share(&self) -> Option<u64> {
-        let pool = self.limit.map_or(UNLIMITED_POOL, |_| self.shared / 8);
         let clients = self.blocked.load(Ordering::Relaxed) as u64;
-        let share = (pool / (clients + 1)).max(SEND_SHARE_MIN);
-        (share < SEND_SHARE_MAX).then_some(share)
+        if self.limit.is_some() {
+            return Some((self.shared / 8 / (clients + 1)).clamp(SEND_SHARE_MIN, SEND_SHARE_MAX));
+        }
+        let share = (UNLIMITED_POOL / (clients + 1)).max(SEND_SHARE_MIN);
+        (share < SEND_SHARE_UNLIMITED).then_some(share)
     }
 
     /// Says that one more client takes less than it is sent, for as long as the result lives.
@@ -233,7 +240,7 @@ impl Drop for Blocked {
     }
 }
 
-/// What one connection's bodies are read into: two small chunks of its own, so that no other connection can bring it to a halt,
+/// What one connection's bodies are read into: small chunks of its own, so that no other connection can bring it to a halt,
 /// and what the common pool has.
 #[derive(Debug, Clone)]
 pub(crate) struct ChunkBudget {
@@ -243,8 +250,8 @@ pub(crate) struct ChunkBudget {
 
 impl ChunkBudget {
     /// For a connection without bodies yet.
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Self { budget: Arc::clone(budget), own: Arc::new(Semaphore::new(OWN_CHUNKS)) }
+    pub(crate) fn new(budget: &Arc<Budget>, own: usize) -> Self {
+        Self { budget: Arc::clone(budget), own: Arc::new(Semaphore::new(own)) }
     }
 
     /// Room for a chunk, if there is some now: a large one while more than half of the pool is free, else a small one.
@@ -344,13 +351,13 @@ mod tests {
     #[test]
     fn a_connection_has_chunks_of_its_own_when_others_have_taken_the_pool() {
         let budget = Budget::hidden(Some(64 * MIB));
-        let greedy = ChunkBudget::new(&budget);
+        let greedy = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
         let mut held = Vec::new();
         while let Some(room) = greedy.try_take() {
             held.push(room.fill(vec![0; 1]));
         }
         assert!(held.len() > 100, "{}", held.len());
-        let modest = ChunkBudget::new(&budget);
+        let modest = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
         let own = [modest.try_take(), modest.try_take()];
         assert!(
             own.iter().flatten().all(|room| room.size() == CHUNK_MIN) && own.iter().flatten().count() == 2
@@ -362,10 +369,11 @@ mod tests {
     #[test]
     fn the_more_clients_take_nothing_the_less_each_is_sent_ahead() {
         let budget = Budget::hidden(Some(64 * MIB));
-        assert_eq!(budget.send_share(), None);
+        assert_eq!(budget.send_share(), Some(SEND_SHARE_MAX));
         let blocked: Vec<_> = (0..2000).map(|_| budget.block()).collect();
         assert_eq!(budget.send_share(), Some(SEND_SHARE_MIN));
         drop(blocked);
-        assert_eq!(budget.send_share(), None);
+        assert_eq!(budget.send_share(), Some(SEND_SHARE_MAX));
+        assert_eq!(Budget::hidden(None).send_share(), None);
     }
 }

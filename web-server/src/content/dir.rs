@@ -240,6 +240,15 @@ impl FileState {
         packed
     }
 
+    /// All of it, the change time included.
+    pub(crate) fn to_bytes(self) -> [u8; Self::PACKED + 16] {
+        let mut bytes = [0; Self::PACKED + 16];
+        bytes[..Self::PACKED].copy_from_slice(&self.pack());
+        bytes[Self::PACKED..Self::PACKED + 8].copy_from_slice(&self.changed.0.to_le_bytes());
+        bytes[Self::PACKED + 8..].copy_from_slice(&self.changed.1.to_le_bytes());
+        bytes
+    }
+
     /// What was packed.
     pub(crate) fn unpack(packed: [u8; Self::PACKED]) -> Self {
         let word = |at: usize| {

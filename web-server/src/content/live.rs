@@ -2,11 +2,15 @@
 //!
 //! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file is opened once per
 //! request, and all that is said of it (length, tag, body) comes from that one open file: never an old length with a new body.
+//!
+//! A file is hashed once for all who ask for it meanwhile. One that would take longer to hash than a client should wait is not
+//! hashed for a request at all: its entity tag is made of its stamp.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -28,8 +32,13 @@ const SETTLED: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 8;
 /// Digests remembered; at this many all are forgotten, since the stamps of states that are gone never come back.
 const REMEMBERED: usize = 100_000;
-/// What one of them takes.
+/// What one digest that is remembered takes.
 const COST: u64 = 200;
+/// Larger files are tagged by their stamp: to hash this much takes about 30 ms, and the first byte of an answer has to come within
+/// 100 ms. Such a tag also changes when the same bytes are written once more, and differs from one replica to the next.
+const HASHED_MAX: u64 = 8 * 1024 * 1024;
+/// Files that are hashed at the same time at most. Those who ask for one that is being hashed wait for its digest.
+const HASHED_AT_ONCE: usize = 16;
 
 /// A plain directory as content.
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub(crate) struct LiveDirectory {
     directory: Directory,
     options: LoadOptions,
     memory: Mutex<Memory>,
+    /// Whoever hashes a file holds the lock that its inode selects.
+    turns: [Mutex<()>; HASHED_AT_ONCE],
     /// Where operators see how much is held.
     shown: Gauge,
 }
@@ -59,7 +70,8 @@ struct Known {
 impl LiveDirectory {
     /// Serves this directory.
     pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> io::Result<Self> {
-        Ok(Self { identity: directory.identity()?, directory, options, memory: Mutex::default(), shown })
+        let (identity, memory, turns) = (directory.identity()?, Mutex::default(), Default::default());
+        Ok(Self { identity, directory, options, memory, turns, shown })
     }
 
     /// The directory itself.
@@ -111,12 +123,12 @@ impl LiveDirectory {
     /// `None` where the file was changed while it was read.
     fn represent(&self, path: &str, file: File, stamp: FileState) -> io::Result<Option<Representation>> {
         let known = match self.recall(stamp) {
-            Some(known) if known.body.is_some() || stamp.size > HELD_MAX => known,
-            _ => match self.learn(&file, stamp)? {
-                Some(known) => known,
-                None => return Ok(None),
-            },
+            _ if stamp.size > HASHED_MAX => Self::tell_apart(&file, stamp)?,
+            Some(known) if known.body.is_some() || stamp.size > HELD_MAX => Some(known),
+            _ if stamp.size > HELD_MAX => self.learn_once(&file, stamp)?,
+            _ => self.learn(&file, stamp)?,
         };
+        let Some(known) = known else { return Ok(None) };
         let source = match known.body {
             Some(body) => Source::Memory(body),
             None => Source::Open { file: Arc::new(file), state: stamp },
@@ -138,6 +150,28 @@ impl LiveDirectory {
         self.memory.lock().known.get(&stamp).cloned()
     }
 
+    /// A digest of the file's stamp in place of its bytes. `None` where another change could still leave the stamp as it is, and
+    /// one came while that was waited for.
+    fn tell_apart(file: &File, stamp: FileState) -> io::Result<Option<Known>> {
+        if stamp.last_change() + SETTLED >= SystemTime::now() {
+            sleep(SETTLED);
+            if FileState::of_file(file)? != stamp {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Known { digest: Digest::of(&stamp.to_bytes()), body: None }))
+    }
+
+    /// Reads the file, unless another request does so already: then its result is waited for.
+    fn learn_once(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
+        let turn = usize::try_from(stamp.inode % HASHED_AT_ONCE as u64).unwrap_or_default();
+        let _turn = self.turns[turn].lock();
+        match self.recall(stamp) {
+            Some(known) => Ok(Some(known)),
+            None => self.learn(file, stamp),
+        }
+    }
+
     /// Reads the file, and makes sure that it stood still meanwhile.
     fn learn(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
         let settled = stamp.last_change() + SETTLED < SystemTime::now();
@@ -155,7 +189,6 @@ impl LiveDirectory {
         Ok(Some(if settled { self.remember(stamp, known) } else { known }))
     }
 
-    /// Remembers what was found as far as memory allows, and gives it back as it is kept.
     /// Remembers what was found as far as memory allows, and gives it back as it is kept.
     fn remember(&self, stamp: FileState, found: Known) -> Known {
         let budget = &self.options.budget;

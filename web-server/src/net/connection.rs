@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
 use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
-use crate::memory::{Budget, ChunkBudget};
+use crate::memory::{Budget, ChunkBudget, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
 use crate::metrics::Overdue;
 use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
@@ -147,7 +147,7 @@ async fn http1(
         client: client(peer),
         telemetry,
         state: state.clone(),
-        chunks: ChunkBudget::new(&budget),
+        chunks: ChunkBudget::new(&budget, OWN_CHUNKS_HTTP1),
         sendfile: Some(sendfile),
     };
     let info = Arc::new(info);
@@ -237,7 +237,7 @@ async fn http2(
         Arc::clone(&slot),
         SendfileQueue::new(&budget),
     );
-    let chunks = ChunkBudget::new(&budget);
+    let chunks = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
     let info =
         Arc::new(ConnectionInfo { peer, client: client(peer), telemetry, state, chunks, sendfile: None });
     let service = service_fn(|request| {

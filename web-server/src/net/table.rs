@@ -16,8 +16,9 @@ use tokio::task::AbortHandle;
 use crate::http::state::{ConnectionState, Silence};
 use crate::memory::{Account, Budget};
 
-/// A connection that rests: the kernel's socket, file and timer, and our state. Measured in a cgroup that counts the kernel.
-pub(crate) const PARKED: u64 = 10 * 1024;
+/// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
+/// kernel, with the sockets' memory.
+pub(crate) const PARKED: u64 = 12 * 1024;
 /// An HTTP/1.1 connection with its read buffer.
 pub(crate) const HTTP1: u64 = 24 * 1024;
 /// What a head that is longer than the read buffer adds at most.

@@ -1,5 +1,6 @@
 //! A plain directory, edited while it is served, and the manifest of it.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
@@ -91,6 +92,56 @@ fn file_rewritten_in_place_while_it_is_sent() {
     std::fs::write(&path, vec![b'y'; size]).unwrap();
     connection.receive("GET").unwrap_err();
     assert!(server.get("/large.bin").body.iter().all(|byte| *byte == b'y'));
+}
+
+#[test]
+fn a_file_is_hashed_once_for_all_who_ask() {
+    const CLIENTS: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let size = 8 * 1024 * 1024;
+    std::fs::write(dir.path().join("large.bin"), vec![b'x'; size]).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    // Until then what is found is not remembered, because a change might not show in the file's time.
+    let written = dir.path().join("large.bin").metadata().unwrap().modified().unwrap();
+    wait_until("the file was written long enough ago", || written.elapsed().unwrap().as_millis() > 200);
+    let before = bytes_read(server.process.id());
+    let tags: std::collections::HashSet<_> = std::thread::scope(|scope| {
+        let head = || server.request("HEAD", "/large.bin", &[]).header("etag").map(str::to_owned);
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(head)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(tags.len(), 1);
+    let read = bytes_read(server.process.id()) - before;
+    assert!(read < 2 * size as u64, "{read} bytes were read for a file of {size}");
+}
+
+#[test]
+fn the_first_byte_of_a_large_file_does_not_wait_for_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.bin");
+    let size = 3 * 512 * 1024 * 1024;
+    std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let before = bytes_read(server.process.id());
+    let ask = |tag: &str| {
+        server.request("GET", "/film.bin", &[("Range", "bytes=1000000000-1000000000"), ("If-Range", tag)])
+    };
+    let tag = server.request("HEAD", "/film.bin", &[]).header("etag").unwrap().to_owned();
+    let part = ask(&tag);
+    assert_eq!((part.status(), part.body.as_slice()), (206, &[0][..]));
+    assert_eq!(part.header("etag"), Some(tag.as_str()));
+    // Not a matter of time: of the file only what is sent is read.
+    let read = bytes_read(server.process.id()) - before;
+    assert!(read < 1024 * 1024, "{read} bytes were read for one");
+    // The tag is one of these bytes alone: a change of equal length has another.
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(b"changed").unwrap();
+    assert_ne!(server.request("HEAD", "/film.bin", &[]).header("etag"), Some(tag.as_str()));
+}
+
+/// By a process, from files and sockets, since it began.
+fn bytes_read(pid: u32) -> u64 {
+    let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    counters.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
 
 #[test]

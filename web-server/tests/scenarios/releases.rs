@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
@@ -70,6 +71,46 @@ fn a_publishers_manifest_saves_hashing_and_reading() {
     // A manifest that disagrees about the size is about another file.
     std::fs::write(volume.release("one.json"), manifest(5)).unwrap();
     assert_ne!(tag(&Server::start(&volume.root(), &[])), format!("\"{}\"", &stated[..32]));
+}
+
+#[test]
+fn last_modified_never_goes_back() {
+    let publish = |volume: &Volume, id: &str, text: &str, published: SystemTime| {
+        volume.stage(id, &[("page.html", text), ("same.html", "same")]);
+        // What the link says is all that a release has for a date.
+        let next = volume.release(&format!("{id}.link"));
+        symlink(volume.release(id), &next).unwrap();
+        let since = published.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let published = Timespec { tv_sec: since.try_into().unwrap(), tv_nsec: 0 };
+        let times = Timestamps { last_access: published, last_modification: published };
+        utimensat(CWD, &next, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        std::fs::rename(&next, volume.root()).unwrap();
+    };
+    let day = Duration::from_secs(24 * 60 * 60);
+    let now = SystemTime::now();
+    let volume = Volume::new();
+    publish(&volume, "one", "one", now - 5 * day);
+    let server = Server::start(&volume.root(), &["--stale-assets-for", "0s"]);
+    let date = |path: &str| {
+        let answer = server.get(path);
+        httpdate::parse_http_date(answer.header("last-modified").unwrap()).unwrap()
+    };
+    let (mut page, same) = (date("/page.html"), date("/same.html"));
+    // Forward, a rollback whose link is older, the former release once more, and one whose link was never touched since.
+    for (id, text, published) in [
+        ("two", "two", now - 2 * day),
+        ("three", "one", now - 4 * day),
+        ("four", "four", now - 3 * day),
+        ("five", "five", now - 2 * day),
+        ("six", "six", SystemTime::UNIX_EPOCH + day),
+    ] {
+        publish(&volume, id, text, published);
+        server.wait_for("/page.html", text);
+        let next = date("/page.html");
+        assert!(next > page, "{id}: other bytes, and {next:?} after {page:?}");
+        assert_eq!(date("/same.html"), same, "{id}: the same bytes");
+        page = next;
+    }
 }
 
 #[test]
