@@ -115,18 +115,19 @@ async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     let (engine, ..) = prepare(&config, metrics).await?;
     let engine = EngineHandle::spawn(engine)?;
     let started = Instant::now();
-    let outcome = tokio::select! {
+    let (outcome, revision) = tokio::select! {
         outcome = async {
             let outcome = engine.sync().await;
+            let revision = engine.revision();
             engine.upkeep();
             engine.end().await;
-            outcome
+            (outcome, revision)
         } => outcome,
         () = signals.shutdown.cancelled() => {
             return Err(Failure::new(Exit::Unavailable, "stopped before the sync had ended; the next start sweeps up"));
         }
     };
-    log_outcome(&outcome?, started.elapsed());
+    log_outcome(&outcome?, revision.as_ref(), started.elapsed());
     if let Some(file) = &config.touch_file {
         file.touch();
     }

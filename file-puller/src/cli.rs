@@ -32,13 +32,18 @@ enum Command {
 /// Required, unless there is a subcommand: that is why clap needs them optional here and [`Config`] does not.
 #[derive(Debug, clap::Args)]
 struct Endpoints {
-    /// What to follow, http:// or https://: a manifest or an archive (tar, plain or compressed with gzip or Zstandard)
+    /// What to follow: a manifest or an archive (http:// or https://; a tar, plain or compressed with gzip or Zstandard), a git
+    /// repository (git+https://host/owner/repo.git), or an image (oci://registry/name:tag)
     #[arg(long, value_name = "URL", required = true)]
     source: Option<SourceUrl>,
 
     /// Directory to publish into; made if only its last segment is missing
     #[arg(long, value_name = "DIR", required = true)]
     volume: Option<PathBuf>,
+
+    /// Follow a git repository or an image without TLS; loopback needs no flag
+    #[arg(long)]
+    allow_plain_http: bool,
 }
 
 /// What the command line asks for.
@@ -63,9 +68,11 @@ impl Cli {
         match (self.command, self.ends.source, self.ends.volume) {
             (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
             (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
-            (None, Some(source), Some(volume)) => Config::new(source, volume, self.options)
-                .map(|config| Task::Pull(Box::new(config)))
-                .map_err(|wrong| Failure::new(Exit::Usage, wrong)),
+            (None, Some(source), Some(volume)) => {
+                Config::new(source, volume, self.ends.allow_plain_http, self.options)
+                    .map(|config| Task::Pull(Box::new(config)))
+                    .map_err(|wrong| Failure::new(Exit::Usage, wrong))
+            }
             (None, ..) => Err(Failure::new(Exit::Usage, "--source URL and --volume DIR are needed")),
         }
     }

@@ -26,10 +26,21 @@ pub(crate) struct Config {
 
 impl Config {
     /// Checks what flags say together; an error is a sentence for the user.
-    pub(crate) fn new(source: SourceUrl, volume: PathBuf, options: Options) -> Result<Self, String> {
+    pub(crate) fn new(
+        mut source: SourceUrl,
+        volume: PathBuf,
+        allow_plain_http: bool,
+        options: Options,
+    ) -> Result<Self, String> {
         let Authenticity { public_key, digest, .. } = &options.engine.authenticity;
         let (flag, ending) = (options.source.kind, source.kind());
         let kind = Expected::from_flags(flag, ending, public_key.is_some(), digest.is_some())?;
+        if source.is_exposed() && !allow_plain_http {
+            return Err("git+http:// lets anyone in the network change what is published; use git+https://, or --allow-plain-http".to_owned());
+        }
+        if source.image().is_some() && allow_plain_http {
+            source.use_plain_http();
+        }
         let touch_file = options.touch_file.clone().map(|path| TouchFile::new(path, &volume)).transpose()?;
         Ok(Self { source, kind, volume, touch_file, options })
     }

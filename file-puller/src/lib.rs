@@ -6,6 +6,7 @@
 //! - `source`: the content manager over HTTP, and who we are to it
 //! - `store`: the volume: layout and lock, staging, publishing, verification, retention
 //! - `fetch`: from the source to the volume: downloads, archives
+//! - `git`, `oci`: a commit of a repository or the layers of an image, on their way to the volume
 //! - `sync`: one sync from beginning to end: plan, gates, trust, repair
 //! - `daemon`: when to sync, and what the outside is told
 //! - `app`, `cli`, `config`: the command line, and how the parts are put together; `manifest_cmd`: `file-puller manifest DIR`
@@ -21,8 +22,10 @@ mod daemon;
 mod fetch;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod git;
 mod manifest_cmd;
 mod metrics;
+mod oci;
 mod progress;
 mod source;
 mod store;

@@ -1,5 +1,6 @@
 //! `file-puller manifest DIR`: describes a directory, so that any static file host can be a content manager.
 //!
+//! Only what is public is described ([`is_public`]), and a symbolic link as what it points to, for the host serves that there.
 //! Modes are written as Git keeps them, 0755 for what its owner may execute and 0644 for the rest: the umask under which
 //! somebody checked the files out is no part of the content, and the same files get the same release id on every machine.
 
@@ -13,7 +14,9 @@ use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
 use sha2::{Digest as _, Sha256};
 
-use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleasePath, Site};
+use crate::content::{
+    Digest, FileMode, Limits, Listing, Manifest, ManifestFile, ReleasePath, Site, is_public,
+};
 use crate::progress::{Audience, Progress};
 use crate::source::{SIGNATURE_EXTENSION, SigningKey};
 
@@ -73,7 +76,7 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
         .flat_map(|path| [path.to_owned(), signature_of(path)])
         .filter_map(|path| fs::canonicalize(path).ok())
         .collect();
-    let mut files = Vec::new();
+    let mut listing = Listing::default();
     let mut progress = Progress::begin(Audience::Terminal, 0, None);
     let mut open = vec![directory.to_owned()];
     while let Some(at) = open.pop() {
@@ -81,41 +84,72 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
         for entry in entries {
             let entry = entry.map_err(|error| io_failure("read", &at, &error))?;
             let path = entry.path();
+            let is_own = EXCLUDED.iter().any(|name| path == directory.join(name))
+                || (!outputs.is_empty() && fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path)));
+            if is_own {
+                continue;
+            }
+            if !is_public(&entry.file_name().to_string_lossy(), at == directory) {
+                tracing::info!(path = %path.display(), "left out: hidden, or left behind by an editor");
+                continue;
+            }
             let kind = entry.file_type().map_err(|error| io_failure("read", &path, &error))?;
             if kind.is_dir() {
                 open.push(path);
-            } else if !kind.is_file() {
-                let reason = format!(
-                    "{} is neither a file nor a directory, and a release has nothing else; remove it or replace it with a file",
-                    path.display()
-                );
-                return Err(Failure::new(Exit::Refused, reason));
-            } else if EXCLUDED.iter().all(|name| path != directory.join(name))
-                && (outputs.is_empty() || !fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path)))
-            {
-                progress.read();
-                files.push(describe(directory, &path)?);
+                continue;
             }
+            progress.read();
+            let release_path = release_path(directory, &path)?;
+            let added = if kind.is_symlink() {
+                let target = fs::read_link(&path).map_err(|error| io_failure("read", &path, &error))?;
+                let target =
+                    target.to_str().ok_or_else(|| refused(&path, "it links to a name that is not UTF-8"))?;
+                listing.add_link(release_path, target)
+            } else if kind.is_file() {
+                listing
+                    .add_file(release_path, read(&path).map_err(|error| io_failure("read", &path, &error))?)
+            } else {
+                return Err(refused(
+                    &path,
+                    "it is neither a file, a link nor a directory; remove it or replace it with a file",
+                ));
+            };
+            // A directory has a name once, so this is for one that changes while it is read.
+            added.map_err(|conflict| refused(&path, &conflict.to_string()))?;
         }
     }
-    if files.is_empty() {
+    if listing.is_empty() {
         let reason =
             format!("{} holds no file, and an empty release is never published", directory.display());
         return Err(Failure::new(Exit::Refused, reason));
     }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
+    // The puller's limits are its own.
+    let unlimited = Limits {
+        manifest: u64::MAX,
+        files: usize::MAX,
+        directories: usize::MAX,
+        file_size: u64::MAX,
+        size: u64::MAX,
+        min_free: 0,
+    };
+    let files = listing.into_files(&unlimited, |(size, ..)| *size);
+    let files =
+        files.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", directory.display())))?;
+    let files = files
+        .into_iter()
+        .map(|(path, (size, digest, mode))| ManifestFile { path, size, digest, mode, url: None })
+        .collect();
     Ok(Manifest { created: SystemTime::now(), site, files })
 }
 
-fn describe(directory: &Path, file: &Path) -> Result<ManifestFile, Failure> {
-    let refused = |why: String| {
-        Failure::new(Exit::Refused, format!("{} cannot be in a release: {why}", file.display()))
-    };
+fn refused(file: &Path, why: &str) -> Failure {
+    Failure::new(Exit::Refused, format!("{} cannot be in a release: {why}", file.display()))
+}
+
+fn release_path(directory: &Path, file: &Path) -> Result<ReleasePath, Failure> {
     let relative = file.strip_prefix(directory).unwrap_or(file);
-    let name = relative.to_str().ok_or_else(|| refused("its name is not UTF-8".to_owned()))?;
-    let path = ReleasePath::parse(name).map_err(|error| refused(error.to_string()))?;
-    let (size, digest, mode) = read(file).map_err(|error| io_failure("read", file, &error))?;
-    Ok(ManifestFile { path, size, digest, mode, url: None })
+    let name = relative.to_str().ok_or_else(|| refused(file, "its name is not UTF-8"))?;
+    ReleasePath::parse(name).map_err(|error| refused(file, &error.to_string()))
 }
 
 fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     volume_free: Gauge,
     release_size: Gauge,
     release: Family<Current, Gauge>,
+    revision: Family<RevisionLabel, Gauge>,
     fetched_files: Counter,
     fetched_bytes: Counter,
     reused_files: Counter,
@@ -46,6 +47,12 @@ struct ResultLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Current {
     release: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RevisionLabel {
+    kind: &'static str,
+    revision: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +138,10 @@ impl Metrics {
                 "All files of the last release that was published",
             ),
             release: registrar.metric("release_info", "The release that is published, as its label: always 1"),
+            revision: registrar.metric(
+                "revision_info",
+                "The commit of the git repository, or the digest of the image, that is published, as its labels: always 1",
+            ),
             fetched_files: registrar.metric("fetched_files", "Files fetched from the content manager"),
             fetched_bytes: registrar.metric_in(
                 Unit::Bytes,
@@ -174,6 +185,15 @@ impl Metrics {
             self.release.clear();
         }
         self.release.get_or_create(&current).set(1);
+    }
+
+    /// Notes what the published release is in its source.
+    pub(crate) fn follows(&self, (kind, revision): (&'static str, &str)) {
+        let revision = RevisionLabel { kind, revision: revision.to_owned() };
+        if self.revision.get(&revision).is_none() {
+            self.revision.clear();
+        }
+        self.revision.get_or_create(&revision).set(1);
     }
 
     /// Notes how long a phase took that began then.

@@ -15,6 +15,15 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
+    /// Its bytes as they were kept.
+    pub(crate) fn of_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads 64 lower-case hexadecimal digits. Upper case is refused: one digest has one spelling, because the spelling is
     /// part of a release's identity.
     pub(crate) fn parse(text: &str) -> Option<Self> {

@@ -50,7 +50,6 @@ impl<F> Default for Listing<F> {
     }
 }
 
-#[allow(dead_code, reason = "for the git and OCI sources")]
 impl<F: Clone> Listing<F> {
     /// Adds a file.
     pub(crate) fn add_file(&mut self, path: ReleasePath, file: F) -> Result<(), Conflict> {
@@ -63,9 +62,15 @@ impl<F: Clone> Listing<F> {
     }
 
     /// Adds under one path what there is under another, file or symbolic link: a hard link. Returns whether there is
-    /// something.
-    pub(crate) fn add_copy(&mut self, path: ReleasePath, of: &ReleasePath) -> Result<bool, Conflict> {
-        let Some(entry) = self.0.get(of).cloned() else { return Ok(false) };
+    /// something, here or in the layers below.
+    pub(crate) fn add_copy(
+        &mut self,
+        path: ReleasePath,
+        of: &ReleasePath,
+        below: Option<&Self>,
+    ) -> Result<bool, Conflict> {
+        let entry = self.0.get(of).or_else(|| below?.0.get(of)).cloned();
+        let Some(entry) = entry else { return Ok(false) };
         self.add(path, entry).map(|()| true)
     }
 

@@ -38,7 +38,6 @@ fn subdir(text: &str) -> Result<String, String> {
     }
 }
 
-#[allow(dead_code, reason = "for the git and OCI sources")]
 impl Selection {
     /// The path within the release of something with this name in the source, or `None` where it is left out.
     ///

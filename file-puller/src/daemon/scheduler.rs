@@ -18,7 +18,7 @@ use super::status::Status;
 use super::touch::TouchFile;
 use super::webhook::Webhook;
 use crate::metrics::Metrics;
-use crate::sync::{EngineHandle, Outcome, SyncError, Verdict};
+use crate::sync::{EngineHandle, Outcome, Revision, SyncError, Verdict};
 
 /// Keeps one volume in step for as long as the process runs.
 pub(crate) struct Scheduler {
@@ -97,13 +97,18 @@ impl Scheduler {
         let took = started.elapsed();
         self.observers.metrics.sync_finished(SyncError::label(&outcome), took);
         self.observers.status.sync_finished(&outcome, took);
+        let revision = self.engine.revision();
+        if let (Ok(_), Some(revision)) = (&outcome, &revision) {
+            self.observers.metrics.follows(revision.parts());
+            self.observers.status.follows(revision);
+        }
         let pause = match &outcome {
             Ok(_) => self.backoff.after_success(),
             Err(error) if error.is_held_back() => self.backoff.after_refusal(),
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
         match &outcome {
-            Ok(outcome) => log_outcome(outcome, took),
+            Ok(outcome) => log_outcome(outcome, revision.as_ref(), took),
             Err(error) => log_failure(error, &self.backoff, pause),
         }
         if let Ok(outcome) = &outcome {
@@ -204,11 +209,15 @@ async fn due(at: Option<Instant>) {
 }
 
 /// Logs what a sync did.
-pub(crate) fn log_outcome(outcome: &Outcome, took: Duration) {
+pub(crate) fn log_outcome(outcome: &Outcome, revision: Option<&Revision>, took: Duration) {
     let seconds = took.as_secs_f64();
+    let named = |kind| revision.map(Revision::parts).filter(|(is, _)| *is == kind).map(|(_, name)| name);
+    let (commit, digest) = (named("commit"), named("digest"));
     match outcome {
         Outcome::Published(publication) => tracing::info!(
             release = %publication.release,
+            commit,
+            digest,
             files = publication.files,
             bytes = publication.bytes,
             fetched_files = publication.fetched_files,
@@ -216,7 +225,7 @@ pub(crate) fn log_outcome(outcome: &Outcome, took: Duration) {
             seconds,
             "published"
         ),
-        Outcome::Unchanged(release) => tracing::debug!(%release, seconds, "in step"),
+        Outcome::Unchanged(release) => tracing::debug!(%release, commit, digest, seconds, "in step"),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::content::ReleaseId;
 use crate::source::SourceUrl;
-use crate::sync::{Outcome, Publication, SyncError};
+use crate::sync::{Outcome, Publication, Revision, SyncError};
 
 /// Shared by the loop, which writes it, and the admin server, which reads it.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub(crate) struct Status {
 #[derive(Debug)]
 struct State {
     release: Option<ReleaseId>,
+    revision: Option<Revision>,
     published: Option<SystemTime>,
     publication: Option<Publication>,
     in_step: Instant,
@@ -47,6 +48,7 @@ impl Status {
     ) -> Self {
         let state = State {
             release,
+            revision: None,
             published: None,
             publication: None,
             in_step: Instant::now(),
@@ -74,6 +76,11 @@ impl Status {
         }
         let result = describe(outcome, state.release.as_ref());
         state.last_sync = Some(LastSync { ended: SystemTime::now(), took, result });
+    }
+
+    /// Notes what the published release is in its source.
+    pub(crate) fn follows(&self, revision: &Revision) {
+        self.state.lock().revision = Some(revision.clone());
     }
 
     /// What is said about a sync that ended.
@@ -140,7 +147,7 @@ impl Report for Status {
     fn status(&self) -> Value {
         let state = self.state.lock();
         let time = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
-        json!({
+        let mut status = json!({
             "source": self.source.to_string(),
             "volume": self.volume,
             "release": state.release.as_ref().map(ReleaseId::as_str),
@@ -155,7 +162,11 @@ impl Report for Status {
                 "seconds": last.took.as_secs_f64(),
                 "outcome": last.result,
             })),
-        })
+        });
+        if let Some((kind, name)) = state.revision.as_ref().map(Revision::parts) {
+            status[kind] = json!(name);
+        }
+        status
     }
 }
 

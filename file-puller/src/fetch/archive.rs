@@ -75,7 +75,7 @@ pub(crate) fn unpack(
 ) -> Result<(Contents, Manifest), ArchiveError> {
     let mut unpacked = Unpacked::begin(volume)?;
     let mut tars = Unpacker { unpacked: &mut unpacked, selection, limits, unpacking, total: 0 };
-    let Layer { listing, .. } = tars.read(input, compression, Whiteouts::AreFiles)?;
+    let Layer { listing, .. } = tars.read(input, compression, Whiteouts::AreFiles, None)?;
     if listing.is_empty() {
         let why = "it holds no file, and an empty release is never published";
         return Err(ArchiveError::Refused(why.to_owned()));
@@ -107,7 +107,6 @@ struct Counted<R> {
 }
 
 /// What names that begin with `.wh.` are.
-#[allow(dead_code, reason = "for the git and OCI sources")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whiteouts {
     AreFiles,
@@ -115,7 +114,6 @@ pub(crate) enum Whiteouts {
 }
 
 /// What one tar has.
-#[allow(dead_code, reason = "for the git and OCI sources")]
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
     pub(crate) listing: Listing<Arrived>,
@@ -123,7 +121,6 @@ pub(crate) struct Layer {
     pub(crate) removed: Vec<Removed>,
 }
 
-#[allow(dead_code, reason = "for the git and OCI sources")]
 #[derive(Debug)]
 pub(crate) enum Removed {
     /// A file, or a directory with everything in it.
@@ -150,12 +147,13 @@ enum Item {
 }
 
 impl Unpacker<'_> {
-    /// Reads a tar to its end.
+    /// Reads a tar to its end. A hard link may name a file of the layers `below`.
     pub(crate) fn read(
         &mut self,
         input: impl Read + 'static,
         compression: Compression,
         whiteouts: Whiteouts,
+        below: Option<&Listing<Arrived>>,
     ) -> Result<Layer, ArchiveError> {
         let meter = Rc::new(Meter::default());
         let packed = Counted { input, meter: Rc::clone(&meter) };
@@ -169,7 +167,7 @@ impl Unpacker<'_> {
         for entry in archive.entries().map_err(|error| unreadable(&error))? {
             let mut entry = entry.map_err(|error| unreadable(&error))?;
             end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-            self.entry(&mut entry, &mut layer, whiteouts, &meter)?;
+            self.entry(&mut entry, &mut layer, whiteouts, below, &meter)?;
             meter.between.set(0);
         }
         check_end(archive.into_inner(), &meter, end)?;
@@ -181,6 +179,7 @@ impl Unpacker<'_> {
         entry: &mut Entry<'_, R>,
         layer: &mut Layer,
         whiteouts: Whiteouts,
+        below: Option<&Listing<Arrived>>,
         meter: &Meter,
     ) -> Result<(), ArchiveError> {
         if entry.header().entry_type() == EntryType::XGlobalHeader {
@@ -248,7 +247,7 @@ impl Unpacker<'_> {
                 let of =
                     self.selection.select(normalized(&target)).and_then(|of| std::str::from_utf8(of).ok());
                 let of = of.and_then(|of| ReleasePath::parse(of).ok());
-                match of.map(|of| listing.add_copy(path, &of)) {
+                match of.map(|of| listing.add_copy(path, &of, below)) {
                     Some(Ok(true)) => Ok(()),
                     Some(Err(conflict)) => Err(conflict),
                     Some(Ok(false)) | None => {

@@ -8,8 +8,8 @@ mod feed;
 mod pool;
 mod sink;
 
-pub(crate) use self::archive::{ArchiveError, Unpacking, unpack};
-pub(crate) use self::contents::{Contents, NotArrived};
+pub(crate) use self::archive::{ArchiveError, Removed, Unpacker, Unpacking, Whiteouts, unpack};
+pub(crate) use self::contents::{Arrived, Contents, NotArrived};
 pub(crate) use self::download::{DownloadError, Downloader};
 pub(crate) use self::feed::{feed, pump};
 pub(crate) use self::pool::download_all;

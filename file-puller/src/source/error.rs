@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use lifecycle::escape::escaped;
-use reqwest::Url;
+use reqwest::{Response, Url};
 
 use super::client::causes;
 use super::kind::WrongKind;
@@ -77,6 +77,17 @@ pub(crate) enum SourceError {
     },
 }
 
+impl SourceError {
+    /// What came back instead of content.
+    pub(crate) fn of_status(response: &Response, url: &Url) -> Self {
+        Self::Status {
+            url: url::display(url),
+            status: response.status(),
+            retry_after: response.headers().get(RETRY_AFTER).and_then(retry_after),
+        }
+    }
+}
+
 /// An answer in words: what a person has to see to recognise a login page, a proxy's error, or a compression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
@@ -124,7 +135,7 @@ pub(crate) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
-pub(super) fn retry_after(value: &HeaderValue) -> Option<Duration> {
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

@@ -1,4 +1,5 @@
-//! What lies at a source's URL: a manifest, or an archive, and how that is compressed.
+//! What lies at a source's URL: a manifest, or an archive, and how that is compressed; or a git repository or an image, which
+//! the URL's scheme says.
 //!
 //! `--kind` says it, or the ending of the URL's path, or the first bytes of the answer, in this order. How an archive is
 //! compressed is always told by its bytes, because many servers and proxies change that on the way.
@@ -23,6 +24,12 @@ pub(crate) enum Kind {
     Manifest,
     /// All of them in one
     Archive,
+    /// A git repository, over its smart HTTP protocol: `git+https://`
+    #[value(skip)]
+    Repository,
+    /// An image or an artifact in an OCI registry: `oci://`
+    #[value(skip)]
+    Image,
 }
 
 /// What an answer's first bytes are.
@@ -52,7 +59,7 @@ pub(crate) enum Expected {
     PublicKey,
     /// `--digest`, which is for archives.
     Digest,
-    /// The ending of the URL's path.
+    /// The URL: the ending of its path, or its scheme.
     Ending(Kind),
     /// An earlier answer.
     Seen(Kind),
@@ -70,6 +77,8 @@ impl fmt::Display for Kind {
         out.write_str(match self {
             Self::Manifest => "a manifest",
             Self::Archive => "an archive",
+            Self::Repository => "a git repository",
+            Self::Image => "an image",
         })
     }
 }
@@ -80,6 +89,8 @@ impl Kind {
         match self {
             Self::Manifest => "manifest",
             Self::Archive => "archive",
+            Self::Repository => "repository",
+            Self::Image => "image",
         }
     }
 }
@@ -92,6 +103,21 @@ impl Expected {
         has_public_key: bool,
         has_digest: bool,
     ) -> Result<Option<Self>, &'static str> {
+        if let Some(Kind::Repository | Kind::Image) = ending {
+            if has_public_key {
+                return Err(
+                    "--public-key is for manifests; a git repository is held to --ref COMMIT, an image to name@sha256:…",
+                );
+            }
+            if has_digest {
+                return Err(
+                    "--digest is for archives; a git repository is held to --ref COMMIT, an image to name@sha256:…",
+                );
+            }
+            if flag.is_some() {
+                return Err("--kind is for http:// and https://; git+https:// and oci:// say what they are");
+            }
+        }
         let said = flag.or(ending);
         if has_public_key && (said == Some(Kind::Archive) || has_digest) {
             return Err("--public-key is for manifests; an archive is held to --digest");
@@ -257,9 +283,11 @@ mod tests {
     #[test]
     fn the_strongest_word_counts() {
         let (manifest, archive) = (Some(Kind::Manifest), Some(Kind::Archive));
+        let repository = Some(Kind::Repository);
         let of = Expected::from_flags;
         assert_eq!(of(None, None, false, false), Ok(None));
         assert_eq!(of(None, archive, false, false), Ok(Some(Expected::Ending(Kind::Archive))));
+        assert_eq!(of(None, repository, false, false), Ok(Some(Expected::Ending(Kind::Repository))));
         assert_eq!(of(archive, manifest, false, false), Ok(Some(Expected::Flag(Kind::Archive))));
         assert_eq!(of(None, manifest, true, false), Ok(Some(Expected::PublicKey)));
         assert_eq!(of(archive, manifest, false, true), Ok(Some(Expected::Flag(Kind::Archive))));
@@ -269,6 +297,9 @@ mod tests {
             of(None, None, true, true),
             of(None, manifest, false, true),
             of(manifest, archive, false, true),
+            of(None, repository, true, false),
+            of(None, repository, false, true),
+            of(archive, repository, false, false),
         ] {
             assert!(wrong.is_err());
         }

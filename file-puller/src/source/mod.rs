@@ -11,6 +11,7 @@ mod error;
 mod header_file;
 mod hook_url;
 mod kind;
+mod oci_reference;
 mod redirect;
 mod session;
 mod signature;
@@ -22,25 +23,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::{Method, StatusCode};
 use lifecycle::blocking;
 use parking_lot::Mutex;
-use reqwest::{Response, Url};
+use reqwest::{RequestBuilder, Response, Url};
 use tokio::time::timeout;
 
 pub(crate) use self::body::{Body, EntityTag, Pace};
 pub(crate) use self::client::{ClientError, Tls, Transfer, causes, client_for};
 pub(crate) use self::credentials::{CredentialError, Credentials};
+use self::error::failed;
 pub(crate) use self::error::{Answer, SourceError};
-use self::error::{failed, retry_after};
 pub(crate) use self::hook_url::HookUrl;
 pub(crate) use self::kind::{Compression, Content, Expected, Kind};
+pub(crate) use self::oci_reference::{OciReference, OciVersion};
 use self::redirect::{RedirectHost, Redirects};
 use self::session::Session;
 pub(crate) use self::signature::{PublicKey, SignatureError, SigningKey};
 pub(crate) use self::tls::{TlsFiles, TlsPems};
-pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl};
+pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl, display};
 use self::validator::Strength;
 pub(crate) use self::validator::Validator;
 
@@ -316,7 +318,6 @@ impl Source {
         Ok(Continuation::Rest(self.body(response, url.clone())))
     }
 
-    /// Sends a request, and follows it where it is redirected.
     async fn get(
         &self,
         url: &Url,
@@ -326,30 +327,29 @@ impl Source {
         if freshness == Freshness::Revalidated {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
+        self.get_from(url, &headers).await.map(|(response, _)| response)
+    }
+
+    /// Sends a request, and follows it where it is redirected. Returns also whether the origin answers, and nobody beyond it
+    /// chose that: only then what follows from the answer may be asked in our name.
+    pub(crate) async fn get_from(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<(Response, bool), SourceError> {
         let session = Arc::clone(&self.session.lock());
         let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
         let mut at = url.clone();
         loop {
             let at_origin = redirects.at_origin(&at);
-            let request = || {
-                let request = if at_origin { session.to_origin(&at) } else { session.to_elsewhere(&at) };
-                request.headers(headers.clone())
+            let request = if at_origin {
+                session.to_origin(Method::GET, &at)
+            } else {
+                session.to_elsewhere(Method::GET, &at)
             };
-            let sent = timeout(self.pace.grace, async {
-                match request().send().await {
-                    // The server had closed a connection that was idle, and we did not know yet: a request that changes nothing
-                    // may be sent again (RFC 9112, section 9.3.1).
-                    Err(error) if error.is_request() && !error.is_connect() => request().send().await,
-                    sent => sent,
-                }
-            });
-            let Ok(sent) = sent.await else {
-                let cause = client::TIMED_OUT.to_owned();
-                return Err(SourceError::Unreachable { url: url::display(url), cause });
-            };
-            let response = sent.map_err(|error| failed(url, &error))?;
+            let response = self.exchange(request.headers(headers.clone()), url).await?;
             match redirects.next(&at, response.status(), response.headers()) {
-                Ok(None) => return Ok(response),
+                Ok(None) => return Ok((response, at_origin)),
                 Ok(Some(next)) => at = next,
                 Err(error) => {
                     return Err(SourceError::Redirect { url: url::display(url), cause: error.to_string() });
@@ -358,14 +358,59 @@ impl Source {
         }
     }
 
-    fn body(&self, response: Response, url: Url) -> Body {
+    /// A request in our name, which the caller may send there.
+    pub(crate) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.session.lock().to_origin(method, url)
+    }
+
+    /// A request to the origin that does not say who asks, beyond what the connection says.
+    pub(crate) fn anonymous(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.session.lock().to_origin_unnamed(method, url)
+    }
+
+    /// A request to any other place, or where any other place sends us.
+    pub(crate) fn elsewhere(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.session.lock().to_elsewhere(method, url)
+    }
+
+    /// Whether there is a name to ask in.
+    pub(crate) fn has_credential(&self) -> bool {
+        self.session.lock().has_credential()
+    }
+
+    /// Whether that is a token, or a header that is sent unasked.
+    pub(crate) fn has_token(&self) -> bool {
+        self.session.lock().has_token()
+    }
+
+    /// Sends a request that changes nothing on the server, and returns whatever is answered, redirects included.
+    pub(crate) async fn exchange(&self, request: RequestBuilder, url: &Url) -> Result<Response, SourceError> {
+        let again = request.try_clone();
+        let sent = timeout(self.pace.grace, async {
+            match (request.send().await, again) {
+                // The server had closed a connection that was idle, and we did not know yet: a request that changes nothing
+                // may be sent again (RFC 9112, section 9.3.1).
+                (Err(error), Some(again)) if error.is_request() && !error.is_connect() => again.send().await,
+                (sent, _) => sent,
+            }
+        });
+        let Ok(sent) = sent.await else {
+            let cause = client::TIMED_OUT.to_owned();
+            return Err(SourceError::Unreachable { url: url::display(url), cause });
+        };
+        sent.map_err(|error| failed(url, &error))
+    }
+
+    /// The body of an answer.
+    pub(crate) fn body(&self, response: Response, url: Url) -> Body {
         Body::new(response, url, self.pace)
     }
 }
 
 /// Whether TLS is spoken with the source, or with a host that it may redirect to.
 fn tls(url: &SourceUrl, options: &SourceOptions) -> Tls {
-    if options.redirect_to.is_empty() { Tls::of(url.url()) } else { Tls::Spoken }
+    // A registry may redirect to any host.
+    if options.redirect_to.is_empty() && url.image().is_none() { Tls::of(url.url()) } else { Tls::Spoken }
 }
 
 fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
@@ -373,9 +418,5 @@ fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
     if response.status() == StatusCode::OK {
         return Ok(());
     }
-    Err(SourceError::Status {
-        url: url::display(url),
-        status: response.status(),
-        retry_after: response.headers().get(RETRY_AFTER).and_then(retry_after),
-    })
+    Err(SourceError::of_status(response, url))
 }

@@ -10,6 +10,7 @@
 
 use std::time::Instant;
 
+use http::Method;
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Url};
 
@@ -66,18 +67,33 @@ impl Session {
     }
 
     /// A request to the origin of `--source`.
-    pub(super) fn to_origin(&self, url: &Url) -> RequestBuilder {
+    pub(super) fn to_origin(&self, method: Method, url: &Url) -> RequestBuilder {
         // A header file may say who we are in a way of its own, and then there is no other credential.
-        let request = self.clients.origin.get(url.clone()).headers(self.headers.clone());
+        let request = self.to_origin_unnamed(method, url).headers(self.headers.clone());
         match &self.credential {
             None => request,
             Some(credential) => credential.authorize(request),
         }
     }
 
+    /// A request to the origin of `--source` without credentials and headers of ours.
+    pub(super) fn to_origin_unnamed(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.clients.origin.request(method, url.clone())
+    }
+
+    /// Whether there is something that says who we are.
+    pub(super) fn has_credential(&self) -> bool {
+        self.credential.is_some() || !self.headers.is_empty()
+    }
+
+    /// Whether that is a token, or a header of `--header-file`, which are sent unasked.
+    pub(super) fn has_token(&self) -> bool {
+        matches!(self.credential, Some(Credential::Bearer(_))) || !self.headers.is_empty()
+    }
+
     /// A request to any other place.
-    pub(super) fn to_elsewhere(&self, url: &Url) -> RequestBuilder {
-        self.clients.elsewhere.get(url.clone())
+    pub(super) fn to_elsewhere(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.clients.elsewhere.request(method, url.clone())
     }
 }
 

@@ -4,12 +4,15 @@
 //! what is logged, reported or written into an error can be read by anyone.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use lifecycle::Ignore as _;
 use lifecycle::escape::escaped;
 use reqwest::Url;
 
 use super::kind::Kind;
+use super::oci_reference::OciReference;
 use crate::content::{Manifest, ManifestFile};
 
 /// What is appended to a manifest's name for that of its signature.
@@ -20,7 +23,21 @@ const UNREADABLE: [&str; 7] = [".zip", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 
 /// What is followed.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct SourceUrl(Url);
+pub(crate) struct SourceUrl {
+    url: Url,
+    scheme: Scheme,
+}
+
+/// How it is spoken to, besides HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scheme {
+    /// Not at all: a manifest or an archive.
+    File,
+    /// As a git server.
+    Git,
+    /// As a registry, whose URL this is; and the image there.
+    Oci(OciReference),
+}
 
 /// Where a manifest was found, after all redirects: what it names lies beneath its directory (RFC 3986, section 5.1.3).
 #[derive(Clone, PartialEq, Eq)]
@@ -41,18 +58,21 @@ impl FromStr for SourceUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(reference) = text.strip_prefix("oci://") {
+            return Self::of_image(reference.parse()?);
+        }
+        if let Some(address) = text.strip_prefix("git+") {
+            return Self::of_repository(address);
+        }
         let mut url = Url::parse(text)
             .map_err(|error| format!("{error}; write it like https://content.example/site/manifest.json"))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!(
-                "{}:// is not a scheme that is pulled from; use http:// or https://",
+                "{}:// is not a scheme that is pulled from; use https://, http://, git+https:// or oci://",
                 url.scheme()
             ));
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("a URL shows up in logs and process lists, so it must not carry a user or password"
-                .to_owned());
-        }
+        without_login(&url)?;
         let path = url.path().to_ascii_lowercase();
         if let Some(ending) = UNREADABLE.into_iter().find(|ending| path.ends_with(ending)) {
             return Err(format!(
@@ -60,19 +80,75 @@ impl FromStr for SourceUrl {
             ));
         }
         url.set_fragment(None);
-        Ok(Self(url))
+        Ok(Self { url, scheme: Scheme::File })
     }
 }
 
+fn without_login(url: &Url) -> Result<(), String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(());
+    }
+    Err("a URL shows up in logs and process lists, so it must not carry a user or password".to_owned())
+}
+
 impl SourceUrl {
-    /// The manifest's or the archive's own URL.
-    pub(crate) fn url(&self) -> &Url {
-        &self.0
+    /// A repository at this address, which has no `git+` any more.
+    fn of_repository(address: &str) -> Result<Self, String> {
+        let mut url = Url::parse(address)
+            .map_err(|error| format!("{error}; write it like git+https://host/owner/repo.git"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!(
+                "git+{}:// is not followed, because it would need a git program or an SSH client; use git+https:// with a deploy token",
+                url.scheme()
+            ));
+        }
+        without_login(&url)?;
+        url.set_query(None);
+        url.set_fragment(None);
+        Ok(Self { url, scheme: Scheme::Git })
     }
 
-    /// What the ending of its path says that lies there.
+    fn of_image(image: OciReference) -> Result<Self, String> {
+        let url = Url::parse(&format!("https://{}/", image.registry))
+            .map_err(|error| format!("{:?} is not a registry's host: {error}", image.registry))?;
+        let mut source = Self { url, scheme: Scheme::Oci(image) };
+        if is_loopback(&source.url) {
+            source.use_plain_http();
+        }
+        Ok(source)
+    }
+
+    /// The image that is followed.
+    pub(crate) fn image(&self) -> Option<&OciReference> {
+        match &self.scheme {
+            Scheme::Oci(image) => Some(image),
+            Scheme::File | Scheme::Git => None,
+        }
+    }
+
+    /// Speaks to a registry without TLS.
+    pub(crate) fn use_plain_http(&mut self) {
+        // Between the two schemes of HTTP a change always succeeds.
+        self.url.set_scheme("http").ignore();
+    }
+
+    /// Whether a repository would be asked without TLS, in a network where others could change the answers.
+    pub(crate) fn is_exposed(&self) -> bool {
+        self.scheme == Scheme::Git && self.url.scheme() == "http" && !is_loopback(&self.url)
+    }
+
+    /// The manifest's, the archive's or the repository's own URL, or that of the image's registry.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// What its scheme or the ending of its path says that lies there.
     pub(crate) fn kind(&self) -> Option<Kind> {
-        Kind::of_path(self.0.path())
+        match self.scheme {
+            Scheme::File => Kind::of_path(self.url.path()),
+            Scheme::Git => Some(Kind::Repository),
+            Scheme::Oci(_) => Some(Kind::Image),
+        }
     }
 }
 
@@ -125,6 +201,12 @@ impl Base {
     }
 }
 
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.ends_with(".localhost");
+    is_local || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Shows a URL without what may be secret in it.
 pub(crate) fn display(url: &Url) -> String {
     let mut shown = url.clone();
@@ -135,7 +217,11 @@ pub(crate) fn display(url: &Url) -> String {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&display(&self.0))
+        match &self.scheme {
+            Scheme::File => out.write_str(&display(&self.url)),
+            Scheme::Git => write!(out, "git+{}", display(&self.url)),
+            Scheme::Oci(image) => fmt::Display::fmt(image, out),
+        }
     }
 }
 
@@ -214,10 +300,32 @@ mod tests {
             ("ftp://x/manifest.json", "ftp"),
             ("http://x/site.zip", ".tar.zst"),
             ("http://user:pw@x/manifest.json", "password"),
+            ("git+https://user:pw@x/repo.git", "password"),
+            ("git+ssh://git@x/repo.git", "deploy token"),
+            ("oci://x", "oci://registry.example/team/site:v1"),
         ] {
             let error = url.parse::<SourceUrl>().unwrap_err();
             assert!(error.contains(why), "{error}");
             assert!(!error.contains("pw@"), "{error}");
+        }
+    }
+
+    #[test]
+    fn repositories_and_images() {
+        let parse = |text: &str| text.parse::<SourceUrl>().unwrap();
+        let repository = parse("git+https://host/owner/repo.git");
+        assert_eq!(
+            (repository.kind(), repository.url().as_str()),
+            (Some(Kind::Repository), "https://host/owner/repo.git")
+        );
+        assert_eq!(repository.to_string(), "git+https://host/owner/repo.git");
+        assert!(parse("git+http://host/repo.git").is_exposed());
+        assert!(!parse("git+http://127.0.0.1:80/repo.git").is_exposed());
+        let image = parse("oci://registry.example/team/site:v1");
+        assert_eq!((image.kind(), image.url().as_str()), (Some(Kind::Image), "https://registry.example/"));
+        assert_eq!(image.to_string(), "oci://registry.example/team/site:v1");
+        for local in ["oci://localhost:5000/site", "oci://[::1]:5000/site"] {
+            assert_eq!(parse(local).url().scheme(), "http", "{local}");
         }
     }
 

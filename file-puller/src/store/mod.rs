@@ -16,7 +16,7 @@ mod unpacked;
 mod verify;
 mod volume;
 
-pub(crate) use self::create::DirectoryOptions;
+pub(crate) use self::create::{DIRECTORY, DirectoryOptions};
 pub(crate) use self::objects::{FinishError, Mismatch, Objects, StagedFile};
 pub(crate) use self::publish::{Published, point_at, publish, refresh_manifest};
 pub(crate) use self::retention::{Retention, RetentionPolicy};
@@ -25,6 +25,6 @@ pub(crate) use self::space::{Need, Room, check_room};
 pub(crate) use self::staging::{Reused, Staging};
 pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};
 pub(crate) use self::tree::looks_intact;
-pub(crate) use self::unpacked::{FileNumber, Placement, Unpacked};
+pub(crate) use self::unpacked::{FileNumber, Placement, Unpacked, UnpackedWriter};
 pub(crate) use self::verify::{Verification, restore};
-pub(crate) use self::volume::{CURRENT, RELEASES, STAGING, Volume, VolumeError};
+pub(crate) use self::volume::{CURRENT, Context, RELEASES, STAGING, Volume, VolumeError};

@@ -36,11 +36,9 @@ pub(crate) struct Unpacked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileNumber(usize);
 
-#[allow(dead_code, reason = "for the git and OCI sources")]
 #[derive(Debug)]
 struct UnpackedFile {
     name: usize,
-    size: u64,
     digest: Digest,
     open: Option<File>,
 }
@@ -64,7 +62,6 @@ pub(crate) struct UnpackedWriter {
     size: u64,
 }
 
-#[allow(dead_code, reason = "for the git and OCI sources")]
 impl Unpacked {
     /// Makes an empty directory for what arrives.
     pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
@@ -98,9 +95,9 @@ impl Unpacked {
 
     /// Keeps a file that has been written.
     pub(crate) fn keep(&mut self, writer: UnpackedWriter) -> FileNumber {
-        let UnpackedWriter { name, file, hasher, size, .. } = writer;
+        let UnpackedWriter { name, file, hasher, .. } = writer;
         let open = (self.files.len() < KEPT_OPEN).then_some(file);
-        self.files.push(UnpackedFile { name, size, digest: Digest::of(hasher), open });
+        self.files.push(UnpackedFile { name, digest: Digest::of(hasher), open });
         FileNumber(self.files.len() - 1)
     }
 
@@ -109,18 +106,6 @@ impl Unpacked {
         let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name, new, Mode::from_raw_mode(0o600));
         Ok(file.context(|| self.naming_scratch("make", name))?.into())
-    }
-
-    /// Moves such a file to where it outlasts the release.
-    pub(crate) fn persist(&self, scratch: &str, directory: &OwnedFd, name: &str) -> Result<(), VolumeError> {
-        rustix::fs::renameat(&self.directory, scratch, directory, name)
-            .context(|| self.naming_scratch("move", scratch))?;
-        crash_point();
-        Ok(())
-    }
-
-    pub(crate) fn size(&self, file: FileNumber) -> u64 {
-        self.files[file.0].size
     }
 
     pub(crate) fn digest(&self, file: FileNumber) -> Digest {

@@ -16,15 +16,21 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::{begin, link};
 use super::error::SyncError;
 use super::gate::Gates;
+use super::git::{Incomplete, Repository, is_of};
 use super::http_gate::{Candidate, HttpGate};
+use super::image::{ImageSource, Received};
+use super::intake::Intake;
 use super::outcome::{Outcome, Publication, Verdict};
 use super::plan::{Assembly, Plan, plan, whole};
 use super::remembered::{Memory, Remembered};
+use super::revision::{CurrentRevision, Revision};
 use super::seed_state::SeedState;
 use super::trust::{Authenticity, TrustPolicy};
 use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
 use crate::fetch::{Contents, Downloader, NotArrived, Unpacking, download_all, feed, pump, unpack};
+use crate::git::{self, Commit, GitOptions, Known, Tip};
 use crate::metrics::{Metrics, Phase, Retry};
+use crate::oci::{OciOptions, Registry, RegistryError};
 use crate::progress::{Audience, Progress};
 use crate::source::{Answer, Body, Compression, Content, Freshness, Kind, SignatureError, Source};
 use crate::store::{
@@ -61,6 +67,12 @@ pub(crate) struct EngineOptions {
     unpacking: Unpacking,
 
     #[command(flatten)]
+    git: GitOptions,
+
+    #[command(flatten)]
+    oci: OciOptions,
+
+    #[command(flatten)]
     pub(crate) authenticity: Authenticity,
 
     #[command(flatten)]
@@ -75,6 +87,8 @@ pub(crate) struct Engine {
     limits: Limits,
     selection: Selection,
     unpacking: Unpacking,
+    followed: Followed,
+    revision: CurrentRevision,
     /// What the archive has to be.
     digest: Option<Digest>,
     trust: Option<TrustPolicy>,
@@ -93,6 +107,15 @@ pub(crate) struct Engine {
     verification: Option<Verification>,
     /// Whether there may be something in the private directory that a sync has to clear away.
     has_staged: bool,
+}
+
+/// What is followed, and what is remembered of it from one sync to the next.
+#[derive(Debug)]
+enum Followed {
+    /// A manifest or an archive.
+    File,
+    Repository(Repository),
+    Image(ImageSource),
 }
 
 /// Files that a sync brought over the network.
@@ -122,12 +145,22 @@ impl Engine {
             retention,
             selection,
             unpacking,
+            git,
+            oci,
             authenticity,
             limits,
             ..
         } = options.clone();
+        let followed = match (source.url().kind(), source.url().image()) {
+            (Some(Kind::Repository), _) => Followed::Repository(Repository::new(git)),
+            (Some(Kind::Image), Some(image)) => {
+                Followed::Image(ImageSource::new(Registry::new(image.clone(), oci.platform)))
+            }
+            _ => Followed::File,
+        };
         let memory = Memory::new(volume.path().to_owned(), source.url(), &authenticity, &selection);
-        let last_answer = memory.load().and_then(|(kind, remembered)| {
+        let remembered = memory.load().filter(|_| matches!(followed, Followed::File));
+        let last_answer = remembered.and_then(|(kind, remembered)| {
             source.was(kind);
             // It is an answer only while what it speaks of is in place, and intact.
             remembered
@@ -140,6 +173,8 @@ impl Engine {
             limits,
             selection,
             unpacking,
+            followed,
+            revision: CurrentRevision::default(),
             digest: authenticity.digest,
             trust: TrustPolicy::new(&authenticity),
             gates,
@@ -202,12 +237,30 @@ impl Engine {
 
     async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
         let current = self.volume.current()?;
+        let (id, outcome) = match self.followed {
+            Followed::File => self.follow_file(current, freshness).await?,
+            Followed::Repository(_) => self.follow_repository(current).await?,
+            Followed::Image(_) => self.follow_image(current).await?,
+        };
+        self.current = Some(id.clone());
+        Ok(outcome)
+    }
+
+    /// Follows a manifest or an archive.
+    async fn follow_file(
+        &mut self,
+        current: Option<ReleaseId>,
+        freshness: Freshness,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
         // "Not modified" is an answer only while what it speaks of is still in place.
         let known = self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release));
         let opened = match known.filter(|_| freshness == Freshness::Cached) {
             None => self.source.open(freshness).await?,
             Some(last) => match self.source.open_if_changed(&last.validator).await? {
-                None => return Ok(Outcome::Unchanged(last.release.clone())),
+                None => {
+                    let id = last.release.clone();
+                    return Ok((id.clone(), Outcome::Unchanged(id)));
+                }
                 Some(opened) => opened,
             },
         };
@@ -216,13 +269,150 @@ impl Engine {
             Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await?,
             Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
         };
-        self.current = Some(id.clone());
-        let answer = Remembered { release: id, kind, validator: opened.validator };
+        let answer = Remembered { release: id.clone(), kind, validator: opened.validator };
         if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {
             self.memory.store(&answer);
         }
         self.last_answer = Some(answer);
-        Ok(outcome)
+        Ok((id, outcome))
+    }
+
+    /// Follows a git repository.
+    async fn follow_repository(
+        &mut self,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let intake = self.intake();
+        let repository = self.repository()?;
+        let origin = repository.origin(&intake);
+        let tip = repository.tip(&intake.source).await?;
+        if let Some(id) = current.clone().filter(|id| repository.is_in_step(&tip, &origin, id)) {
+            return Ok((id.clone(), Outcome::Unchanged(id)));
+        }
+        let volume = Arc::clone(&intake.volume);
+        let known =
+            blocking(move || Known::load(&volume)).await.filter(|known| known.published.origin == origin);
+        // After a start, or when the release was damaged: the commit is right, but is the release?
+        if let (Some(known), Some(id)) = (&known, &current)
+            && is_of(&known.published, &tip, &origin, id)
+            && is_intact(&intake.volume, id)
+        {
+            self.follows_commit(known.published.clone())?;
+            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+        }
+        match self.publish_commit(&intake, &tip, known, current.clone()).await {
+            // A file that came from outside of what is published, or a release that is gone: then everything is fetched.
+            Err(Incomplete::Missing(what)) => {
+                tracing::info!(%what, "not on the volume any more, so the whole commit is fetched");
+                let published = self.publish_commit(&intake, &tip, None, current).await;
+                published.map_err(Incomplete::into_error)
+            }
+            Err(Incomplete::Failed(error)) => Err(error),
+            Ok(done) => Ok(done),
+        }
+    }
+
+    async fn publish_commit(
+        &mut self,
+        intake: &Intake,
+        tip: &Tip,
+        known: Option<Known>,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), Incomplete> {
+        let began = Instant::now();
+        self.begin_staging()?;
+        let (commit, wire_bytes) = self.repository()?.receive(intake, tip, known).await?;
+        self.metrics.phase(Phase::Unpack, began);
+        let id = commit.id();
+        let Commit { contents, manifest, trace, .. } = commit;
+        let name = id.to_string();
+        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
+        let (release, outcome) = followed.map_err(|NotArrived(path)| {
+            Incomplete::Missing(SyncError::Repository(format!("{path} is not in what was sent")))
+        })?;
+        let published = git::Published::new(&self.repository()?.origin(intake), &id, &release);
+        // The release is in place; without this, the next fetch only brings more.
+        if let Err(error) = trace.keep(&published) {
+            tracing::warn!(%error, "the next fetch will bring the whole commit");
+        }
+        self.follows_commit(published)?;
+        Ok((release, outcome))
+    }
+
+    /// Notes which commit `current` is.
+    fn follows_commit(&mut self, published: git::Published) -> Result<(), SyncError> {
+        self.revision.set(Revision::Commit(published.commit.clone()));
+        self.repository()?.published(published);
+        Ok(())
+    }
+
+    /// Follows an image in a registry.
+    async fn follow_image(&mut self, current: Option<ReleaseId>) -> Result<(ReleaseId, Outcome), SyncError> {
+        let intake = self.intake();
+        let in_step = self.image()?.is_in_step(&intake.source, current.as_ref()).await?;
+        if let Some(id) = current.clone().filter(|_| in_step) {
+            return Ok((id.clone(), Outcome::Unchanged(id)));
+        }
+        let began = Instant::now();
+        let Received { digest, contents, manifest, wire_bytes } = self.receive_image(&intake).await?;
+        self.metrics.phase(Phase::Unpack, began);
+        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, None).await?;
+        // Every file of an image arrives with it.
+        let (id, outcome) =
+            followed.map_err(|NotArrived(path)| RegistryError::Refused(format!("{path} was not in it")))?;
+        self.revision.set(Revision::Digest(format!("sha256:{digest}")));
+        self.image()?.published(digest, id.clone());
+        Ok((id, outcome))
+    }
+
+    async fn receive_image(&mut self, intake: &Intake) -> Result<Received, SyncError> {
+        let (digest, layers) = self.image()?.layers(intake).await?;
+        self.begin_staging()?;
+        self.image()?.receive(intake, digest, &layers).await
+    }
+
+    fn intake(&self) -> Intake {
+        Intake {
+            source: Arc::clone(&self.source),
+            volume: Arc::clone(&self.volume),
+            selection: self.selection.clone(),
+            limits: self.limits,
+            unpacking: self.unpacking,
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    fn repository(&mut self) -> Result<&mut Repository, SyncError> {
+        match &mut self.followed {
+            Followed::Repository(repository) => Ok(repository),
+            Followed::File | Followed::Image(_) => {
+                Err(SyncError::Repository("no repository is followed".to_owned()))
+            }
+        }
+    }
+
+    fn image(&mut self) -> Result<&mut ImageSource, SyncError> {
+        match &mut self.followed {
+            Followed::Image(image) => Ok(image),
+            Followed::File | Followed::Repository(_) => {
+                Err(RegistryError::Refused("no image is followed".to_owned()).into())
+            }
+        }
+    }
+
+    /// What the published release is in its source, where that has names for its states.
+    pub(super) fn current_revision(&self) -> CurrentRevision {
+        self.revision.clone()
+    }
+
+    /// Makes the next sync compare the volume with the source, whether or not that has changed.
+    fn distrust(&mut self) {
+        self.last_answer = None;
+        match &mut self.followed {
+            Followed::File => {}
+            Followed::Repository(repository) => repository.distrust(),
+            Followed::Image(image) => image.distrust(),
+        }
     }
 
     /// A manifest says what the release is, so only what the volume lacks is fetched.
@@ -259,7 +449,7 @@ impl Engine {
             }
             Plan::Repoint => {
                 self.record_accepted(&id, &manifest)?;
-                self.repoint(&id, &manifest, current).await?
+                self.repoint(&id, &manifest, current, None).await?
             }
             Plan::Assemble(assembly) => {
                 let objects = self.objects()?;
@@ -281,24 +471,25 @@ impl Engine {
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         let (contents, manifest, wire_bytes) = self.unpack(body, compression).await?;
-        let followed = self.follow_contents(contents, &manifest, wire_bytes, current).await?;
+        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, None).await?;
         // Every file of an archive arrives with it.
         followed.map_err(|NotArrived(path)| SyncError::Archive(format!("{path} was not in it")))
     }
 
     /// Publishes what has arrived in one piece, unless it is published already.
-    pub(super) async fn follow_contents(
+    async fn follow_contents(
         &mut self,
         contents: Contents,
         manifest: &Manifest,
         wire_bytes: u64,
         current: Option<ReleaseId>,
+        commit: Option<&str>,
     ) -> Result<Result<(ReleaseId, Outcome), NotArrived>, SyncError> {
         manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
         let (id, plan) = self.plan(manifest, current.as_ref())?;
         let outcome = match plan {
             Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::Repoint => self.repoint(&id, manifest, current).await?,
+            Plan::Repoint => self.repoint(&id, manifest, current, commit).await?,
             Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
                 let began = Instant::now();
                 // What has arrived is on the volume already.
@@ -308,7 +499,7 @@ impl Engine {
                 if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
                     return Ok(Err(not_arrived));
                 }
-                self.pass_gate(&id, staging.directory()).await?;
+                self.pass_gate(&id, staging.directory(), commit).await?;
                 let published = publish(&staging, current.as_ref())?;
                 self.metrics.phase(Phase::Publish, began);
                 let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
@@ -319,12 +510,16 @@ impl Engine {
     }
 
     /// Asks the operator's own gate about a release; its tree and its manifest lie in this directory.
-    async fn pass_gate(&self, id: &ReleaseId, directory: &Path) -> Result<(), SyncError> {
+    async fn pass_gate(
+        &self,
+        id: &ReleaseId,
+        directory: &Path,
+        commit: Option<&str>,
+    ) -> Result<(), SyncError> {
         let Some(gate) = &self.http_gate else { return Ok(()) };
         let source = self.source.url().to_string();
         let (tree, manifest) = (directory.join(id.as_str()), directory.join(format!("{id}.json")));
-        let candidate =
-            Candidate { release: id, source: &source, commit: None, tree: &tree, manifest: &manifest };
+        let candidate = Candidate { release: id, source: &source, commit, tree: &tree, manifest: &manifest };
         Ok(gate.ask(candidate).await?)
     }
 
@@ -356,14 +551,15 @@ impl Engine {
         id: &ReleaseId,
         manifest: &Manifest,
         current: Option<ReleaseId>,
+        commit: Option<&str>,
     ) -> Result<Outcome, SyncError> {
-        self.pass_gate(id, &self.volume.path().join(RELEASES)).await?;
+        self.pass_gate(id, &self.volume.path().join(RELEASES), commit).await?;
         let published = point_at(&self.volume, id, current.as_ref())?;
         Ok(self.published(&published, id, manifest, current, Fetched::default()))
     }
 
     /// Clears what an earlier attempt has left.
-    pub(super) fn begin_staging(&mut self) -> Result<(), SyncError> {
+    fn begin_staging(&mut self) -> Result<(), SyncError> {
         self.has_staged = true;
         Ok(clear(&self.volume, Clear::Attempt)?)
     }
@@ -473,7 +669,7 @@ impl Engine {
         let began = Instant::now();
         let arrived = assembly.fetch.iter().chain(&refused).map(|index| &manifest.files[*index]);
         staging.install(objects, arrived)?;
-        self.pass_gate(id, staging.directory()).await?;
+        self.pass_gate(id, staging.directory(), None).await?;
         let published = publish(&staging, current.as_ref())?;
         self.metrics.phase(Phase::Publish, began);
         Ok(self.published(&published, id, manifest, current, fetched))
@@ -517,8 +713,7 @@ impl Engine {
             }
         }
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
-            // Makes the next sync compare the volume with the source, whether or not that has changed.
-            self.last_answer = None;
+            self.distrust();
         }
         if self.has_staged
             && let Err(error) = clear(&self.volume, Clear::All)
@@ -548,6 +743,19 @@ impl Engine {
         let damaged = Arc::new(damaged);
         let staged = match self.source.kind() {
             Some(Kind::Manifest) => Some(self.fetch_damaged(&id, &damaged).await?),
+            Some(Kind::Repository) => {
+                let intake = self.intake();
+                let tip = self.repository()?.tip(&intake.source).await?;
+                self.begin_staging()?;
+                let received = self.repository()?.receive(&intake, &tip, None).await;
+                let (commit, _) = received.map_err(Incomplete::into_error)?;
+                self.stage_damaged(&id, commit.contents, &commit.manifest, &damaged)?
+            }
+            Some(Kind::Image) => {
+                let intake = self.intake();
+                let Received { contents, manifest, .. } = self.receive_image(&intake).await?;
+                self.stage_damaged(&id, contents, &manifest, &damaged)?
+            }
             Some(Kind::Archive) | None => {
                 let opened = self.source.open(Freshness::Cached).await?;
                 let Content::Archive(compression) = opened.content else { return Ok(Verdict::Lost) };
@@ -572,7 +780,7 @@ impl Engine {
 
     /// Stages the damaged files of a release out of what has arrived in one piece; `None` where that is another release, or one
     /// of the files has not arrived.
-    pub(super) fn stage_damaged(
+    fn stage_damaged(
         &self,
         id: &ReleaseId,
         contents: Contents,

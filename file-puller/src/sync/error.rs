@@ -13,7 +13,9 @@ use super::http_gate::HttpGateError;
 use super::outcome::Outcome;
 use crate::content::manifest::ManifestError;
 use crate::fetch::{ArchiveError, DownloadError};
+use crate::git::{GitError, RemoteError};
 use crate::metrics::SyncResult;
+use crate::oci::RegistryError;
 use crate::source::url::OutsideBase;
 use crate::source::{Answer, ClientError, CredentialError, SignatureError, SourceError};
 use crate::store::{Mismatch, VolumeError};
@@ -39,6 +41,15 @@ pub(crate) enum SyncError {
     /// It answered with an archive that breaks a rule.
     #[error("archive refused: {0}")]
     Archive(String),
+    /// It has a commit that breaks a rule.
+    #[error("repository refused: {0}")]
+    Repository(String),
+    /// It does not answer as a git server, or has no such ref.
+    #[error(transparent)]
+    Remote(RemoteError),
+    /// It does not let us in, or has an image that breaks a rule.
+    #[error(transparent)]
+    Registry(RegistryError),
     /// What it has may not replace what is served.
     #[error(transparent)]
     Gate(#[from] GateError),
@@ -94,6 +105,27 @@ impl From<ArchiveError> for SyncError {
     }
 }
 
+impl From<GitError> for SyncError {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::Remote(RemoteError::Source(error)) => error.into(),
+            GitError::Remote(error) => Self::Remote(error),
+            GitError::Refused(why) => Self::Repository(why),
+            GitError::Missing(id) => Self::Repository(format!("the server did not send object {id}")),
+            GitError::Volume(error) => error.into(),
+        }
+    }
+}
+
+impl From<RegistryError> for SyncError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Source(error) => error.into(),
+            error => Self::Registry(error),
+        }
+    }
+}
+
 impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         Self::new(error.exit(), error.to_string())
@@ -127,8 +159,10 @@ impl SyncError {
             | Self::HttpGate(_)
             | Self::Mismatch(_)
             | Self::Signature(_)
-            | Self::Archive(_) => Exit::Refused,
-            Self::Source(_) | Self::Timeout(_) => Exit::Unavailable,
+            | Self::Archive(_)
+            | Self::Repository(_)
+            | Self::Registry(RegistryError::Refused(_)) => Exit::Refused,
+            Self::Source(_) | Self::Remote(_) | Self::Registry(_) | Self::Timeout(_) => Exit::Unavailable,
             Self::Volume(error) => error.exit(),
         }
     }
@@ -144,6 +178,9 @@ impl SyncError {
             | Self::OutsideBase(_)
             | Self::Archive(_)
             | Self::Timeout(_)
+            | Self::Repository(_)
+            | Self::Remote(_)
+            | Self::Registry(_)
             | Self::Gate(_)
             | Self::HttpGate(_)
             | Self::Mismatch(_) => StatusCode::BAD_GATEWAY,
@@ -169,6 +206,8 @@ impl SyncError {
             Self::Gate(_) | Self::HttpGate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
             Self::Archive(_) => "archive",
+            Self::Repository(_) | Self::Remote(_) => "repository",
+            Self::Registry(_) => "image",
             Self::Volume(_) => "volume",
         }
     }

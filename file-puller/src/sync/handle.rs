@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Engine;
 use super::error::SyncError;
 use super::outcome::{Outcome, Verdict};
+use super::revision::{CurrentRevision, Revision};
 
 /// Threads besides the engine's own: one that writes what is downloaded, or unpacks.
 const DISK_THREADS: usize = 2;
@@ -30,6 +31,7 @@ enum Command {
 pub(crate) struct EngineHandle {
     commands: mpsc::UnboundedSender<Command>,
     ended: oneshot::Receiver<()>,
+    revision: CurrentRevision,
 }
 
 impl EngineHandle {
@@ -42,13 +44,19 @@ impl EngineHandle {
             .or_exit(Exit::Internal)?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
+        let revision = engine.current_revision();
         let run = move || {
             runtime.block_on(carry_out(engine, receiver));
             // Not received: then nothing waits for it.
             end.send(()).ignore();
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).or_exit(Exit::Internal)?;
-        Ok(Self { commands, ended })
+        Ok(Self { commands, ended, revision })
+    }
+
+    /// What the published release is in its source, where that has names for its states.
+    pub(crate) fn revision(&self) -> Option<Revision> {
+        self.revision.get()
     }
 
     /// Brings the volume in step.
@@ -69,7 +77,7 @@ impl EngineHandle {
 
     /// Waits until the engine has ended, once it has carried out what it was told before.
     pub(crate) async fn end(self) {
-        let Self { commands, ended } = self;
+        let Self { commands, ended, .. } = self;
         drop(commands);
         // An engine that is gone has ended.
         ended.await.ignore();

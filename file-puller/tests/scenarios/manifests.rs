@@ -39,6 +39,29 @@ fn manifest_of_a_directory() {
     assert_eq!(volume.tree(), ContentManager::start(SITE).site().files);
 }
 
+/// What web-server would not serve is not described, and links are what they point to.
+#[test]
+fn manifest_of_what_is_public() {
+    let volume = Volume::new();
+    let site = volume.above().join("site");
+    for directory in [".git", ".well-known", "css/.well-known"] {
+        fs::create_dir_all(site.join(directory)).expect("a directory");
+    }
+    let public = ["css/site.css", ".well-known/security.txt"];
+    let others = ["index.html~", "#index.html#", ".index.html.swp", ".git/config", "css/.well-known/x"];
+    for path in public.iter().chain(&others) {
+        fs::write(site.join(path), "text").expect("a file");
+    }
+    symlink("css/site.css", site.join("style.css")).expect("a link");
+    symlink("css", site.join("old")).expect("a link");
+    let (code, stdout, stderr) = run(BINARY, ["manifest".as_ref(), site.as_os_str()]);
+    assert_eq!(code, 0, "{stderr}");
+    let manifest = serde_json::from_str::<serde_json::Value>(&stdout).expect("JSON");
+    let files = manifest["files"].as_array().expect("files");
+    let paths: Vec<_> = files.iter().filter_map(|file| file["path"].as_str()).collect();
+    assert_eq!(paths, [".well-known/security.txt", "css/site.css", "old/site.css", "style.css"]);
+}
+
 #[test]
 fn manifest_of_what_cannot_be_a_release() {
     let volume = Volume::new();
@@ -52,7 +75,10 @@ fn manifest_of_what_cannot_be_a_release() {
     refused(78, "control character");
     fs::remove_file(volume.join("a\nb")).expect("it was there");
     symlink("/etc/passwd", volume.join("link")).expect("a link");
-    refused(78, "link is neither a file nor a directory");
+    refused(78, "link links to \"/etc/passwd\", and that leads out of what is published");
+    fs::remove_file(volume.join("link")).expect("it was there");
+    symlink("..", volume.join("up")).expect("a link");
+    refused(78, "up links to \"..\", and that leads out of what is published");
     fs::remove_dir_all(volume.path()).expect("it was there");
     refused(74, "cannot read");
 }

@@ -169,9 +169,12 @@ pub(crate) enum Depth {
 }
 
 /// Whether a name in the content may be asked for. Hidden files are version control's, editors' and the kubelet's; the one
-/// that exists to be asked for is `/.well-known/` (RFC 8615).
+/// that exists to be asked for is `/.well-known/` (RFC 8615). What ends in `~`, and `#*#`, is what editors leave behind.
 pub(crate) fn is_public(name: &str, place: Depth) -> bool {
-    !name.is_empty() && (!name.starts_with('.') || (place == Depth::Top && name == ".well-known"))
+    let is_backup = name.ends_with('~') || name.len() > 1 && name.starts_with('#') && name.ends_with('#');
+    !name.is_empty()
+        && !is_backup
+        && (!name.starts_with('.') || (place == Depth::Top && name == ".well-known"))
 }
 
 /// Whether every name of a path may be asked for.
@@ -234,7 +237,10 @@ mod tests {
 
     #[test]
     fn what_no_content_is_called_is_nowhere() {
-        for target in ["/.git/config", "/a/.b", "/a/../.b", "/...", "/%ff"] {
+        for target in ["/~user", "/%23", "/%23a"] {
+            assert!(file(target).is_ok(), "{target}");
+        }
+        for target in ["/.git/config", "/a/.b", "/a/../.b", "/...", "/%ff", "/a~", "/b~/a", "/a/%23b%23"] {
             assert_eq!(file(target), Err(Rejected::NotFound), "{target}");
         }
         for target in

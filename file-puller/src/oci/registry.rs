@@ -1,0 +1,270 @@
+//! A registry (the OCI distribution specification): which manifest a tag has, and the blobs that it names.
+//!
+//! SECURITY: a manifest that is followed by digest and every blob have to be what their digests say, so it does not matter which server
+//! gives the bytes: a blob's redirects are followed to any host over TLS, and nothing about us is sent there. User and password go to
+//! the registry's own host and, for a token, to that host alone.
+
+use std::time::{Duration, Instant};
+
+use http::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, StatusCode};
+use reqwest::{RequestBuilder, Response, Url};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::challenge::Challenge;
+use super::manifest::{self, Document, Layer, MAX_MANIFEST, Platform};
+use crate::content::Digest;
+use crate::source::{Body, OciReference, OciVersion, Source, SourceError, display};
+
+/// Redirects in a row before it is a loop.
+const REDIRECTS: usize = 5;
+/// A token is used for this long where its server does not say (the token specification's default), less what a request takes.
+const TOKEN_LIFE: Duration = Duration::from_secs(55);
+/// The largest answer of a token server.
+const MAX_TOKEN: u64 = 256 * 1024;
+
+/// Why a registry could not be asked, or what it has is not followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It wants to know who asks, or does not let in who asks.
+    #[error("cannot fetch {url}: {why}")]
+    Login { url: String, why: String },
+    #[error("image refused: {0}")]
+    Refused(String),
+}
+
+/// A registry's repository.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    reference: OciReference,
+    platform: Option<Platform>,
+    token: Option<Token>,
+    /// The registry has asked for user and password.
+    wants_login: bool,
+}
+
+#[derive(Debug)]
+struct Token {
+    header: HeaderValue,
+    expires: Instant,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl Registry {
+    pub(crate) fn new(reference: OciReference, platform: Option<Platform>) -> Self {
+        Self { reference, platform, token: None, wants_login: false }
+    }
+
+    /// The digest of what is followed now, if the registry tells it without the manifest.
+    pub(crate) async fn digest(&mut self, source: &Source) -> Result<Option<Digest>, RegistryError> {
+        if let OciVersion::Digest(digest) = self.reference.version {
+            return Ok(Some(digest));
+        }
+        let url = self.url(source, "manifests", &self.reference.version.to_string());
+        let response = self.send(source, Method::HEAD, &url, manifest::ACCEPT).await?;
+        match response.status() {
+            StatusCode::OK => Ok(announced(&response)),
+            // Some registries have no HEAD; the manifest itself tells.
+            StatusCode::METHOD_NOT_ALLOWED => Ok(None),
+            _ => Err(SourceError::of_status(&response, &url).into()),
+        }
+    }
+
+    /// The digest of what is followed, and its layers, lowest first.
+    pub(crate) async fn layers(&mut self, source: &Source) -> Result<(Digest, Vec<Layer>), RegistryError> {
+        let version = self.reference.version.clone();
+        let (digest, json) = self.manifest(source, &version).await?;
+        let platform = self.platform.clone();
+        let refused = RegistryError::Refused;
+        match manifest::parse(&json, platform.as_ref()).map_err(refused)? {
+            Document::Image(layers) => Ok((digest, layers)),
+            Document::Index(entry) => {
+                let (_, json) = self.manifest(source, &OciVersion::Digest(entry)).await?;
+                match manifest::parse(&json, platform.as_ref()).map_err(refused)? {
+                    Document::Image(layers) => Ok((digest, layers)),
+                    Document::Index(_) => Err(refused("its index names another index".to_owned())),
+                }
+            }
+        }
+    }
+
+    async fn manifest(
+        &mut self,
+        source: &Source,
+        version: &OciVersion,
+    ) -> Result<(Digest, Vec<u8>), RegistryError> {
+        let url = self.url(source, "manifests", &version.to_string());
+        let response = self.send(source, Method::GET, &url, manifest::ACCEPT).await?;
+        if response.status() != StatusCode::OK {
+            return Err(SourceError::of_status(&response, &url).into());
+        }
+        let json = read(source.body(response, url), MAX_MANIFEST, "manifest").await?;
+        let digest = Digest::of(Sha256::new_with_prefix(&json));
+        match version {
+            OciVersion::Digest(promised) if *promised != digest => Err(RegistryError::Refused(format!(
+                "the registry answers with the manifest sha256:{digest} instead of sha256:{promised}"
+            ))),
+            _ => Ok((digest, json)),
+        }
+    }
+
+    /// A layer's bytes, whose digest is the caller's to check.
+    pub(crate) async fn blob(&mut self, source: &Source, layer: &Layer) -> Result<Body, RegistryError> {
+        let mut url = self.url(source, "blobs", &format!("sha256:{}", layer.digest));
+        let mut response = self.send(source, Method::GET, &url, "*/*").await?;
+        let mut is_beyond = false;
+        for _ in 0..REDIRECTS {
+            let Some(to) = redirect(&response, &url) else { break };
+            let to = to?;
+            if to.scheme() != "https" && to.origin() != url.origin() {
+                let cause = format!("it redirects to {}, which is not https", display(&to));
+                return Err(SourceError::Redirect { url: display(&url), cause }.into());
+            }
+            // Not even where another host sends us back is anything about us sent.
+            is_beyond |= to.origin() != url.origin();
+            url = to;
+            let begin = if is_beyond { Source::elsewhere } else { Source::anonymous };
+            response = source.exchange(begin(source, Method::GET, &url), &url).await?;
+        }
+        if response.status() != StatusCode::OK {
+            return Err(SourceError::of_status(&response, &url).into());
+        }
+        Ok(source.body(response, url))
+    }
+
+    fn url(&self, source: &Source, what: &str, which: &str) -> Url {
+        let mut url = source.url().url().clone();
+        url.set_path(&format!("/v2/{}/{what}/{which}", self.reference.name));
+        url
+    }
+
+    /// Sends a request, and once more where the registry first wants to know who asks.
+    async fn send(
+        &mut self,
+        source: &Source,
+        method: Method,
+        url: &Url,
+        accept: &'static str,
+    ) -> Result<Response, RegistryError> {
+        let request = self.authorized(source, method.clone(), url).header(ACCEPT, accept);
+        let response = source.exchange(request, url).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        self.log_in(source, &response, url).await?;
+        let request = self.authorized(source, method, url).header(ACCEPT, accept);
+        let response = source.exchange(request, url).await?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let why = "it does not let in who asks; see --basic-auth-file";
+                Err(RegistryError::Login { url: display(url), why: why.to_owned() })
+            }
+            _ => Ok(response),
+        }
+    }
+
+    fn authorized(&self, source: &Source, method: Method, url: &Url) -> RequestBuilder {
+        match &self.token {
+            Some(token) if token.expires > Instant::now() => {
+                source.anonymous(method, url).header(AUTHORIZATION, token.header.clone())
+            }
+            // A token of one's own is sent as it is; a password only once it has been asked for.
+            _ if self.wants_login || source.has_token() => source.request(method, url),
+            _ => source.anonymous(method, url),
+        }
+    }
+
+    async fn log_in(&mut self, source: &Source, refusal: &Response, url: &Url) -> Result<(), RegistryError> {
+        let failed = |why: String| RegistryError::Login { url: display(url), why };
+        let header = refusal.headers().get(WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
+        match header.and_then(Challenge::parse) {
+            Some(Challenge::Basic) if source.has_credential() => {
+                self.wants_login = true;
+                Ok(())
+            }
+            Some(Challenge::Basic) => Err(failed("it asks for a user; see --basic-auth-file".to_owned())),
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let mut realm =
+                    url.join(&realm).map_err(|error| failed(format!("its token server: {error}")))?;
+                realm.query_pairs_mut().extend_pairs(service.iter().map(|service| ("service", service)));
+                realm.query_pairs_mut().extend_pairs(scope.iter().map(|scope| ("scope", scope)));
+                self.token = Some(self.fetch_token(source, url, &realm).await?);
+                Ok(())
+            }
+            None => Err(failed("it answers 401 Unauthorized and does not say how to log in".to_owned())),
+        }
+    }
+
+    async fn fetch_token(&self, source: &Source, url: &Url, realm: &Url) -> Result<Token, RegistryError> {
+        let failed = |why: String| RegistryError::Login { url: display(url), why };
+        let is_same_host = realm.host() == url.host();
+        if !is_same_host && (realm.scheme() != "https" || source.has_credential()) {
+            let host = realm.host_str().unwrap_or_default();
+            return Err(failed(format!(
+                "its tokens come from another host, {host}, to which user and password are not sent"
+            )));
+        }
+        if url.scheme() == "https" && realm.scheme() != "https" {
+            return Err(failed("its tokens would come without TLS".to_owned()));
+        }
+        let ask = if source.has_credential() {
+            Source::request
+        } else if realm.origin() == url.origin() {
+            Source::anonymous
+        } else {
+            Source::elsewhere
+        };
+        let request = ask(source, Method::GET, realm);
+        let response = source.exchange(request, realm).await?;
+        if response.status() != StatusCode::OK {
+            return Err(SourceError::of_status(&response, realm).into());
+        }
+        let json = read(source.body(response, realm.clone()), MAX_TOKEN, "token").await?;
+        let answer: Option<TokenAnswer> = serde_json::from_slice(&json).ok();
+        let token = answer.and_then(|answer| {
+            let life =
+                answer.expires_in.map_or(TOKEN_LIFE, |seconds| Duration::from_secs(seconds).mul_f64(0.9));
+            let mut header =
+                HeaderValue::try_from(format!("Bearer {}", answer.token.or(answer.access_token)?)).ok()?;
+            header.set_sensitive(true);
+            Some(Token { header, expires: Instant::now() + life })
+        });
+        token.ok_or_else(|| failed(format!("{} gives out no token", display(realm))))
+    }
+}
+
+fn announced(response: &Response) -> Option<Digest> {
+    let header = response.headers().get("docker-content-digest")?.to_str().ok()?;
+    header.strip_prefix("sha256:").and_then(Digest::parse)
+}
+
+fn redirect(response: &Response, from: &Url) -> Option<Result<Url, SourceError>> {
+    if !response.status().is_redirection() {
+        return None;
+    }
+    let to = response.headers().get(LOCATION)?.to_str().ok()?;
+    let failed =
+        |error| SourceError::Redirect { url: display(from), cause: format!("its redirect: {error}") };
+    Some(from.join(to).map_err(failed))
+}
+
+async fn read(mut body: Body, limit: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > limit {
+            let url = display(body.url());
+            return Err(RegistryError::Refused(format!("the {what} of {url} has more than {limit} bytes")));
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,107 @@
+//! Following an image in a registry: one `HEAD` where nothing changed, otherwise its layers, lowest first.
+
+use std::sync::Arc;
+
+use lifecycle::blocking;
+
+use super::error::SyncError;
+use super::intake::Intake;
+use crate::content::{Digest, Manifest, ReleaseId};
+use crate::fetch::{Contents, feed, pump};
+use crate::oci::{Image, Layer, Registry, RegistryError};
+use crate::source::Source;
+
+/// An image that is followed.
+#[derive(Debug)]
+pub(super) struct ImageSource {
+    registry: Registry,
+    /// The digest of the manifest that is published, and its release.
+    published: Option<(Digest, ReleaseId)>,
+}
+
+/// An image whose layers have all arrived.
+pub(super) struct Received {
+    pub(super) digest: Digest,
+    pub(super) contents: Contents,
+    pub(super) manifest: Manifest,
+    pub(super) wire_bytes: u64,
+}
+
+impl ImageSource {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self { registry, published: None }
+    }
+
+    /// Makes the next sync fetch the image, whether or not it has changed.
+    pub(super) fn distrust(&mut self) {
+        self.published = None;
+    }
+
+    /// Notes what `current` is.
+    pub(super) fn published(&mut self, digest: Digest, release: ReleaseId) {
+        self.published = Some((digest, release));
+    }
+
+    /// Whether `current` is known to be what the registry has.
+    pub(super) async fn is_in_step(
+        &mut self,
+        source: &Source,
+        current: Option<&ReleaseId>,
+    ) -> Result<bool, SyncError> {
+        match &self.published {
+            Some((published, release)) if current == Some(release) => {
+                Ok(self.registry.digest(source).await? == Some(*published))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// The image's digest and its layers, lowest first, where they may be fetched.
+    pub(super) async fn layers(&mut self, intake: &Intake) -> Result<(Digest, Vec<Layer>), SyncError> {
+        let (digest, layers) = self.registry.layers(&intake.source).await?;
+        let limit = intake.unpacking.max_archive_size;
+        let announced = announced(&layers);
+        if announced > limit {
+            let limit = bytesize::ByteSize(limit);
+            let why = format!("its layers are larger than --max-archive-size {limit}");
+            return Err(RegistryError::Refused(why).into());
+        }
+        Ok((digest, layers))
+    }
+
+    /// Fetches all layers.
+    pub(super) async fn receive(
+        &mut self,
+        intake: &Intake,
+        digest: Digest,
+        layers: &[Layer],
+    ) -> Result<Received, SyncError> {
+        intake.volume.has_room_for(announced(layers), intake.limits.min_free)?;
+        let limit = intake.unpacking.max_archive_size;
+        let mut image = Image::begin(Arc::clone(&intake.volume))?;
+        let mut wire_bytes = 0;
+        for layer in layers {
+            let body = self.registry.blob(&intake.source, layer).await?;
+            let (sender, receiver) = feed();
+            let (selection, limits, unpacking) = (intake.selection.clone(), intake.limits, intake.unpacking);
+            let Layer { digest, .. } = *layer;
+            let layer = layer.clone();
+            let unpacked = blocking(move || {
+                let added = image.add(receiver, &layer, &selection, &limits, &unpacking);
+                added.map(|()| image)
+            });
+            let arriving = pump(body, sender, limit - wire_bytes.min(limit), Some(digest));
+            let (arrived, added) = tokio::join!(arriving, unpacked);
+            // Where the connection broke, that the layer is incomplete is only its consequence.
+            wire_bytes += arrived?;
+            image = added?;
+        }
+        intake.metrics.fetched(layers.len(), wire_bytes);
+        let (contents, manifest) = image.finish(&intake.limits)?;
+        Ok(Received { digest, contents, manifest, wire_bytes })
+    }
+}
+
+fn announced(layers: &[Layer]) -> u64 {
+    layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size))
+}

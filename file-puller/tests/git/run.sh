@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Follows real repositories, served by git's own `git http-backend` behind a small CGI server.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+if ! command -v git >/dev/null; then
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update --quiet=2
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes git
+fi
+
+# With the places where a test ends the process as `kill -9` would.
+if [ -z "${FILE_PULLER-}" ]; then
+    cargo build --locked --quiet --package file-puller --features fault-points
+    FILE_PULLER=${CARGO_TARGET_DIR:-target}/debug/file-puller
+fi
+FILE_PULLER=$(realpath "$FILE_PULLER")
+export FILE_PULLER
+exec python3 -m unittest --buffer ${*:+-k "$*"} file-puller/tests/git/test_git.py

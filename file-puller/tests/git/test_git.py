@@ -1,0 +1,526 @@
+"""What file-puller publishes of a repository, and what it refuses."""
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+import zlib
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from server import GitServer
+
+BINARY = os.environ["FILE_PULLER"]
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@example.com",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@example.com",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+}
+
+
+class Repository:
+    def __init__(self, path, format="sha1"):
+        self.path = Path(path)
+        self.git("init", "--quiet", "--initial-branch=main", f"--object-format={format}", str(path), cwd="/")
+
+    def git(self, *arguments, cwd=None, **options):
+        done = subprocess.run(
+            ["git", *arguments], cwd=cwd or self.path, env={**os.environ, **IDENTITY}, capture_output=True, **options
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"git {arguments}: {done.stderr.decode()}")
+        return done.stdout.decode().strip()
+
+    def write(self, path, content, mode=0o644):
+        file = self.path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        file.chmod(mode)
+
+    def commit(self, files=None, message="change"):
+        for path, content in (files or {}).items():
+            self.write(path, content)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD")
+
+
+class Scenario(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.root = Path(directory.name)
+        self.server = GitServer(str(self.root))
+        self.addCleanup(self.server.close)
+        self.repository = Repository(self.root / "site")
+        self.volume = self.root / "volume"
+        self.url = self.server.url("site/.git")
+
+    def pull(self, *flags, volume=None, url=None, **environment):
+        return subprocess.run(
+            [BINARY, "--once", "--source", url or self.url, "--volume", str(volume or self.volume), *flags],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    def published(self, *flags, **options):
+        done = self.pull(*flags, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.tree(options.get("volume"))
+
+    def refused(self, reason, *flags, code=78, **options):
+        done = self.pull("--log-level", "error", *flags, **options)
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (code, 1), done.stderr)
+        self.assertIn(reason, done.stderr)
+
+    def tree(self, volume=None):
+        current = (volume or self.volume) / "current"
+        files = {}
+        for directory, _, names in os.walk(current.resolve()):
+            for name in names:
+                file = Path(directory, name)
+                files[str(file.relative_to(current.resolve()))] = file.read_bytes()
+        return files
+
+    def used(self, name=".git-objects"):
+        return sum(file.stat().st_size for file in (self.volume / name).rglob("*") if file.is_file())
+
+
+class Content(Scenario):
+    def test_a_commit_is_what_git_archive_makes_of_it(self):
+        self.repository.write("bin/run", "#!/bin/sh\n", 0o755)
+        self.repository.write("a/b/c.txt", "deep")
+        self.repository.write("umlaut-ü.html", "ü")
+        self.repository.write("empty", "")
+        (self.repository.path / "link.txt").symlink_to("a/b/c.txt")
+        (self.repository.path / "dir").symlink_to("a")
+        self.repository.commit()
+        tree = self.published()
+        self.assertEqual(tree["dir/b/c.txt"], b"deep")
+        self.assertEqual(tree["link.txt"], b"deep")
+        self.assertEqual((self.volume / "current/bin/run").stat().st_mode & 0o777, 0o755)
+        self.assertEqual((self.volume / "current/empty").stat().st_mode & 0o777, 0o644)
+        archive = self.repository.git("archive", "--output", str(self.root / "site.tar"), "HEAD")
+        self.assertEqual(archive, "")
+        other = self.root / "other"
+        http = subprocess.Popen(
+            [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(self.root), "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.addCleanup(http.stdout.close)
+        self.addCleanup(http.wait)
+        self.addCleanup(http.kill)
+        port = http.stdout.readline().split("port ")[1].split()[0]
+        self.published(volume=other, url=f"http://127.0.0.1:{port}/site.tar")
+        self.assertEqual(os.readlink(other / "current"), os.readlink(self.volume / "current"), "the same release")
+
+    def test_subdir_and_exclude(self):
+        self.repository.commit({"site/index.html": "x", "site/app.js.map": "m", "README": "r"})
+        self.assertEqual(self.published("--subdir", "site", "--exclude", "*.map"), {"index.html": b"x"})
+        self.refused("no file that is published", "--subdir", "nothing", volume=self.root / "v2")
+
+    def test_a_link_that_leads_out(self):
+        self.repository.commit({"site/x": "x", "secret": "s"})
+        (self.repository.path / "site/link").symlink_to("../secret")
+        self.repository.commit()
+        self.assertEqual(self.published()["site/link"], b"s")
+        self.refused('link links to "../secret", and that leads out', "--subdir", "site")
+        (self.repository.path / "out").symlink_to("/etc/passwd")
+        self.repository.commit()
+        self.refused('out links to "/etc/passwd", and that leads out')
+
+    def test_submodule_and_lfs(self):
+        inner = Repository(self.root / "inner")
+        commit = inner.commit({"x": "x"})
+        self.repository.commit({"index.html": "x"})
+        self.repository.git("update-index", "--add", "--cacheinfo", f"160000,{commit},vendor/inner")
+        self.repository.git("commit", "--quiet", "--message", "submodule")
+        self.refused("vendor/inner is a submodule")
+        self.assertEqual(self.published("--exclude", "vendor"), {"index.html": b"x"})
+        pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
+        self.repository.git("rm", "--quiet", "--cached", "vendor/inner")
+        self.repository.commit({"video.mp4": pointer})
+        self.refused("video.mp4 is kept in Git LFS")
+        self.assertEqual(self.published("--git-lfs", "pointer")["video.mp4"], pointer.encode())
+
+    def test_sha256(self):
+        self.repository = Repository(self.root / "sha256", "sha256")
+        self.url = self.server.url("sha256/.git")
+        self.repository.commit({"index.html": "one"})
+        self.assertEqual(self.published(), {"index.html": b"one"})
+        commit = self.repository.commit({"index.html": "two"})
+        self.assertEqual(self.published(), {"index.html": b"two"})
+        self.assertEqual(self.published("--ref", commit), {"index.html": b"two"})
+
+    def test_limits(self):
+        self.repository.commit({f"{number}": "x" * number for number in range(20)})
+        self.refused("more than --max-files 10", "--max-files", "10")
+        self.refused("more than --max-file-size 10", "--max-file-size", "10")
+        self.refused("--max-size 100 bytes", "--max-size", "100")
+        self.refused("larger than --max-archive-size", "--max-archive-size", "100")
+        self.repository.commit({"zeros": b"\0" * (64 << 20)})
+        self.refused("it expands more than --max-expansion 100 times")
+
+    def test_deltas_of_large_and_small_files(self):
+        text = "".join(f"line {number} {hashlib.sha256(str(number).encode()).hexdigest()}\n" for number in range(20000))
+        files = {f"copy-{number}.txt": text.replace("line 7 ", f"other {number} ") for number in range(5)}
+        files |= {f"small-{number}": "same beginning " * 50 + str(number) for number in range(50)}
+        self.repository.commit(files)
+        self.repository.git("repack", "-adfq")
+        self.assertEqual(self.published(), {path: content.encode() for path, content in files.items()})
+
+    def test_ten_thousand_files(self):
+        for number in range(10_000):
+            self.repository.write(f"{number % 100}/{number}.html", f"<p>{number}</p>")
+        self.repository.commit()
+        self.assertEqual(len(self.published()), 10_000)
+        self.repository.commit({"0/0.html": "changed"})
+        done = self.pull()
+        self.assertIn("fetched_files=1 ", done.stderr)
+        self.assertEqual(self.tree()["0/0.html"], b"changed")
+
+
+class Refs(Scenario):
+    def test_branch_tag_and_commit(self):
+        first = self.repository.commit({"index.html": "one"})
+        self.repository.git("tag", "light")
+        self.repository.git("tag", "--annotate", "--message", "t", "annotated")
+        self.repository.git("checkout", "--quiet", "-b", "feature/x")
+        self.repository.commit({"index.html": "two"})
+        self.repository.git("checkout", "--quiet", "main")
+        for protocol_2 in (True, False):
+            self.server.protocol_2 = protocol_2
+            for ref in ("light", "annotated", "refs/tags/annotated", "main", "HEAD"):
+                self.assertEqual(self.published("--ref", ref), {"index.html": b"one"}, ref)
+            self.assertEqual(self.published("--ref", "feature/x"), {"index.html": b"two"})
+            self.refused('neither a branch nor a tag "gone"', "--ref", "gone", code=69)
+        self.server.protocol_2 = True
+        self.assertEqual(self.published("--ref", first), {"index.html": b"one"})
+        self.repository.git("tag", "main")
+        self.refused('"main" is a branch and a tag', "--ref", "main", code=69)
+
+    def test_a_ref_that_is_no_commit(self):
+        self.repository.commit({"index.html": "one"})
+        self.repository.git("tag", "tree", "HEAD^{tree}")
+        self.refused("names a Tree and not a commit", "--ref", "tree")
+
+    def test_empty_repository(self):
+        for protocol_2 in (True, False):
+            self.server.protocol_2 = protocol_2
+            done = self.pull()
+            self.assertEqual(done.returncode, 69, done.stderr)
+            self.assertRegex(done.stderr, "repository is empty|HEAD names a branch that is not there")
+
+    def test_what_is_no_repository(self):
+        self.refused("404", url=self.server.url("missing/.git"), code=69)
+        self.refused("--public-key is for manifests", "--public-key", "x", code=64)
+        self.refused("--allow-plain-http", url="git+http://host.example/x.git", code=64)
+
+    def test_redirect_and_token(self):
+        self.repository.commit({"index.html": "one"})
+        self.server.redirect = {"/old": "/site/.git"}
+        self.assertEqual(self.published(url=self.server.url("old")), {"index.html": b"one"})
+        self.server.authorization = "Basic " + base64.b64encode(b"me:secret").decode()
+        self.refused("401", code=69)
+        secret = self.root / "secret"
+        secret.write_text("me:secret\n")
+        self.assertEqual(self.published("--basic-auth-file", str(secret)), {"index.html": b"one"})
+
+
+    def test_another_host_is_followed_only_where_it_is_named_and_learns_nothing(self):
+        self.repository.commit({"index.html": "one"})
+        other = GitServer(str(self.root))
+        self.addCleanup(other.close)
+        other.redirect = {"/old": self.server.url("site/.git").removeprefix("git+")}
+        secret = self.root / "secret"
+        secret.write_text("me:secret\n")
+        url = other.url("old")
+        self.refused("--redirect-to 127.0.0.1", "--basic-auth-file", str(secret), url=url)
+        flags = ["--redirect-to", "127.0.0.1", "--basic-auth-file", str(secret)]
+        self.assertEqual(self.published(*flags, url=url), {"index.html": b"one"})
+        self.assertEqual(set(self.server.authorizations), {None})
+        self.assertNotIn(None, other.authorizations)
+
+    def test_the_gate_is_told_the_commit(self):
+        commit = self.repository.commit({"index.html": "one"})
+        asked = []
+
+        class Gate(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                asked.append((self.headers["Sidecar-Commit"], self.headers["Sidecar-Source"]))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        gate = http.server.HTTPServer(("127.0.0.1", 0), Gate)
+        self.addCleanup(gate.server_close)
+        self.addCleanup(gate.shutdown)
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
+        self.published("--gate", f"http://127.0.0.1:{gate.server_port}/")
+        self.assertEqual(asked, [(commit, self.url)])
+        self.published("--gate", f"http://127.0.0.1:{gate.server_port}/")
+        self.assertEqual(len(asked), 1, "what is published is not asked about again")
+
+
+class Changes(Scenario):
+    def test_force_push_and_moved_tag(self):
+        self.repository.commit({"index.html": "one", "same": "s"})
+        self.repository.git("tag", "--annotate", "--message", "t", "v1")
+        self.published()
+        inode = (self.volume / "current/same").stat().st_ino
+        self.assertEqual(self.published("--ref", "v1")["index.html"], b"one")
+        self.repository.git("checkout", "--quiet", "--orphan", "other")
+        self.repository.commit({"index.html": "two"})
+        self.repository.git("branch", "--force", "main")
+        self.repository.git("tag", "--force", "--annotate", "--message", "t", "v1")
+        self.repository.git("reflog", "expire", "--expire=now", "--all")
+        self.repository.git("gc", "--quiet", "--prune=now")
+        self.assertEqual(self.published("--ref", "main"), {"index.html": b"two", "same": b"s"})
+        self.assertEqual((self.volume / "current/same").stat().st_ino, inode, "what did not change is linked")
+        self.assertEqual(self.published("--ref", "v1")["index.html"], b"two")
+
+    def test_deleted_branch_keeps_what_is_published(self):
+        self.repository.commit({"index.html": "one"})
+        self.repository.git("branch", "live")
+        self.published("--ref", "live")
+        self.repository.git("branch", "--delete", "live")
+        self.refused('neither a branch nor a tag "live"', "--ref", "live", code=69)
+        self.assertEqual(self.tree(), {"index.html": b"one"})
+
+    def test_only_what_changed_is_sent(self):
+        noise = random.Random(1).randbytes(1 << 20)
+        self.repository.commit({"large": noise, "small": "one"})
+        self.published()
+        self.repository.commit({"small": "two"})
+        self.assertIn("fetched_files=1 ", (done := self.pull()).stderr)
+        self.assertLess(int(done.stderr.split("fetched_bytes=")[1].split()[0]), 2000)
+        self.assertEqual(self.tree(), {"large": noise, "small": b"two"})
+
+    def test_a_change_within_a_large_file_is_sent_as_a_delta(self):
+        noise = bytearray(random.Random(1).randbytes(1 << 20))
+        self.repository.commit({"large": bytes(noise), "a/b": "1"})
+        self.published()
+        noise[1000] ^= 1
+        self.repository.commit({"large": bytes(noise), "a/c": "2"})
+        done = self.pull()
+        self.assertLess(int(done.stderr.split("fetched_bytes=")[1].split()[0]), 5000)
+        self.assertEqual(self.tree(), {"large": bytes(noise), "a/b": b"1", "a/c": b"2"})
+
+    def test_a_file_that_moves_in_from_outside(self):
+        self.repository.commit({"site/index.html": "x", "other/page.html": "moved in"})
+        self.published("--subdir", "site")
+        self.repository.git("mv", "other/page.html", "site/page.html")
+        self.repository.commit()
+        self.assertEqual(self.published("--subdir", "site"), {"index.html": b"x", "page.html": b"moved in"})
+
+    def test_damage(self):
+        self.repository.commit({"index.html": "one", "a": "1"})
+        self.published()
+        (self.volume / "current/a").unlink()
+        self.assertEqual(self.published(), {"index.html": b"one", "a": b"1"})
+        known = self.volume / ".git-objects/known"
+        content = bytearray(known.read_bytes())
+        content[10] ^= 1
+        known.write_bytes(content)
+        self.repository.commit({"index.html": "two"})
+        self.assertEqual(self.published(), {"index.html": b"two", "a": b"1"})
+
+    def test_a_thousand_commits(self):
+        """The objects take at most twice what a fresh fetch takes, however long a repository is followed."""
+        fresh = self.root / "fresh"
+        for number in range(200):
+            self.repository.write(f"{number % 10}/{number}.html", f"<p>{number}</p>" * 20)
+        self.repository.commit()
+        process, port = self.daemon()
+        batch = 25
+        for number in range(0, 1000, batch):
+            stream = ""
+            for number in range(number, number + batch):
+                content = f"<p>{number}</p>" * random.Random(number).randrange(10, 40)
+                stream += f"commit refs/heads/main\ncommitter a <a@b> {1700000000 + number} +0000\ndata 1\nx\n"
+                stream += "from refs/heads/main^0\n" if number % batch == 0 else ""
+                stream += f"M 100644 inline {number % 10}/{number % 200}.html\ndata {len(content)}\n{content}\n"
+            self.repository.git("fast-import", "--quiet", "--force", input=stream.encode())
+            self.assertIn(self.sync(port)["result"], ("published", "unchanged"))
+        self.sync(port)
+        process.terminate()
+        process.wait()
+        self.published(volume=fresh)
+        self.assertEqual(self.tree(fresh), self.tree())
+        bytes_of = lambda volume: sum(f.stat().st_size for f in (volume / ".git-objects").iterdir())
+        self.assertLessEqual(bytes_of(self.volume), 2 * bytes_of(fresh))
+
+    def daemon(self, *flags):
+        process = subprocess.Popen(
+            [BINARY, "--source", self.url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
+            stderr=subprocess.PIPE, text=True,
+        )
+        self.addCleanup(process.stderr.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for line in process.stderr:
+            if "addr=" in line:
+                return process, int(line.split("addr=")[1].split()[0].rsplit(":", 1)[1])
+        self.fail("it ended")
+
+    def sync(self, port):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/sync", method="POST")
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def test_no_change_is_one_request_and_the_commit_is_told(self):
+        commit = self.repository.commit({"index.html": "one"})
+        _, port = self.daemon()
+        self.assertIn(self.sync(port)["result"], ("published", "unchanged"))
+        self.server.requests.clear()
+        self.assertEqual(self.sync(port)["result"], "unchanged")
+        self.assertEqual([path for _, path, _ in self.server.requests], ["/site/.git/git-upload-pack"])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
+            self.assertEqual(json.load(answer)["commit"], commit)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            self.assertIn(f'file_puller_revision_info{{kind="commit",revision="{commit}"}} 1', answer.read().decode())
+
+    def test_a_restart_fetches_nothing(self):
+        self.repository.commit({"index.html": "one"})
+        self.published()
+        self.server.requests.clear()
+        self.published()
+        self.assertEqual(sum(b"command=fetch" in body for _, _, body in self.server.requests), 0)
+
+    def test_a_damaged_file_is_repaired(self):
+        self.repository.commit({"index.html": "one"})
+        _, port = self.daemon("--verify-period", "100ms")
+        self.sync(port)
+        file = self.volume / "current/index.html"
+        file.write_text("bad")
+        deadline = time.monotonic() + 20
+        while file.read_text() != "one":
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+
+class Failures(Scenario):
+    def test_a_bad_object(self):
+        self.repository.commit({"index.html": "one" * 100})
+
+        def spoil(content):
+            at = content.find(b"PACK")
+            return content if at < 0 else content[: at + 40] + bytes([content[at + 40] ^ 0xFF]) + content[at + 41 :]
+
+        self.server.spoil = spoil
+        done = self.pull("--log-level", "error")
+        self.assertIn(done.returncode, (69, 78), done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertFalse((self.volume / "current").exists())
+        self.server.spoil = None
+        self.assertEqual(len(self.published()), 1)
+
+    def test_a_pack_that_is_cut_off(self):
+        self.repository.commit({"index.html": random.Random(1).randbytes(100_000)})
+        self.server.cut = 50_000
+        self.refused("cannot fetch", code=69)
+        self.server.cut = None
+        self.assertEqual(len(self.published()), 1)
+
+    def test_a_slow_pack(self):
+        self.repository.commit({"index.html": random.Random(1).randbytes(100_000)})
+        self.server.pace = (0.01, 4096)
+        self.assertEqual(len(self.published()), 1)
+        self.server.pace = (0.2, 16)
+        self.repository.commit({"index.html": random.Random(2).randbytes(100_000)})
+        self.refused("--min-throughput", "--read-timeout", "1s", "--min-throughput", "10KiB", code=69)
+
+    def test_a_kill_at_every_step(self):
+        one = {"index.html": b"one", "a/b": b"1", "same": b"s"}
+        two = {"index.html": b"two", "a/c": b"1", "same": b"s"}
+        self.repository.commit(one)
+        self.published()
+        self.repository.git("rm", "--quiet", "-r", "a")
+        self.repository.commit(two)
+        for step in range(1, 500):
+            done = self.pull(FILE_PULLER_KILL_AT=str(step))
+            self.assertIn(self.tree(), (one, two), f"step {step}")
+            if done.returncode == 0:
+                break
+            self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
+            subprocess.run(["cp", "-a", str(self.volume), str(self.root / "copy")], check=True)
+            self.assertEqual(self.published(volume=self.root / "copy"), two, f"step {step}")
+            subprocess.run(["rm", "-rf", str(self.root / "copy")], check=True)
+            # The next step is reached only from where this one began.
+            if self.tree() == two:
+                subprocess.run(["rm", "-rf", str(self.volume)], check=True)
+                self.repository.git("checkout", "--quiet", "HEAD~1")
+                self.published("--ref", self.repository.git("rev-parse", "main~1"))
+                self.repository.git("checkout", "--quiet", "main")
+        self.assertGreater(step, 10)
+        self.assertEqual(self.tree(), two)
+
+
+class HostilePacks(Scenario):
+    """Packs that no git makes."""
+
+    def serve(self, objects, commit):
+        def spoil(content):
+            if b"PACK" not in content:
+                return content
+            pack = b"PACK" + (2).to_bytes(4, "big") + len(objects).to_bytes(4, "big") + b"".join(objects)
+            pack += hashlib.sha1(pack).digest()
+            frame = lambda payload: f"{len(payload) + 4:04x}".encode() + payload
+            return b"0011shallow-info0001" .replace(b"0011shallow-info", frame(b"shallow-info\n")) + frame(b"packfile\n") + frame(b"\1" + pack) + b"0000"
+
+        self.server.spoil = spoil
+
+    @staticmethod
+    def entry(kind, content, size=None, extra=b""):
+        size = len(content) if size is None else size
+        byte, size = kind << 4 | size & 15, size >> 4
+        header = bytearray()
+        while size:
+            header.append(byte | 0x80)
+            byte, size = size & 0x7F, size >> 7
+        header.append(byte)
+        return bytes(header) + extra + zlib.compress(content)
+
+    def test_hostile_packs(self):
+        commit = self.repository.commit({"index.html": "one"})
+        blob, delta = self.entry(3, b"hello"), lambda content, extra: self.entry(6, content, extra=extra)
+        back = bytes([len(blob)])
+        for objects, reason in [
+            ([self.entry(3, b"hello", size=4)], "larger than it says"),
+            ([self.entry(3, b"hello", size=6)], "smaller than it says"),
+            ([self.entry(5, b"x")], "has type 5"),
+            ([delta(b"\5\5\x90\5", b"\1")], "base is nowhere before it"),
+            ([blob, delta(b"\4\5\x90\5", back)], "for another base"),
+            ([blob, delta(b"\5\6\x90\6", back)], "beyond its base"),
+            ([blob, delta(b"\5\1\0", back)], "unknown instruction"),
+            ([blob, delta(b"\5\5\x90", back)], "ends within an instruction"),
+            ([blob, self.entry(6, b"\5\xff\xff\xff\xff\xff\xff\7\x90\5", extra=back)], "more than --max-size"),
+            ([self.entry(3, b"", size=1 << 50)], "more than --max-size"),
+            ([self.entry(7, b"\5\5\x90\5", extra=b"\0" * 20)], "did not send object 00000000"),
+            ([blob], "did not send object"),
+        ]:
+            self.serve(objects, commit)
+            self.refused(reason)
+            self.assertFalse((self.volume / "current").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Follows images in a real registry (Debian's docker-registry), which skopeo fills.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+packages=()
+command -v docker-registry >/dev/null || packages+=(docker-registry)
+command -v skopeo >/dev/null || packages+=(skopeo)
+if [ ${#packages[@]} -gt 0 ]; then
+    as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update --quiet=2
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes "${packages[@]}"
+fi
+
+if [ -z "${FILE_PULLER-}" ]; then
+    cargo build --locked --quiet --package file-puller --features fault-points
+    FILE_PULLER=${CARGO_TARGET_DIR:-target}/debug/file-puller
+fi
+FILE_PULLER=$(realpath "$FILE_PULLER")
+export FILE_PULLER
+exec python3 -m unittest --buffer ${*:+-k "$*"} file-puller/tests/oci/test_oci.py

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# No archive publishes other bytes than GNU tar extracts: file-puller beside `tar -x`, over archives of every format.
+#
+#   run.sh [ARCHIVES [SEED]]    so many damaged archives (400), from this seed on
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+tar --version | grep -q 'GNU tar' || { echo "$0: needs GNU tar as 'tar'" >&2; exit 1; }
+if [ -z "${FILE_PULLER-}" ]; then
+    cargo build --locked --quiet --package file-puller --features fault-points
+    FILE_PULLER=${CARGO_TARGET_DIR:-target}/debug/file-puller
+fi
+FILE_PULLER=$(realpath "$FILE_PULLER")
+export FILE_PULLER
+exec python3 file-puller/tests/tar/differential.py "$@"
