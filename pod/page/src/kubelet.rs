@@ -43,7 +43,7 @@ impl KubeletFile {
             Ok(None) => {}
             Ok(Some((modified, kubelet))) => (self.modified, self.last) = (Some(modified), Some(kubelet)),
             Err(error) => {
-                tracing::debug!(%error, "the kubelet's events cannot be read: what was known stays")
+                tracing::debug!(%error, "the kubelet's events cannot be read: what was known stays");
             }
         }
     }

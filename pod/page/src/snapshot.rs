@@ -68,6 +68,8 @@ pub(crate) struct Event {
     /// To which container.
     pub(crate) container: String,
     /// What, in one word.
+    // The name in the JSON, which the contract fixes.
+    #[expect(clippy::struct_field_names, reason = "the contract calls it so")]
     pub(crate) event: String,
     /// What, for people.
     pub(crate) text: String,
