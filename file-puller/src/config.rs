@@ -30,7 +30,7 @@ impl Config {
         mut source: SourceUrl,
         volume: PathBuf,
         allow_plain_http: bool,
-        options: Options,
+        mut options: Options,
     ) -> Result<Self, String> {
         let Authenticity { public_key, digest, .. } = &options.engine.authenticity;
         let (flag, ending) = (options.source.kind, source.kind());
@@ -40,6 +40,9 @@ impl Config {
         }
         if source.image().is_some() && allow_plain_http {
             source.use_plain_http();
+        }
+        if let Some(age) = options.max_staleness {
+            options.source.waiting.keep_within(age);
         }
         let touch_file = options.touch_file.clone().map(|path| TouchFile::new(path, &volume)).transpose()?;
         Ok(Self { source, kind, volume, touch_file, options })

@@ -36,6 +36,8 @@ pub(crate) struct Metrics {
     repaired_files: Counter,
     webhook_posts: Family<ResultLabel, Counter>,
     old_releases: Gauge,
+    waits: Family<ResultLabel, Counter>,
+    waiting: Gauge,
     last_success: LastSuccess,
 }
 
@@ -116,7 +118,7 @@ impl Metrics {
         Self {
             syncs: registrar.metric("syncs", "Syncs by how they ended"),
             failures: registrar.metric("sync_failures", "Failed syncs by reason"),
-            durations: registrar.seconds("sync_duration", "How long syncs took, failed ones included", &DURATIONS),
+            durations: registrar.seconds("sync_duration", "How long syncs took, failed ones included, without the time that the content manager was asked to wait", &DURATIONS),
             phases: registrar.add_in(
                 Unit::Seconds,
                 "phase_duration",
@@ -155,6 +157,8 @@ impl Metrics {
             ),
             webhook_posts: registrar.metric("webhook_posts", "Posts to the webhook by how they ended"),
             old_releases: registrar.metric("old_releases", "Releases on the volume besides the current one"),
+            waits: registrar.metric("waits", "Requests that the content manager was asked to hold until there is a change, by how they ended"),
+            waiting: registrar.metric("waiting", "1 while the content manager holds a request until there is a change, else 0"),
             last_success,
         }
     }
@@ -238,6 +242,16 @@ impl Metrics {
     pub(crate) fn announced(&self, outcome: Result<(), ()>) {
         let result = if outcome.is_ok() { "delivered" } else { "failed" };
         self.webhook_posts.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Notes whether a request is held.
+    pub(crate) fn waiting(&self, is_waiting: bool) {
+        self.waiting.set(i64::from(is_waiting));
+    }
+
+    /// Counts a request that was held.
+    pub(crate) fn waited(&self, result: &'static str) {
+        self.waits.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts files that were put right.

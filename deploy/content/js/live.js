@@ -249,8 +249,9 @@ function tick() {
   put("release.age", release ? `${span(now() - Date.parse(release.published))} ago` : "–");
   const until = sync?.next ? Date.parse(sync.next) - now() : null;
   const pulls = last.containers[0].state === "up" && until !== null;
-  put("countdown", pulls ? (until > 0 ? `in ${Math.ceil(until / 1000)} s` : "now") : "–");
-  put("next", pulls ? (until > 0 ? `asks again in ${Math.ceil(until / 1000)} s` : "asks what is new") : "asks nobody");
+  const waits = last.containers[0].state === "up" && sync?.waiting === true;
+  put("countdown", waits ? "waiting for a change" : pulls ? (until > 0 ? `in ${Math.ceil(until / 1000)} s` : "now") : "–");
+  put("next", waits ? "waits for a change" : pulls ? (until > 0 ? `asks again in ${Math.ceil(until / 1000)} s` : "asks what is new") : "asks nobody");
   const when = sync?.last ? `${span(now() - Date.parse(sync.last))} ago: ` : "";
   const how = { published: "a new release", unchanged: "nothing new", failed: `failed, ${sync?.error ?? "no reason given"}` };
   put("last", sync?.result ? `${when}${how[sync.result] ?? sync.result}` : "none yet");

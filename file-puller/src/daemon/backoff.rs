@@ -34,6 +34,16 @@ impl Backoff {
         self.period.mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
+    /// The time until the next sync, after the source was cut off while it held a question: soon, and not all at once.
+    pub(crate) fn after_cut(&self) -> Duration {
+        self.soon().mul_f64(fastrand::f64())
+    }
+
+    /// What is soon, measured by the period.
+    pub(crate) fn soon(&self) -> Duration {
+        FIRST.min(self.period)
+    }
+
     /// The time until the next sync, after one whose release was not let through: as after a success, since nothing is broken.
     pub(crate) fn after_refusal(&mut self) -> Duration {
         let pause = self.after_success();
@@ -50,8 +60,7 @@ impl Backoff {
     }
 
     fn bound(&self) -> Duration {
-        let doubled =
-            2_u32.checked_pow(self.failures).and_then(|factor| FIRST.min(self.period).checked_mul(factor));
+        let doubled = 2_u32.checked_pow(self.failures).and_then(|factor| self.soon().checked_mul(factor));
         doubled.unwrap_or(self.longest).min(self.longest)
     }
 }

@@ -5,6 +5,7 @@ mod requests;
 mod scheduler;
 mod status;
 mod touch;
+mod waiting;
 mod webhook;
 
 pub(crate) use self::backoff::Backoff;

@@ -16,9 +16,10 @@ use super::backoff::Backoff;
 use super::requests::{SyncReply, SyncRequests, Waiters};
 use super::status::Status;
 use super::touch::TouchFile;
+use super::waiting::Cuts;
 use super::webhook::Webhook;
 use crate::metrics::Metrics;
-use crate::sync::{EngineHandle, Outcome, Revision, SyncError, Verdict};
+use crate::sync::{Awaited, EngineHandle, Outcome, Revision, SyncError, Verdict};
 
 /// Keeps one volume in step for as long as the process runs.
 pub(crate) struct Scheduler {
@@ -31,6 +32,7 @@ pub(crate) struct Scheduler {
     next_verification: Option<Instant>,
     /// The published release was found to be gone, so the next sync that publishes is a repair.
     is_lost: bool,
+    cuts: Cuts,
     observers: Observers,
 }
 
@@ -62,6 +64,7 @@ impl Scheduler {
             verify_period,
             next_verification,
             is_lost: false,
+            cuts: Cuts::default(),
             observers,
         }
     }
@@ -79,7 +82,7 @@ impl Scheduler {
             };
             waiting.answer(&self.reply(&outcome));
             self.engine.upkeep();
-            let next = self.wait_for_next(pause);
+            let next = self.next_reason(outcome.is_ok(), pause);
             let Some(asked) = shutdown.run_until_cancelled(next).await else { return };
             waiting = asked;
         }
@@ -94,24 +97,29 @@ impl Scheduler {
     async fn sync(&mut self) -> (Result<Outcome, SyncError>, Duration) {
         let started = Instant::now();
         let outcome = self.engine.sync().await;
-        let took = started.elapsed();
-        self.observers.metrics.sync_finished(SyncError::label(&outcome), took);
-        self.observers.status.sync_finished(&outcome, took);
+        let pause = self.finished(&outcome, started.elapsed());
+        (outcome, pause)
+    }
+
+    /// Says how a sync went, and returns when to sync again.
+    fn finished(&mut self, outcome: &Result<Outcome, SyncError>, took: Duration) -> Duration {
+        self.observers.metrics.sync_finished(SyncError::label(outcome), took);
+        self.observers.status.sync_finished(outcome, took);
         let revision = self.engine.revision();
-        if let (Ok(_), Some(revision)) = (&outcome, &revision) {
+        if let (Ok(_), Some(revision)) = (outcome, &revision) {
             self.observers.metrics.follows(revision.parts());
             self.observers.status.follows(revision);
         }
-        let pause = match &outcome {
+        let pause = match outcome {
             Ok(_) => self.backoff.after_success(),
             Err(error) if error.is_held_back() => self.backoff.after_refusal(),
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
-        match &outcome {
+        match outcome {
             Ok(outcome) => log_outcome(outcome, revision.as_ref(), took),
             Err(error) => log_failure(error, &self.backoff, pause),
         }
-        if let Ok(outcome) = &outcome {
+        if let Ok(outcome) = outcome {
             if let Some(webhook) = &self.observers.webhook {
                 webhook.announce(outcome.release());
             }
@@ -128,7 +136,104 @@ impl Scheduler {
             *touched = true;
         }
         status.waiting(pause, self.backoff.failures());
-        (outcome, pause)
+        pause
+    }
+
+    /// Waits for a reason to sync: a change, where the source can be asked to wait for one, or that it is time. Returns the clients
+    /// that wait for the sync.
+    async fn next_reason(&mut self, is_in_step: bool, pause: Duration) -> Waiters {
+        if !is_in_step {
+            self.cuts.forget();
+        } else if self.engine.can_wait() && self.cuts.may_wait() {
+            return self.wait_for_change(pause).await;
+        }
+        self.wait_for_next(pause).await
+    }
+
+    /// Has the source hold one question after the other until something has changed, and verifies in between. `pause` holds from when
+    /// the source cannot be asked that way any more.
+    async fn wait_for_change(&mut self, mut pause: Duration) -> Waiters {
+        loop {
+            let began = Instant::now();
+            let (awaited, asked) = self.hold().await;
+            let result = match awaited {
+                Ok(Awaited::Changed) => return asked.unwrap_or_default(),
+                Ok(Awaited::Unchanged(release)) => {
+                    self.cuts.forget();
+                    pause = self.finished(&Ok(Outcome::Unchanged(release)), Duration::ZERO);
+                    self.engine.upkeep();
+                    Ok(())
+                }
+                Ok(Awaited::Interrupted) => Ok(()),
+                Ok(Awaited::Unable) => Err(pause),
+                Ok(Awaited::Cut(error)) => {
+                    self.cuts.cut(&error);
+                    Err(self.backoff.after_cut())
+                }
+                Err(error) => Err(self.finished(&Err(error), began.elapsed())),
+            };
+            if let Some(asked) = asked {
+                return asked;
+            }
+            if let Err(pause) = result {
+                self.observers.status.waiting(pause, self.backoff.failures());
+                return self.wait_for_next(pause).await;
+            }
+            if !self.engine.can_wait() {
+                return self.wait_for_next(pause).await;
+            }
+            if self.next_verification.is_some_and(|at| at <= Instant::now())
+                && let Some(reason) = self.verify_until(Instant::now() + pause).await
+            {
+                return reason;
+            }
+            // A source that says it waits and does not would be asked without end.
+            let earliest = began + self.backoff.soon();
+            if Instant::now() < earliest {
+                tokio::select! {
+                    () = sleep_until(earliest) => {}
+                    asked = asked_for(&self.hangup, &mut self.requests) => return asked,
+                }
+            }
+        }
+    }
+
+    /// Has the source hold a question until something has changed, somebody asks for a sync, or it is time to verify. Returns how it
+    /// ended, and who asked.
+    async fn hold(&mut self) -> (Result<Awaited, SyncError>, Option<Waiters>) {
+        let Observers { status, metrics, .. } = &self.observers;
+        status.held(true);
+        metrics.waiting(true);
+        let stop = CancellationToken::new();
+        // Dropping the guard, whatever the reason, ends the request.
+        let guard = stop.clone().drop_guard();
+        let (awaited, asked) = {
+            let mut awaited = pin!(self.engine.await_change(stop));
+            tokio::select! {
+                awaited = &mut awaited => {
+                    guard.disarm();
+                    (awaited, None)
+                }
+                asked = asked_for(&self.hangup, &mut self.requests) => {
+                    drop(guard);
+                    (awaited.await, Some(asked))
+                }
+                () = due(self.next_verification) => {
+                    drop(guard);
+                    (awaited.await, None)
+                }
+            }
+        };
+        status.held(false);
+        metrics.waiting(false);
+        metrics.waited(match &awaited {
+            Ok(Awaited::Changed) => "changed",
+            Ok(Awaited::Unchanged(_)) => "unchanged",
+            Ok(Awaited::Interrupted | Awaited::Unable) => "interrupted",
+            Ok(Awaited::Cut(_)) => "cut",
+            Err(_) => "failed",
+        });
+        (awaited, asked)
     }
 
     /// Waits until the next sync is due or requested, and verifies meanwhile. Returns the clients that wait for the sync.
@@ -140,30 +245,33 @@ impl Scheduler {
                 waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => return waiters,
                 () = is_due => {}
             }
-            // Dropping the guard, whatever the reason, tells the engine to stop reading.
-            let stop = CancellationToken::new();
-            let guard = stop.clone().drop_guard();
-            let (verdict, waiters) = {
-                let mut verification = pin!(self.engine.verify(stop));
-                tokio::select! {
-                    verdict = &mut verification => (verdict, None),
-                    waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => {
-                        drop(guard);
-                        (verification.await, Some(waiters))
-                    }
-                }
-            };
-            self.next_verification = match verdict {
-                Ok(Verdict::Interrupted) => Some(Instant::now()),
-                _ => self.verify_period.map(|period| Instant::now() + period),
-            };
-            self.verified(&verdict);
-            match waiters {
-                Some(waiters) => return waiters,
-                None if self.is_lost => return Waiters::default(),
-                None => {}
+            if let Some(reason) = self.verify_until(next_sync).await {
+                return reason;
             }
         }
+    }
+
+    /// Verifies, as long as no sync is due or requested. Returns who asked for the sync that is a reason to go on with.
+    async fn verify_until(&mut self, next_sync: Instant) -> Option<Waiters> {
+        // Dropping the guard, whatever the reason, tells the engine to stop reading.
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let (verdict, waiters) = {
+            let mut verification = pin!(self.engine.verify(stop));
+            tokio::select! {
+                verdict = &mut verification => (verdict, None),
+                waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => {
+                    drop(guard);
+                    (verification.await, Some(waiters))
+                }
+            }
+        };
+        self.next_verification = match verdict {
+            Ok(Verdict::Interrupted) => Some(Instant::now()),
+            _ => self.verify_period.map(|period| Instant::now() + period),
+        };
+        self.verified(&verdict);
+        waiters.or_else(|| self.is_lost.then(Waiters::default))
     }
 
     fn reply(&self, outcome: &Result<Outcome, SyncError>) -> SyncReply {
@@ -195,6 +303,13 @@ impl Scheduler {
 async fn reason_to_sync(at: Instant, hangup: &Notify, requests: &mut SyncRequests) -> Waiters {
     tokio::select! {
         () = sleep_until(at) => Waiters::default(),
+        waiters = asked_for(hangup, requests) => waiters,
+    }
+}
+
+/// Waits until a sync is requested.
+async fn asked_for(hangup: &Notify, requests: &mut SyncRequests) -> Waiters {
+    tokio::select! {
         () = hangup.notified() => Waiters::default(),
         waiters = requests.next() => waiters,
     }

@@ -29,6 +29,8 @@ struct State {
     last_sync: Option<LastSync>,
     failures: u32,
     next_sync: Option<SystemTime>,
+    /// The source holds a question until there is a change.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl Status {
             last_sync: None,
             failures: 0,
             next_sync: None,
+            is_waiting: false,
         };
         Self { source, volume, max_staleness, state: Mutex::new(state) }
     }
@@ -92,7 +95,15 @@ impl Status {
     pub(crate) fn waiting(&self, wait: Duration, failures: u32) {
         let mut state = self.state.lock();
         state.next_sync = SystemTime::now().checked_add(wait);
+        state.is_waiting = false;
         state.failures = failures;
+    }
+
+    /// Notes that the source holds a question, so that nobody knows when the next sync will be; or that it does no longer.
+    pub(crate) fn held(&self, is_held: bool) {
+        let mut state = self.state.lock();
+        state.next_sync = None;
+        state.is_waiting = is_held;
     }
 }
 
@@ -157,6 +168,7 @@ impl Report for Status {
             "staleness_seconds": state.in_step.elapsed().as_secs(),
             "failures_in_a_row": state.failures,
             "next_sync": state.next_sync.map(time),
+            "waiting": state.is_waiting,
             "last_sync": state.last_sync.as_ref().map(|last| json!({
                 "ended": time(last.ended),
                 "seconds": last.took.as_secs_f64(),

@@ -18,17 +18,20 @@ mod signature;
 mod tls;
 pub(crate) mod url;
 mod validator;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::header::{CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::header::{
+    CACHE_CONTROL, CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE,
+};
 use http::{Method, StatusCode};
 use lifecycle::blocking;
 use parking_lot::Mutex;
 use reqwest::{RequestBuilder, Response, Url};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub(crate) use self::body::{Body, EntityTag, Pace};
 pub(crate) use self::client::{ClientError, Tls, Transfer, causes, client_for};
@@ -45,6 +48,8 @@ pub(crate) use self::tls::{TlsFiles, TlsPems};
 pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl, display};
 use self::validator::Strength;
 pub(crate) use self::validator::Validator;
+pub(crate) use self::waiting::Change;
+use self::waiting::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_aside};
 
 /// How content is fetched, and who is asked for it.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +64,9 @@ pub(crate) struct SourceOptions {
 
     #[command(flatten)]
     pub(crate) transfer: Transfer,
+
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
 
     #[command(flatten)]
     pub(crate) credentials: Credentials,
@@ -77,6 +85,10 @@ pub(crate) struct Source {
     seen: Mutex<Option<Kind>>,
     /// Where the manifest was found the last time.
     base: Mutex<Base>,
+    /// The entity tag of the manifest that was found there.
+    tag: Mutex<Option<HeaderValue>>,
+    /// Whether the last answer said that the content manager can wait.
+    can_wait: AtomicBool,
     session: Mutex<Arc<Session>>,
     options: SourceOptions,
     largest_manifest: u64,
@@ -134,6 +146,8 @@ impl Source {
         let session = Session::new(tls(&url, options), transfer, options.tls.read()?)?;
         Ok(Self {
             base: Mutex::new(Base::new(url.url().clone())),
+            tag: Mutex::default(),
+            can_wait: AtomicBool::new(false),
             url,
             said,
             seen: Mutex::new(None),
@@ -194,7 +208,8 @@ impl Source {
 
     /// Asks for what is followed, manifest or archive.
     pub(crate) async fn open(&self, freshness: Freshness) -> Result<Opened, SourceError> {
-        let response = self.get(self.url.url(), HeaderMap::new(), freshness).await?;
+        let headers = self.preference().into_iter().collect();
+        let response = self.get(self.url.url(), headers, freshness).await?;
         self.opened(response, None).await
     }
 
@@ -202,14 +217,69 @@ impl Source {
     pub(crate) async fn open_if_changed(&self, known: &Validator) -> Result<Option<Opened>, SourceError> {
         let condition = known.condition(self.date_for, SystemTime::now());
         let is_conditional = condition.is_some();
-        let headers = condition.into_iter().collect();
+        let headers = condition.into_iter().chain(self.preference()).collect();
         let response = self.get(self.url.url(), headers, Freshness::Cached).await?;
         if is_conditional && response.status() == StatusCode::NOT_MODIFIED {
-            // It may have moved all the same.
-            *self.base.lock() = Base::new(response.url().clone());
+            self.not_modified(&response, known);
             return Ok(None);
         }
         self.opened(response, Some(known)).await.map(Some)
+    }
+
+    /// Whether the content manager can hold a question until there is another manifest, as far as its last answer says.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.can_wait.load(Ordering::Relaxed)
+    }
+
+    /// Asks for the manifest once it is another than the one with this validator. It may be dropped at any time.
+    pub(crate) async fn await_change(&self, known: &Validator) -> Result<Change<Opened>, SourceError> {
+        let Waiting { wait, spread } = self.options.waiting;
+        let condition = known.condition(self.date_for, SystemTime::now());
+        let Some(condition) = condition.filter(|(name, _)| name == IF_NONE_MATCH) else {
+            return Ok(Change::Unable);
+        };
+        let url = self.url.url();
+        let headers = HeaderMap::from_iter([condition, prefer(wait)]);
+        let response = match self.get_held(url, headers, Freshness::Cached, wait).await {
+            Err(error) if is_cut(&error) => return Ok(Change::Cut(error)),
+            sent => sent?,
+        };
+        if response.status() == StatusCode::NOT_MODIFIED {
+            self.not_modified(&response, known);
+            return Ok(Change::None);
+        }
+        match ok(&response, url) {
+            Err(error) if is_cut(&error) => return Ok(Change::Cut(error)),
+            answered => answered?,
+        }
+        let pause = step_aside(response.headers(), spread);
+        let mut opened = self.opened(response, Some(known)).await?;
+        if !pause.is_zero() {
+            // The content manager should not have to keep it in memory for us meanwhile.
+            let all = usize::try_from(self.largest_manifest).unwrap_or(usize::MAX).saturating_add(1);
+            opened.body.peek(all).await?;
+            sleep(pause).await;
+        }
+        Ok(Change::Arrived(opened))
+    }
+
+    /// The header that asks whether the content manager can wait, where that makes a difference.
+    fn preference(&self) -> Option<(HeaderName, HeaderValue)> {
+        let may_wait = self.options.waiting.is_on() && self.kind() != Some(Kind::Archive);
+        may_wait.then(|| prefer(Duration::ZERO))
+    }
+
+    /// What is known goes on. It may have moved all the same.
+    fn not_modified(&self, response: &Response, known: &Validator) {
+        self.found(response.url().clone(), response.headers(), known);
+    }
+
+    fn found(&self, at: Url, headers: &HeaderMap, validator: &Validator) {
+        *self.base.lock() = Base::new(at);
+        let is_manifest = self.kind() == Some(Kind::Manifest);
+        *self.tag.lock() = validator.tag().filter(|_| is_manifest);
+        let can_wait = is_manifest && self.options.waiting.is_on() && is_applied(headers);
+        self.can_wait.store(can_wait, Ordering::Relaxed);
     }
 
     async fn opened(&self, response: Response, before: Option<&Validator>) -> Result<Opened, SourceError> {
@@ -225,7 +295,7 @@ impl Source {
         let (status, headers) = body.head();
         let answer = Box::new(Answer::of(status, headers, &first));
         let (content, unlike) = self.judge(&first, answer)?;
-        *self.base.lock() = Base::new(found_at);
+        self.found(found_at, body.head().1, &validator);
         Ok(Opened { body, content, unlike, validator })
     }
 
@@ -286,7 +356,8 @@ impl Source {
 
     /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].
     pub(crate) async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
-        let response = self.get(&url, HeaderMap::new(), freshness).await?;
+        let headers = self.manifest_tag().into_iter().collect();
+        let response = self.get(&url, headers, freshness).await?;
         ok(&response, &url)?;
         Ok(self.body(response, url))
     }
@@ -300,7 +371,8 @@ impl Source {
     ) -> Result<Continuation, SourceError> {
         let range = HeaderValue::try_from(format!("bytes={from}-")).ok();
         let headers = range.map(|range| (RANGE, range)).into_iter().chain([(IF_RANGE, tag.0.clone())]);
-        let response = self.get(url, headers.collect(), Freshness::Cached).await?;
+        let headers = headers.chain(self.manifest_tag()).collect();
+        let response = self.get(url, headers, Freshness::Cached).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // It has become shorter than that.
             return self.file(url.clone(), Freshness::Cached).await.map(Continuation::Whole);
@@ -318,16 +390,32 @@ impl Source {
         Ok(Continuation::Rest(self.body(response, url.clone())))
     }
 
+    /// The header that says which manifest a file is fetched for.
+    fn manifest_tag(&self) -> Option<(HeaderName, HeaderValue)> {
+        self.tag.lock().clone().map(|tag| (SYNC_MANIFEST, tag))
+    }
+
     async fn get(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        freshness: Freshness,
+    ) -> Result<Response, SourceError> {
+        self.get_held(url, headers, freshness, Duration::ZERO).await
+    }
+
+    /// Sends a request whose answer may be held back for so long.
+    async fn get_held(
         &self,
         url: &Url,
         mut headers: HeaderMap,
         freshness: Freshness,
+        held: Duration,
     ) -> Result<Response, SourceError> {
         if freshness == Freshness::Revalidated {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
-        self.get_from(url, &headers).await.map(|(response, _)| response)
+        self.get_held_from(url, &headers, held).await.map(|(response, _)| response)
     }
 
     /// Sends a request, and follows it where it is redirected. Returns also whether the origin answers, and nobody beyond it
@@ -336,6 +424,15 @@ impl Source {
         &self,
         url: &Url,
         headers: &HeaderMap,
+    ) -> Result<(Response, bool), SourceError> {
+        self.get_held_from(url, headers, Duration::ZERO).await
+    }
+
+    async fn get_held_from(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        held: Duration,
     ) -> Result<(Response, bool), SourceError> {
         let session = Arc::clone(&self.session.lock());
         let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
@@ -347,7 +444,7 @@ impl Source {
             } else {
                 session.to_elsewhere(Method::GET, &at)
             };
-            let response = self.exchange(request.headers(headers.clone()), url).await?;
+            let response = self.exchange_held(request.headers(headers.clone()), url, held).await?;
             match redirects.next(&at, response.status(), response.headers()) {
                 Ok(None) => return Ok((response, at_origin)),
                 Ok(Some(next)) => at = next,
@@ -385,8 +482,19 @@ impl Source {
 
     /// Sends a request that changes nothing on the server, and returns whatever is answered, redirects included.
     pub(crate) async fn exchange(&self, request: RequestBuilder, url: &Url) -> Result<Response, SourceError> {
-        let again = request.try_clone();
-        let sent = timeout(self.pace.grace, async {
+        self.exchange_held(request, url, Duration::ZERO).await
+    }
+
+    /// The same for a request whose answer may be held back for so long.
+    async fn exchange_held(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+        held: Duration,
+    ) -> Result<Response, SourceError> {
+        // A proxy that cuts a held request is no idle connection: asking again at once would only be cut again.
+        let again = request.try_clone().filter(|_| held.is_zero());
+        let sent = timeout(self.pace.grace.saturating_add(held), async {
             match (request.send().await, again) {
                 // The server had closed a connection that was idle, and we did not know yet: a request that changes nothing
                 // may be sent again (RFC 9112, section 9.3.1).

@@ -71,6 +71,11 @@ impl Validator {
         }
     }
 
+    /// The entity tag alone.
+    pub(crate) fn tag(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(self.etag.as_ref()?).ok()
+    }
+
     /// The header to ask with, or `None` where the whole content is to be asked for. A date is trusted for `date_for`.
     pub(crate) fn condition(
         &self,

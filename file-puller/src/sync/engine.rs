@@ -20,7 +20,7 @@ use super::git::{Incomplete, Repository, is_of};
 use super::http_gate::{Candidate, HttpGate};
 use super::image::{ImageSource, Received};
 use super::intake::Intake;
-use super::outcome::{Outcome, Publication, Verdict};
+use super::outcome::{Awaited, Outcome, Publication, Verdict};
 use super::plan::{Assembly, Plan, plan, whole};
 use super::remembered::{Memory, Remembered};
 use super::revision::{CurrentRevision, Revision};
@@ -32,7 +32,9 @@ use crate::git::{self, Commit, GitOptions, Known, Tip};
 use crate::metrics::{Metrics, Phase, Retry};
 use crate::oci::{OciOptions, Registry, RegistryError};
 use crate::progress::{Audience, Progress};
-use crate::source::{Answer, Body, Compression, Content, Freshness, Kind, SignatureError, Source};
+use crate::source::{
+    Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
+};
 use crate::store::{
     Clear, DirectoryOptions, Need, Objects, Published, RELEASES, Retention, RetentionPolicy, Room, Staging,
     Verification, Volume, VolumeError, check_room, clear, point_at, publish, refresh_manifest,
@@ -104,6 +106,8 @@ pub(crate) struct Engine {
     memory: Memory,
     /// The release that is in place because of the source's last answer.
     last_answer: Option<Remembered>,
+    /// What the source answered when it was waited for, unless the token says that somebody wants a later answer.
+    arrived: Option<(Opened, CancellationToken)>,
     verification: Option<Verification>,
     /// Whether there may be something in the private directory that a sync has to clear away.
     has_staged: bool,
@@ -186,6 +190,7 @@ impl Engine {
             metrics,
             memory,
             last_answer,
+            arrived: None,
             verification: None,
             has_staged: true,
         })
@@ -193,9 +198,11 @@ impl Engine {
 
     /// Brings the volume in step.
     pub(crate) async fn sync(&mut self) -> Result<Outcome, SyncError> {
+        let arrived = self.arrived.take().filter(|(_, stop)| !stop.is_cancelled());
+        let arrived = arrived.map(|(opened, _)| opened);
         let outcome = match self.timeout {
-            None => self.try_twice().await,
-            Some(limit) => match timeout(limit, self.try_twice()).await {
+            None => self.try_twice(arrived).await,
+            Some(limit) => match timeout(limit, self.try_twice(arrived)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(SyncError::Timeout(humantime::format_duration(limit))),
             },
@@ -204,15 +211,47 @@ impl Engine {
         outcome
     }
 
-    async fn try_twice(&mut self) -> Result<Outcome, SyncError> {
+    /// Waits until the source has something new for the next sync, or `stop`.
+    pub(crate) async fn await_change(&mut self, stop: CancellationToken) -> Result<Awaited, SyncError> {
+        let Some(known) = self.known()?.cloned() else { return Ok(Awaited::Unable) };
         self.source.renew_credential().await?;
-        match self.attempt(Freshness::Cached).await {
+        let change = tokio::select! {
+            change = self.source.await_change(&known.validator) => change?,
+            () = stop.cancelled() => return Ok(Awaited::Interrupted),
+        };
+        Ok(match change {
+            Change::Arrived(opened) => {
+                self.arrived = Some((opened, stop));
+                Awaited::Changed
+            }
+            Change::None if self.known()?.is_some() => Awaited::Unchanged(known.release),
+            // The volume has changed.
+            Change::None => Awaited::Changed,
+            Change::Cut(error) => Awaited::Cut(error.to_string()),
+            Change::Unable => Awaited::Unable,
+        })
+    }
+
+    /// The last answer of the source. "Not modified" is an answer only while what it speaks of is still in place.
+    fn known(&self) -> Result<Option<&Remembered>, SyncError> {
+        let current = self.volume.current()?;
+        Ok(self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release)))
+    }
+
+    /// Whom it asks.
+    pub(super) fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
+    async fn try_twice(&mut self, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
+        self.source.renew_credential().await?;
+        match self.attempt(Freshness::Cached, arrived).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
             Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
                 tracing::info!(%error, "fetching the manifest again");
                 self.metrics.retried(Retry::Manifest);
-                self.attempt(Freshness::Revalidated).await
+                self.attempt(Freshness::Revalidated, None).await
             }
             outcome => outcome,
         }
@@ -235,10 +274,10 @@ impl Engine {
         }
     }
 
-    async fn attempt(&mut self, freshness: Freshness) -> Result<Outcome, SyncError> {
+    async fn attempt(&mut self, freshness: Freshness, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
         let current = self.volume.current()?;
         let (id, outcome) = match self.followed {
-            Followed::File => self.follow_file(current, freshness).await?,
+            Followed::File => self.follow_file(current, freshness, arrived).await?,
             Followed::Repository(_) => self.follow_repository(current).await?,
             Followed::Image(_) => self.follow_image(current).await?,
         };
@@ -251,12 +290,13 @@ impl Engine {
         &mut self,
         current: Option<ReleaseId>,
         freshness: Freshness,
+        arrived: Option<Opened>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
-        // "Not modified" is an answer only while what it speaks of is still in place.
-        let known = self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release));
-        let opened = match known.filter(|_| freshness == Freshness::Cached) {
-            None => self.source.open(freshness).await?,
-            Some(last) => match self.source.open_if_changed(&last.validator).await? {
+        let known = self.known()?.filter(|_| freshness == Freshness::Cached);
+        let opened = match (arrived, known) {
+            (Some(arrived), _) => arrived,
+            (None, None) => self.source.open(freshness).await?,
+            (None, Some(last)) => match self.source.open_if_changed(&last.validator).await? {
                 None => {
                     let id = last.release.clone();
                     return Ok((id.clone(), Outcome::Unchanged(id)));

@@ -3,6 +3,7 @@
 //! The engine's disk calls are plain calls: they hold up the engine and nothing else. Probes, signals and timers are the event
 //! loop's, which never waits for a disk.
 
+use std::sync::Arc;
 use std::thread;
 
 use lifecycle::Ignore as _;
@@ -13,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::error::SyncError;
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Awaited, Outcome, Verdict};
 use super::revision::{CurrentRevision, Revision};
+use crate::source::Source;
 
 /// Threads besides the engine's own: one that writes what is downloaded, or unpacks.
 const DISK_THREADS: usize = 2;
@@ -23,6 +25,7 @@ const DISK_THREADS: usize = 2;
 enum Command {
     Sync(oneshot::Sender<Result<Outcome, SyncError>>),
     Verify { stop: CancellationToken, reply: oneshot::Sender<Result<Verdict, SyncError>> },
+    AwaitChange { stop: CancellationToken, reply: oneshot::Sender<Result<Awaited, SyncError>> },
     Upkeep,
 }
 
@@ -32,6 +35,7 @@ pub(crate) struct EngineHandle {
     commands: mpsc::UnboundedSender<Command>,
     ended: oneshot::Receiver<()>,
     revision: CurrentRevision,
+    source: Arc<Source>,
 }
 
 impl EngineHandle {
@@ -45,13 +49,14 @@ impl EngineHandle {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         let revision = engine.current_revision();
+        let source = engine.source();
         let run = move || {
             runtime.block_on(carry_out(engine, receiver));
             // Not received: then nothing waits for it.
             end.send(()).ignore();
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).or_exit(Exit::Internal)?;
-        Ok(Self { commands, ended, revision })
+        Ok(Self { commands, ended, revision, source })
     }
 
     /// What the published release is in its source, where that has names for its states.
@@ -67,6 +72,16 @@ impl EngineHandle {
     /// Re-reads the published release and puts right what is damaged; stops reading when `stop` is cancelled.
     pub(crate) async fn verify(&self, stop: CancellationToken) -> Result<Verdict, SyncError> {
         self.tell(|reply| Command::Verify { stop, reply }).await
+    }
+
+    /// Whether the source can be asked to wait, as far as its last answer says.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.source.can_wait()
+    }
+
+    /// Waits until the source has something new. When `stop` is cancelled, it waits no longer, and what it has received by then is not used.
+    pub(crate) async fn await_change(&self, stop: CancellationToken) -> Result<Awaited, SyncError> {
+        self.tell(|reply| Command::AwaitChange { stop, reply }).await
     }
 
     /// Has the engine do what can wait until a sync is answered. Does not wait for it.
@@ -100,6 +115,7 @@ async fn carry_out(mut engine: Engine, mut commands: mpsc::UnboundedReceiver<Com
         match command {
             Command::Sync(reply) => reply.send(engine.sync().await).ignore(),
             Command::Verify { stop, reply } => reply.send(engine.verify(&stop).await).ignore(),
+            Command::AwaitChange { stop, reply } => reply.send(engine.await_change(stop).await).ignore(),
             Command::Upkeep => engine.upkeep(),
         }
     }

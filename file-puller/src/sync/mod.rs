@@ -20,6 +20,6 @@ pub(crate) use self::engine::{Engine, EngineOptions};
 pub(crate) use self::error::SyncError;
 pub(crate) use self::handle::EngineHandle;
 pub(crate) use self::http_gate::HttpGate;
-pub(crate) use self::outcome::{Outcome, Publication, Verdict};
+pub(crate) use self::outcome::{Awaited, Outcome, Publication, Verdict};
 pub(crate) use self::revision::Revision;
 pub(crate) use self::trust::Authenticity;

@@ -36,6 +36,21 @@ pub(crate) struct Publication {
     pub(crate) fetched_bytes: u64,
 }
 
+/// What came of waiting for the source to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// There is something to sync. The next sync begins with it.
+    Changed,
+    /// Nothing has changed as long as the source held the question, and it is this release that is in step.
+    Unchanged(ReleaseId),
+    /// The question was cut off on the way, and this is how.
+    Cut(String),
+    /// Something more urgent came.
+    Interrupted,
+    /// The source cannot be asked to wait.
+    Unable,
+}
+
 /// What a look at the published release found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {

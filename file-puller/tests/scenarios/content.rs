@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -38,13 +39,17 @@ impl Site {
         json!({"format": "sidecar-manifest/1", "created": created, "files": files}).to_string()
     }
 
+    /// The manifest's.
+    pub(crate) fn etag(&self) -> String {
+        format!("\"{}\"", sha256(self.manifest().as_bytes()))
+    }
+
     /// As a correct content manager answers.
     pub(crate) fn answer(&self, request: &Message) -> Answer {
         let target = request.target().split('?').next().unwrap_or_default();
         let path = target.strip_prefix("/site/").unwrap_or_default();
         if path == "manifest.json" {
-            let manifest = self.manifest();
-            let etag = format!("\"{}\"", sha256(manifest.as_bytes()));
+            let (manifest, etag) = (self.manifest(), self.etag());
             if request.header("if-none-match") == Some(&etag) {
                 return Answer::new(304, "").with("ETag", &etag);
             }
@@ -85,6 +90,30 @@ impl ContentManager {
     /// Answers correctly again.
     pub(crate) fn recover(&self) {
         self.fault(|_, _| None);
+    }
+
+    /// Answers as one that can wait: holds a conditional request with `Prefer: wait=N` until the manifest is another one, or N seconds.
+    /// What it answers then is `dress`'s to change.
+    pub(crate) fn waits(&self, dress: impl Fn(Answer) -> Answer + Send + Sync + 'static) {
+        let serving = Arc::clone(&self.site);
+        self.upstream.answer(move |request| {
+            let site = || serving.lock().expect("no holder panics").clone();
+            let Some(wait) = request.header("prefer").and_then(|prefer| prefer.strip_prefix("wait=")) else {
+                return site().answer(request);
+            };
+            let until = Instant::now() + Duration::from_secs(wait.parse().expect("whole seconds"));
+            let known = request.header("if-none-match");
+            let is_known = |site: &Site| known == Some(&*site.etag());
+            while is_known(&site()) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            dress(site().answer(request).with("Preference-Applied", "wait"))
+        });
+    }
+
+    /// Whether a request asks to be held.
+    pub(crate) fn is_held(request: &Message) -> bool {
+        request.header("prefer").is_some_and(|prefer| prefer != "wait=0")
     }
 
     pub(crate) fn url(&self) -> String {

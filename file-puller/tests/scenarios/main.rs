@@ -38,3 +38,4 @@ mod trust;
 mod unavailable;
 mod validators;
 mod volume;
+mod waiting;

@@ -50,7 +50,7 @@ pub(crate) fn page(snapshot: &Snapshot) -> String {
             ("Content manager", some(&sync.source)),
             ("Last sync", some(&sync.last)),
             ("Its result", some(&sync.result)),
-            ("Next sync", some(&sync.next)),
+            ("Next sync", if sync.waiting { "when there is a change".to_owned() } else { some(&sync.next) }),
         ];
         if let Some(error) = &sync.error {
             rows.push(("Why it failed", error.clone()));

@@ -204,6 +204,7 @@ fn sync(status: &Puller) -> Sync {
     Sync {
         source: status.source.clone(),
         next: status.next_sync.clone(),
+        waiting: status.waiting,
         last: status.last_sync.as_ref().map(|last| last.ended.clone()),
         result: outcome.map(|outcome| outcome.result.clone()),
         error: outcome.and_then(|outcome| outcome.error.clone()),

@@ -168,6 +168,8 @@ pub(crate) struct Sync {
     pub(crate) source: Option<String>,
     /// When it will be asked next.
     pub(crate) next: Option<String>,
+    /// It was asked, and will answer when there is a change.
+    pub(crate) waiting: bool,
     /// When the last sync ended.
     pub(crate) last: Option<String>,
     /// How: `published`, `unchanged` or `failed`.

@@ -54,6 +54,9 @@ pub(crate) struct Puller {
     pub(crate) publication: Option<Publication>,
     /// RFC 3339.
     pub(crate) next_sync: Option<String>,
+    /// The content manager holds a question until there is a change.
+    #[serde(default)]
+    pub(crate) waiting: bool,
     /// Syncs that have failed since the last one that did not.
     #[serde(default)]
     pub(crate) failures_in_a_row: u32,

@@ -186,7 +186,7 @@ fn a_snapshot_tells_of_all_three_containers() {
         (&release["id"], &release["files"], &release["fetched_files"]),
         (&"one".into(), &2.into(), &2.into())
     );
-    let sync = json!({"source": "http://content.example/manifest.json", "next": "2026-11-24T00:00:10Z",
+    let sync = json!({"source": "http://content.example/manifest.json", "next": "2026-11-24T00:00:10Z", "waiting": false,
                       "last": "2026-11-24T00:00:00Z", "result": "failed", "error": "no route", "failures": 2});
     assert_eq!(snapshot["sync"], sync);
     let classes = &snapshot["requests"]["classes"];

@@ -8,3 +8,4 @@ mod order;
 mod processes;
 mod swap;
 mod together;
+mod waiting;
