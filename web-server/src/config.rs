@@ -29,7 +29,7 @@ pub struct Config {
     pub(crate) root: PathBuf,
 
     /// Address that content is served on; without this flag, the variable PORT0 alone moves the port
-    /// [default: [::]:9876, which is all addresses of both families]
+    /// [default: `[::]:9876`, which is all addresses of both families]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
 
@@ -140,7 +140,7 @@ pub struct Config {
     #[arg(long, value_name = "GLOB=TYPE")]
     pub(crate) content_type: Vec<LineList<TypeRule>>,
 
-    /// Origins whose scripts may read the content, such as https://app.example, or * for all (CORS)
+    /// Origins whose scripts may read the content, such as `https://app.example`, or * for all (CORS)
     #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',')]
     pub(crate) cors: Vec<Origin>,
 

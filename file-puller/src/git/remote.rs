@@ -101,7 +101,7 @@ impl Remote {
         Ok((contact, listed))
     }
 
-    /// Asks for a commit without its history, and without what the commit `have` has already; [`read_pack`] reads the answer.
+    /// Asks for a commit without its history, and without what the commit `have` has already; `read_pack` reads the answer.
     pub(crate) async fn fetch(
         &mut self,
         source: &Source,
