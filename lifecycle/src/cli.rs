@@ -28,7 +28,7 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 #[group(skip)]
 #[command(next_help_heading = "Lifecycle")]
 pub struct Flags {
-    /// Address of the admin server: /livez, /readyz, /metrics, /status; [::] takes IPv4 connections, too
+    /// Address of the admin server: /livez, /readyz, /metrics, /status; `[::]` takes IPv4 connections, too
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin_addr: SocketAddr,
 

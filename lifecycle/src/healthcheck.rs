@@ -15,7 +15,7 @@ const ANSWER_MAX: usize = 16 * 1024;
 /// The arguments of the `healthcheck` subcommand.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Healthcheck {
-    /// Admin address to ask; an unspecified address ([::], 0.0.0.0) is asked on the loopback interface
+    /// Admin address to ask; an unspecified address (`[::]`, `0.0.0.0`) is asked on the loopback interface
     #[arg(long, value_name = "ADDR:PORT")]
     pub admin_addr: SocketAddr,
 }
