@@ -121,8 +121,8 @@ class LivePage(unittest.TestCase):
         cls.addClassCleanup(cls.pod.stop)
         playwright = sync_playwright().start()
         cls.addClassCleanup(playwright.stop)
-        # A name that means the Pod, as a browser on another machine would have one.
-        elsewhere = f"--host-resolver-rules=MAP pod.example {cls.pod.ip}"
+        # A name that means the Pod, as a browser on another machine of the same network would have one.
+        elsewhere = f"--host-resolver-rules=MAP another-machine {cls.pod.ip}"
         cls.browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", elsewhere])
         cls.addClassCleanup(cls.browser.close)
         expect.set_options(timeout=PATIENCE)
