@@ -93,6 +93,34 @@ fn probes_while_there_is_much_to_look_at() {
     assert!(slowest_probe(&agent, "3,000 rotated names", || receiver.count() == 3001) < bound);
 }
 
+/// How often the threads of a process have waited for something so far.
+fn waits(agent: &Process) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap();
+    let status =
+        threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap_or_default());
+    let waits = |status: String| {
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).map(str::trim);
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_default()
+    };
+    status.map(waits).sum()
+}
+
+#[test]
+fn nothing_wakes_an_agent_that_has_nothing_to_do() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let agent = room.agent(&receiver.sink(), &["--rescan-period", "1h", "--checkpoint-period", "10ms"]);
+    receiver.expect_numbers(10);
+    // How often something happens can be seen only over some time. What ends by itself, such as a thread that is not needed any more,
+    // is waited for.
+    wait_until("a second goes by in which nothing wakes it", || {
+        let before = waits(&agent);
+        std::thread::sleep(Duration::from_secs(1));
+        waits(&agent) == before
+    });
+}
+
 #[test]
 fn a_link_that_leads_out_is_not_followed() {
     let (room, receiver) = (Room::new(), Receiver::start());
