@@ -83,36 +83,50 @@ fn older(file: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
-    /// A letter that does not fit fails again and again, while another sink's are kept.
+    /// Where the test below finds itself with a limit on what it may write.
+    const LIMITED: &str = "DEAD_LETTERS_UNDER_A_LIMIT";
+
+    /// A disk that is full is a file that may not grow: the write of a large letter fails in the middle, again and again, while
+    /// another sink's small ones are kept. The limit is the whole process's, so the test runs itself in one of its own.
     #[test]
     fn a_letter_that_fails_takes_no_other_with_it() {
         const LETTERS: usize = 200;
-        let dir = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(dir.path());
+        let Some(dir) = std::env::var_os(LIMITED) else {
+            let dir = tempfile::tempdir().unwrap();
+            let limited = "trap '' XFSZ && ulimit -f 2048 && exec \"$0\" \"$@\"";
+            let name = "deliver::dead_letter::tests::a_letter_that_fails_takes_no_other_with_it";
+            let mut command = Command::new("sh");
+            command.args(["-c", limited]).arg(std::env::current_exe().unwrap());
+            let output = command.args(["--exact", name]).env(LIMITED, dir.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        };
+        let letters = DeadLetters::new(Path::new(&dir));
         letters.keep("s", "400", b"{}").unwrap();
-        let path = dir.path().join(NAME);
+        let path = Path::new(&dir).join(NAME);
         let one = fs::metadata(&path).unwrap().len();
-        let done = AtomicBool::new(false);
+        let large = format!("\"{}\"", "x".repeat(2 * 1024 * 1024)).into_bytes();
+        let (kept, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
-            // What `keep` does where the disk is full, as often as it can.
             scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    let _turn = letters.turn.lock();
-                    let file = OpenOptions::new().append(true).open(&path).unwrap();
-                    let before = file.metadata().unwrap().len();
-                    (&file).write_all(b"half a let").unwrap();
-                    file.set_len(before).unwrap();
+                while kept.load(Ordering::SeqCst) < LETTERS {
+                    let error = letters.keep("large", "400", &large).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+                    failed.fetch_add(1, Ordering::SeqCst);
                 }
             });
-            for _ in 0..LETTERS {
+            while kept.load(Ordering::SeqCst) < LETTERS {
                 letters.keep("s", "400", b"{}").unwrap();
+                kept.fetch_add(1, Ordering::SeqCst);
             }
-            done.store(true, Ordering::Relaxed);
         });
+        assert!(failed.load(Ordering::SeqCst) > 0);
         assert_eq!(fs::metadata(&path).unwrap().len(), one * (1 + LETTERS as u64));
     }
 

@@ -8,7 +8,7 @@ use rustls::crypto::ring::default_provider;
 use sha2::{Digest as _, Sha512};
 
 use super::super::attempt::DeliveryError;
-use super::{Connection, field};
+use super::connection::{Connection, field};
 use crate::record::encode::msgpack;
 
 /// Longer names are cut, so that a PING fits into what receivers read of one.

@@ -3,10 +3,85 @@
 //! Loggers have different names for the same things. Where a line has several names for one thing, the first of its list counts.
 
 use std::ops::Range;
+use std::str::FromStr;
 
-use super::{BodyField, FieldNames, Fields, Level, LineTime, Message};
 use crate::record::json::{self, Number, Text, Visitor};
 use crate::record::time;
+
+/// Where an object keeps what the log data model has a name for; places are relative to the line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Fields {
+    pub(crate) time: Option<LineTime>,
+    pub(crate) level: Option<Level>,
+    pub(crate) message: Option<Message>,
+    /// `http.response.status_code`, where it is a number that can be one.
+    pub(crate) status: Option<u16>,
+}
+
+/// The event time that a line states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LineTime {
+    /// A string that looks like RFC 3339.
+    Text(Range<u32>),
+    /// Anything else that is a time, in nanoseconds since 1970.
+    Nanos(u64),
+}
+
+/// The level that a line states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// A word.
+    Text(Range<u32>),
+    /// A number of the logger's own.
+    Number(i64),
+}
+
+/// What a line says to people: the body of its OTLP record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A string's text between its quotes, escapes and all.
+    Field(Range<u32>),
+    /// The whole line.
+    Line,
+}
+
+/// The names that the user gives fields, before those that are known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
+pub(crate) struct FieldNames {
+    /// Field of JSON lines that states when the event happened, before those that loggers are known to use
+    #[arg(long = "time-field", value_name = "FIELD")]
+    pub(crate) time: Option<String>,
+
+    /// Field of JSON lines that states the level, as a word or as a number, before those that loggers are known to use
+    #[arg(long = "level-field", value_name = "FIELD")]
+    pub(crate) level: Option<String>,
+
+    /// Field of JSON lines that becomes the body of an OTLP record, before message and msg; @line is the whole line. The field stays
+    /// an attribute, too
+    #[arg(long = "body-field", value_name = "FIELD")]
+    pub(crate) body: Option<BodyField>,
+}
+
+/// What becomes the body of an OTLP record whose line is an object, before `message` and `msg`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BodyField {
+    /// This field.
+    Named(String),
+    /// The line.
+    Line,
+}
+
+impl FromStr for BodyField {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("name a field, or write @line".to_owned()),
+            "@line" => Ok(Self::Line),
+            name => Ok(Self::Named(name.to_owned())),
+        }
+    }
+}
 
 /// Checks that a text is one object, and finds its fields.
 pub(crate) fn object(text: &str, names: &FieldNames) -> Option<Fields> {

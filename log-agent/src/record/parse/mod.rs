@@ -10,12 +10,11 @@ pub(crate) mod fields;
 mod logfmt;
 
 use std::borrow::Cow;
-use std::ops::Range;
-use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
 use fields::object;
+pub(crate) use fields::{FieldNames, Fields, Level, LineTime, Message};
 
 /// How lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,81 +44,6 @@ pub(crate) enum Parsed {
     Text,
     /// Text, though it should have been more; it ships as it is, with the reason.
     Bad(BadLine),
-}
-
-/// Where an object keeps what the log data model has a name for; places are relative to the line.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Fields {
-    pub(crate) time: Option<LineTime>,
-    pub(crate) level: Option<Level>,
-    pub(crate) message: Option<Message>,
-    /// `http.response.status_code`, where it is a number that can be one.
-    pub(crate) status: Option<u16>,
-}
-
-/// The event time that a line states.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LineTime {
-    /// A string that looks like RFC 3339.
-    Text(Range<u32>),
-    /// Anything else that is a time, in nanoseconds since 1970.
-    Nanos(u64),
-}
-
-/// The level that a line states.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Level {
-    /// A word.
-    Text(Range<u32>),
-    /// A number of the logger's own.
-    Number(i64),
-}
-
-/// What a line says to people: the body of its OTLP record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
-    /// A string's text between its quotes, escapes and all.
-    Field(Range<u32>),
-    /// The whole line.
-    Line,
-}
-
-/// The names that the user gives fields, before those that are known.
-#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
-pub(crate) struct FieldNames {
-    /// Field of JSON lines that states when the event happened, before those that loggers are known to use
-    #[arg(long = "time-field", value_name = "FIELD")]
-    pub(crate) time: Option<String>,
-
-    /// Field of JSON lines that states the level, as a word or as a number, before those that loggers are known to use
-    #[arg(long = "level-field", value_name = "FIELD")]
-    pub(crate) level: Option<String>,
-
-    /// Field of JSON lines that becomes the body of an OTLP record, before message and msg; @line is the whole line. The field stays
-    /// an attribute, too
-    #[arg(long = "body-field", value_name = "FIELD")]
-    pub(crate) body: Option<BodyField>,
-}
-
-/// What becomes the body of an OTLP record whose line is an object, before `message` and `msg`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum BodyField {
-    /// This field.
-    Named(String),
-    /// The line.
-    Line,
-}
-
-impl FromStr for BodyField {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "" => Err("name a field, or write @line".to_owned()),
-            "@line" => Ok(Self::Line),
-            name => Ok(Self::Named(name.to_owned())),
-        }
-    }
 }
 
 /// Why a line is not what it should be.
@@ -214,6 +138,8 @@ fn rewritten<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     fn parse(format: Format, line: &[u8]) -> Parsed {
