@@ -1,5 +1,6 @@
 """A Pod of real processes, and a browser that has its live page open: what every test here begins with."""
 
+import json
 import os
 import pathlib
 import re
@@ -21,11 +22,13 @@ PATIENCE = 20_000
 
 
 class Pod:
-    """`cargo demo` on an address of its own, and outside it a content manager that the tests may stop and a sink that they may take away."""
+    """`cargo demo` on an address of its own, and outside it a content manager that the tests may stop and a sink that they may take away.
+
+    With `whole`, the demo runs the content manager, as it does for a person."""
 
     started = 0
 
-    def __init__(self, sinks):
+    def __init__(self, sinks, whole=False):
         Pod.started += 1
         self.ip = f"127.0.{os.getpid() % 200 + 20}.{Pod.started}"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pod-page-"))
@@ -33,8 +36,12 @@ class Pod:
         shutil.copytree(CONTENT, self.content)
         self.log = open(self.folder / "pod.log", "w+b")
         self.manager = None
-        self.start_content_manager()
-        arguments = ["--ip", self.ip, "--source", f"http://{self.ip}:9880/manifest.json", "--period", "1s"]
+        arguments = ["--ip", self.ip, "--period", "1s"]
+        if whole:
+            arguments += ["--content", self.content]
+        else:
+            self.start_content_manager()
+            arguments += ["--source", f"http://{self.ip}:9880/manifest.json"]
         self.sink = self.folder / "sink"
         self.sink.mkdir()
         arguments += [f"--sink={sink.format(self.sink)}" for sink in sinks]
@@ -47,8 +54,9 @@ class Pod:
         self.manager = subprocess.Popen([BINARIES / "web-server", *arguments], stdout=self.log, stderr=self.log)
 
     def stop_content_manager(self):
-        self.manager.kill()
-        self.manager.wait()
+        if self.manager:
+            self.manager.kill()
+            self.manager.wait()
 
     def another_server(self, port, *arguments):
         """A web-server over the same volume, outside the Pod, such as one that was told less. The caller ends it."""
@@ -90,6 +98,14 @@ class Pod:
                 return int(child)
         raise LookupError(f"{container} does not run")
 
+    def lines(self):
+        """Lines in the log's files."""
+        return sum(file.read_bytes().count(b"\n") for file in (self.folder / "volumes/logs").glob("access.log*"))
+
+    def at_the_sink(self):
+        """Different records in the sink's file: what was sent again after a death counts once."""
+        return len({json.loads(line)["id"] for line in (self.sink / "shipped.ndjson").read_text().splitlines()})
+
     def cpu_seconds(self, container):
         fields = pathlib.Path(f"/proc/{self.pid(container)}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -114,10 +130,11 @@ class LivePage(unittest.TestCase):
     """One Pod and one browser for a class of tests; a browser context for each test, which leaves the Pod as it found it."""
 
     sinks = ("stdout:",)
+    whole = False
 
     @classmethod
     def setUpClass(cls):
-        cls.pod = Pod(cls.sinks)
+        cls.pod = Pod(cls.sinks, cls.whole)
         cls.addClassCleanup(cls.pod.stop)
         playwright = sync_playwright().start()
         cls.addClassCleanup(playwright.stop)

@@ -39,7 +39,7 @@ if [ "${1-}" = --screenshot ]; then
     shift
 fi
 tests=("$@")
-if [ ${#tests[@]} -eq 0 ]; then tests=(test_happens test_shown test_reach); fi
+if [ ${#tests[@]} -eq 0 ]; then tests=(test_happens test_shown test_challenges test_reach); fi
 cd deploy/browser
 export BINARIES
 SCREENSHOT=$screenshot PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" -m unittest --verbose "${tests[@]}"

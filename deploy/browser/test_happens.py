@@ -7,7 +7,7 @@ import time
 
 from playwright.sync_api import expect
 
-from live_page import LivePage, wait
+from live_page import CONTAINERS, LivePage, wait
 
 
 class WhatHappens(LivePage):
@@ -51,7 +51,7 @@ class WhatHappens(LivePage):
             if expected > 1:
                 self.state(page, "log-agent", "down")
                 self.assertLess(time.monotonic() - began, 2)
-                expect(page.locator('[data-v="log-agent.reason"]')).to_have_text("nobody listens on its port")
+                expect(page.locator('[data-v="log-agent.reason"]')).to_have_text("nothing listens on its port")
                 self.pod.get("/")
                 expect(self.value(page, "waiting")).not_to_have_text("0 lines")
             expect(restarts).to_have_text(str(expected))
@@ -128,3 +128,106 @@ class WhatHappens(LivePage):
         wait(lambda: self.number(page, "confirmed") >= before + 3, "the lines that waited are confirmed")
         expect(self.value(page, "lost")).to_have_text("nothing")
         self.quiet()
+
+
+class AfterADeath(LivePage):
+    """One Pod for each test: the back-off grows with each death."""
+
+    sinks = ("file:{}/shipped.ndjson",)
+
+    def setUp(self):
+        self.doClassCleanups()
+        self.setUpClass()
+
+    def agrees(self, page, container):
+        """All figures are those of the file and of the sink."""
+        for _ in range(25):
+            self.pod.get("/")
+        figures = lambda: tuple(self.value(page, key).inner_text() for key in ("written", "confirmed", "waiting", "lost"))
+        # The page's own stream is a line when it ends, so the file is asked again whenever the page is.
+        truth = lambda: (str(self.pod.lines()), str(self.pod.at_the_sink()), "0 lines", "nothing")
+        wait(lambda: figures() == truth(), f"the page agrees with file and sink ({container})")
+        answered = sum(int(number) for number in re.findall(r"xx (\d+)", self.value(page, "classes").inner_text()))
+        self.assertEqual(answered, self.pod.lines())
+
+    def test_the_numbers_agree_after_each_container_was_killed_in_turn(self):
+        page = self.open()
+        self.agrees(page, "none was killed")
+        for container in CONTAINERS:
+            with self.subTest(container):
+                os.kill(self.pod.pid(container), signal.SIGKILL)
+                expect(page.locator(f'[data-v="{container}.restarts"]')).to_have_text("1")
+                self.state(page, container, "up")
+                self.agrees(page, container)
+
+    def test_the_kubelet_says_what_it_does(self):
+        page = self.open()
+        expect(page.locator('h2 [data-v="keeper.of"]')).to_have_text(f"pid {self.pod.process.pid}")
+        os.kill(self.pod.pid("file-puller"), signal.SIGKILL)
+        self.happened(page, "The kubelet: file-puller has ended: signal: 9 (SIGKILL).")
+        self.happened(page, "The kubelet starts file-puller again at once.")
+        self.state(page, "file-puller", "up")
+        wait(lambda: self.pod.pid("file-puller"), "it runs again")
+        expect(page.locator('[data-v="file-puller.restarts"]')).to_have_text("1")
+        os.kill(self.pod.pid("file-puller"), signal.SIGKILL)
+        self.happened(page, "The kubelet starts file-puller again in 10 s.")
+        expect(page.locator('.again[data-v="file-puller.again"]')).to_have_text(re.compile(r"Again in \d+ s\."))
+        expect(page.locator('#drawing [data-v="file-puller.short"]')).to_have_text(re.compile(r"down, again in \d+ s"))
+        expect(page.locator("#kubelet")).to_contain_text("back-off: starting again in 10 s")
+        # Nothing can be asked of a container that is down.
+        expect(page.locator("#sync")).to_have_attribute("aria-disabled", "true")
+        expect(page.locator('[data-v="sync.why"]')).to_have_text("file-puller is down.")
+        # Its lane shows the wait, and its two ends.
+        lane = page.locator(".lane.file-puller .track")
+        expect(lane.locator(".back-off").last).to_be_visible()
+        expect(lane.locator(".mark")).to_have_count(2)
+        expect(page.locator(".lane.web-server .track .mark")).to_have_count(0)
+        self.state(page, "file-puller", "up")
+        expect(page.locator("#sync")).to_have_attribute("aria-disabled", "false")
+        expect(page.locator('[data-v="file-puller.restarts"]')).to_have_text("2")
+        self.quiet()
+
+    def test_probes_are_shown_as_they_are_asked(self):
+        page = self.open()
+        page.evaluate("window.asked = 0; new MutationObserver((all) => { asked += all.flatMap((one) => [...one.addedNodes]).filter((one) => one.classList?.contains('probe')).length }).observe(document.getElementById('packets'), {childList: true})")
+        times = lambda: {container: int(page.locator(f'dd[data-v="{container}.probes"]').inner_text().split()[0]) for container in CONTAINERS}
+        before = times()
+        wait(lambda: all(now > before[container] for container, now in times().items()), "each container was probed again")
+        self.assertGreaterEqual(page.evaluate("asked"), 3)
+
+    def test_the_order_of_start_is_in_the_lanes(self):
+        page = self.open()
+        left = lambda container: page.locator(f".lane.{container} .track .ready").first.evaluate("one => parseFloat(one.style.left)")
+        self.assertLess(left("log-agent"), left("file-puller"))
+        self.assertLess(left("file-puller"), left("web-server"))
+        expect(page.locator(".lane.file-puller .release")).to_have_count(1)
+        self.pod.edit("robots.txt", f"# {time.time()}\n")
+        expect(page.locator(".lane.file-puller .release")).to_have_count(2)
+
+    def test_a_page_that_slept_catches_up(self):
+        page = self.open()
+        # What a browser does with a page in the background.
+        hide = "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')) }"
+        page.evaluate(hide, True)
+        os.kill(self.pod.pid("file-puller"), signal.SIGKILL)
+        self.pod.edit("robots.txt", f"# {time.time()}\n")
+        wait(lambda: self.pod.get("/robots.txt").startswith("# "), "the new release is served")
+        for _ in range(5):
+            self.pod.get("/")
+        page.evaluate(hide, False)
+        self.happened(page, "file-puller was started again.")
+        self.happened(page, re.compile("Release [0-9a-f]{16} has arrived"))
+        expect(page.locator("#line")).to_have_text("Live")
+        self.agrees(page, "the page slept")
+
+    def test_a_connection_that_died_in_its_sleep_is_made_again(self):
+        page = self.open()
+        server = self.pod.pid("web-server")
+        # As long as the process is stopped, the connection is open and silent, which is what a sleep leaves behind.
+        with page.expect_request("**/pod/events"):
+            os.kill(server, signal.SIGSTOP)
+            self.state(page, "web-server", "down")
+            expect(page.locator('[data-v="sync.why"]')).to_have_text("web-server does not answer.")
+        os.kill(server, signal.SIGCONT)
+        self.state(page, "web-server", "up")
+        self.happened(page, "web-server answers again.")

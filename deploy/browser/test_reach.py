@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from live_page import CONTAINERS, PATIENCE, LivePage
 
-WEIGHT_MAX = 60 * 1024
+WEIGHT_MAX = 80 * 1000
 CPU_MAX = 0.02
 
 

@@ -10,6 +10,7 @@
 mod access;
 mod connections;
 mod exposition;
+mod probes;
 mod process;
 
 use std::future::Future;
@@ -33,6 +34,7 @@ use crate::Container;
 pub use access::{AllowedHosts, is_cross_site};
 pub use connections::AdminHandle;
 use exposition::Format;
+pub use probes::{Probed, Probes};
 
 /// What a loopback peer is told that asks under another name.
 const FOREIGN_HOST: &str = "not under this name: ask on localhost, or allow the name with --allowed-host\n";
@@ -63,6 +65,7 @@ pub struct Admin {
     process: Registry,
     actions: Vec<(&'static str, Action)>,
     allowed_hosts: AllowedHosts,
+    probes: Probes,
     shutdown: CancellationToken,
 }
 
@@ -100,6 +103,7 @@ impl Admin {
             process: process::registry(started),
             actions: Vec::new(),
             allowed_hosts: AllowedHosts::default(),
+            probes: Probes::default(),
             shutdown,
         }
     }
@@ -108,6 +112,13 @@ impl Admin {
     #[must_use]
     pub fn allowed_hosts(mut self, allowed_hosts: AllowedHosts) -> Self {
         self.allowed_hosts = allowed_hosts;
+        self
+    }
+
+    /// Counts probes where another part of the program can read the count.
+    #[must_use]
+    pub fn probes(mut self, probes: Probes) -> Self {
+        self.probes = probes;
         self
     }
 
@@ -154,8 +165,14 @@ impl Admin {
             return not_allowed("GET, HEAD");
         }
         match path {
-            "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readyz(),
+            "/livez" => {
+                self.probes.count();
+                text(StatusCode::OK, "ok\n")
+            }
+            "/readyz" => {
+                self.probes.count();
+                self.readyz()
+            }
             "/metrics" => self.metrics(Format::negotiate(request.headers().get(ACCEPT))),
             // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
             _ if local && !self.is_meant(request.headers()) => text(StatusCode::FORBIDDEN, FOREIGN_HOST),
@@ -198,6 +215,7 @@ impl Admin {
             "ready": readiness.is_ok() && !self.shutdown.is_cancelled(),
             "draining": self.shutdown.is_cancelled(),
             "pid": std::process::id(),
+            "probes": self.probes.so_far().to_json(),
         });
         if let (Value::Object(all), Value::Object(own)) = (&mut status, self.report.status()) {
             all.extend(own);

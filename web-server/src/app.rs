@@ -1,9 +1,10 @@
 //! The server, put together from its flags, and run until it is told to stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::admin::{Admin, AllowedHosts, registry};
+use lifecycle::admin::{Admin, AllowedHosts, Probes, registry};
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::metrics::Registrar;
 use lifecycle::signals::Signals;
@@ -86,9 +87,12 @@ pub async fn run(
         faults: faults.clone(),
     };
     let status = Arc::new(status);
+    let probes = Probes::default();
     let local = Local {
         container: CONTAINER,
         admin_port: listeners.admin.local_addr().or_exit(Exit::Io)?.port(),
+        access_log: log_file(&config),
+        probes: probes.clone(),
         status: Arc::clone(&status),
     };
     let pod_page = PodPage::new(pod_page, Arc::new(local), signals.shutdown.clone(), variable);
@@ -110,7 +114,9 @@ pub async fn run(
         let follow = follow::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
         AbortOnDropHandle::new(tokio::spawn(follow))
     });
-    let admin = admin(status, registry, faults.as_ref(), &signals).allowed_hosts(allowed_hosts.clone());
+    let admin = admin(status, registry, faults.as_ref(), &signals)
+        .allowed_hosts(allowed_hosts.clone())
+        .probes(probes);
     let admin = admin.serve(listeners.admin);
     let routes = Routes { root: Arc::clone(&root), lesson, manifest, files, faults, allowed_hosts, pod_page };
 
@@ -165,6 +171,14 @@ fn access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Acce
     let destination = Destination::from_flag(path);
     let log = AccessLog::open(&destination, config.access_log_format, rotation, Arc::clone(metrics))?;
     Ok(Some(Arc::new(log.excluding(LineList::all(config.log_exclude.clone())))))
+}
+
+/// The file that the access log is written to.
+fn log_file(config: &Config) -> Option<PathBuf> {
+    match Destination::from_flag(config.access_log.as_ref()?) {
+        Destination::File(path) => Some(path),
+        Destination::Stdout => None,
+    }
 }
 
 /// Sends the access log to a new file each time that a SIGHUP comes.

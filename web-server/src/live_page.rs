@@ -1,12 +1,13 @@
 //! The live page's view of this server, and its responses as this server sends them. All else about the page is in `pod/page`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::Response;
 use http::request::Parts;
 use lifecycle::Container;
-use lifecycle::admin::Report as _;
+use lifecycle::admin::{Probed, Probes, Report as _};
 use pod_page::{Body, Counters, Format, Listing, LocalServer, PodPage, Served, Target};
 
 use crate::content::root::Content;
@@ -19,6 +20,8 @@ use crate::status::Status;
 pub(crate) struct Local {
     pub(crate) container: Container,
     pub(crate) admin_port: u16,
+    pub(crate) access_log: Option<PathBuf>,
+    pub(crate) probes: Probes,
     pub(crate) status: Arc<Status>,
 }
 
@@ -42,6 +45,14 @@ impl LocalServer for Local {
             lines_dropped: metrics.access_log_dropped.get(),
             answers: metrics.answered_by_class(),
         }
+    }
+
+    fn access_log(&self) -> Option<PathBuf> {
+        self.access_log.clone()
+    }
+
+    fn probed(&self) -> Probed {
+        self.probes.so_far()
     }
 
     fn served(&self) -> Option<Served> {

@@ -1,18 +1,27 @@
 // The live page: web-server sends snapshots of the Pod (docs/contract.md, `pod-page/1`), and this draws them. A snapshot says
 // how things are; what has happened is worked out here, from two of them. No library and no build: what is here is what runs.
 
+import * as challenges from "./challenges.js";
+import * as timeline from "./timeline.js";
+import { bytes, clock, count, cut, host, known, make, span } from "./words.js";
+
 const $ = (id) => document.getElementById(id);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CONTAINERS = ["file-puller", "web-server", "log-agent"];
 // Without a word for this long, web-server hangs: it sends a beat after 750 ms without news.
 const SILENCE = 1600;
+// Without a word for this long the connection itself may be dead, as after a night's sleep: a new one is made.
+const DEAD = 5000;
 
 let last = null; // the snapshot that is shown
 let skew = 0; // the server's clock less ours, in milliseconds
 let heard = 0; // when the stream said something, by our clock
 let lost = null; // since when it does not
 let source = null;
-let serverRestarts = 0;
+let serverRestarts = 0; // that this page saw; the kubelet of the demo counts them itself
+let syncing = false;
+let lanesDrawn = null; // when, and of what
+let recent = false; // whether the timeline shows the last five minutes
 const rates = []; // [time, requests a second] of the last minute
 
 // ---- words ----
@@ -30,40 +39,14 @@ const put = (key, text) => {
 const state = (name, value) => {
   for (const element of document.querySelectorAll(`[data-part="${name}"], [data-container="${name}"]`)) element.dataset.state = value;
 };
-const known = (value) => (value === null || value === undefined || value === "" ? "not known" : String(value));
-const count = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
-const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
-const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
 const now = () => Date.now() + skew;
-
-function span(milliseconds) {
-  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
-}
-
-function bytes(number) {
-  if (number < 1024) return `${number} B`;
-  return number < 1048576 ? `${(number / 1024).toFixed(1)} KiB` : `${(number / 1048576).toFixed(1)} MiB`;
-}
-
-function host(url) {
-  try { return new URL(url).host || url; } catch { return url; }
-}
 
 function chips(key, pairs) {
   const names = Object.keys(pairs);
   if (said.get(key) === JSON.stringify(pairs)) return;
   said.set(key, JSON.stringify(pairs));
   for (const element of cells.get(key)) {
-    element.replaceChildren(...names.map((name) => {
-      const chip = document.createElement("span");
-      chip.className = "chip";
-      chip.textContent = `${name}=${pairs[name]}`;
-      return chip;
-    }));
+    element.replaceChildren(...names.map((name) => make("span", { class: "chip", text: `${name}=${pairs[name]}` })));
     if (!names.length) element.textContent = "none known";
   }
 }
@@ -73,16 +56,10 @@ function chips(key, pairs) {
 let sentences = [];
 let speaking = 0;
 
-// To everybody's eyes at once; to the ears of a screen reader's user in one go, and not more often than every three seconds.
+// On the page at once; to the ears of a screen reader's user in one go, and not more often than every three seconds.
 function tell(sentence) {
-  const item = document.createElement("li");
-  const time = document.createElement("time");
-  time.textContent = clock(Date.now());
-  const words = document.createElement("span");
-  words.textContent = sentence;
-  item.append(time, words);
   $("news").querySelector(".none")?.remove();
-  $("news").prepend(item);
+  $("news").prepend(make("li", {}, make("time", { text: clock(Date.now()) }), make("span", { text: sentence })));
   while ($("news").children.length > 8) $("news").lastChild.remove();
   sentences.push(sentence);
   speaking ||= setTimeout(() => {
@@ -106,6 +83,15 @@ function send(kind, points, { number = 1, delay = 0 } = {}) {
     const run = packet.animate(steps, { duration: 420 * (points.length - 1), delay: delay + at * 140, easing: "ease-in-out", fill: "both" });
     run.onfinish = run.oncancel = () => packet.remove();
   }
+}
+
+// A probe: a ring at the container, for a moment. It does not move, because it comes every second or so.
+function ring(y) {
+  if (calm.matches || document.hidden) return;
+  const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  for (const [name, value] of Object.entries({ cx: 294, cy: y, r: 5, class: "packet probe" })) ring.setAttribute(name, value);
+  $("packets").append(ring);
+  setTimeout(() => ring.remove(), 500);
 }
 
 function flash(part) {
@@ -138,6 +124,11 @@ function compare(before, after) {
     else if (was.ready && !is.ready) tell(`${name} is not ready.`);
     else if (was.ready === false && is.ready) tell(`${name} is ready.`);
   });
+  kubelet(before.kubelet, after.kubelet);
+  for (const [at, { probes }] of after.containers.entries()) {
+    if (probes && probes.asked > (before.containers[at].probes?.asked ?? Infinity)) ring([169, 355, 573][at]);
+  }
+  for (const title of challenges.observe(before, after)) tell(`Done: ${title}.`);
   if (after.release && after.release.id !== before.release?.id) {
     const { id, changes } = after.release;
     tell(`Release ${id} has arrived${changes ? `: ${changed(changes)}` : ""}.`);
@@ -157,17 +148,29 @@ function compare(before, after) {
   if (arrived > 0 && arrived < Infinity) send("logline", [[92, 506], [92, 544], [92, 602], [92, 667]], { number: arrived, delay: 500 });
 }
 
+// What the demo's kubelet has done since the snapshot before.
+function kubelet(before, after) {
+  const latest = before?.events.at(-1)?.at ?? "";
+  for (const { at, container, event, text, after_seconds: wait } of after?.events ?? []) {
+    if (at <= latest) continue;
+    if (event === "ended") tell(`The kubelet: ${container} has ${text}.`);
+    else if (event === "restarts") tell(`The kubelet starts ${container} again ${wait ? `in ${wait} s` : "at once"}.`);
+    else if (event === "stays-ended") tell(`The kubelet: ${container} is ${text}.`);
+  }
+}
+
 // ---- how things are ----
 
 const WORDS = { up: "ready", unready: "not ready", draining: "stopping", down: "down" };
 
-function container({ name, state: life, reason, version, ready, draining, restarts }) {
+function container({ name, state: life, reason, version, ready, draining, restarts, probes }) {
   const how = life === "down" ? "down" : draining ? "draining" : ready ? "up" : "unready";
   state(name, how === "draining" ? "unready" : how);
   put(`${name}.state`, WORDS[how]);
   put(`${name}.reason`, reason ?? "");
   put(`${name}.version`, known(version));
-  put(`${name}.restarts`, String(restarts + (name === "web-server" ? serverRestarts : 0)));
+  put(`${name}.restarts`, String(restarts + (name === "web-server" && !last?.kubelet ? serverRestarts : 0)));
+  put(`${name}.probes`, probes ? count(probes.asked, "time") : "not known");
 }
 
 // How many answers of each class: "2xx 12".
@@ -188,9 +191,44 @@ function answered(numbers) {
   document.querySelector('[data-v="classes"]').replaceChildren(classes);
 }
 
+// What keeps the containers running, as far as a container can know it.
+const KEEPERS = {
+  demo: ["kubelet", "The small kubelet of cargo demo says what it does:"],
+  compose: ["Docker", "Docker starts the containers again, and asks their health checks. What else it does no container can see: docker events."],
+  kubernetes: ["kubelet", "The kubelet starts the containers again, and asks their probes. What else it does no container can see: kubectl describe pod."],
+};
+
+function keeper(snapshot) {
+  const [name, says] = KEEPERS[snapshot.runs_on] ?? ["the engine", "What starts the containers again is not known here."];
+  put("keeper", name.replace("the ", ""));
+  put("keeper.title", name);
+  put("keeper.of", snapshot.kubelet ? `pid ${snapshot.kubelet.kubelet_pid}` : snapshot.pod.node ? `on ${snapshot.pod.node}` : "");
+  put("keeper.says", says);
+  put("lanes.note", snapshot.kubelet ? "" : "Made of the containers’ own start times and of what this page has seen since it was opened.");
+  const events = (snapshot.kubelet?.events ?? []).slice(-7).reverse();
+  const key = events.map(({ at, container: who, event }) => at + who + event).join();
+  if (said.get("kubelet") === key) return;
+  said.set("kubelet", key);
+  $("kubelet").replaceChildren(...events.map(({ at, container: who, text }) =>
+    make("li", {}, make("time", { text: clock(Date.parse(at)) }), make("b", { text: who }), make("span", { text }))));
+}
+
+// What the kubelet will do about a container that has ended: "again in 8 s".
+function again(name) {
+  const own = (last.kubelet?.events ?? []).filter((event) => event.container === name);
+  const { at, event, after_seconds: wait } = own.at(-1) ?? {};
+  if (event === "stays-ended") return "it stays ended";
+  if (event !== "restarts") return "";
+  const left = Math.ceil((Date.parse(at) + wait * 1000 - now()) / 1000);
+  return left > 0 ? `again in ${left} s` : "starting again";
+}
+
 function show(snapshot) {
   if (last) compare(last, snapshot);
   last = snapshot;
+  timeline.note(snapshot, now());
+  keeper(snapshot);
+  put("tries.done", challenges.show($("tries"), snapshot));
   const { pod, release, sync, requests, log } = snapshot;
   snapshot.containers.forEach(container);
 
@@ -231,9 +269,17 @@ function show(snapshot) {
   put("sink", log.sinks.length ? cut(log.sinks.map((sink) => sink.name).join(", "), 30) : "outside the Pod");
   state("sink", failing ? "down" : "up");
 
+  able(snapshot.containers[0].state !== "down");
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname) || location.hostname.startsWith("127.");
   document.querySelector(".act").hidden = !(snapshot.actions.includes("sync") && local);
   tick();
+}
+
+// "Sync now" asks file-puller, by way of web-server: neither may be down.
+function able(can) {
+  if (syncing) return;
+  $("sync").setAttribute("aria-disabled", String(!can));
+  put("sync.why", can ? "" : lost === null ? "file-puller is down." : "web-server does not answer.");
 }
 
 // What changes by itself: ages, the countdown, the last minute.
@@ -243,8 +289,11 @@ function tick() {
     const dead = life === "down" || (name === "web-server" && lost !== null);
     const up = started && !dead ? span(now() - Date.parse(started)) : "–";
     put(`${name}.up`, up);
-    put(`${name}.short`, dead ? "down" : `${draining ? "stopping" : ready ? "ready" : "not ready"}, up ${up}`);
+    const next = dead ? again(name) : "";
+    put(`${name}.again`, next && `${next[0].toUpperCase()}${next.slice(1)}.`);
+    put(`${name}.short`, dead ? `down${next && `, ${next}`}` : `${draining ? "stopping" : ready ? "ready" : "not ready"}, up ${up}`);
   }
+  lanes();
   const { release, sync } = last;
   put("release.age", release ? `${span(now() - Date.parse(release.published))} ago` : "–");
   const until = sync?.next ? Date.parse(sync.next) - now() : null;
@@ -256,6 +305,17 @@ function tick() {
   const how = { published: "a new release", unchanged: "nothing new", failed: `failed, ${sync?.error ?? "no reason given"}` };
   put("last", sync?.result ? `${when}${how[sync.result] ?? sync.result}` : "none yet");
   spark();
+}
+
+function lanes() {
+  if (lost !== null) timeline.lost(now());
+  $("span").hidden = !timeline.isLong(last, now());
+  // A hundredth of its width is the smallest step that shows.
+  const [drawn, events] = [performance.now(), last.kubelet?.events.at(-1)?.at ?? last];
+  const pace = Math.min(now() - timeline.begins(last), recent ? 300_000 : Infinity) / 100;
+  if (lanesDrawn && drawn - lanesDrawn.at < pace && lanesDrawn.events === events && lanesDrawn.recent === recent) return;
+  lanesDrawn = { at: drawn, events, recent };
+  timeline.draw($("lanes"), last, now(), recent);
 }
 
 function spark() {
@@ -286,13 +346,15 @@ function alive(event) {
   if (lost === null) return;
   lost = null;
   $("live").classList.remove("stale");
+  if (last) able(last.containers[0].state !== "down");
   tell("web-server answers again.");
 }
 
 function lose() {
   if (lost !== null || !last) return;
-  lost = Date.now();
+  lost = now();
   $("live").classList.add("stale");
+  able(false);
   state("web-server", "down");
   put("web-server.state", "down");
   put("web-server.reason", "It does not answer this page. What you see of the others is what it said last.");
@@ -317,6 +379,7 @@ function connect() {
   });
   source.onerror = async () => {
     lose();
+    if (!source) return;
     // A browser comes back by itself, except from an answer that is no stream.
     if (source.readyState !== EventSource.CLOSED) return;
     const missing = !last && (await fetch("pod").then((answer) => answer.status === 404, () => false));
@@ -325,15 +388,31 @@ function connect() {
   };
 }
 
-// Nobody watches a page in the background, so nobody has to be polled for it.
+// A page in the background is not watched, so nothing is polled for it. Back in front it shows what has changed meanwhile: the
+// snapshot that comes is compared with the last one that it had.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) return connect();
+  if (!document.hidden) {
+    if (last && lost === null) line("waiting", "Catching up");
+    return connect();
+  }
   source?.close();
   source = null;
 });
 
+$("span").addEventListener("click", ({ currentTarget: button }) => {
+  recent = !recent;
+  button.setAttribute("aria-pressed", String(recent));
+  lanes();
+});
+
+$("forget").addEventListener("click", () => {
+  challenges.forget();
+  if (last) put("tries.done", challenges.show($("tries"), last));
+});
+
 $("sync").addEventListener("click", async ({ currentTarget: button }) => {
   if (button.getAttribute("aria-disabled") === "true") return;
+  syncing = true;
   button.setAttribute("aria-disabled", "true");
   $("synced").textContent = "";
   try {
@@ -345,10 +424,15 @@ $("sync").addEventListener("click", async ({ currentTarget: button }) => {
   } catch {
     $("synced").textContent = "web-server does not answer.";
   }
-  button.removeAttribute("aria-disabled");
+  syncing = false;
+  able(lost === null && last?.containers[0].state !== "down");
 });
 
 $("line").hidden = false;
 setInterval(tick, 1000);
-setInterval(() => { if (source && performance.now() - heard > SILENCE) lose(); }, 200);
+setInterval(() => {
+  const silence = source ? performance.now() - heard : 0;
+  if (silence > SILENCE) lose();
+  if (silence > DEAD) connect();
+}, 200);
 connect();

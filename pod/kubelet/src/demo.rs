@@ -7,7 +7,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::binaries::Binaries;
-use crate::event::EventLog;
+use crate::event::{EventFile, EventLog};
 use crate::flags::{Flags, Sidecars};
 use crate::kubelet::{Kubelet, StopRequests};
 use crate::restart_policy::RestartPolicy;
@@ -32,7 +32,9 @@ impl Demo {
         let terminal = Arc::new(Terminal::new(flags));
         let watcher = Watcher::start().or_exit(Exit::Internal)?;
         let (dir, volumes) = VolumesDir::create(flags, &watcher)?;
-        let events = EventLog::new(Arc::clone(&terminal), Some(volumes.podinfo.events.clone()));
+        let content = flags.source.is_none().then(|| shown(&flags.content));
+        let file = EventFile { path: volumes.podinfo.events.clone(), content };
+        let events = EventLog::new(Arc::clone(&terminal), Some(file));
         let outside = spec::content_manager(flags, binaries);
         let inside = spec::pod(flags, binaries, &volumes);
         Ok(Self { terminal, watcher, events, dir, outside, inside })

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,6 +37,8 @@ pub(crate) enum What {
     Restarts(Duration),
     /// It has ended, and its restart policy is satisfied with that.
     StaysEnded(RestartPolicy, ExitStatus),
+    /// Its preStop hook sleeps for so long.
+    PreStop(Duration),
     /// SIGTERM was sent.
     Stopping,
     /// It has ended as it was asked.
@@ -76,6 +78,7 @@ impl fmt::Display for What {
             Self::Restarts(Duration::ZERO) => out.write_str("starting again at once"),
             Self::Restarts(wait) => write!(out, "back-off: starting again in {} s", wait.as_secs()),
             Self::StaysEnded(policy, _) => write!(out, "not started again: restart policy {policy:?}"),
+            Self::PreStop(hook) => write!(out, "preStop hook: sleeps for {hook:?}"),
             Self::Stopping => out.write_str("asked to stop: SIGTERM"),
             Self::Stopped(status) => write!(out, "stopped: {status}"),
             Self::Killed(Why::Impatience) => out.write_str("killed"),
@@ -116,6 +119,7 @@ impl What {
             Self::Ended(_) => "ended",
             Self::Restarts(_) => "restarts",
             Self::StaysEnded(..) => "stays-ended",
+            Self::PreStop(_) => "pre-stop",
             Self::Stopping => "stopping",
             Self::Stopped(_) => "stopped",
             Self::Killed(_) => "killed",
@@ -127,13 +131,13 @@ impl What {
 #[derive(Debug, Clone)]
 pub(crate) struct EventLog {
     terminal: Arc<Terminal>,
-    file: Option<PathBuf>,
+    file: Option<EventFile>,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl EventLog {
     /// A log that writes what it has to `file` at every event, in one step, for the live page.
-    pub(crate) fn new(terminal: Arc<Terminal>, file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(terminal: Arc<Terminal>, file: Option<EventFile>) -> Self {
         Self { terminal, file, events: Arc::default() }
     }
 
@@ -147,7 +151,7 @@ impl EventLog {
         events.push(Event { at: SystemTime::now(), container, what });
         if let Some(file) = &self.file {
             // The page then shows what it had; the Pod does not depend on it.
-            write(file, &events).ignore();
+            file.write(&events).ignore();
         }
     }
 
@@ -183,12 +187,24 @@ impl EventLog {
     }
 }
 
-fn write(file: &Path, events: &[Event]) -> io::Result<()> {
-    let events: Vec<Value> = events.iter().map(Event::to_json).collect();
-    let document = json!({"format": "kubelet-events/1", "kubelet_pid": std::process::id(), "events": events});
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, document.to_string())?;
-    std::fs::rename(beside, file)
+/// The file that the live page reads.
+#[derive(Debug, Clone)]
+pub(crate) struct EventFile {
+    pub(crate) path: PathBuf,
+    /// The content manager's folder; none where the content manager is another machine's.
+    pub(crate) content: Option<String>,
+}
+
+impl EventFile {
+    /// Replaces the file in one step.
+    fn write(&self, events: &[Event]) -> io::Result<()> {
+        let events: Vec<Value> = events.iter().map(Event::to_json).collect();
+        let (kubelet_pid, content) = (std::process::id(), &self.content);
+        let document = json!({"format": "kubelet-events/1", "kubelet_pid": kubelet_pid, "content": content, "events": events});
+        let beside = self.path.with_extension("new");
+        std::fs::write(&beside, document.to_string())?;
+        std::fs::rename(beside, &self.path)
+    }
 }
 
 #[cfg(test)]

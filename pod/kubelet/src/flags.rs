@@ -59,6 +59,14 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
     pub(crate) grace: Duration,
 
+    /// Let log-agent wait before its SIGTERM, within the grace period, as a preStop hook that sleeps does
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) agent_pre_stop: Option<Duration>,
+
+    /// Let web-server be made unready, failing, slow or dead: POST localhost:9877/faults/unready, failing, delayed, crash, none
+    #[arg(long)]
+    pub(crate) enable_faults: bool,
+
     /// Show the records that log-agent ships, instead of counting them on a terminal
     #[arg(long)]
     pub(crate) records: bool,

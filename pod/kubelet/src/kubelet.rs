@@ -288,10 +288,17 @@ impl Supervisor {
         true
     }
 
-    /// SIGTERM, what is left of the grace period, SIGKILL.
+    /// The preStop hook, SIGTERM, what is left of the grace period, SIGKILL.
     async fn end(&self, mut process: ContainerProcess) {
         let now = Instant::now();
         let deadline = self.deadline.get().copied().unwrap_or(now + self.grace).max(now + LEAST_GRACE);
+        if let Some(hook) = self.container.pre_stop {
+            self.tell(What::PreStop(hook));
+            tokio::select! {
+                () = tokio::time::sleep_until((now + hook).min(deadline).into()) => {}
+                () = self.requests.kill.cancelled() => {}
+            }
+        }
         self.tell(What::Stopping);
         process.terminate();
         let killed = tokio::select! {
@@ -345,6 +352,7 @@ mod tests {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             startup: Startup::Ready(budget),
             restart_policy: RestartPolicy::Always,
+            pre_stop: None,
         }
     }
 

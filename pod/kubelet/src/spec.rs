@@ -47,6 +47,8 @@ pub(crate) struct ContainerSpec {
     pub(crate) startup: Startup,
     /// Whether it is started again when it ends by itself.
     pub(crate) restart_policy: RestartPolicy,
+    /// A preStop hook that sleeps for so long, before SIGTERM is sent.
+    pub(crate) pre_stop: Option<Duration>,
 }
 
 /// A Pod: containers in the order in which they are started.
@@ -62,6 +64,9 @@ pub(crate) struct PodSpec {
 
 /// The budget of file-puller's startup probe, as in the Kubernetes manifests.
 const STARTUP_BUDGET: Duration = Duration::from_secs(300);
+
+/// The page without which a release is held back.
+const HOME: &str = "index.html";
 
 /// The external content manager. It is no part of the Pod; the demo runs one unless it is told of another.
 pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
@@ -101,7 +106,12 @@ pub(crate) fn pod(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> PodS
 /// Keeps the content volume in step with the content manager.
 fn file_puller(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
     let source = flags.source.clone().unwrap_or_else(|| format!("http://{}/manifest.json", flags.addr(4)));
-    let mut container = Args::default()
+    let mut args = Args::default();
+    // A gate to be tried: what the site begins with it must go on having. What another content manager has is not known here.
+    if flags.source.is_none() && flags.content.join(HOME).is_file() {
+        args = args.flag("--require", HOME);
+    }
+    let mut container = args
         .flag("--source", source)
         .flag("--volume", &volumes.content)
         .flag("--period", format!("{}ms", flags.period.as_millis()))
@@ -122,7 +132,11 @@ fn startup(flags: &Flags) -> Startup {
 
 /// Serves the content volume and writes the access log.
 fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
-    let mut container = Args::default()
+    let mut args = Args::default();
+    if flags.enable_faults {
+        args = args.word("--enable-faults");
+    }
+    let mut container = args
         .flag("--root", volumes.content.join("current"))
         .flag("--listen", flags.addr(0).to_string())
         .flag("--access-log", volumes.logs.join("access.log"))
@@ -135,6 +149,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--pod-labels-file", &volumes.podinfo.labels)
         .flag("--pod-annotations-file", &volumes.podinfo.annotations)
         .flag("--pod-events-file", &volumes.podinfo.events)
+        .flag("--pod-runs-on", "demo")
         .container("web-server", binaries.path("web-server"), Some(flags.addr(1)));
     container.startup = startup(flags);
     container.env = volumes.podinfo.variables();
@@ -152,6 +167,7 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
     }
     let mut container = args.container("log-agent", binaries.path("log-agent"), Some(flags.addr(3)));
     container.env = volumes.podinfo.variables();
+    container.pre_stop = flags.agent_pre_stop;
     container
 }
 
@@ -173,6 +189,15 @@ impl Args {
 
     fn container(self, name: &'static str, binary: PathBuf, admin: Option<SocketAddr>) -> ContainerSpec {
         let (startup, restart_policy) = (Startup::Immediate, RestartPolicy::Always);
-        ContainerSpec { name, binary, args: self.0, env: Vec::new(), admin, startup, restart_policy }
+        ContainerSpec {
+            name,
+            binary,
+            args: self.0,
+            env: Vec::new(),
+            admin,
+            startup,
+            restart_policy,
+            pre_stop: None,
+        }
     }
 }

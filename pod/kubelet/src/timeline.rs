@@ -49,7 +49,7 @@ impl Phase {
             What::NotReady(_) => Some(Self::NotReady),
             What::Restarts(_) | What::CannotStart(_) => Some(Self::BackOff),
             What::Stopping => Some(Self::Draining),
-            What::StartupProbeFailed(_) | What::Waits(_) | What::Killed(_) => before,
+            What::PreStop(_) | What::StartupProbeFailed(_) | What::Waits(_) | What::Killed(_) => before,
             What::Ended(_) | What::Stopped(_) | What::StaysEnded(..) => None,
         }
     }

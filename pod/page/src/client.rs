@@ -52,7 +52,7 @@ impl fmt::Display for PeerError {
             Self::Unreachable(error) => match error.downcast_ref::<std::io::Error>() {
                 // Without the system's number for it.
                 Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    write!(out, "nobody listens on its port")
+                    write!(out, "nothing listens on its port")
                 }
                 _ => write!(out, "{error}"),
             },

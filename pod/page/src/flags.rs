@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 /// Flags of web-server.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -32,9 +34,25 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub pod_annotations_file: Option<PathBuf>,
 
+    /// What the Pod runs on, so that the live page names the commands that fit; Kubernetes is recognised without this flag
+    #[arg(long, value_name = "PLACE")]
+    pub pod_runs_on: Option<RunsOn>,
+
     /// What the kubelet of `cargo demo` does to the containers, for the live page; no cluster has such a file
     #[arg(long, value_name = "FILE")]
     pub pod_events_file: Option<PathBuf>,
+}
+
+/// What keeps the Pod's containers running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RunsOn {
+    /// `cargo demo`, on bare processes
+    Demo,
+    /// Docker Compose
+    Compose,
+    /// A cluster
+    Kubernetes,
 }
 
 /// Whether the page may ask for something.

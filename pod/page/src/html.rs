@@ -58,7 +58,7 @@ pub(crate) fn page(snapshot: &Snapshot) -> String {
         section(&mut page, "Sync", &rows);
     }
     let answered = snapshot.requests.classes.iter().map(|(class, count)| (*class, count.to_string()));
-    section(&mut page, "Answers since web-server started", &answered.collect::<Vec<_>>());
+    section(&mut page, "Answers", &answered.collect::<Vec<_>>());
     let mut rows = vec![
         ("Lines written", snapshot.log.written.to_string()),
         ("Not written", snapshot.log.dropped.to_string()),

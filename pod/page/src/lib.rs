@@ -14,7 +14,7 @@
 //! - `peer`: what was seen of it so far
 //! - `info`, `kubelet`: what the kubelet says about the Pod, and what it does to the containers
 //! - `local`: the server that answers for the page
-//! - `lag`: how many lines are on their way
+//! - `log_files`: the access log, counted where it lies
 //! - `poller`: all containers, asked again and again
 //! - `snapshot`: what was found
 //! - `hub`: the subscribers, and the frame that they were sent last
@@ -30,8 +30,8 @@ mod html;
 mod hub;
 mod info;
 mod kubelet;
-mod lag;
 mod local;
+mod log_files;
 mod page;
 mod peer;
 mod poller;
@@ -40,7 +40,7 @@ mod snapshot;
 mod sse;
 mod status;
 
-pub use flags::Flags;
+pub use flags::{Flags, RunsOn};
 pub use local::{Counters, Listing, LocalServer, Served};
 pub use page::{Format, PodPage, Target};
 pub use response::{Body, Stream};

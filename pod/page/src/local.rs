@@ -1,9 +1,11 @@
 //! The server that answers for the page: the one container that is seen from inside.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use lifecycle::Container;
+use lifecycle::admin::Probed;
 
 /// web-server, as the page needs it.
 pub trait LocalServer: std::fmt::Debug + Send + Sync + 'static {
@@ -21,6 +23,12 @@ pub trait LocalServer: std::fmt::Debug + Send + Sync + 'static {
 
     /// What it has counted since it was started.
     fn counters(&self) -> Counters;
+
+    /// The file that it writes its access log to; none where the log goes elsewhere.
+    fn access_log(&self) -> Option<PathBuf>;
+
+    /// How often its probes were asked.
+    fn probed(&self) -> Probed;
 
     /// The release that it serves; none before the first, or where it serves a plain directory.
     fn served(&self) -> Option<Served>;

@@ -58,6 +58,7 @@ impl<S: Status> Peer<S> {
             reason,
             last: said,
             restarts: self.restarts,
+            probes: self.last.as_ref().and_then(|last| last.common().probes.clone()),
         }
     }
 }

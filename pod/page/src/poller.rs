@@ -3,7 +3,7 @@
 //! The two others are asked at the same time; what the server knows about itself is read from memory. A container that does
 //! not answer is down, and its last answer stays, so that a viewer sees what is known and how old it is.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::flags::{Actions, Flags};
+use crate::flags::{Actions, Flags, RunsOn};
 use crate::info::PodInfo;
 use crate::kubelet::KubeletFile;
-use crate::lag::{Counts, Lag};
 use crate::local::{Counters, Listing, LocalServer};
+use crate::log_files::{Confirmed, Found, LogFiles};
 use crate::peer::Peer;
 use crate::snapshot::{
-    Changes, Container, FORMAT, Log, Release, Requests, Said, Sink, Snapshot, State, Sync,
+    Changes, Container, FORMAT, Log, Probes, Release, Requests, Said, Sink, Snapshot, State, Sync,
 };
-use crate::status::{Agent, Puller};
+use crate::status::{self, Agent, Puller, Status as _};
 
 /// What requests per second are counted over.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -35,11 +35,16 @@ pub(crate) struct Poller {
     shutdown: CancellationToken,
     started: SystemTime,
     actions: Actions,
+    runs_on: Option<RunsOn>,
     info: PodInfo,
     kubelet: KubeletFile,
     puller: Peer<Puller>,
     agent: Peer<Agent>,
-    lag: Lag,
+    log_files: Option<LogFiles>,
+    /// What the log's files held when they were looked at last.
+    found: Option<Found>,
+    /// What earlier processes of log-agent have said of each sink.
+    earlier: Earlier,
     /// The release that is served.
     listing: Option<Listing>,
     /// What the release that is served now has other than the one before.
@@ -55,6 +60,10 @@ impl Poller {
         shutdown: CancellationToken,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Self {
+        let log_files = own.access_log().map(LogFiles::new);
+        // Every container of a cluster has this variable.
+        let cluster = || variable("KUBERNETES_SERVICE_HOST").map(|_| RunsOn::Kubernetes);
+        let runs_on = flags.pod_runs_on.or_else(cluster);
         Self {
             own,
             shutdown,
@@ -64,7 +73,10 @@ impl Poller {
             agent: Peer::new(Client::new(flags.pod_page_agent)),
             info: PodInfo::new(flags, variable),
             kubelet: KubeletFile::new(flags.pod_events_file.clone()),
-            lag: Lag::default(),
+            log_files,
+            found: None,
+            earlier: Earlier::default(),
+            runs_on,
             listing: None,
             changes: None,
             answered: VecDeque::new(),
@@ -73,31 +85,30 @@ impl Poller {
 
     /// Looks once.
     pub(crate) async fn poll(&mut self) -> Snapshot {
-        let written = self.own.counters().lines_written;
-        let (puller, agent) = tokio::join!(self.puller.poll(), self.agent.poll());
+        let (mut puller, mut agent) = tokio::join!(self.puller.poll(), self.agent.poll());
         self.info.refresh().await;
         self.kubelet.refresh().await;
         let release = self.release().await;
-        if let (State::Up, Some(status)) = (agent.state, &self.agent.last) {
-            self.lag.look(counts(written, status, &agent));
+        let mut own = self.own_container();
+        for container in [&mut puller, &mut own, &mut agent] {
+            container.restarts = self.kubelet.restarts(container.name).unwrap_or(container.restarts);
         }
-        // Read again: what was written in the meantime is on its way.
+        if let Some(status) = &self.agent.last {
+            self.earlier.note(status);
+        }
+        self.count_lines().await;
         let counters = self.own.counters();
         let requests = self.requests(counters);
-        let log = Log {
-            written: counters.lines_written,
-            dropped: counters.lines_dropped,
-            waiting: self.lag.lines(counters.lines_written),
-            sinks: self.agent.last.as_ref().map(sinks).unwrap_or_default(),
-        };
+        let log = self.log(counters);
         Snapshot {
             format: FORMAT,
             actions: match self.actions {
                 Actions::On => &["sync"],
                 Actions::Off => &[],
             },
+            runs_on: self.runs_on,
             pod: self.info.pod.clone(),
-            containers: [puller, self.own_container(), agent],
+            containers: [puller, own, agent],
             kubelet: self.kubelet.last.clone(),
             release,
             sync: self.puller.last.as_ref().map(sync),
@@ -119,6 +130,7 @@ impl Poller {
         let container = self.own.container();
         let draining = self.shutdown.is_cancelled();
         let reason = self.own.readiness().err();
+        let probed = self.own.probed();
         Container {
             name: container.name,
             admin: self.own.admin_port(),
@@ -131,6 +143,7 @@ impl Poller {
             }),
             reason,
             restarts: 0,
+            probes: Some(Probes { asked: probed.asked, last: probed.last.map(rfc3339) }),
         }
     }
 
@@ -154,6 +167,58 @@ impl Poller {
         })
     }
 
+    /// Counts the lines in the log's files. Where log-agent has not looked at them yet, what was known before stays.
+    async fn count_lines(&mut self) {
+        let Some(files) = &mut self.log_files else { return };
+        let sinks = self
+            .agent
+            .last
+            .as_ref()
+            .map(|status| status.sinks.iter().map(|sink| confirmed(status, sink)).collect::<Vec<_>>());
+        match files.count(sinks.unwrap_or_default()).await {
+            Ok(mut found) => {
+                let before = self.found.take().map(|before| before.confirmed).unwrap_or_default();
+                for (now, before) in found.confirmed.iter_mut().zip(before) {
+                    *now = now.or(before);
+                }
+                self.found = Some(found);
+            }
+            Err(error) => tracing::debug!(%error, "the access log cannot be counted: what was known stays"),
+        }
+    }
+
+    fn log(&self, counters: Counters) -> Log {
+        let found = self.found.as_ref();
+        let written = found.map_or(counters.lines_written, |found| found.lines);
+        let done = |at: usize| found.and_then(|found| *found.confirmed.get(at)?);
+        let sinks = self.agent.last.iter().flat_map(|status| &status.sinks).enumerate();
+        let sinks: Vec<(Option<u64>, Sink)> = sinks
+            .map(|(at, sink)| {
+                let earlier = self.earlier.of(&sink.sink);
+                let refused = earlier.refused + sink.refused_records.unwrap_or_default();
+                let shown = Sink {
+                    name: sink.sink.clone(),
+                    // What a sink has refused it is done with, and does not have.
+                    shipped: match found {
+                        Some(_) => done(at).map(|lines| lines.saturating_sub(refused)),
+                        None => sink.confirmed_records,
+                    },
+                    waiting_bytes: sink.unconfirmed_bytes,
+                    lost_bytes: sink.lost_bytes.map(|bytes| bytes + earlier.bytes),
+                    failing: sink.failing.as_ref().map(|failing| failing.reason.clone()),
+                };
+                (done(at), shown)
+            })
+            .collect();
+        let slowest = sinks.iter().map(|(done, _)| *done).min().flatten();
+        Log {
+            written,
+            dropped: counters.lines_dropped,
+            waiting: slowest.map(|done| written.saturating_sub(done)),
+            sinks: sinks.into_iter().map(|(_, sink)| sink).collect(),
+        }
+    }
+
     fn requests(&mut self, counters: Counters) -> Requests {
         let now = Instant::now();
         let classes = counters.answers;
@@ -164,6 +229,7 @@ impl Poller {
         let per_second = self.answered.front().and_then(|(at, before)| rate(total - before, now - *at));
         self.answered.push_back((now, total));
         let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let classes = self.found.as_ref().map_or(classes, |found| found.classes);
         Requests { per_second, classes: names.into_iter().zip(classes).collect() }
     }
 }
@@ -174,29 +240,57 @@ fn rate(count: u64, over: Duration) -> Option<f64> {
     (over >= WINDOW / 2).then(|| (count / over.as_secs_f64() * 10.0).round() / 10.0)
 }
 
-fn counts(written: u64, status: &Agent, agent: &Container) -> Counts {
-    let behind = |sink: &crate::status::Sink| sink.failing.is_some() || sink.unconfirmed_bytes != Some(0);
-    // What a sink has refused is not under way, either.
-    let done = |sink: &crate::status::Sink| {
-        Some(sink.confirmed_records?.saturating_add(sink.refused_records.unwrap_or(0)))
-    };
-    Counts {
-        written,
-        done: status.sinks.iter().filter_map(done).min().unwrap_or_default(),
-        behind: status.sinks.is_empty() || status.sinks.iter().any(behind),
-        agent_started: agent.last.as_ref().map(|said| said.started.clone()).unwrap_or_default(),
+/// Which bytes of the log's files a sink is done with, as log-agent says. A file whose name was taken from it is none of the log's.
+fn confirmed(status: &Agent, sink: &status::Sink) -> Confirmed {
+    let named = status.files.iter().filter(|file| file.named);
+    let offsets =
+        named.filter_map(|file| Some((file.path.file_name()?.to_owned(), *file.confirmed.get(&sink.sink)?)));
+    offsets.collect()
+}
+
+/// What log-agent can only say of its own process: refused lines and lost bytes, of the processes that were seen before this one.
+#[derive(Debug, Default)]
+struct Earlier {
+    /// When the process that spoke last was started.
+    started: String,
+    sums: HashMap<String, Losses>,
+    latest: HashMap<String, Losses>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Losses {
+    refused: u64,
+    bytes: u64,
+}
+
+impl Earlier {
+    fn note(&mut self, status: &Agent) {
+        let started = &status.common().started;
+        if self.started != *started {
+            self.started.clone_from(started);
+            for (sink, losses) in self.latest.drain() {
+                let sum = self.sums.entry(sink).or_default();
+                sum.refused += losses.refused;
+                sum.bytes += losses.bytes;
+            }
+        }
+        for sink in &status.sinks {
+            let losses = Losses {
+                refused: sink.refused_records.unwrap_or_default(),
+                bytes: sink.lost_bytes.unwrap_or_default(),
+            };
+            self.latest.insert(sink.sink.clone(), losses);
+        }
+    }
+
+    /// Of a sink, before the present process.
+    fn of(&self, sink: &str) -> Losses {
+        self.sums.get(sink).copied().unwrap_or_default()
     }
 }
 
-fn sinks(status: &Agent) -> Vec<Sink> {
-    let sinks = status.sinks.iter().map(|sink| Sink {
-        name: sink.sink.clone(),
-        shipped: sink.confirmed_records,
-        waiting_bytes: sink.unconfirmed_bytes,
-        lost_bytes: sink.lost_bytes,
-        failing: sink.failing.as_ref().map(|failing| failing.reason.clone()),
-    });
-    sinks.collect()
+fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 fn sync(status: &Puller) -> Sync {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flags::RunsOn;
+
 /// What this is, for whoever reads it.
 pub(crate) const FORMAT: &str = "pod-page/1";
 
@@ -16,6 +18,8 @@ pub(crate) struct Snapshot {
     pub(crate) format: &'static str,
     /// What may be asked for from this machine.
     pub(crate) actions: &'static [&'static str],
+    /// What keeps the containers running, where that is known.
+    pub(crate) runs_on: Option<RunsOn>,
     /// Which Pod.
     pub(crate) pod: Pod,
     /// In the order of the content's way to the log.
@@ -56,6 +60,8 @@ pub(crate) struct Kubelet {
     /// Its process: a signal to it ends the Pod.
     #[serde(rename = "kubelet_pid")]
     pub(crate) pid: u32,
+    /// The content manager's folder, for people who want to change a page.
+    pub(crate) content: Option<String>,
     /// The latest last.
     pub(crate) events: Vec<Event>,
 }
@@ -111,8 +117,20 @@ pub(crate) struct Container {
     /// What it said last, of itself.
     #[serde(flatten)]
     pub(crate) last: Option<Said>,
-    /// Times that it was seen to have been started anew; what happened while nobody watched counts once.
+    /// Times that it was started again: as the kubelet counts where its events are known; otherwise as was seen from one start time
+    /// to the next, while a browser watched.
     pub(crate) restarts: u32,
+    /// How often its probes were asked since it was started.
+    pub(crate) probes: Option<Probes>,
+}
+
+/// How often a container was asked how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Probes {
+    /// Answers so far, whatever they were.
+    pub(crate) asked: u64,
+    /// When the last one was given, RFC 3339.
+    pub(crate) last: Option<String>,
 }
 
 /// What a container says of itself.
@@ -185,16 +203,16 @@ pub(crate) struct Sync {
 pub(crate) struct Requests {
     /// In the last two seconds, where somebody watched for that long.
     pub(crate) per_second: Option<f64>,
-    /// By status class.
+    /// By status class: of the lines in the access log, or since web-server started where there is no log in a file.
     pub(crate) classes: BTreeMap<&'static str, u64>,
 }
 
 /// The access log's way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Log {
-    /// Lines, since web-server started.
+    /// Lines in the log's files, or since web-server started where there are none.
     pub(crate) written: u64,
-    /// Lines that could not be written.
+    /// Lines that could not be written, since web-server started.
     pub(crate) dropped: u64,
     /// Lines that are written and not confirmed, where that can be told.
     pub(crate) waiting: Option<u64>,
@@ -207,11 +225,11 @@ pub(crate) struct Log {
 pub(crate) struct Sink {
     /// Its URL without credentials.
     pub(crate) name: String,
-    /// Lines that it has confirmed, since log-agent started.
+    /// Lines in the log's files that it has confirmed, or since log-agent started where there are none.
     pub(crate) shipped: Option<u64>,
     /// Bytes that wait for it, as of log-agent's last look.
     pub(crate) waiting_bytes: Option<i64>,
-    /// Bytes that it will never get, since log-agent started.
+    /// Bytes that it will never get, since log-agent was first seen.
     pub(crate) lost_bytes: Option<u64>,
     /// Why it does not confirm.
     pub(crate) failing: Option<String>,

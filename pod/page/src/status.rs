@@ -2,10 +2,14 @@
 //!
 //! A neighbour may be of another version, or another program that keeps the contract: what it does not say is not shown.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Answer;
+use crate::snapshot::Probes;
 
 /// What every container says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +24,9 @@ pub(crate) struct Common {
     pub(crate) ready: bool,
     /// Whether it was told to stop.
     pub(crate) draining: bool,
+    /// Older ones do not say.
+    #[serde(default)]
+    pub(crate) probes: Option<Probes>,
 }
 
 /// Has the answer of a container.
@@ -107,6 +114,22 @@ pub(crate) struct Agent {
     /// Where it ships to.
     #[serde(default)]
     pub(crate) sinks: Vec<Sink>,
+    /// The files that it follows.
+    #[serde(default)]
+    pub(crate) files: Vec<FollowedFile>,
+}
+
+/// A file, as log-agent sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct FollowedFile {
+    /// Its last name, where log-agent has the volume mounted.
+    pub(crate) path: PathBuf,
+    /// By sink, the bytes that it has confirmed or will never get.
+    #[serde(default)]
+    pub(crate) confirmed: BTreeMap<String, u64>,
+    /// Whether it still has that name.
+    #[serde(default)]
+    pub(crate) named: bool,
 }
 
 /// A sink, as log-agent sees it.

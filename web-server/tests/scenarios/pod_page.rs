@@ -163,6 +163,7 @@ fn a_snapshot_tells_of_all_three_containers() {
     let server = neighbours.serve_with(&volume, &args, &variables);
     assert_eq!(server.get("/a.html").status(), 200);
     assert_eq!(server.get("/missing").status(), 404);
+    wait_until("both lines are in the log", || lines(&log) == 2);
 
     let answer = server.get("/pod");
     assert_eq!(answer.header("content-type"), Some("application/json"), "no content shadows it");
@@ -178,7 +179,7 @@ fn a_snapshot_tells_of_all_three_containers() {
     assert_eq!(names, ["file-puller", "web-server", "log-agent"]);
     let expected = json!({"name": "file-puller", "admin": neighbours.puller.addr().port(), "state": "up",
                           "reason": null, "version": "1.2.3", "started": "one", "ready": true, "draining": false,
-                          "restarts": 0});
+                          "restarts": 0, "probes": null});
     assert_eq!(snapshot["containers"][PULLER], expected);
     assert_eq!(snapshot["containers"][1]["admin"], server.admin.port());
     let release = &snapshot["release"];
@@ -191,8 +192,10 @@ fn a_snapshot_tells_of_all_three_containers() {
     assert_eq!(snapshot["sync"], sync);
     let classes = &snapshot["requests"]["classes"];
     assert_eq!((&classes["2xx"], &classes["4xx"], &classes["5xx"]), (&1.into(), &1.into(), &0.into()));
-    let sink = json!({"name": "stdout:", "shipped": 0, "waiting_bytes": 0, "lost_bytes": 7, "failing": null});
+    let sink =
+        json!({"name": "stdout:", "shipped": null, "waiting_bytes": 0, "lost_bytes": 7, "failing": null});
     assert_eq!(snapshot["log"]["sinks"], json!([sink]));
+    assert!(snapshot["runs_on"].is_null() && snapshot["containers"][1]["probes"]["asked"].is_u64());
 
     // A browser without JavaScript.
     let page =
@@ -293,7 +296,7 @@ fn a_container_that_is_gone_looks_down_within_two_seconds() {
     let took = began.elapsed();
     assert!(took < TWO_SECONDS, "gone, and seen after {took:?}");
     assert_eq!(state(&snapshot, AGENT), "up");
-    assert_eq!(snapshot["containers"][PULLER]["reason"], "nobody listens on its port");
+    assert_eq!(snapshot["containers"][PULLER]["reason"], "nothing listens on its port");
     assert_eq!(snapshot["containers"][PULLER]["version"], "1.2.3", "what it said last stays");
 
     let (done, wait) = mpsc::channel::<()>();
@@ -320,25 +323,57 @@ fn a_container_that_is_gone_looks_down_within_two_seconds() {
     });
 }
 
+fn lines(log: &std::path::Path) -> usize {
+    std::fs::read_to_string(log).unwrap_or_default().lines().count()
+}
+
+/// What log-agent says when it has confirmed so many bytes of the log, and refused so many lines.
+fn agent_at(started: &str, confirmed: u64, refused: u64) -> Value {
+    let mut status = agent(started, 0);
+    status["sinks"][0]["refused_records"] = refused.into();
+    status["files"] =
+        json!([{"path": "/elsewhere/access.log", "named": true, "confirmed": {"stdout:": confirmed}}]);
+    status
+}
+
 #[test]
-fn lines_on_their_way_are_counted() {
+fn lines_are_counted_in_the_log_whatever_has_been_restarted() {
     let (neighbours, volume) = (Neighbours::start(), Volume::with(&[("a.html", "a")]));
     let logs = tempfile::tempdir().unwrap();
-    let server =
-        neighbours.serve(&volume, &["--access-log", logs.path().join("access.log").to_str().unwrap()]);
-    let mut stream = Stream::open(server.addr);
-    stream.head();
-    stream.snapshot(|snapshot| snapshot["log"]["waiting"] == 0);
+    let log = logs.path().join("access.log");
+    let args = ["--access-log", log.to_str().unwrap()];
+    let server = neighbours.serve(&volume, &args);
     for _ in 0..3 {
         server.get("/a.html");
     }
-    stream.snapshot(|snapshot| snapshot["log"]["waiting"] == 3);
-    // One is at the sink, and the sink has refused two: none is under way.
-    let mut done = agent("one", 1);
-    done["sinks"][0]["refused_records"] = 2.into();
-    neighbours.agent.answer(answer(done));
-    let snapshot = stream.snapshot(|snapshot| snapshot["log"]["waiting"] == 0);
-    assert_eq!(snapshot["log"]["written"], 3);
+    wait_until("three lines are in the log", || lines(&log) == 3);
+    let all = std::fs::metadata(&log).unwrap().len();
+    neighbours.agent.answer(answer(agent_at("one", all / 3, 0)));
+    let figures = |snapshot: &Value| {
+        let log = &snapshot["log"];
+        let figure = |value: &Value| value.as_u64().unwrap();
+        (figure(&log["written"]), figure(&log["sinks"][0]["shipped"]), figure(&log["waiting"]))
+    };
+    assert_eq!(figures(&server.get("/pod").json()), (3, 1, 2));
+    // Another log-agent has confirmed nothing yet, and knows from its checkpoint what the one before did.
+    neighbours.agent.answer(answer(agent_at("two", all / 3, 0)));
+    let mut stream = Stream::open(server.addr);
+    stream.head();
+    let snapshot = stream.snapshot(|snapshot| snapshot["containers"][AGENT]["started"] == "two");
+    let (written, shipped, waiting) = figures(&snapshot);
+    assert_eq!((shipped, written - waiting), (1, 1));
+    assert_eq!(snapshot["log"]["sinks"][0]["lost_bytes"], 14, "what the one before has lost is lost");
+    // The sink has refused one: it is not under way, and not at the sink.
+    neighbours.agent.answer(answer(agent_at("two", all, 1)));
+    stream.snapshot(|snapshot| snapshot["log"]["sinks"][0]["shipped"] == 2);
+    drop((stream, server));
+
+    let server = neighbours.serve(&volume, &args);
+    let written = lines(&log) as u64;
+    assert!(written > 3);
+    let snapshot = server.get("/pod").json();
+    assert_eq!(figures(&snapshot), (written, 2, written - 3), "of the log's life, not of the server's");
+    assert!(snapshot["requests"]["classes"]["2xx"].as_u64().unwrap() >= 3);
 }
 
 #[test]

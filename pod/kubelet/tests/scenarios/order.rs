@@ -63,3 +63,41 @@ fn native_start_order() {
     pod.wait_until_it_serves();
     assert!(pod.stop().success());
 }
+
+/// A request is under way when the Pod is told to stop. Its line is written after the answer.
+fn stopped_during_a_request(args: &[&str]) -> (usize, usize, std::time::Duration) {
+    let pod = Processes::start(&[&["--enable-faults"], args].concat());
+    assert_eq!(testkit::http::request(pod.addr(9877), "POST", "/faults/delayed", &[]).status(), 200);
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| pod.get("/?the-last-request").unwrap().status());
+        wait_until("the request is under way", || {
+            pod.get_inside(9877, "/status").is_ok_and(|answer| answer.json()["requests_in_flight"] == 1)
+        });
+        assert!(pod.stop().success());
+        assert_eq!(request.join().unwrap(), 200, "the server finishes what it has begun");
+    });
+    let log = std::fs::read_to_string(pod.dir.path().join("volumes/logs/access.log")).unwrap();
+    let written = log.lines().filter(|line| line.contains("the-last-request")).count();
+    let shipped = pod.shipped().unwrap();
+    let shipped = shipped.iter().filter(|record| record["attributes"]["url.query"] == "the-last-request");
+    (written, shipped.count(), began.elapsed())
+}
+
+/// Native sidecars outlive the server; classic ones leave at the same signal, and the line comes after them.
+#[test]
+fn the_last_line_is_shipped_by_a_native_sidecar_and_lost_by_a_classic_one() {
+    let (written, shipped, _) = stopped_during_a_request(&[]);
+    assert_eq!((written, shipped), (1, 1));
+    let (written, shipped, _) = stopped_during_a_request(&["--sidecars", "classic"]);
+    assert_eq!((written, shipped), (1, 0));
+}
+
+/// The remedy of classic Pods is a guess: long enough for this request, and waited for at every stop.
+#[test]
+fn a_pre_stop_hook_that_sleeps_keeps_the_last_line_and_delays_every_stop() {
+    let (written, shipped, took) =
+        stopped_during_a_request(&["--sidecars", "classic", "--agent-pre-stop", "3s"]);
+    assert_eq!((written, shipped), (1, 1));
+    assert!(took >= std::time::Duration::from_secs(3), "{took:?}");
+}

@@ -1,0 +1,181 @@
+// Things to try. Each is ticked when two snapshots of the Pod, one after the other, show that it happened; what was ticked, and the little
+// that a challenge must remember from one step to its next, is kept in this browser.
+
+import { make } from "./words.js";
+
+const KEY = "things-to-try/1";
+const NONE = { done: {}, releases: [], failed: null, load: null, frozen: null, silent: false, starts: {} };
+let memory = structuredClone(NONE);
+try { memory = { ...memory, ...JSON.parse(localStorage.getItem(KEY)) }; } catch { /* It may be forbidden here, or be of another kind. */ }
+
+// ---- what is typed, where the Pod runs on ----
+
+const compose = "docker compose -f deploy/compose.yaml";
+const site = () => `http://${location.host}`;
+const pid = (snapshot, name) => snapshot.kubelet?.events.findLast(({ container, event }) => container === name && event === "started")?.pid;
+const folder = (snapshot) => snapshot.kubelet?.content ?? "deploy/content";
+const kill = (name, signal = "KILL") => (snapshot) => ({
+  demo: `kill -${signal} ${pid(snapshot, name) ?? "PID"}`,
+  compose: `sudo kill -${signal} $(docker inspect --format '{{.State.Pid}}' $(${compose} ps -q ${name}))`,
+  kubernetes: `kubectl debug --profile=sysadmin -i --image=busybox --target=${name} ${snapshot.pod.name ?? "POD"} -- kill -${signal} 1`,
+})[snapshot.runs_on ?? "compose"];
+const edit = (snapshot) => `echo '<p>Changed.' >> ${folder(snapshot)}/index.html`;
+const manager = (away) => (snapshot) => (snapshot.runs_on === "demo" ? `kill -USR1 ${snapshot.kubelet?.kubelet_pid ?? "PID"}` : `${compose} ${away ? "stop" : "start"} content-manager`);
+const ask = (times) => `for i in $(seq ${times}); do curl -s -o /dev/null ${site()}/; done`;
+const freeze = (on) => (snapshot) => (snapshot.runs_on === "demo" ? `kill -${on ? "STOP" : "CONT"} ${pid(snapshot, "log-agent") ?? "PID"}` : `${compose} ${on ? "pause" : "unpause"} log-agent`);
+
+// ---- what happened ----
+
+const [PULLER, SERVER, AGENT] = [0, 1, 2];
+const restarted = (before, after, at) => {
+  const [was, is] = [before.containers[at], after.containers[at]];
+  return is.state === "up" && was.started && is.started && was.started !== is.started;
+};
+const answers = (snapshot, kind) => snapshot.requests.classes[kind];
+const failed = (snapshot) => snapshot.sync?.result === "failed";
+const failing = (snapshot) => snapshot.log.sinks.some((sink) => sink.failing);
+const lostBytes = (snapshot) => snapshot.log.sinks.reduce((sum, sink) => sum + (sink.lost_bytes ?? 0), 0);
+const arrived = (before, after) => after.release && before.release && after.release.id !== before.release.id;
+
+const CHALLENGES = [
+  {
+    id: "edit", title: "Change a page", commands: (snapshot) => [edit(snapshot)],
+    why: "file-puller writes the new release beside the old one and then replaces one link, so no reader sees half of it.",
+    lab: "02-shared-volume", code: "file-puller/src/store/publish.rs",
+    happened: (before, after) => arrived(before, after) && (after.release.changes?.changed.length ?? 0) > 0,
+  },
+  {
+    id: "back", title: "Take the change back", commands: (snapshot) => [`sed -i '$d' ${folder(snapshot)}/index.html`],
+    why: "A release is named after its content: the old content is the old release, under its old name.",
+    lab: "07-immutable", code: "file-puller/src/content/release_id.rs",
+    happened: (before, after) => arrived(before, after) && memory.releases.includes(after.release.id),
+  },
+  {
+    id: "missing", title: "Ask for a page that is not there", commands: () => [`curl -i ${site()}/no-such-page`],
+    why: "Each answer is one line of the access log, whatever its status; log-agent ships that line like any other.",
+    lab: "09-log-shipping", code: "web-server/src/http/exchange.rs",
+    happened: (before, after) => answers(after, "4xx") > answers(before, "4xx"),
+  },
+  {
+    id: "kill-server", title: "Kill the web server, and keep its log", commands: (snapshot) => [kill("web-server")(snapshot)],
+    why: "A volume belongs to the Pod and outlives its containers: the new process goes on in the old file.",
+    lab: "06-restarts", code: "pod/kubelet/src/kubelet.rs",
+    happened: (before, after) => restarted(before, after, SERVER) && after.log.written >= before.log.written,
+  },
+  {
+    id: "kill-puller", title: "Kill file-puller, and keep the site", commands: (snapshot) => [kill("file-puller")(snapshot)],
+    why: "Only the dead container is started again. web-server reads the volume and does not need its neighbour to be there.",
+    lab: "06-restarts", code: "web-server/src/content/watch.rs",
+    happened: (before, after) => restarted(before, after, PULLER) && !restarted(before, after, SERVER) && after.release?.id === before.release?.id,
+  },
+  {
+    id: "kill-agent", title: "Kill log-agent under load, and lose nothing", commands: (snapshot) => [kill("log-agent")(snapshot), ask(200)],
+    why: "The file is the buffer, and a checkpoint says up to which byte the sink has confirmed: the next process goes on there.",
+    lab: "09-log-shipping", code: "log-agent/src/agent/checkpoints.rs",
+    happened: (_, after) => memory.load && after.containers[AGENT].state === "up" && after.containers[AGENT].started !== memory.load.started
+      && after.log.written >= memory.load.written + 100 && after.log.waiting === 0 && lostBytes(after) === memory.load.lost,
+  },
+  {
+    id: "backoff", title: "Kill the same container twice", commands: (snapshot) => [kill("file-puller")(snapshot), `# and again, as soon as it is back: ${snapshot.runs_on === "demo" ? "look for its new pid above" : "the same command"}`],
+    why: "The first restart comes at once; then each wait is longer than the one before, so that a crash loop does not use up the node.",
+    lab: "06-restarts", code: "pod/kubelet/src/backoff.rs",
+    happened: (before, after) => (after.kubelet
+      ? after.kubelet.events.some(({ at, event, after_seconds: wait }) => event === "restarts" && wait > 0 && at > (before.kubelet?.events.at(-1)?.at ?? ""))
+      : Object.values(memory.starts).some((starts) => starts.length > 2 && Date.parse(starts.at(-1)) - Date.parse(starts.at(-2)) < 600_000)),
+  },
+  {
+    id: "freeze", title: "Freeze log-agent, ask for pages, and thaw it", commands: (snapshot) => [freeze(true)(snapshot), ask(10), freeze(false)(snapshot)],
+    why: "A process that hangs holds its port and answers nothing. Its lines wait in their file, and web-server does not wait for it.",
+    lab: "05-probes", code: "log-agent/src/tail/content.rs",
+    happened: (_, after) => memory.frozen && after.containers[AGENT].state === "up" && after.containers[AGENT].started === memory.frozen.started
+      && after.log.written > memory.frozen.written && after.log.waiting === 0,
+  },
+  {
+    id: "manager", title: "Stop the content manager", commands: (snapshot) => [manager(true)(snapshot)],
+    why: "The last good release stays and is served on: what a reader sees does not depend on what is outside the Pod.",
+    lab: "08-sidecars", code: "file-puller/src/daemon/backoff.rs",
+    happened: (before, after) => failed(after) && after.release && after.release.id === before.release?.id,
+  },
+  {
+    id: "return", title: "Bring it back with another page", commands: (snapshot) => [edit(snapshot), manager(false)(snapshot)],
+    why: "file-puller asks again by itself, after waits that grow up to a limit. It does not have to be restarted.",
+    lab: "11-ambassador", code: "file-puller/src/daemon/scheduler.rs",
+    happened: (_, after) => memory.failed && !failed(after) && after.release && after.release.id !== memory.failed,
+  },
+  {
+    id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => [`mv ${folder(snapshot)}/index.html /tmp/`, `# look at “Last sync”, then: mv /tmp/index.html ${folder(snapshot)}/`],
+    why: "file-puller is told that every release must have index.html. A release without it is held back, and the one before is served.",
+    lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
+    happened: (_, after) => failed(after) && /held back/.test(after.sync.error ?? ""),
+  },
+  {
+    id: "sink", title: "Take the log’s sink away, and give it back",
+    commands: (snapshot) => (snapshot.runs_on === "demo"
+      ? ["# with a Pod that was started like this:", "mkdir -p lab/sink && cargo demo --sink \"file:$PWD/lab/sink/log.ndjson\"", "mv lab/sink lab/away", ask(3), "mv lab/away lab/sink"]
+      : [`LOG_SINKS=ndjson+http://no-such-host.invalid/ ${compose} up -d log-agent`, ask(3), `${compose} up -d log-agent`]),
+    why: "log-agent confirms nothing that its sink has not confirmed: the lines stay where they are until the sink is back.",
+    lab: "09-log-shipping", code: "log-agent/src/deliver/retry.rs",
+    happened: (_, after) => memory.silent && after.log.sinks.length > 0 && !failing(after) && after.log.waiting === 0,
+  },
+];
+
+// Two snapshots, one after the other: the titles of what they show to be done for the first time.
+export function observe(before, after) {
+  const [was, is] = [before.containers[AGENT], after.containers[AGENT]];
+  const line = JSON.stringify(memory);
+  if (was.state === "up" && (is.state === "down" || restarted(before, after, AGENT))) {
+    memory.load = { written: before.log.written, lost: lostBytes(before), started: was.started };
+    memory.frozen = { written: before.log.written, started: was.started };
+  }
+  for (const [at, { name, state, started }] of after.containers.entries()) {
+    const starts = memory.starts[name] ?? [before.containers[at].started];
+    if (state === "up" && started && !starts.includes(started)) starts.push(started);
+    memory.starts[name] = starts.slice(-3);
+  }
+  if (failed(after)) memory.failed ??= after.release?.id ?? null;
+  memory.silent ||= failing(after);
+  const fresh = CHALLENGES.filter(({ id, happened }) => !memory.done[id] && happened(before, after));
+  for (const { id } of fresh) memory.done[id] = new Date().toISOString();
+  if (!failed(after)) memory.failed = null;
+  if (memory.silent && !failing(after) && after.log.waiting === 0) memory.silent = false;
+  if (after.release && memory.releases.at(-1) !== after.release.id) memory.releases = [...memory.releases.filter((id) => id !== after.release.id), after.release.id].slice(-50);
+  if (JSON.stringify(memory) !== line) keep();
+  return fresh.map(({ title }) => title);
+}
+
+function keep() {
+  try { localStorage.setItem(KEY, JSON.stringify(memory)); } catch { /* Then it lasts as long as the page. */ }
+}
+
+export function forget() {
+  memory = structuredClone(NONE);
+  keep();
+}
+
+// ---- the list ----
+
+const items = new Map();
+let place = null;
+
+// Shows them; commands are written again only when they would be others.
+export function show(into, snapshot) {
+  if (!items.size) {
+    for (const { id, title, why, lab, code } of CHALLENGES) {
+      const pre = make("pre", { tabIndex: 0 });
+      const links = make("p", {}, make("a", { href: `labs/${lab}.html`, text: `Lab ${Number(lab.slice(0, 2))}` }), " · ", make("code", { text: code }));
+      const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), pre, links));
+      item.dataset.challenge = id;
+      items.set(id, { item, pre });
+      into.append(item);
+    }
+  }
+  const now = JSON.stringify([snapshot.runs_on, folder(snapshot), snapshot.kubelet?.kubelet_pid, ["file-puller", "web-server", "log-agent"].map((name) => pid(snapshot, name))]);
+  for (const { id, commands } of CHALLENGES) {
+    const { item, pre } = items.get(id);
+    item.classList.toggle("done", Boolean(memory.done[id]));
+    item.querySelector(".state").textContent = memory.done[id] ? "done" : "";
+    if (now !== place) pre.textContent = commands(snapshot).join("\n");
+  }
+  place = now;
+  return `${Object.keys(memory.done).length} of ${CHALLENGES.length}`;
+}
