@@ -121,6 +121,29 @@ def web_server_has_room(pod):
             yield f"web-server may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
 
 
+def file_puller_has_room(pod):
+    """README.md, Memory: the largest manifest that it accepts fits into its memory, and its releases into the volume for content."""
+    volumes = {volume["name"]: volume.get("emptyDir") or {} for volume in pod.get("volumes", [])}
+    for container in containers_of(pod):
+        args = container.get("args", [])
+        limit = container.get("resources", {}).get("limits", {}).get("memory")
+        if not {"--max-manifest-size", "--max-volume-size", "--max-size"} <= set(args) or not limit:
+            if container["name"] in WRITERS["content"]:
+                yield f"{container['name']} has no bounds on its manifest and volume"
+            continue
+        manifest, releases, release = (
+            size(args[args.index(flag) + 1]) for flag in ("--max-manifest-size", "--max-volume-size", "--max-size")
+        )
+        needed = 14 * MIB + manifest * 5 // 2
+        if size(limit) < needed:
+            yield f"{container['name']} may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
+        if releases < 2 * release:
+            yield f"{container['name']} has no room for the next release beside the current one"
+        room = volumes["content"].get("sizeLimit")
+        if room and size(room) < releases + 64 * MIB:
+            yield f"{container['name']} may fill more than the volume for content allows"
+
+
 def only_the_writer_writes(pod):
     for container in containers_of(pod):
         for mount in container.get("volumeMounts", []):
@@ -191,6 +214,7 @@ RULES = [
     images_are_pinned,
     resources_are_bounded,
     web_server_has_room,
+    file_puller_has_room,
     only_the_writer_writes,
     ports_are_the_contracts,
     probes_ask_the_right_thing,
@@ -238,6 +262,9 @@ BREAKS = {
     "no limit": lambda pod: find(pod, "web-server")["resources"].pop("limits"),
     "CPU limit": lambda pod: find(pod, "web-server")["resources"]["limits"].update(cpu="1"),
     "no room for the cache": lambda pod: find(pod, "web-server")["resources"]["limits"].update(memory="32Mi"),
+    "no room for the manifest": lambda pod: find(pod, "file-puller")["resources"]["limits"].update(memory="48Mi"),
+    "no room for releases": lambda pod: pod["volumes"][0]["emptyDir"].update(sizeLimit="448Mi"),
+    "no bounds on content": lambda pod: find(pod, "file-puller")["args"].remove("--max-volume-size"),
     "endless volume": lambda pod: pod["volumes"][0].update(emptyDir={}),
     "server writes content": lambda pod: find(pod, "web-server")["volumeMounts"][0].pop("readOnly"),
     "agent writes logs": lambda pod: find(pod, "log-agent")["volumeMounts"][0].pop("readOnly"),

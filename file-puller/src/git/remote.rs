@@ -90,7 +90,7 @@ impl Remote {
         let url = greeting_url(source.url().url());
         let protocol = [(GIT_PROTOCOL, VERSION_2)].into_iter().collect();
         let (response, is_at_origin) = source.get_from(&url, &protocol).await?;
-        check(&response, &url, "advertisement")?;
+        let response = check(response, &url, "advertisement").await?;
         // What answers is asked from then on, as git does.
         let base = base_of(response.url()).unwrap_or_else(|| source.url().url().clone());
         let answer = read(source.body(response, url.clone())).await?;
@@ -205,18 +205,18 @@ async fn post(source: &Source, contact: &Contact, url: &Url, request: String) ->
         builder = builder.header(GIT_PROTOCOL, VERSION_2);
     }
     let response = source.exchange(builder, url).await?;
-    check(&response, url, "result")?;
+    let response = check(response, url, "result").await?;
     Ok(source.body(response, url.clone()))
 }
 
 /// SECURITY: a page for people, of a login form or a proxy, must not be taken for an empty repository.
-fn check(response: &Response, url: &Url, what: &str) -> Result<(), RemoteError> {
+async fn check(response: Response, url: &Url, what: &str) -> Result<Response, RemoteError> {
     if response.status() != StatusCode::OK {
-        return Err(SourceError::of_status(response, url).into());
+        return Err(SourceError::of_status(response, url).await.into());
     }
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind == format!("application/x-git-upload-pack-{what}") {
-        return Ok(());
+        return Ok(response);
     }
     let kind = lifecycle::escape::escaped(kind).to_string();
     let why = format!("it answers with Content-Type {kind:?}, so it is no git repository over smart HTTP");

@@ -75,7 +75,7 @@ impl Registry {
             StatusCode::OK => Ok(announced(&response)),
             // Some registries have no HEAD; the manifest itself tells.
             StatusCode::METHOD_NOT_ALLOWED => Ok(None),
-            _ => Err(SourceError::of_status(&response, &url).into()),
+            _ => Err(SourceError::of_status(response, &url).await.into()),
         }
     }
 
@@ -105,7 +105,7 @@ impl Registry {
         let url = self.url(source, "manifests", &version.to_string());
         let response = self.send(source, Method::GET, &url, manifest::ACCEPT).await?;
         if response.status() != StatusCode::OK {
-            return Err(SourceError::of_status(&response, &url).into());
+            return Err(SourceError::of_status(response, &url).await.into());
         }
         let json = read(source.body(response, url), MAX_MANIFEST, "manifest").await?;
         let digest = Digest::of(Sha256::new_with_prefix(&json));
@@ -136,7 +136,7 @@ impl Registry {
             response = source.exchange(begin(source, Method::GET, &url), &url).await?;
         }
         if response.status() != StatusCode::OK {
-            return Err(SourceError::of_status(&response, &url).into());
+            return Err(SourceError::of_status(response, &url).await.into());
         }
         Ok(source.body(response, url))
     }
@@ -226,7 +226,7 @@ impl Registry {
         let request = ask(source, Method::GET, realm);
         let response = source.exchange(request, realm).await?;
         if response.status() != StatusCode::OK {
-            return Err(SourceError::of_status(&response, realm).into());
+            return Err(SourceError::of_status(response, realm).await.into());
         }
         let json = read(source.body(response, realm.clone()), MAX_TOKEN, "token").await?;
         let answer: Option<TokenAnswer> = serde_json::from_slice(&json).ok();

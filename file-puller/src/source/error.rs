@@ -24,12 +24,14 @@ pub(crate) enum SourceError {
         cause: String,
     },
     /// An answer that is not content.
-    #[error("cannot fetch {url}: it answers {status}")]
+    #[error("cannot fetch {url}: it answers {status}{}", explanation.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Status {
         /// What was asked for.
         url: String,
         /// What came back.
         status: StatusCode,
+        /// The server's own words, where it has some for people.
+        explanation: Option<String>,
         /// When it may be asked again.
         retry_after: Option<Duration>,
     },
@@ -79,13 +81,27 @@ pub(crate) enum SourceError {
 
 impl SourceError {
     /// What came back instead of content.
-    pub(crate) fn of_status(response: &Response, url: &Url) -> Self {
+    pub(crate) async fn of_status(response: Response, url: &Url) -> Self {
         Self::Status {
             url: url::display(url),
             status: response.status(),
             retry_after: response.headers().get(RETRY_AFTER).and_then(retry_after),
+            explanation: explanation(response).await,
         }
     }
+}
+
+/// The first line of an error page that is plain text, if it comes within a moment.
+async fn explanation(mut response: Response) -> Option<String> {
+    const MAX_LEN: usize = 300;
+    let content_type = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    if !content_type.starts_with("text/plain") || response.headers().contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    let first = tokio::time::timeout(Duration::from_secs(1), response.chunk()).await.ok()?.ok()??;
+    let text = String::from_utf8_lossy(&first[..first.len().min(MAX_LEN)]).into_owned();
+    let line = text.lines().next()?.trim();
+    (!line.is_empty()).then(|| escaped(line).to_string())
 }
 
 /// An answer in words: what a person has to see to recognise a login page, a proxy's error, or a compression.

@@ -248,10 +248,10 @@ impl Source {
             self.not_modified(&response, known);
             return Ok(Change::None);
         }
-        match ok(&response, url) {
+        let response = match ok(response, url).await {
             Err(error) if is_cut(&error) => return Ok(Change::Cut(error)),
             answered => answered?,
-        }
+        };
         let pause = step_aside(response.headers(), spread);
         let mut opened = self.opened(response, Some(known)).await?;
         if !pause.is_zero() {
@@ -284,7 +284,7 @@ impl Source {
 
     async fn opened(&self, response: Response, before: Option<&Validator>) -> Result<Opened, SourceError> {
         let url = self.url.url();
-        ok(&response, url)?;
+        let response = ok(response, url).await?;
         let found_at = response.url().clone();
         let validator = Validator::of(response.headers(), before, SystemTime::now());
         if validator.strength() == Strength::Nothing && !self.warned.swap(true, Ordering::Relaxed) {
@@ -358,7 +358,7 @@ impl Source {
     pub(crate) async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
         let headers = self.manifest_tag().into_iter().collect();
         let response = self.get(&url, headers, freshness).await?;
-        ok(&response, &url)?;
+        let response = ok(response, &url).await?;
         Ok(self.body(response, url))
     }
 
@@ -378,7 +378,7 @@ impl Source {
             return self.file(url.clone(), Freshness::Cached).await.map(Continuation::Whole);
         }
         if response.status() != StatusCode::PARTIAL_CONTENT {
-            ok(&response, url)?;
+            let response = ok(response, url).await?;
             return Ok(Continuation::Whole(self.body(response, url.clone())));
         }
         let range =
@@ -521,10 +521,10 @@ fn tls(url: &SourceUrl, options: &SourceOptions) -> Tls {
     if options.redirect_to.is_empty() && url.image().is_none() { Tls::of(url.url()) } else { Tls::Spoken }
 }
 
-fn ok(response: &Response, url: &Url) -> Result<(), SourceError> {
+async fn ok(response: Response, url: &Url) -> Result<Response, SourceError> {
     // A part of it, or nothing of it, is not it: 200 alone is the whole.
     if response.status() == StatusCode::OK {
-        return Ok(());
+        return Ok(response);
     }
-    Err(SourceError::of_status(response, url))
+    Err(SourceError::of_status(response, url).await)
 }

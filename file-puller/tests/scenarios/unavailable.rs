@@ -36,6 +36,25 @@ fn status_500_then_ok() {
     assert_eq!(volume.tree(), manager.site().files);
 }
 
+/// What a content manager says for people beside the status, in one line and escaped; a page of HTML is not for a log.
+#[test]
+fn status_503_with_the_reason() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let failure = |content_type: &'static str, body: &'static str| {
+        manager.fault(move |_, _| Some(Answer::new(503, body).with("Content-Type", content_type)));
+        let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+        assert_eq!(code, 69, "{stderr}");
+        stderr
+    };
+    let stderr = failure("text/plain; charset=utf-8", "index.html: Permission denied\u{1b}[31m\nmore");
+    assert!(
+        stderr.trim_end().ends_with("503 Service Unavailable: index.html: Permission denied\\u{1b}[31m"),
+        "{stderr}"
+    );
+    let stderr = failure("text/html", "<h1>sorry</h1>");
+    assert!(stderr.trim_end().ends_with("it answers 503 Service Unavailable"), "{stderr}");
+}
+
 #[test]
 fn status_429_with_retry_after() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 /// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
 const RENAME_RACES: usize = 16;
@@ -20,6 +21,17 @@ const RENAME_RACES: usize = 16;
 /// A handle on a directory, kept open: it stays the same directory whatever becomes of its name.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
+
+/// A file or directory that this process may not read, with the user that it runs as: mostly that of a container, which is not
+/// the user that wrote the content.
+fn denied(what: &str, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    let message = format!(
+        "{what}: {error}; user {user}, group {group}, must be able to read it, for example after `chmod -R a+rX`"
+    );
+    io::Error::new(error.kind(), message)
+}
 
 /// Which file, in which state: as long as all of this is equal, so are the bytes. The change time is in it because,
 /// unlike the modification time, no program can set it back.
@@ -58,7 +70,10 @@ impl Directory {
     /// Opens a directory by name, links followed: whoever starts the server chooses its root.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(openat(CWD, path, flags, Mode::empty())?))
+        openat(CWD, path, flags, Mode::empty()).map(Self).map_err(|error| match error {
+            Errno::ACCESS | Errno::PERM => denied("the directory", error),
+            other => other.into(),
+        })
     }
 
     /// Asks the kernel once for what everything else here stands on.
@@ -144,8 +159,7 @@ impl Directory {
                 // The tree was being changed while the kernel looked; it leaves it to us to look again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error @ (Errno::ACCESS | Errno::PERM)) if forbidden == Forbidden::Fails => {
-                    let error = io::Error::from(error);
-                    return Err(io::Error::new(error.kind(), format!("{path}: {error}")));
+                    return Err(denied(path, error));
                 }
                 Err(
                     Errno::NOENT

@@ -166,6 +166,7 @@ impl Watched {
         let mut listing = Listing::default();
         let mut all = true;
         let mut next_walk = Instant::now();
+        let mut warned = None;
         loop {
             if all {
                 next_walk = Instant::now() + pace.rescan;
@@ -180,6 +181,7 @@ impl Watched {
             (listing, outcome) = taken.await;
             match outcome {
                 Ok(Taken { edition, unsettled }) => {
+                    warned = None;
                     if let Some(edition) = edition {
                         self.editions.publish(edition);
                     }
@@ -187,8 +189,12 @@ impl Watched {
                 }
                 Err(error) => {
                     // An older edition is better than none.
-                    let root = self.root.display();
-                    tracing::warn!(%root, %error, "cannot look at the content; the manifest stays as it is");
+                    let error = error.to_string();
+                    if warned.as_ref() != Some(&error) {
+                        let root = self.root.display();
+                        tracing::warn!(%root, %error, "cannot look at the content; the manifest stays as it is");
+                        warned = Some(error.clone());
+                    }
                     if matches!(self.editions.state(), State::None(_)) {
                         self.editions.withdraw(&format!("no manifest can be made: {error}"));
                     }

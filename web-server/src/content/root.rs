@@ -215,7 +215,14 @@ impl ContentRoot {
                 self.swaps.send_replace(());
             }
             // What is served stays: an older release is better than none.
-            Err(error) => self.warn_once(format!("cannot load {}: {error}", self.path.display())),
+            Err(error) => {
+                let trouble = format!("cannot load {}: {error}", self.path.display());
+                if matches!(&*now, Content::Waiting(known) if *known != trouble) {
+                    self.content.store(Arc::new(Content::Waiting(trouble.clone())));
+                    self.swaps.send_replace(());
+                }
+                self.warn_once(trouble);
+            }
         }
         Ok(())
     }

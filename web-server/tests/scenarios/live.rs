@@ -2,12 +2,13 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testkit::http::{Connection, get};
-use testkit::wait_until;
+use testkit::{Process, eventually, wait_until};
 
-use crate::support::{Server, Volume, write_tree};
+use crate::support::{BINARY, Server, Volume, write_tree};
 
 #[test]
 fn plain_directory() {
@@ -197,6 +198,48 @@ fn manifest_live() {
         let paths: Vec<_> = files(&manifest).iter().map(|file| file["path"].clone()).collect();
         paths == ["index.html", "new.html", "run.sh"]
     });
+}
+
+/// A clone under umask 077, served by a container's user: what cannot be read, for whom, and the way out, in the log and in the answer.
+#[test]
+fn content_that_may_not_be_read_is_named_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("content");
+    write_tree(&root, &[("index.html", "hello"), ("css/site.css", "body {}")]);
+    // Root may read everything until it gives its capabilities away.
+    let without_capabilities = || {
+        let mut command = Command::new("env");
+        if rustix::process::geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+        }
+        command.arg(BINARY).arg("--root").arg(&root).args(["--listen", "127.0.0.1:0", "--manifest"]);
+        Server::of(Process::start_command(command))
+    };
+    for (path, named) in [("index.html", "index.html: "), ("css", "css: "), ("", "the directory: ")] {
+        let locked = root.join(path);
+        let mode = std::fs::metadata(&locked).unwrap().permissions().mode();
+        std::fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).unwrap();
+        let server = without_capabilities();
+        let answer = eventually("the answer names it", || {
+            let answer = server.get("/manifest.json");
+            answer.text().contains(named).then_some(answer)
+        });
+        assert_eq!(answer.status(), 503);
+        assert!(answer.text().contains("Permission denied"), "{}", answer.text());
+        assert!(
+            answer.text().contains("must be able to read it, for example after `chmod -R a+rX`"),
+            "{}",
+            answer.text()
+        );
+        let said = || server.process.stderr().matches("chmod -R a+rX").count();
+        assert_eq!(said(), 1, "{}", server.process.stderr());
+
+        std::fs::set_permissions(&locked, PermissionsExt::from_mode(mode)).unwrap();
+        wait_until("the manifest is there once it can be read", || {
+            server.get("/manifest.json").status() == 200
+        });
+    }
 }
 
 #[test]
