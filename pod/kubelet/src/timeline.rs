@@ -87,7 +87,11 @@ pub(crate) fn svg(events: &[Event]) -> String {
         let own: Vec<&Event> = events.iter().filter(|event| event.container == name).collect();
         draw(
             &mut picture,
-            format_args!("<text class=\"name\" x=\"{}\" y=\"{}\">{name}</text>", LEFT - 12.0, y + 15.5),
+            format_args!(
+                "<text class=\"name {name}\" x=\"{}\" y=\"{}\">{name}</text>",
+                LEFT - 12.0,
+                y + 15.5
+            ),
         );
         for Stretch { phase, from, to } in stretches(&own, at, end) {
             let (class, words) = phase.names();
@@ -95,7 +99,7 @@ pub(crate) fn svg(events: &[Event]) -> String {
             draw(
                 &mut picture,
                 format_args!(
-                    "<rect class=\"{class}\" x=\"{:.1}\" y=\"{y}\" width=\"{wide:.1}\" height=\"{BAR}\" rx=\"3\"><title>{name}: {words}, {from:.1} s to {to:.1} s</title></rect>",
+                    "<rect class=\"{class} {name}\" x=\"{:.1}\" y=\"{y}\" width=\"{wide:.1}\" height=\"{BAR}\" rx=\"3\"><title>{name}: {words}, {from:.1} s to {to:.1} s</title></rect>",
                     x(from)
                 ),
             );
@@ -130,11 +134,15 @@ pub(crate) fn svg(events: &[Event]) -> String {
     picture + "</svg>\n"
 }
 
+/// The look of the sample site: each container has its colour.
 const STYLE: &str = "<style>
-text { fill: #24292f } .name { text-anchor: end; font-weight: 600 } .note, .tick, .legend { font-size: 11px; fill: #57606a } .tick { text-anchor: middle }
-.grid { stroke: #d0d7de } .end { stroke: #cf222e; stroke-width: 3 } .starting { fill: #9ec5fe } .ready { fill: #2da44e }
-.not-ready { fill: #d4a72c } .back-off { fill: none; stroke: #8c959f; stroke-dasharray: 4 3 } .draining { fill: #8250df }
-@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .note, .tick, .legend { fill: #9198a1 } .grid { stroke: #30363d } .end { stroke: #f85149 } .draining { fill: #a371f7 } }
+svg { background: #ffffff } text { fill: #17262b } .name { text-anchor: end; font-weight: 700 } .note, .tick, .legend { font-size: 12px; fill: #4c5e63 }
+.tick { text-anchor: middle } .grid { stroke: #c9d4d1 } .end { stroke: #b3261e; stroke-width: 3 } rect { color: #4c5e63 }
+.file-puller { color: #0b6b5d } .web-server { color: #2a4fa3 } .log-agent { color: #8a4b08 } text.name { fill: currentColor }
+.starting { fill: currentColor; opacity: .4 } .ready { fill: currentColor } .not-ready { fill: none; stroke: currentColor; stroke-width: 2 }
+.back-off { fill: none; stroke: #b3261e; stroke-width: 2; stroke-dasharray: 5 4 } .draining { fill: none; stroke: currentColor; stroke-width: 2; stroke-dasharray: 2 3 }
+@media (prefers-color-scheme: dark) { svg { background: #172327 } text { fill: #e3ebe9 } .note, .tick, .legend { fill: #a3b4b5 } .grid { stroke: #34464b }
+.end, .back-off { stroke: #ff9c8f } rect { color: #a3b4b5 } .file-puller { color: #5fcbb5 } .web-server { color: #9db8ff } .log-agent { color: #f0b265 } text.name { fill: currentColor } }
 </style>
 ";
 

@@ -122,6 +122,10 @@ impl<'a> Page<'a> {
                     }
                 }
                 Event::End(TagEnd::Link) if unlinked => unlinked = false,
+                Event::Start(Tag::Image { link_type, dest_url, title, id }) => {
+                    let dest_url = self.link(&dest_url, sources).map_or(dest_url, CowStr::from);
+                    events.push(Event::Start(Tag::Image { link_type, dest_url, title, id }));
+                }
                 event => events.push(event),
             }
         }
@@ -248,6 +252,8 @@ mod tests {
         assert!(page.contains("<a href=\"../patterns.html#sidecar\">patterns</a>"), "{page}");
         assert!(page.contains("<a href=\"index.html\">labs</a>"), "{page}");
         assert!(page.contains(", <code>live.rs</code>"), "{page}");
+        let page = html("# Two\n\n![The swap](../../deploy/content/img/swap.svg)\n");
+        assert!(page.contains("<img src=\"../img/swap.svg\" alt=\"The swap\" />"), "{page}");
         assert!(page.contains("<title>Two · A Pod, from inside</title>"), "{page}");
         assert!(page.contains("<link rel=\"stylesheet\" href=\"../css/site.css\">"), "{page}");
     }

@@ -101,3 +101,82 @@ fn a_pre_stop_hook_that_sleeps_keeps_the_last_line_and_delays_every_stop() {
     assert_eq!((written, shipped), (1, 1));
     assert!(took >= std::time::Duration::from_secs(3), "{took:?}");
 }
+
+/// A bar of a timeline's picture.
+#[derive(Debug)]
+struct Bar {
+    container: String,
+    phase: String,
+    from: f64,
+    to: f64,
+}
+
+fn bars(picture: &str) -> Vec<Bar> {
+    let attribute = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!(" {name}=\""))?;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    let bars = picture.lines().filter_map(|line| {
+        let class = attribute(line.strip_prefix("<rect")?, "class")?;
+        let (phase, container) = class.split_once(' ')?;
+        let number = |name| attribute(line, name).and_then(|value| value.parse::<f64>().ok());
+        let from = number("x")?;
+        Some(Bar { container: container.into(), phase: phase.into(), from, to: from + number("width")? })
+    });
+    bars.collect()
+}
+
+/// Where a container's phase begins and ends in the picture.
+fn stretch(bars: &[Bar], container: Name, phase: &str) -> (f64, f64) {
+    let bar = bars.iter().find(|bar| bar.container == container.as_str() && bar.phase == phase);
+    let bar = bar.unwrap_or_else(|| panic!("{} is never {phase}: {bars:?}", container.as_str()));
+    (bar.from, bar.to)
+}
+
+fn shows_native_order(picture: &str) {
+    let bars = bars(picture);
+    let start = |name| stretch(&bars, name, "starting").0;
+    assert!(start(Name::LogAgent) < start(Name::FilePuller), "{bars:?}");
+    assert!(start(Name::FilePuller) < start(Name::WebServer), "{bars:?}");
+    // The shortest bar is drawn wider than it is, so that it shows.
+    let drain = |name| stretch(&bars, name, "draining");
+    assert!(drain(Name::WebServer).1 <= drain(Name::FilePuller).0 + 1.5, "{bars:?}");
+    assert!(drain(Name::FilePuller).0 <= drain(Name::LogAgent).0, "{bars:?}");
+}
+
+fn shows_no_order(picture: &str) {
+    let bars = bars(picture);
+    let drain = |name| stretch(&bars, name, "draining");
+    let server = drain(Name::WebServer);
+    for sidecar in [Name::FilePuller, Name::LogAgent] {
+        assert!(
+            (drain(sidecar).0 - server.0).abs() * 10.0 < server.1 - server.0,
+            "at the same moment: {bars:?}"
+        );
+        assert!(drain(sidecar).1 < server.1, "the server outlives it: {bars:?}");
+    }
+}
+
+/// The documents' pictures of start and stop are what `--timeline` draws. With `PICTURES=write` these tests write them.
+fn the_picture_shows(kind: &str, shows: impl Fn(&str)) {
+    let drawn = tempfile::tempdir().unwrap();
+    let picture = drawn.path().join("timeline.svg");
+    stopped_during_a_request(&["--sidecars", kind, "--timeline", picture.to_str().unwrap()]);
+    let images = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/content/img");
+    let committed = images.join(format!("{kind}.svg"));
+    if std::env::var_os("PICTURES").is_some() {
+        std::fs::copy(&picture, &committed).unwrap();
+    }
+    shows(&std::fs::read_to_string(picture).unwrap());
+    shows(&std::fs::read_to_string(committed).unwrap());
+}
+
+#[test]
+fn the_documents_picture_of_a_native_pod_is_drawn_by_the_demo() {
+    the_picture_shows("native", shows_native_order);
+}
+
+#[test]
+fn the_documents_picture_of_a_classic_pod_is_drawn_by_the_demo() {
+    the_picture_shows("classic", shows_no_order);
+}

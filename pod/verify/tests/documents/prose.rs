@@ -33,6 +33,31 @@ fn every_lab_has_all_its_parts() {
     }
 }
 
+/// A listing that says `of=FILE` shows lines of that file, in their order, each with a remark at its end at most.
+#[test]
+fn listings_are_of_the_files_that_they_name() {
+    let mut listings = 0;
+    for page in learners_pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for listing in text.split("```yaml of=").skip(1) {
+            listings += 1;
+            let (file, body) = listing.split_once('\n').unwrap();
+            let source = std::fs::read_to_string(root().join(file)).unwrap();
+            let mut left = source.lines();
+            for line in body.split("```").next().unwrap().lines() {
+                let shown = line.split("  #").next().unwrap().trim_end();
+                let there = left.any(|line| line.trim_end() == shown);
+                assert!(
+                    there,
+                    "{}: {file} has no such line, or not after the one before: {shown}",
+                    page.display()
+                );
+            }
+        }
+    }
+    assert!(listings > 0);
+}
+
 /// Its name begins with its number.
 fn is_a_lab(page: &Path) -> bool {
     let name = page.file_name().and_then(|name| name.to_str()).unwrap_or_default();
