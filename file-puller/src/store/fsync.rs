@@ -97,27 +97,28 @@ impl FsyncSet {
         }
     }
 
-    /// Waits until all of it is on the disk, and so is a file beside the tree, if there is one.
+    /// Waits until all of it is on the disk, and so are these files beside the tree.
     pub(crate) fn flush(
         &self,
         root: BorrowedFd<'_>,
         tree: BorrowedFd<'_>,
-        beside: Option<BorrowedFd<'_>>,
+        beside: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
+        let beside = beside.iter().copied().map(Target::Open);
         let mut names = self.0.lock();
         let Names::Few(few) = &mut *names else {
             // A write-back error is reported since Linux 5.8, whoever has had which file open.
             if sys::sync_file_system(root)? {
                 return Ok(());
             }
-            flush_all(&beside.map(Target::Open).into_iter().collect::<Vec<_>>())?;
+            flush_all(&beside.collect::<Vec<_>>())?;
             return flush_tree(tree);
         };
         let noted = few.iter().map(|(name, file)| match file {
             Some(file) => Target::Open(file.as_fd()),
             None => Target::Named(tree, name),
         });
-        flush_all(&noted.chain(beside.map(Target::Open)).collect::<Vec<_>>())?;
+        flush_all(&noted.chain(beside).collect::<Vec<_>>())?;
         // Before anybody sees them: a program that somebody has open for writing cannot be run.
         for file in few.values_mut() {
             *file = None;
@@ -257,7 +258,7 @@ mod tests {
         }
         let fsync_set = FsyncSet::new();
         names[..FEW - 1].iter().for_each(|name| fsync_set.created(name));
-        let sync = || fsync_set.flush(volume.root(), volume.releases(), None);
+        let sync = || fsync_set.flush(volume.root(), volume.releases(), &[]);
         let sync_each = || flush_each(volume.releases(), names.iter().map(String::as_str));
         for (number, name) in names.iter().enumerate() {
             std::fs::remove_file(path(name)).unwrap();
@@ -279,12 +280,12 @@ mod tests {
         let pipe = || File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().0));
         let fsync_set = FsyncSet::new();
         fsync_set.created("file");
-        fsync_set.flush(volume.root(), volume.releases(), None).unwrap();
-        assert!(fsync_set.flush(volume.root(), volume.releases(), Some(pipe().as_fd())).is_err());
+        fsync_set.flush(volume.root(), volume.releases(), &[]).unwrap();
+        assert!(fsync_set.flush(volume.root(), volume.releases(), &[pipe().as_fd()]).is_err());
         fsync_set.wrote("file", pipe());
-        assert!(fsync_set.flush(volume.root(), volume.releases(), None).is_err());
+        assert!(fsync_set.flush(volume.root(), volume.releases(), &[]).is_err());
         // Another file took its place.
         fsync_set.moved("file");
-        fsync_set.flush(volume.root(), volume.releases(), None).unwrap();
+        fsync_set.flush(volume.root(), volume.releases(), &[]).unwrap();
     }
 }

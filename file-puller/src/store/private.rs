@@ -25,6 +25,9 @@ pub(super) const OBJECTS: &str = "objects";
 pub(super) const UNPACKED: &str = "unpacked";
 /// How the name of every private directory begins.
 pub(super) const PREFIX: &str = "process-";
+/// In it: a signed manifest and its signature, until they become a release's.
+pub(super) const SIGNED: &str = "signed.json";
+pub(super) const SIGNED_SIGNATURE: &str = "signed.json.sig";
 /// The file in it that its owner has locked.
 const LOCK: &str = "lock";
 
@@ -76,14 +79,18 @@ impl Private {
         same_file(staging, &self.name, self.directory())
     }
 
-    /// Removes what an attempt to sync left in it, but not the seed tree, and not the objects, which the next can use.
+    /// Removes what an attempt to sync left in it, but not the seed tree, and not the objects, which
+    /// the next can use, and not a signed manifest, which its owner removes.
     pub(super) fn clear(&self) -> io::Result<()> {
         // Only where it is empty.
         rustix::fs::unlinkat(&self.directory, OBJECTS, AtFlags::REMOVEDIR).ignore();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
-            if name.to_str().is_some_and(|name| matches!(name, LOCK | SEED | OBJECTS)) {
+            if name
+                .to_str()
+                .is_some_and(|name| matches!(name, LOCK | SEED | OBJECTS | SIGNED | SIGNED_SIGNATURE))
+            {
                 continue;
             }
             let path = entry.path();

@@ -1,6 +1,6 @@
 //! Makes a staged release the one that every reader sees, in one step and for good.
 //!
-//! The order is what makes a crash harmless. (1) The staged tree reaches the disk. (2) Its manifest, then the tree itself, get
+//! The order is what makes a crash harmless. (1) The staged tree reaches the disk. (2) Its signature and its manifest, then the tree itself, get
 //! their names under `releases/`: from here on the release is complete, and a restart only has to point at it, once these names
 //! have reached the disk. (3) A new link is renamed over `current`, which is the one instant at which anything changes for a
 //! reader. (4) The directories whose entries changed reach the disk, so that a power failure takes none of it back.
@@ -14,12 +14,12 @@ use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::private::same_file;
-use super::staging::{Staging, write_manifest};
+use super::staging::Staging;
 use super::sys;
 use super::volume::{
-    CURRENT, Context as _, RELEASES, STAGING, Volume, VolumeError, link_text, manifest_name,
+    CURRENT, Context as _, RELEASES, STAGING, Volume, VolumeError, link_text, manifest_name, signature_name,
 };
-use crate::content::{Manifest, ReleaseId};
+use crate::content::ReleaseId;
 use crate::crash_point::{crash_point, lacks};
 
 /// The proof that `current` names a release, and when the release before it was replaced.
@@ -45,27 +45,6 @@ pub(crate) fn point_at(
     replaced: Option<&ReleaseId>,
 ) -> Result<Published, VolumeError> {
     point(volume, id, None, replaced)
-}
-
-/// Replaces the manifest of a release by a newer one of the same content. It says how old content may be that is accepted after
-/// a crash, so it has to be on the disk before `current` names the release.
-pub(crate) fn refresh_manifest(
-    volume: &Volume,
-    id: &ReleaseId,
-    manifest: &Manifest,
-) -> Result<(), VolumeError> {
-    let private = volume.private()?;
-    let name = manifest_name(id);
-    let context = || format!("replace {volume}/{RELEASES}/{name}");
-    match rustix::fs::unlinkat(private.directory(), &*name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error).context(context),
-    }
-    let written = write_manifest(&private, id, manifest)?;
-    rustix::fs::fsync(written).context(context)?;
-    rustix::fs::renameat(private.directory(), &*name, volume.releases(), &*name).context(context)?;
-    crash_point();
-    sys::sync_directory(volume.releases()).context(context)
 }
 
 fn point(
@@ -118,7 +97,7 @@ fn stamp(volume: &Volume, replaced: &ReleaseId) {
     }
 }
 
-/// Moves manifest and tree from staging to their names.
+/// Moves signature, manifest and tree from staging to their names.
 fn place(staging: &Staging) -> Result<(), VolumeError> {
     let (volume, id, private) = (staging.volume(), staging.id().as_str(), staging.private());
     let context = || format!("put release {id} in its place in {volume}/{RELEASES}");
@@ -128,6 +107,18 @@ fn place(staging: &Staging) -> Result<(), VolumeError> {
         Err(Errno::NOENT) => Err(volume.is_shared()),
         moved => moved.context(context),
     };
+    // First, so that no crash leaves a signed manifest without it. A release that was put together again may have one of an
+    // earlier manifest.
+    let signature = signature_name(staging.id());
+    if staging.is_signed() {
+        moved(rustix::fs::renameat(from, &*private.beneath(&signature), releases, &*signature))?;
+    } else {
+        match rustix::fs::unlinkat(releases, &*signature, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).context(context),
+        }
+    }
+    crash_point();
     moved(rustix::fs::renameat(from, &*private.beneath(&manifest), releases, &*manifest))?;
     crash_point();
     let staged = private.beneath(id);

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::iter;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::create::{DIRECTORY, create_file, make_directory, set_mode};
 use super::fsync::FsyncSet;
 use super::objects::Objects;
 use super::private::Private;
+use super::signed::SignedManifest;
 use super::tree::{link_or_copy, looks_intact};
 use super::volume::{Context as _, Volume, VolumeError, manifest_name};
 use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId, ReleasePath};
@@ -33,6 +35,8 @@ pub(crate) struct Staging {
     copy_of: Option<ReleaseId>,
     /// Open since it was written, as the release's own files are.
     manifest: File,
+    /// Where the publisher signed the manifest.
+    signature: Option<File>,
     fsync_set: FsyncSet,
 }
 
@@ -72,6 +76,7 @@ impl Staging {
             tree,
             copy_of: None,
             manifest,
+            signature: None,
             fsync_set,
         })
     }
@@ -87,7 +92,19 @@ impl Staging {
         fsync_set: FsyncSet,
     ) -> Self {
         let (volume, id) = (Arc::clone(volume), id.clone());
-        Self { volume, private, id, tree, copy_of: Some(base), manifest, fsync_set }
+        Self { volume, private, id, tree, copy_of: Some(base), manifest, signature: None, fsync_set }
+    }
+
+    /// Puts the signed manifest in the place of the one that was written here.
+    pub(crate) fn sign(&mut self, signed: SignedManifest) -> Result<(), VolumeError> {
+        let (manifest, signature) = signed.into_release(&self.private, &self.id)?;
+        (self.manifest, self.signature) = (manifest, Some(signature));
+        Ok(())
+    }
+
+    /// Whether it has a signature.
+    pub(super) fn is_signed(&self) -> bool {
+        self.signature.is_some()
     }
 
     /// The release.
@@ -238,7 +255,8 @@ impl Staging {
 
     /// Waits until the tree and its manifest are on the disk.
     pub(super) fn flush(&self) -> Result<(), VolumeError> {
-        let synced = self.fsync_set.flush(self.volume.root(), self.tree(), Some(self.manifest.as_fd()));
+        let beside: Vec<_> = iter::once(&self.manifest).chain(&self.signature).map(File::as_fd).collect();
+        let synced = self.fsync_set.flush(self.volume.root(), self.tree(), &beside);
         synced.context(|| format!("sync release {} to the disk of {}", self.id, self.volume))
     }
 }

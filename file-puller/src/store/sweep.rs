@@ -8,7 +8,10 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::private::{self, OBJECTS, Private, remove_tree};
-use super::volume::{Context as _, LOCK, RELEASES, STAGING, Volume, VolumeError, manifest_name};
+use super::volume::{
+    Context as _, LOCK, RELEASES, SIGNATURE_EXTENSION, STAGING, Volume, VolumeError, manifest_name,
+    signature_name,
+};
 use crate::content::ReleaseId;
 use crate::crash_point::crash_point;
 
@@ -80,11 +83,13 @@ pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), Volu
         return rustix::fs::renameat(private.directory(), &aside, volume.releases(), id.as_str())
             .context(|| format!("put {volume}/{RELEASES}/{id} back, which became current meanwhile"));
     }
-    match rustix::fs::unlinkat(volume.releases(), manifest_name(id), AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error).context(context),
+    for name in [manifest_name(id), signature_name(id)] {
+        match rustix::fs::unlinkat(volume.releases(), name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).context(context),
+        }
+        crash_point();
     }
-    crash_point();
     match remove_tree(&private.path().join(aside)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
         _ => {}
@@ -106,6 +111,13 @@ fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
     for id in halves {
         tracing::info!(release = %id, "swept half a release that a crash left behind");
         remove_release(volume, id)?;
+    }
+    let ours =
+        |name: &str| name.strip_suffix(SIGNATURE_EXTENSION)?.strip_suffix(".json").and_then(ReleaseId::parse);
+    for id in volume.names(ours)?.iter().filter(|id| !manifests.contains(id)) {
+        tracing::info!(release = %id, "swept a signature that a crash left behind");
+        rustix::fs::unlinkat(volume.releases(), signature_name(id), AtFlags::empty())
+            .context(|| format!("remove {volume}/{RELEASES}/{}", signature_name(id)))?;
     }
     Ok(())
 }

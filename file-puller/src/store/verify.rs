@@ -83,7 +83,7 @@ pub(crate) fn restore(staging: &Staging, damaged: &Manifest) -> Result<Published
         fsync_set.moved(path);
         crash_point();
     }
-    let synced = fsync_set.flush(volume.root(), tree.as_fd(), None);
+    let synced = fsync_set.flush(volume.root(), tree.as_fd(), &[]);
     synced.context(|| format!("sync the repair of {id} to the disk of {volume}"))?;
     // The link says what it said before. That it is a new one tells readers who keep files open, or in memory, to look again.
     point_at(volume, id, None)

@@ -33,6 +33,9 @@ pub(crate) const STAGING: &str = ".staging";
 /// In it: the file that the process which writes the volume has locked.
 pub(crate) const LOCK: &str = "lock";
 
+/// What is appended to a manifest's name for that of its signature.
+pub(super) const SIGNATURE_EXTENSION: &str = ".sig";
+
 /// From this size on a manifest is not held in memory as text while it is read.
 const LARGE_MANIFEST: u64 = 4 * 1024 * 1024;
 
@@ -280,6 +283,11 @@ impl Volume {
         (manifest.id() == *id).then_some(manifest)
     }
 
+    /// Whether a release has a signature beside its manifest.
+    pub(crate) fn has_signature(&self, id: &ReleaseId) -> bool {
+        rustix::fs::statat(&self.releases, signature_name(id), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Makes sure that so many more bytes fit and `min_free` stays free, before any of them is fetched.
     pub(crate) fn has_room_for(&self, bytes: u64, min_free: u64) -> Result<(), VolumeError> {
         let free = match self.free() {
@@ -375,6 +383,11 @@ pub(crate) fn link_text(id: &ReleaseId) -> String {
 /// The name of a release's manifest, beside its tree.
 pub(crate) fn manifest_name(id: &ReleaseId) -> String {
     format!("{id}.json")
+}
+
+/// The name of its manifest's signature.
+pub(crate) fn signature_name(id: &ReleaseId) -> String {
+    format!("{}{SIGNATURE_EXTENSION}", manifest_name(id))
 }
 
 fn link_target(text: &str) -> Option<ReleaseId> {

@@ -36,8 +36,8 @@ use crate::source::{
     Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
 };
 use crate::store::{
-    Clear, DirectoryOptions, Need, Objects, Published, RELEASES, Retention, RetentionPolicy, Room, Staging,
-    Verification, Volume, VolumeError, check_room, clear, point_at, publish, refresh_manifest,
+    Clear, DirectoryOptions, Need, Objects, Published, RELEASES, Retention, RetentionPolicy, Room,
+    SignedManifest, Staging, Verification, Volume, VolumeError, check_room, clear, point_at, publish,
     remove_release, restore,
 };
 
@@ -167,8 +167,12 @@ impl Engine {
         let last_answer = remembered.and_then(|(kind, remembered)| {
             source.was(kind);
             // It is an answer only while what it speaks of is in place, and intact.
-            remembered
-                .filter(|last| current.as_ref() == Some(&last.release) && is_intact(&volume, &last.release))
+            remembered.filter(|last| {
+                current.as_ref() == Some(&last.release)
+                    && is_intact(&volume, &last.release)
+                    // A volume of an earlier version has none yet.
+                    && (authenticity.public_key.is_none() || volume.has_signature(&last.release))
+            })
         });
         Ok(Self {
             current,
@@ -465,36 +469,42 @@ impl Engine {
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         let began = Instant::now();
         let json = self.source.read_manifest(body).await?;
-        if let Some(trust) = &self.trust {
-            trust.verify_signature(&self.source, &json, freshness).await?;
-        }
+        let signature = match &self.trust {
+            Some(trust) => Some(trust.verify_signature(&self.source, &json, freshness).await?),
+            None => None,
+        };
         Manifest::check_memory(json.len() as u64, memory_limit())?;
         let manifest = Manifest::parse(&json, &self.limits).map_err(|error| match unlike {
             None => SyncError::Manifest(error),
             Some(answer) => SyncError::NotManifest { error, url: self.source.url().to_string(), answer },
         })?;
         let manifest = Arc::new(manifest);
-        drop(json);
         self.source.base().covers(&manifest)?;
-        let (id, plan) = self.plan(&manifest, current.as_ref())?;
         if let Some(trust) = &self.trust {
             trust.check_scope(&manifest)?;
+        }
+        let signed =
+            signature.map(|signature| self.record(&manifest.id(), &json, &signature)).transpose()?.flatten();
+        drop(json);
+        let (id, plan) = self.plan(&manifest, current.as_ref())?;
+        if let Some(trust) = &self.trust {
             trust.reject_rollback(&self.volume, &manifest)?;
         }
         self.metrics.phase(Phase::Plan, began);
         let outcome = match plan {
             Plan::InStep => {
-                self.record_accepted(&id, &manifest)?;
+                self.replace_manifest(&id, signed)?;
                 Outcome::Unchanged(id.clone())
             }
             Plan::Repoint => {
-                self.record_accepted(&id, &manifest)?;
+                self.replace_manifest(&id, signed)?;
                 self.repoint(&id, &manifest, current, None).await?
             }
             Plan::Assemble(assembly) => {
                 let objects = self.objects()?;
                 let fetched = self.fetch(&objects, &id, &manifest, &assembly.fetch, freshness).await?;
-                self.assemble(&objects, &id, &manifest, assembly, (current, fetched), freshness).await?
+                self.assemble(&objects, &id, (&manifest, signed), assembly, (current, fetched), freshness)
+                    .await?
             }
         };
         if let Some(trust) = &mut self.trust {
@@ -573,17 +583,27 @@ impl Engine {
         Ok((id, plan))
     }
 
+    /// Keeps a signed manifest as it is until its release is in place, unless the volume has it already.
+    fn record(
+        &mut self,
+        id: &ReleaseId,
+        json: &[u8],
+        signature: &[u8],
+    ) -> Result<Option<SignedManifest>, SyncError> {
+        if SignedManifest::is_recorded(&self.volume, id, json, signature) {
+            return Ok(None);
+        }
+        self.has_staged = true;
+        Ok(Some(SignedManifest::write(&self.volume, json, signature)?))
+    }
+
     /// Notes on the volume how far the content manager has come, for a release that is on it already. Before anything points
     /// at the release: a crash in between must not let older content be accepted.
-    fn record_accepted(&self, id: &ReleaseId, manifest: &Manifest) -> Result<(), SyncError> {
-        if self.trust.is_none() {
-            return Ok(());
+    fn replace_manifest(&self, id: &ReleaseId, signed: Option<SignedManifest>) -> Result<(), SyncError> {
+        match signed {
+            Some(signed) => Ok(signed.replace(&self.volume, id)?),
+            None => Ok(()),
         }
-        let known = self.volume.manifest(id).map(|manifest| manifest.created);
-        if known.is_none_or(|known| known < manifest.created) {
-            refresh_manifest(&self.volume, id, manifest)?;
-        }
-        Ok(())
     }
 
     async fn repoint(
@@ -693,13 +713,13 @@ impl Engine {
         &mut self,
         objects: &Arc<Objects>,
         id: &ReleaseId,
-        manifest: &Arc<Manifest>,
+        (manifest, signed): (&Arc<Manifest>, Option<SignedManifest>),
         assembly: Assembly,
         (current, mut fetched): (Option<ReleaseId>, Fetched),
         freshness: Freshness,
     ) -> Result<Outcome, SyncError> {
         let began = Instant::now();
-        let staging = begin(&self.volume, id, manifest, self.seed.take(), assembly.diff.as_ref())?;
+        let mut staging = begin(&self.volume, id, manifest, self.seed.take(), assembly.diff.as_ref())?;
         let refused = link(&staging, &assembly.link, manifest)?;
         self.metrics.phase(Phase::Link, began);
         if !refused.is_empty() {
@@ -709,6 +729,9 @@ impl Engine {
         let began = Instant::now();
         let arrived = assembly.fetch.iter().chain(&refused).map(|index| &manifest.files[*index]);
         staging.install(objects, arrived)?;
+        if let Some(signed) = signed {
+            staging.sign(signed)?;
+        }
         self.pass_gate(id, staging.directory(), None).await?;
         let published = publish(&staging, current.as_ref())?;
         self.metrics.phase(Phase::Publish, began);

@@ -52,19 +52,19 @@ impl TrustPolicy {
         Some(Self { public_key: public_key?, site, not_before, newest: None })
     }
 
-    /// Holds a manifest's bytes to the signature beside it.
+    /// Holds a manifest's bytes to the signature beside it, and returns the signature.
     pub(super) async fn verify_signature(
         &self,
         source: &Source,
         json: &[u8],
         freshness: Freshness,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Vec<u8>, SyncError> {
         let path = self.public_key.clone();
         // Read at each sync, like a token: keys are rotated, too.
         let key = PublicKey::read(&path)?;
         let (url, signature) = source.signature(freshness).await?;
         if key.verify(json, &signature) {
-            return Ok(());
+            return Ok(signature);
         }
         Err(SignatureError::Wrong { url: url::display(&url) }.into())
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use testkit::process::run;
-use testkit::{Process, wait_until};
+use testkit::{Process, http, wait_until};
 
+use crate::content::ContentManager;
 use crate::puller::{BINARY, Volume, metric, once, start_from, sync, tree};
 use crate::tarball::{gzip, tar};
 
@@ -229,4 +230,57 @@ fn nginx_moves_to_another_address() {
     name("127.0.0.2");
     wait_until("followed", || volume.tree()["index.html"].1 == b"much newer");
     drop(process);
+}
+
+/// nginx in front of a content manager that can wait. The site's path is the manager's own.
+fn proxy(manager: &ContentManager, volume: &Volume, server: &str) -> Nginx {
+    let location = format!("location /site/ {{ proxy_pass http://{}; {server} }}", manager.upstream.addr());
+    Nginx::start(volume.above(), &location)
+}
+
+fn waits(process: &Process) {
+    wait_until("a question is held", || {
+        http::get(process.addr("admin"), "/status").json()["waiting"] == true
+    });
+}
+
+/// With its defaults nginx lets a question wait: it is held for less than the 60 s of `proxy_read_timeout`.
+#[test]
+#[ignore = "needs nginx: file-puller/tests/nginx/run.sh"]
+fn nginx_lets_a_question_wait() {
+    let (manager, volume) = (ContentManager::start(&[("index.html", "one")]), Volume::new());
+    manager.waits(|answer| answer);
+    let nginx = proxy(&manager, &volume, "");
+    let process = start_from(&nginx.url("/site/manifest.json"), &volume, &["--period", "1h"]);
+    for content in ["two", "three"] {
+        waits(&process);
+        manager.put("index.html", content);
+        wait_until("it is published", || volume.current().is_some() && volume.tree() == manager.site().files);
+    }
+    let held: Vec<_> =
+        manager.upstream.requests().into_iter().filter(|request| ContentManager::is_held(request)).collect();
+    assert!(held.iter().all(|request| request.header("prefer") == Some("wait=50")), "{held:?}");
+    drop(process);
+    // To its end, and again.
+    let process = start_from(&nginx.url("/site/manifest.json"), &volume, &["--period", "1h", "--wait", "1s"]);
+    let unchanged = || metric(&process, "file_puller_waits_total{result=\"unchanged\"}");
+    wait_until("it has waited in vain", || unchanged() >= 3.0);
+    assert!(metric(&process, "file_puller_waits_total{result=\"cut\"}") < 0.5, "{}", process.stderr());
+}
+
+/// A proxy that loses its patience costs no failure, and an edit still arrives.
+#[test]
+#[ignore = "needs nginx: file-puller/tests/nginx/run.sh"]
+fn nginx_cuts_a_question_off() {
+    let (manager, volume) = (ContentManager::start(&[("index.html", "one")]), Volume::new());
+    manager.waits(|answer| answer);
+    let nginx = proxy(&manager, &volume, "proxy_read_timeout 1s;");
+    let process = start_from(&nginx.url("/site/manifest.json"), &volume, &["--period", "500ms"]);
+    let cut = || metric(&process, "file_puller_waits_total{result=\"cut\"}");
+    wait_until("it was cut off again and again", || cut() >= 3.0);
+    assert!(nginx.statuses("/site/manifest.json").iter().any(|status| status == "504"));
+    manager.put("index.html", "two");
+    wait_until("it arrives all the same", || volume.tree() == manager.site().files);
+    let failed = metric(&process, "file_puller_syncs_total{result=\"failed\"}");
+    assert!(failed < 0.5, "{}", process.stderr());
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use testkit::process::run;
 use testkit::{Answer, Upstream};
 
-use crate::puller::{BINARY, Volume, once, tree};
+use crate::puller::{BINARY, Volume, names, once, tree};
 
 /// A directory with a signed manifest, and its server.
 struct Signed {
@@ -50,6 +50,15 @@ impl Signed {
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
     }
 
+    /// Signs the manifest's bytes, without writing it anew.
+    fn sign_as_it_is(&self) {
+        let site = self.volume.above().join("site");
+        let sign =
+            ["pkeyutl", "-sign", "-inkey", "../key", "-rawin", "-in", "manifest.json", "-out", "../raw"];
+        openssl(&site, &sign);
+        openssl(&site, &["base64", "-A", "-in", "../raw", "-out", "manifest.json.sig"]);
+    }
+
     /// What is served now: manifest, signature and file.
     fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let files = ["manifest.json", "manifest.json.sig", "index.html"].map(|name| self.site(name));
@@ -74,6 +83,21 @@ impl Signed {
         assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
         assert!(stderr.contains(why), "{stderr}");
         self.serves(still);
+    }
+
+    /// The current release's manifest and its signature, as the volume has them.
+    fn recorded(&self) -> [Option<Vec<u8>>; 2] {
+        let release = self.volume.current().expect("published");
+        let releases = self.volume.join("releases");
+        ["json", "json.sig"].map(|extension| fs::read(releases.join(format!("{release}.{extension}"))).ok())
+    }
+
+    /// What a mirror of this volume gives out is what was signed.
+    #[track_caller]
+    fn keeps_what_was_signed(&self) {
+        let signed = ["manifest.json", "manifest.json.sig"].map(|name| fs::read(self.site(name)).ok());
+        assert!(signed[1].is_some());
+        assert_eq!(self.recorded(), signed);
     }
 
     #[track_caller]
@@ -150,6 +174,108 @@ fn signing_needs_a_key_and_a_place() {
         run(BINARY, [Path::new("manifest"), &site, Path::new("--sign"), &key, output[0], output[1]]);
     assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
     assert!(stderr.contains("ed25519 private key"), "{stderr}");
+}
+
+/// The volume has the manifest byte for byte, with its signature, so that a mirror can give them out.
+#[test]
+fn signed_manifest_is_kept_byte_for_byte() {
+    let signed = Signed::start();
+    signed.put("one");
+    // Not as this program would write it.
+    let manifest = fs::read_to_string(signed.site("manifest.json")).expect("it is there");
+    fs::write(signed.site("manifest.json"), manifest.replace("\"files\"", "\n\n   \"by\": \"x\", \"files\""))
+        .expect("a file");
+    signed.sign_as_it_is();
+    signed.publishes("one");
+    signed.keeps_what_was_signed();
+    // Nothing changed, so nothing is written.
+    let before = signed.volume.snapshot();
+    signed.publishes("one");
+    let written = |path: &Path| before.get(path) != signed.volume.snapshot().get(path);
+    let releases = signed.volume.join("releases");
+    assert!(names(&releases).iter().all(|name| !written(&releases.join(name))));
+    // The same content, signed anew.
+    let release = signed.volume.current();
+    signed.put("one");
+    signed.publishes("one");
+    assert_eq!(signed.volume.current(), release);
+    signed.keeps_what_was_signed();
+    // Other content, and back to what was there before.
+    for text in ["two", "one"] {
+        signed.put(text);
+        signed.publishes(text);
+        signed.keeps_what_was_signed();
+    }
+    // A volume of an earlier version, which kept no signatures; and one that lost its manifest.
+    for lost in ["json.sig", "json"] {
+        let release = signed.volume.current().expect("published");
+        fs::remove_file(releases.join(format!("{release}.{lost}"))).expect("it was there");
+        signed.publishes("one");
+        signed.keeps_what_was_signed();
+    }
+    assert_eq!(signed.volume.staging(), [] as [&str; 0]);
+}
+
+/// Without a key the manifest is written here, and a signature of other bytes must not stay beside it.
+#[test]
+fn signature_goes_with_its_manifest() {
+    let signed = Signed::start();
+    signed.put("one");
+    signed.publishes("one");
+    let first = signed.volume.current().expect("published");
+    // Replaced: removed with its release.
+    signed.put("two");
+    let key = signed.volume.above().join("key.pub");
+    let flags = ["--public-key", key.to_str().expect("UTF-8"), "--keep", "0", "--keep-for", "0s"];
+    let url = signed.upstream.url("/manifest.json");
+    for _ in 0..2 {
+        let (code, stderr) = once(&url, &signed.volume.path(), &flags);
+        assert_eq!(code, 0, "{stderr}");
+    }
+    let releases = signed.volume.join("releases");
+    let left = names(&releases);
+    assert!(left.len() == 3 && left.iter().all(|name| !name.starts_with(&first)), "{left:?}");
+    // A crash can leave a signature alone.
+    fs::write(releases.join(format!("{first}.json.sig")), "left behind").expect("a file");
+    // The release is put together again, this time of a manifest that nobody has to have signed.
+    let second = signed.volume.current().expect("published");
+    fs::remove_dir_all(releases.join(&second)).expect("it was there");
+    fs::create_dir(releases.join(&second)).expect("an empty release");
+    let (code, stderr) = once(&url, &signed.volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    let [manifest, signature] = signed.recorded();
+    assert!(manifest.is_some() && signature.is_none());
+    assert_eq!(names(&releases).len(), 2);
+}
+
+/// The puller is killed at each step of publishing, and of taking in a newer signature. After the next sync manifest and signature
+/// belong together.
+#[test]
+fn a_crash_does_not_part_a_manifest_from_its_signature() {
+    for texts in [["one", "two"], ["one", "one"]] {
+        let signed = Signed::start();
+        signed.put(texts[0]);
+        signed.publishes(texts[0]);
+        let mut step = 1;
+        loop {
+            signed.put(texts[1]);
+            let key = signed.volume.above().join("key.pub");
+            let mut command = Command::new(BINARY);
+            command.args(["--once", "--source", &signed.upstream.url("/manifest.json"), "--public-key"]);
+            command.arg(key).arg("--volume").arg(signed.volume.path());
+            command.env("FILE_PULLER_KILL_AT", step.to_string());
+            let survived = testkit::Process::start_as_is(command).wait().success();
+            signed.publishes(texts[1]);
+            signed.keeps_what_was_signed();
+            if survived {
+                assert!(step > 3, "{step}");
+                break;
+            }
+            step += 1;
+            signed.put(texts[0]);
+            signed.publishes(texts[0]);
+        }
+    }
 }
 
 /// Content comes back that was there before, under a newer signature, and the puller is killed at each step in turn. The

@@ -212,15 +212,25 @@ impl Edition {
     }
 }
 
-/// A target as it is looked up: the path decoded, the query as it is.
+/// A target as it is looked up: without `.` and `..`, decoded. A puller resolves a manifest's `url` as a browser does, and what it
+/// then asks for has to be found by the `url` as it is written.
 fn decoded_target(target: &str) -> String {
-    let target = target.trim_start_matches('/');
+    let target = target.split_once('#').map_or(target, |(target, _fragment)| target);
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let path = percent_decode_str(path.trim_start_matches("./")).decode_utf8_lossy();
-    match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.into_owned(),
+    let mut segments = Vec::new();
+    for segment in path.trim_start_matches(['/', '\\']).split(['/', '\\']) {
+        match &*percent_decode_str(segment).decode_utf8_lossy() {
+            "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment.to_owned()),
+        }
     }
+    let mut decoded = segments.join("/");
+    if let Some(query) = query {
+        decoded.push('?');
+        decoded.push_str(&percent_decode_str(query).decode_utf8_lossy());
+    }
+    decoded
 }
 
 fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Representation {
@@ -261,8 +271,21 @@ mod tests {
 
     #[test]
     fn a_url_is_looked_up_as_it_is_asked_for() {
-        assert_eq!(decoded_target("/a%20b/c?v=%31"), "a b/c?v=%31");
-        assert_eq!(decoded_target("a%20b/c?v=%31"), "a b/c?v=%31");
-        assert_eq!(decoded_target("./blobs/x"), "blobs/x");
+        let base = url::Url::parse("http://mirror:9876/").unwrap();
+        for (written, looked_up) in [
+            ("a%20b/c?v=%31", "a b/c?v=1"),
+            ("a b/ü?v=ü x", "a b/ü?v=ü x"),
+            ("./blobs/x", "blobs/x"),
+            ("/blobs/x", "blobs/x"),
+            ("blobs/./../x#part", "x"),
+            ("a/%2e%2E/../../blobs/%2e/x", "blobs/x"),
+            ("blobs\\x", "blobs/x"),
+            ("a//b", "a//b"),
+        ] {
+            assert_eq!(decoded_target(written), looked_up, "{written}");
+            let asked = base.join(written).unwrap();
+            let target = &asked[url::Position::BeforePath..url::Position::AfterQuery];
+            assert_eq!(decoded_target(target), looked_up, "{written}, asked for as {target}");
+        }
     }
 }
