@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::content::edition::Edition;
 use crate::content::representation::ETag;
@@ -17,6 +19,13 @@ use crate::content::root::Content;
 /// Editions before the current one whose files are still given out, and for how long: longer than a sync takes.
 const RECENT: usize = 2;
 const RECENT_FOR: Duration = Duration::from_secs(5 * 60);
+
+/// From so many waiters on, pullers are told to spread their requests.
+const SPREAD_FROM: usize = 10;
+/// How much each waiter adds to the time over which they spread, and to the time over which they are told: a thousand
+/// manifests at once would need a lot of memory.
+const SPREAD_EACH: Duration = Duration::from_micros(500);
+const TOLD_EACH: Duration = Duration::from_micros(250);
 
 /// What can be said now.
 #[derive(Debug, Clone)]
@@ -136,9 +145,66 @@ impl Editions {
             .map(|(_, edition)| Arc::clone(edition))
     }
 
-    /// Room for one more waiter. None where there are as many as there may be.
-    pub(crate) fn wait(&self) -> Option<Waiting> {
-        self.waiters.enter()
+    /// Waits for another edition than the one with this tag. None where there are as many waiters as there may be.
+    pub(crate) fn wait(&self, known: ETag, until: Instant, shutdown: CancellationToken) -> Option<Waiter> {
+        let waiting = self.waiters.enter()?;
+        Some(Waiter { states: self.subscribe(), known, until, shutdown, _waiting: waiting })
+    }
+}
+
+/// Waits for another edition.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    states: watch::Receiver<State>,
+    known: ETag,
+    until: Instant,
+    shutdown: CancellationToken,
+    _waiting: Waiting,
+}
+
+/// How a wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waited {
+    /// Whether the client should wait again. Not where the server is about to go: a client that asked again at once would find
+    /// nobody.
+    pub(crate) again: bool,
+    /// The time over which those who were told spread what they ask next.
+    pub(crate) spread: Option<Duration>,
+}
+
+impl Waiter {
+    /// Waits until there is another edition, the time is over, or the server ends.
+    pub(crate) async fn wait(mut self) -> Waited {
+        let over = Waited { again: false, spread: None };
+        loop {
+            let told = match &*self.states.borrow_and_update() {
+                State::Current(edition) if edition.manifest.etag == self.known => None,
+                State::Current(edition) => Some(edition.told),
+                State::None(_) => Some(0),
+            };
+            if let Some(told) = told {
+                return self.tell(told).await;
+            }
+            tokio::select! {
+                // The feed ends with the server.
+                changed = self.states.changed() => if changed.is_err() { return over },
+                () = sleep_until(self.until.into()) => return Waited { again: true, spread: None },
+                () = self.shutdown.cancelled() => return over,
+            }
+        }
+    }
+
+    /// Tells a waiter of another edition, together with all the others.
+    async fn tell(&self, told: usize) -> Waited {
+        if told < SPREAD_FROM {
+            return Waited { again: true, spread: None };
+        }
+        let told = u32::try_from(told).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = sleep(TOLD_EACH.saturating_mul(told).mul_f64(fastrand::f64())) => {}
+            () = self.shutdown.cancelled() => {}
+        }
+        Waited { again: true, spread: Some(SPREAD_EACH.saturating_mul(told)) }
     }
 }
 
@@ -151,7 +217,7 @@ struct Waiters {
 
 /// A waiter that is counted.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+struct Waiting {
     held: Arc<AtomicUsize>,
     shown: Gauge,
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH};
@@ -21,6 +21,7 @@ use crate::access_log::{AccessLog, Record};
 use crate::content::header_policy::REQUEST_ID;
 use crate::content::release::ReleaseId;
 use crate::http::body::Payload;
+use crate::http::parking::{Arrival, Parking, ParkingSpace};
 use crate::http::request_id::RequestId;
 use crate::http::response::Reply;
 use crate::http::sendfile::SendfileQueue;
@@ -73,6 +74,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) chunks: ChunkBudget,
     /// Files that the kernel sends; HTTP/2 has to read what it sends.
     pub(crate) sendfile: Option<SendfileQueue>,
+    /// Where its request waits, if that can be outside of HTTP; HTTP/2 has others beside it.
+    pub(crate) parking: Option<Parking>,
 }
 
 /// RFC 7240: the answer to a client that preferred to wait says that it did.
@@ -85,8 +88,7 @@ pub(crate) struct Exchange {
     pub(crate) request: Parts,
     /// What it has in common with the others of its connection.
     pub(crate) connection: Arc<ConnectionInfo>,
-    arrived: SystemTime,
-    began: Instant,
+    arrival: Arrival,
     id: RequestId,
     /// The client's address as the log has it, where trusted proxies say that it is not the peer's.
     client: Option<Box<str>>,
@@ -104,14 +106,24 @@ impl Exchange {
         Self {
             request,
             connection,
-            arrived: SystemTime::now(),
-            began: Instant::now(),
+            arrival: Arrival::now(),
             id,
             client: None,
             answered: None,
             sent: 0,
             held: false,
         }
+    }
+
+    /// Lets the request be held outside of HTTP; or takes over what is known of it, if it was.
+    pub(crate) fn may_park(&mut self) {
+        let Some(parking) = &self.connection.parking else { return };
+        if let Some((arrival, waited)) = parking.resume() {
+            self.arrival = arrival;
+            self.request.extensions.insert(waited);
+        }
+        let space = ParkingSpace { parking: parking.clone(), arrival: self.arrival };
+        self.request.extensions.insert(space);
     }
 
     /// Who asks: the peer, or the client that trusted proxies name.
@@ -158,7 +170,7 @@ impl Drop for Exchange {
         // A client that left before there was an answer got none: there is nothing to account for.
         let Some((status, release)) = &self.answered else { return };
         state.sent();
-        let took = self.began.elapsed();
+        let took = self.arrival.began.elapsed();
         telemetry.metrics.answered(&self.request.method, *status, self.sent, (!self.held).then_some(took));
         if let Some(log) = &telemetry.access_log {
             log.write(&Record {
@@ -166,7 +178,7 @@ impl Drop for Exchange {
                 request_id: self.id.as_bytes(),
                 client: self.client.as_deref().unwrap_or(client),
                 peer: self.client.is_some().then_some(client),
-                arrived: self.arrived,
+                arrived: self.arrival.at,
                 took,
                 status: *status,
                 sent: self.sent,

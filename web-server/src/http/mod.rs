@@ -6,6 +6,7 @@ pub(crate) mod conditional;
 pub(crate) mod cors;
 pub(crate) mod exchange;
 pub(crate) mod host;
+pub(crate) mod parking;
 pub(crate) mod quality;
 pub(crate) mod range;
 pub(crate) mod request_id;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
+use crate::http::parking::{Held, Parking};
 use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
 use crate::memory::{Budget, ChunkBudget, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
@@ -34,6 +35,7 @@ use crate::metrics::Overdue;
 use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
 use crate::routes::Routes;
+use crate::routes::manifest::PREFER;
 
 /// Request line and headers together, roughly: it is looked at when the read buffer is full. No browser comes near it.
 const HEAD_MAX: u32 = 32 * 1024;
@@ -131,6 +133,7 @@ async fn http1(
 ) -> hyper::Result<()> {
     let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = context;
     let (state, sendfile) = (slot.state().clone(), SendfileQueue::new(&budget));
+    let parking = Parking::default();
     slot.charge(HTTP1);
     let metrics = Arc::clone(&telemetry.metrics);
     let mut paced = DeadlineStream::new(
@@ -149,6 +152,7 @@ async fn http1(
         state: state.clone(),
         chunks: ChunkBudget::new(&budget, OWN_CHUNKS_HTTP1),
         sendfile: Some(sendfile),
+        parking: Some(parking.clone()),
     };
     let info = Arc::new(info);
     loop {
@@ -165,13 +169,16 @@ async fn http1(
         let mut closed = pin!(closing.cancelled());
         let mut telling = true;
         let ended = poll_fn(|context| {
-            if telling && closed.as_mut().poll(context).is_ready() {
+            let mut polled = Pin::new(&mut *connection).poll(context);
+            // After the first look at what there is: a request that was held, and is read once more, is answered.
+            if polled.is_pending() && telling && closed.as_mut().poll(context).is_ready() {
                 telling = false;
                 Pin::new(&mut *connection).graceful_shutdown();
+                polled = Pin::new(&mut *connection).poll(context);
             }
-            match Pin::new(&mut *connection).poll(context) {
+            match polled {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if state.take_parked() => Poll::Ready(None),
+                Poll::Pending if parking.is_taken() || state.take_parked() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -181,7 +188,18 @@ async fn http1(
         }
         let parts = connection.into_parts();
         paced = parts.io.into_inner();
-        if parts.read_buf.is_empty() {
+        if let Some(held) = parking.take() {
+            let Held { head, arrival, waiter } = *held;
+            // What came after the request is read after it.
+            let early = if parts.read_buf.is_empty() { head } else { [head, parts.read_buf].concat().into() };
+            paced.slot().charge(PARKED);
+            let answering = Answering::begin(&info);
+            let waited = waiter.wait().await;
+            drop(answering);
+            paced.slot().charge(HTTP1);
+            parking.waited(arrival, waited);
+            paced = paced.with_early(early);
+        } else if parts.read_buf.is_empty() {
             paced.slot().charge(PARKED);
             if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
                 return Ok(());
@@ -191,6 +209,24 @@ async fn http1(
             // The beginning of a request that came with the one before.
             paced = paced.with_early(parts.read_buf);
         }
+    }
+}
+
+/// A request that is held is one in progress, for the metrics, the drain and those who look for connections to close.
+struct Answering<'c>(&'c ConnectionInfo);
+
+impl<'c> Answering<'c> {
+    fn begin(connection: &'c ConnectionInfo) -> Self {
+        connection.telemetry.metrics.in_flight.inc();
+        connection.state.requested();
+        Self(connection)
+    }
+}
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.telemetry.metrics.in_flight.dec();
+        self.0.state.answered();
     }
 }
 
@@ -238,8 +274,15 @@ async fn http2(
         SendfileQueue::new(&budget),
     );
     let chunks = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
-    let info =
-        Arc::new(ConnectionInfo { peer, client: client(peer), telemetry, state, chunks, sendfile: None });
+    let info = Arc::new(ConnectionInfo {
+        peer,
+        client: client(peer),
+        telemetry,
+        state,
+        chunks,
+        sendfile: None,
+        parking: None,
+    });
     let service = service_fn(|request| {
         let refused = slot.is_over_budget();
         answer_stream(refused, Arc::clone(&routes), Arc::clone(&info), request)
@@ -302,11 +345,15 @@ fn answer(
     async move {
         // No resource here has a use for a request body. What the client still sends of it is taken in at the end.
         let (request, body) = request.into_parts();
-        if !body.is_end_stream() {
+        let is_complete = body.is_end_stream();
+        if !is_complete {
             connection.state.leave_unread();
         }
         drop(body);
         let mut exchange = Exchange::begin(request, connection);
+        if is_complete && exchange.request.headers.contains_key(PREFER) {
+            exchange.may_park();
+        }
         let client = exchange.identify_client();
         let reply = routes.answer(&exchange.request, exchange.connection.peer, client).await;
         Ok(exchange.answer(reply))

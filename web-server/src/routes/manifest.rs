@@ -3,37 +3,30 @@
 //!
 //! Waiting is long polling (RFC 6202) in the terms of RFC 7240: a conditional request with `Prefer: wait=N` is held until the
 //! manifest is another one or N seconds are over. A waiter is a request in progress. A drain answers it at once, and
-//! where there is no room for one more, the answer is what it would be without the preference.
+//! where there is no room for one more, the answer is what it would be without the preference. An HTTP/1.1 connection has no
+//! more than its socket while its request is held: see `http::parking`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, LAST_MODIFIED, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::files::sent;
 use crate::content::edition::Edition;
-use crate::content::editions::{Editions, State};
+use crate::content::editions::{Editions, State, Waited};
 use crate::http::body::Payload;
 use crate::http::conditional::{Verdict, evaluate};
 use crate::http::exchange::PREFERENCE_APPLIED;
+use crate::http::parking::ParkingSpace;
 use crate::http::response::unavailable;
 
 /// How long a question waits for changes that were noticed before it: a directory that is never quiet is taken in every
 /// two seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(3);
-/// From so many waiters on, pullers are told to spread their requests.
-const SPREAD_FROM: usize = 10;
-/// How much each waiter adds to the time over which they spread, and to the time over which they are told: a thousand
-/// manifests at once would need a lot of memory.
-const SPREAD_EACH: Duration = Duration::from_micros(500);
-const TOLD_EACH: Duration = Duration::from_micros(250);
-
-const PREFER: HeaderName = HeaderName::from_static("prefer");
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// Seconds over which the pullers that are told of a change spread what they ask next.
 const SYNC_SPREAD: HeaderName = HeaderName::from_static("sync-spread");
 /// The entity tag of the manifest that a puller is following while it fetches files.
@@ -48,26 +41,25 @@ pub(crate) struct ManifestRoutes {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// What to say besides the manifest.
-struct Answer {
-    edition: Arc<Edition>,
-    /// Whether the client waited, or would have.
-    applied: bool,
-    spread: Option<Duration>,
-}
-
 impl ManifestRoutes {
     pub(crate) const PATH: &'static str = "/manifest.json";
     pub(crate) const SIGNATURE_PATH: &'static str = "/manifest.json.sig";
 
-    /// Answers a GET or HEAD request for the manifest.
+    /// Answers a GET or HEAD request for the manifest, at once or when there is another.
     pub(crate) async fn answer(&self, request: &Parts) -> Response<Payload> {
         let preference = wait(&request.headers);
-        let answer = match self.prepare(request, preference).await {
-            Ok(answer) => answer,
-            Err(reason) => return unavailable(&reason),
+        let waited = match request.extensions.get::<Waited>() {
+            Some(waited) => Some(*waited),
+            None => {
+                self.editions.settled(SETTLE_LIMIT).await;
+                self.wait(request, preference).await
+            }
         };
-        let mut response = sent(request, Ok(Arc::clone(&answer.edition.manifest))).await;
+        let edition = match self.editions.state() {
+            State::Current(edition) => edition,
+            State::None(reason) => return unavailable(&reason),
+        };
+        let mut response = sent(request, Ok(Arc::clone(&edition.manifest))).await;
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("prefer"));
         // The tag says all. A puller may mistrust what was modified a moment ago, and would ask for it once more.
@@ -76,10 +68,10 @@ impl ManifestRoutes {
             // A cache that held it would answer the next waiter at once, with what the waiter has.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if answer.applied {
+        if waited.is_some_and(|waited| waited.again) {
             headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
         }
-        if let Some(spread) = answer.spread
+        if let Some(spread) = waited.and_then(|waited| waited.spread)
             && let Ok(seconds) = HeaderValue::try_from(format!("{:.3}", spread.as_secs_f64()))
         {
             headers.insert(SYNC_SPREAD, seconds);
@@ -87,58 +79,21 @@ impl ManifestRoutes {
         response
     }
 
-    async fn prepare(&self, request: &Parts, preference: Option<Duration>) -> Result<Answer, String> {
-        self.editions.settled(SETTLE_LIMIT).await;
-        let mut states = self.editions.subscribe();
-        let edition = current(&mut states)?;
-        let Some(preference) = preference else {
-            return Ok(Answer { edition, applied: false, spread: None });
-        };
+    /// Holds a request that prefers it, as long as the client has what there is.
+    async fn wait(&self, request: &Parts, preference: Option<Duration>) -> Option<Waited> {
+        let preference = preference?;
+        let edition = self.current()?;
         if !is_known(request, &edition) {
-            return Ok(Answer { edition, applied: true, spread: None });
+            return Some(Waited { again: true, spread: None });
         }
-        let Some(_waiting) = self.editions.wait() else {
-            return Ok(Answer { edition, applied: false, spread: None });
-        };
         let until = Instant::now() + preference.min(self.max_wait);
-        loop {
-            tokio::select! {
-                changed = states.changed() => {
-                    // The feed ends with the server.
-                    if changed.is_err() {
-                        return Ok(Answer { edition, applied: false, spread: None });
-                    }
-                    let edition = current(&mut states)?;
-                    if !is_known(request, &edition) {
-                        return self.tell(states, edition).await;
-                    }
-                }
-                () = sleep_until(until) => return Ok(Answer { edition, applied: true, spread: None }),
-                // Not applied: whoever asks again at once would find a server that is about to go.
-                () = self.shutdown.cancelled() => {
-                    return Ok(Answer { edition, applied: false, spread: None });
-                }
-            }
+        let known = edition.manifest.etag.clone();
+        drop(edition);
+        let waiter = self.editions.wait(known, until, self.shutdown.clone())?;
+        match request.extensions.get::<ParkingSpace>() {
+            Some(ParkingSpace { parking, arrival }) => parking.park(request, *arrival, waiter).await,
+            None => Some(waiter.wait().await),
         }
-    }
-
-    /// Tells a waiter of another manifest, together with all the others.
-    async fn tell(
-        &self,
-        mut states: watch::Receiver<State>,
-        edition: Arc<Edition>,
-    ) -> Result<Answer, String> {
-        if edition.told < SPREAD_FROM {
-            return Ok(Answer { edition, applied: true, spread: None });
-        }
-        let told = u32::try_from(edition.told).unwrap_or(u32::MAX);
-        tokio::select! {
-            () = sleep(TOLD_EACH.saturating_mul(told).mul_f64(fastrand::f64())) => {}
-            () = self.shutdown.cancelled() => {}
-        }
-        // There may be a newer one by now.
-        let edition = current(&mut states)?;
-        Ok(Answer { edition, applied: true, spread: Some(SPREAD_EACH.saturating_mul(told)) })
     }
 
     /// The signature of the manifest that is meant, where it has one.
@@ -164,13 +119,6 @@ impl ManifestRoutes {
             State::Current(edition) => Some(edition),
             State::None(_) => None,
         }
-    }
-}
-
-fn current(states: &mut watch::Receiver<State>) -> Result<Arc<Edition>, String> {
-    match &*states.borrow_and_update() {
-        State::Current(edition) => Ok(Arc::clone(edition)),
-        State::None(reason) => Err(reason.clone()),
     }
 }
 

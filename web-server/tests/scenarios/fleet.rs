@@ -329,3 +329,52 @@ fn a_question_costs_the_same_whatever_the_number_of_files() {
     let ticks = server.process.cpu_ticks() - before;
     assert!(ticks < 200, "{ticks} ticks of CPU for 1,000 questions");
 }
+
+#[test]
+fn a_held_request_is_logged_once_and_with_all_of_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let logs = tempfile::tempdir().unwrap();
+    let log = logs.path().join("access.log");
+    let server = Server::start(dir.path(), &["--manifest", "--access-log", log.to_str().unwrap()]);
+    let tag = etag(&server);
+    let mut waiter = Waiter::ask(&server, &tag, 1);
+    wait_for_waiters(&server, 1);
+    assert_eq!(waiter.answer().status(), 304);
+    let lines = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    wait_until("both requests are logged", || lines().len() == 2);
+    let [_, held] = &lines()[..] else { panic!("{:?}", lines()) };
+    assert_eq!(held["http.response.status_code"], 304, "{held}");
+    assert!(held["http.server.request.duration"].as_f64().unwrap() >= 0.9, "{held}");
+    assert_eq!(get(server.admin, "/status").json()["requests_in_flight"], 0);
+}
+
+#[test]
+fn what_a_client_sends_after_a_held_request_is_answered_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest"]);
+    let tag = etag(&server);
+    let mut connection = Connection::open(server.addr);
+    let held = format!(
+        "GET /manifest.json HTTP/1.1\r\nHost: h\r\nIf-None-Match: {tag}\r\nPrefer: wait=50\r\n\r\n"
+    );
+    connection.send(held + "GET /index.html HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    wait_for_waiters(&server, 1);
+    // And what comes while it is held.
+    connection.send("GET /?later HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    std::fs::write(dir.path().join("index.html"), "two").unwrap();
+    let manifest = connection.receive("GET").unwrap();
+    assert_eq!((manifest.status(), paths(&manifest.json())), (200, vec!["index.html"]));
+    for _ in 0..2 {
+        assert_eq!(connection.receive("GET").unwrap().text(), "two");
+    }
+    // A client that goes away gives its place back once the wait is over.
+    let mut waiter = Waiter::ask(&server, manifest.header("etag").unwrap(), 1);
+    wait_for_waiters(&server, 1);
+    assert_eq!(waiter.answer().status(), 304);
+    wait_for_waiters(&server, 0);
+}
