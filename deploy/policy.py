@@ -174,13 +174,19 @@ def probes_ask_the_right_thing(pod):
 def sidecars_are_in_order(pod):
     """Native: log-agent, then file-puller, whose startup is the first release. Classic: a one-shot pull first."""
     names = [container["name"] for container in pod.get("initContainers", [])]
-    if "web-server" not in [container["name"] for container in pod["containers"]]:
+    plain = [container["name"] for container in pod["containers"]]
+    if "web-server" in plain:
+        order = ["log-agent", "file-puller"]
+    elif "content-manager" in plain and names:
+        # A mirror, which writes no log.
+        order = ["file-puller"]
+    else:
         return
     if names == ["first-release"]:
         if "--once" not in pod["initContainers"][0]["args"]:
             yield "first-release does not end"
         return
-    if names != ["log-agent", "file-puller"]:
+    if names != order:
         yield f"the sidecars are started in the order {names}"
     for container in pod.get("initContainers", []):
         if container.get("restartPolicy") != "Always":
@@ -194,12 +200,12 @@ def sidecars_are_in_order(pod):
 
 def grace_covers_the_drains(pod):
     """Native sidecars stop one after the other, and share one grace period; plain containers stop together."""
-    if "web-server" not in [container["name"] for container in pod["containers"]]:
-        return
     sidecars = [container for container in containers_of(pod) if container.get("restartPolicy") == "Always"]
+    if not sidecars and "web-server" not in [container["name"] for container in pod["containers"]]:
+        return
     drains = []
     for container in sidecars + pod["containers"]:
-        args = container["args"]
+        args = container.get("args", [])
         drain = int(args[args.index("--shutdown-timeout") + 1].removesuffix("s")) if "--shutdown-timeout" in args else 10
         sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         drains.append(drain + sleep)
