@@ -20,6 +20,8 @@ mod content;
 mod crash_point;
 mod daemon;
 mod fetch;
+#[cfg(feature = "fleet")]
+pub mod fleet;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod git;

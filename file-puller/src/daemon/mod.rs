@@ -13,4 +13,6 @@ pub(crate) use self::requests::channel;
 pub(crate) use self::scheduler::{Observers, Scheduler, log_outcome};
 pub(crate) use self::status::Status;
 pub(crate) use self::touch::TouchFile;
+#[cfg(feature = "fleet")]
+pub(crate) use self::waiting::Cuts;
 pub(crate) use self::webhook::{Webhook, WebhookOptions};

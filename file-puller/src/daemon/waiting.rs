@@ -7,7 +7,7 @@ const PATTERN: u32 = 2;
 
 /// Held questions that were cut off.
 #[derive(Debug, Default)]
-pub(super) struct Cuts {
+pub(crate) struct Cuts {
     in_a_row: u32,
     /// The next time is not to be waited.
     rests: bool,
@@ -16,7 +16,7 @@ pub(super) struct Cuts {
 
 impl Cuts {
     /// One was cut off. Whether the content manager is well is for the next sync to find out; that it does not wait is no failure.
-    pub(super) fn cut(&mut self, error: &impl Display) {
+    pub(crate) fn cut(&mut self, error: &impl Display) {
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.rests = self.in_a_row >= PATTERN;
         if self.rests && !self.told {
@@ -28,13 +28,13 @@ impl Cuts {
     }
 
     /// One was answered, or there was an outage, which explains those before it.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.in_a_row = 0;
         self.rests = false;
     }
 
     /// Whether to wait now. After two cuts in a row every other time is left to `--period`.
-    pub(super) fn may_wait(&mut self) -> bool {
+    pub(crate) fn may_wait(&mut self) -> bool {
         !std::mem::take(&mut self.rests)
     }
 }

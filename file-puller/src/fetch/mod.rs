@@ -1,6 +1,8 @@
 //! From the content manager to the volume: files several at a time, or an archive that is unpacked while it arrives.
 
 mod archive;
+#[cfg(feature = "fleet")]
+mod check;
 mod contents;
 mod decompress;
 mod download;
@@ -9,6 +11,8 @@ mod pool;
 mod sink;
 
 pub(crate) use self::archive::{ArchiveError, Removed, Unpacker, Unpacking, Whiteouts, unpack};
+#[cfg(feature = "fleet")]
+pub(crate) use self::check::check_all;
 pub(crate) use self::contents::{Arrived, Contents, NotArrived};
 pub(crate) use self::download::{DownloadError, Downloader};
 pub(crate) use self::feed::{feed, pump};

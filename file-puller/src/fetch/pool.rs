@@ -35,23 +35,30 @@ pub(crate) async fn download_all(
         open: HashMap::new(),
     };
     let write = blocking(move || writer.run(waiting));
-    let fetch = async move {
-        let mut tasks = JoinSet::new();
-        for index in files {
-            if tasks.len() >= concurrency {
-                join(&mut tasks).await?;
-            }
-            tasks.spawn(Download::new(downloader.clone(), *index, sink.clone()).run());
-        }
-        while !tasks.is_empty() {
-            join(&mut tasks).await?;
-        }
-        Ok(())
-    };
     // Both to their end, because each ends when the other does: what fails on the volume is the cause of what it stopped.
-    let (fetched, written) = tokio::join!(fetch, write);
+    let (fetched, written) = tokio::join!(fetch_all(downloader, files, concurrency, sink), write);
     written?;
     fetched
+}
+
+/// Fetches these files, so many at a time, and hands on what they bring.
+pub(super) async fn fetch_all(
+    downloader: Downloader,
+    files: &[usize],
+    concurrency: usize,
+    sink: Sink,
+) -> Result<(), DownloadError> {
+    let mut tasks = JoinSet::new();
+    for index in files {
+        if tasks.len() >= concurrency {
+            join(&mut tasks).await?;
+        }
+        tasks.spawn(Download::new(downloader.clone(), *index, sink.clone()).run());
+    }
+    while !tasks.is_empty() {
+        join(&mut tasks).await?;
+    }
+    Ok(())
 }
 
 async fn join(tasks: &mut JoinSet<Result<(), DownloadError>>) -> Result<(), DownloadError> {

@@ -257,8 +257,7 @@ fn nginx_lets_a_question_wait() {
         manager.put("index.html", content);
         wait_until("it is published", || volume.current().is_some() && volume.tree() == manager.site().files);
     }
-    let held: Vec<_> =
-        manager.upstream.requests().into_iter().filter(|request| ContentManager::is_held(request)).collect();
+    let held: Vec<_> = manager.upstream.requests().into_iter().filter(ContentManager::is_held).collect();
     assert!(held.iter().all(|request| request.header("prefer") == Some("wait=50")), "{held:?}");
     drop(process);
     // To its end, and again.

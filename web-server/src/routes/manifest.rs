@@ -48,12 +48,11 @@ impl ManifestRoutes {
     /// Answers a GET or HEAD request for the manifest, at once or when there is another.
     pub(crate) async fn answer(&self, request: &Parts) -> Response<Payload> {
         let preference = wait(&request.headers);
-        let waited = match request.extensions.get::<Waited>() {
-            Some(waited) => Some(*waited),
-            None => {
-                self.editions.settled(SETTLE_LIMIT).await;
-                self.wait(request, preference).await
-            }
+        let waited = if let Some(waited) = request.extensions.get::<Waited>() {
+            Some(*waited)
+        } else {
+            self.editions.settled(SETTLE_LIMIT).await;
+            self.wait(request, preference).await
         };
         let edition = match self.editions.state() {
             State::Current(edition) => edition,

@@ -359,9 +359,8 @@ fn what_a_client_sends_after_a_held_request_is_answered_after_it() {
     let server = Server::start(dir.path(), &["--manifest"]);
     let tag = etag(&server);
     let mut connection = Connection::open(server.addr);
-    let held = format!(
-        "GET /manifest.json HTTP/1.1\r\nHost: h\r\nIf-None-Match: {tag}\r\nPrefer: wait=50\r\n\r\n"
-    );
+    let held =
+        format!("GET /manifest.json HTTP/1.1\r\nHost: h\r\nIf-None-Match: {tag}\r\nPrefer: wait=50\r\n\r\n");
     connection.send(held + "GET /index.html HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     wait_for_waiters(&server, 1);
     // And what comes while it is held.

@@ -199,8 +199,7 @@ pub(crate) fn binaries() -> &'static Path {
             .expect("the package is in the workspace");
         let packages = Name::ALL.map(Name::as_str);
         if packages.iter().any(|name| is_stale(&dir.join(name), root, name)) {
-            let built =
-                testkit::process::cargo().args(["build", "--workspace", "--bins"]).current_dir(root).status();
+            let built = testkit::process::cargo().args(["build", "--bins"]).current_dir(root).status();
             assert!(built.is_ok_and(|status| status.success()), "cargo build failed");
         }
         dir

@@ -1,0 +1,85 @@
+//! The same requests, answered by nginx: a static manifest beside the same files.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use testkit::http::try_get;
+
+/// A running nginx with one worker.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    directory: TempDir,
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Nginx {
+    /// Serves a directory with the manifest that file-puller writes for it. `None` where there is no nginx.
+    pub(crate) fn start(binaries: &Path, root: &Path) -> anyhow::Result<Option<Self>> {
+        let Some(nginx) = ["/usr/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| Path::new(path).is_file())
+        else {
+            return Ok(None);
+        };
+        let written = Command::new(binaries.join("file-puller"))
+            .arg("manifest")
+            .arg(root)
+            .arg("--output")
+            .arg(root.join("manifest.json"))
+            .status()?;
+        anyhow::ensure!(written.success(), "file-puller manifest has failed");
+        let directory = tempfile::tempdir()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let (at, root) = (directory.path().display(), root.display());
+        let config = format!(
+            "worker_processes 1; daemon off; master_process off; pid {at}/pid; error_log {at}/error;
+             worker_rlimit_nofile 16384; events {{ worker_connections 8192; }}
+             http {{ sendfile on; tcp_nodelay on; access_log off; keepalive_requests 1000000;
+               open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s;
+               client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fcgi;
+               uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+               server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }} }}"
+        );
+        fs::write(directory.path().join("nginx.conf"), config)?;
+        let process = Command::new(nginx)
+            .arg("-c")
+            .arg(directory.path().join("nginx.conf"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let nginx = Self { directory, process, port };
+        testkit::wait_until("nginx serves", || {
+            try_get(([127, 0, 0, 1], port).into(), "/manifest.json")
+                .is_ok_and(|answer| answer.status() == 200)
+        });
+        Ok(Some(nginx))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/manifest.json", self.port)
+    }
+
+    /// What it has used so far: it is one process, because it has no master.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        let fields: Vec<&str> = stat.rsplit(") ").next().context("a name")?.split(' ').collect();
+        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Already ended is as good as killed.
+        drop(self.process.kill());
+        drop(self.process.wait());
+        let said = fs::read_to_string(self.directory.path().join("error")).unwrap_or_default();
+        for line in said.lines().filter(|line| line.contains("[emerg]") || line.contains("[alert]")) {
+            println!("  nginx: {line}");
+        }
+    }
+}
