@@ -20,7 +20,7 @@ PORTS = {
     "log-agent": {9879},
     "content-manager": {9880, 9877},
 }
-# Who may write to which volume of the Pod; everybody else mounts it read-only.
+# Who may write to which volume of the Pod; every other container mounts it read-only.
 WRITERS = {
     "content": {"file-puller", "first-release"},
     "logs": {"web-server"},

@@ -1,7 +1,7 @@
 //! What the kubelet tells a container about its Pod: the downward API.
 //!
 //! What does not change while the Pod lives comes in environment variables; labels and annotations come in files of a
-//! volume, which the kubelet writes anew when somebody changes them.
+//! volume, which the kubelet rewrites when the labels or annotations change.
 
 use std::io;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! What the kubelet says to a container, and when.
 //!
-//! SIGTERM (the kubelet) and SIGINT (Ctrl-C) begin the drain. A second one, from somebody who will not wait, aborts at
+//! SIGTERM (the kubelet) and SIGINT (Ctrl-C) begin the drain. A second one, from a user who will not wait, aborts at
 //! once. SIGHUP asks for a refresh; what that means is each container's own affair. As PID 1 a process gets no default
 //! signal handling from the kernel, so all three are installed before anything else runs.
 

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 /// Fetch Metadata, a W3C working draft that all browsers follow: where the request was caused.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Names, besides those that nobody outside can register, under which a container answers loopback peers.
+/// Names, besides those that cannot be registered in public DNS, under which a container answers loopback peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts {
     names: Vec<String>,

@@ -154,7 +154,7 @@ impl Drop for Process {
     }
 }
 
-/// Resident memory of a process in bytes, as the kernel counts it (`VmRSS` in proc(5)): none once it has ended and nobody has
+/// Resident memory of a process in bytes, as the kernel counts it (`VmRSS` in proc(5)): none once it has ended and its parent has not
 /// waited for it yet.
 #[track_caller]
 pub fn resident_bytes(pid: u32) -> u64 {

@@ -186,7 +186,7 @@ impl Tally {
     }
 }
 
-/// Taking the Pod away, once, whoever comes to it first: the end of the work or Ctrl-C.
+/// Removes the Pod, once: at the end of the work or at Ctrl-C, whichever comes first.
 struct Removal {
     pod: Arc<dyn Containers + Send>,
     done: Mutex<bool>,
@@ -215,7 +215,7 @@ fn remove_when_interrupted(removal: Arc<Removal>) -> io::Result<()> {
     })
 }
 
-/// Goes no further once somebody has interrupted: what fails then says nothing about the Pod, and the process is about to end.
+/// Stops once the user has interrupted: what fails then says nothing about the Pod, and the process is about to end.
 fn leave_the_rest_to_an_interrupt() {
     while command::interrupted() {
         std::thread::park();

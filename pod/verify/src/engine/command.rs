@@ -1,5 +1,5 @@
 //! The commands that an engine is driven with: each one whole, with its own words when it fails, and none left running
-//! when somebody interrupts.
+//! when the user interrupts.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
@@ -29,7 +29,7 @@ pub fn interrupt() {
     drop(RUNNING.write());
 }
 
-/// Whether somebody has interrupted; what fails from then on has not failed by itself.
+/// Whether the user has interrupted; what fails from then on has not failed by itself.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }

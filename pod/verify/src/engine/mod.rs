@@ -130,7 +130,7 @@ fn copy_of_content(deploy: &Path) -> io::Result<TempDir> {
     Ok(copy)
 }
 
-/// Takes the copy away: whoever holds the engine when the process ends, nobody drops it.
+/// Removes the copy: the engine is not dropped when the process ends.
 fn remove_copy(content: &TempDir) -> io::Result<()> {
     match std::fs::remove_dir_all(content.path()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

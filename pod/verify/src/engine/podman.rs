@@ -142,7 +142,7 @@ impl Containers for Podman {
 
     fn in_shell(&self, command: &str) -> io::Result<String> {
         let lesson = Kustomization::of_file(&self.deploy.join("kubernetes/twocontainers.yaml"));
-        // podman would publish the port that the lesson declares, on the host, where somebody may have it already.
+        // podman would publish the port that the lesson declares, on the host, where another program may have it already.
         let unpublished =
             "- target: {kind: Pod}\n  patch: |-\n    - {op: remove, path: /spec/containers/0/ports}\n";
         Self::play(&lesson.images(&self.images).patch(unpublished).render()?)?;

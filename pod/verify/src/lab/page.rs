@@ -154,7 +154,7 @@ pub fn all(repository: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(pages)
 }
 
-/// An indented line that starts a block: Markdown shows it as code, and nobody could say where it runs.
+/// An indented line that starts a block: Markdown shows it as code, but it does not say where it runs.
 fn looks_like_commands(line: &str) -> bool {
     const PROGRAMS: [&str; 14] = [
         "$",
@@ -203,7 +203,7 @@ fn block(line: usize, info: &str, body: &[(usize, &str)]) -> Result<Option<Block
             "repeat" => block.tries = Tries::Repeat,
             _ => match word.strip_prefix("terminal=") {
                 Some(name) if !name.is_empty() => block.screen = Terminal::Other(name.to_owned()),
-                _ => return Err(mistake(line, &format!("nobody knows what `{word}` says of a block"))),
+                _ => return Err(mistake(line, &format!("`{word}` is no known word for a block"))),
             },
         }
     }

@@ -57,7 +57,7 @@ fn patience(place: RunsOn) -> Duration {
     Duration::from_secs(if place == RunsOn::Processes { 60 } else { 180 })
 }
 
-/// Somebody who does what the page says, with as many terminals as it says.
+/// A student who does what the page says, with as many terminals as it says.
 struct Reader<'a> {
     workspace: &'a Workspace,
     environment: Vec<(String, std::ffi::OsString)>,

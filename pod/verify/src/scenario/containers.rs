@@ -21,7 +21,7 @@ pub fn twocontainers(pod: &dyn Containers) -> Result<()> {
     Ok(())
 }
 
-/// Each container runs as nobody in particular, can write nowhere but to its volumes, and can become nothing more.
+/// Each container runs as an unprivileged user, can write only to its volumes, and can become nothing more.
 pub fn read_only_root_non_root(pod: &dyn Containers) -> Result<()> {
     let expected = Confinement { user: USER, root: RootFilesystem::ReadOnly, capabilities: 0 };
     for name in Name::ALL {

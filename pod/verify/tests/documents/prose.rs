@@ -89,7 +89,7 @@ fn the_code_to_read_is_there() {
 }
 
 /// The README promises what can be read in an hour, in lines. Code grows and moves; a file that
-/// is half as long again as was promised, or a path that is a quarter longer, is to be counted anew.
+/// is half as long again as was promised, or a path that is a quarter longer, must be counted again.
 #[test]
 fn the_reading_path_is_as_long_as_it_says() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();

@@ -22,7 +22,7 @@ pub(super) struct Forward {
     open: Mutex<Option<Arc<Open>>>,
 }
 
-/// A running `kubectl port-forward`, ended when nobody uses it any more.
+/// A running `kubectl port-forward`, ended with its last user.
 #[derive(Debug)]
 struct Open {
     child: Mutex<Child>,
@@ -53,7 +53,7 @@ impl Forward {
         let answer = question(*addr);
         if answer.is_err() {
             let mut current = self.open.lock();
-            // Somebody else may have noticed earlier, and opened a new one.
+            // Another thread may have noticed earlier, and opened a new one.
             if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &open)) {
                 *current = None;
             }
@@ -94,7 +94,7 @@ impl Forward {
                 lines.next().ok_or_else(|| io::Error::other(format!("cannot forward ports of {pod}")))??;
             open.addrs.extend(forwarded(&line));
         }
-        // It goes on printing a line for each connection; a pipe that nobody reads would stop it.
+        // It goes on printing a line for each connection; a pipe without a reader would stop it.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(open)
     }

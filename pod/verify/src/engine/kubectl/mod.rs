@@ -335,7 +335,7 @@ impl Containers for Kubectl {
     }
 }
 
-/// `GET` over a forwarded port, as somebody inside the Pod would ask: by the name localhost.
+/// `GET` over a forwarded port, as a program inside the Pod would ask: by the name localhost.
 fn get(addr: std::net::SocketAddr, port: u16, path: &str) -> io::Result<Message> {
     let mut connection = Connection::try_open(addr)?;
     connection.send(format!("GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"))?;
