@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::CONTAINER;
 use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, Status, Until, run_sink};
-use crate::checkpoint::{CheckpointWriter, StateDir};
+use crate::checkpoint::{CheckpointWriter, SentLog, StateDir, note_sent};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
 use crate::loss::LossLedger;
@@ -42,7 +42,10 @@ pub async fn run(
 
     let names: Vec<String> = config.sink.iter().map(SinkSpec::name).collect();
     let ledger = LossLedger::new(&names, metrics.clone());
-    let past = Past { entries: state.load(), is_first_start: state.is_new(), fresh: state.generation() };
+    let sent_log = SentLog::new(&state_dir);
+    let mut entries = state.load();
+    note_sent(&mut entries, sent_log.load());
+    let past = Past { entries, is_first_start: state.is_new(), fresh: state.generation() };
     let catalog = Catalog::new(names.clone(), past, config.catalog(limit), ledger.clone());
     let environment = |name: &str| std::env::var(name).ok();
     let resource = SharedResource::new(config.resource(environment), config.pod_files());
@@ -93,6 +96,7 @@ pub async fn run(
         options,
         feeds,
         checkpoints: Checkpoints::new(config.checkpoint_period),
+        sent_log,
         resource,
         status: Arc::clone(&status),
         metrics: metrics.clone(),

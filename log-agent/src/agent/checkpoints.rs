@@ -12,6 +12,19 @@ use crate::tail::Snapshot;
 
 /// A disk that does not answer for this long is taken to have failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// While a checkpoint takes longer than this, nothing else is written to the state directory: that might not come back.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// How the state directory does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Disk {
+    /// As it should.
+    Answers,
+    /// It may have stalled.
+    Slow,
+    /// The last checkpoint could not be written.
+    Failed,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -19,7 +32,7 @@ pub(crate) struct Checkpoints {
     period: Duration,
     due: Option<Instant>,
     /// What is known to the checkpoint that is being written.
-    writing: Option<Snapshot>,
+    writing: Option<(Instant, Snapshot)>,
     /// Since when records wait.
     holding: Option<Instant>,
     /// The last one could not be written.
@@ -65,6 +78,15 @@ impl Checkpoints {
         false
     }
 
+    /// How the state directory does.
+    pub(super) fn disk(&self) -> Disk {
+        match &self.writing {
+            _ if self.failed => Disk::Failed,
+            Some((since, _)) if since.elapsed() >= SLOW => Disk::Slow,
+            _ => Disk::Answers,
+        }
+    }
+
     /// When there is something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         match (&self.writing, self.holding) {
@@ -84,13 +106,13 @@ impl Checkpoints {
         }
         self.due = None;
         let (entries, snapshot) = entries();
-        self.writing = Some(snapshot);
+        self.writing = Some((Instant::now(), snapshot));
         Some(entries)
     }
 
     /// One was written, or could not be; returns what is on the disk now.
     pub(super) fn ended(&mut self, written: bool) -> Option<Snapshot> {
-        let snapshot = self.writing.take();
+        let snapshot = self.writing.take().map(|(_, snapshot)| snapshot);
         self.failed = !written;
         self.holding = None;
         if written {

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use lifecycle::Ignore as _;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Disk};
 use super::drain::Remains;
 use super::status::{FileState, Status};
-use crate::checkpoint::FileEntry;
+use crate::checkpoint::{FileEntry, SentLog};
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
 use crate::record::chunk::{Chunk, ChunkMode};
@@ -120,6 +120,7 @@ pub(crate) struct Reader {
     pub(crate) options: ReadOptions,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) sent_log: SentLog,
     pub(crate) resource: SharedResource,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Metrics,
@@ -170,6 +171,7 @@ impl Reader {
             return true;
         }
         if let Some(entries) = self.checkpoints.begin(|| self.catalog.entries()) {
+            self.sent_log.checkpoint_begins();
             self.reports.send(Report::Checkpoint(entries)).ignore();
             self.publish();
         }
@@ -211,6 +213,7 @@ impl Reader {
             Message::Rescan => self.rescan(run),
             Message::Delivered(sink, chunk) => self.on_delivered(sink, chunk),
             Message::Checkpointed(written) => {
+                self.sent_log.checkpoint_ended(written);
                 if let Some(snapshot) = self.checkpoints.ended(written) {
                     self.catalog.note_durable(&snapshot);
                 }
@@ -293,9 +296,18 @@ impl Reader {
         let Some(feed) = self.feeds.get_mut(at) else { return false };
         let due = |chunk: &mut Chunk| !chunk.is_empty() && (feed.with_sink == 0 || chunk.is_full());
         let Some(chunk) = feed.filling.take_if(due) else { return false };
-        if !self.catalog.is_durable(&chunk) && self.checkpoints.hold() {
+        let sent = match chunk.purpose() {
+            ChunkMode::Records => self.catalog.uncovered(&chunk),
+            // Copies have no ids.
+            ChunkMode::Raw => Vec::new(),
+        };
+        let waits = !sent.is_empty() && self.checkpoints.disk() == Disk::Slow;
+        if (waits || !self.catalog.is_durable(&chunk)) && self.checkpoints.hold() {
             feed.filling = Some(chunk);
             return false;
+        }
+        if !sent.is_empty() && self.checkpoints.disk() == Disk::Answers {
+            self.sent_log.append(&sent);
         }
         feed.filling = feed.spare.take();
         feed.with_sink += 1;

@@ -35,6 +35,12 @@ pub(crate) struct FileEntry {
     pub(crate) size: u64,
     /// Of its first bytes.
     pub(crate) head: Fingerprint,
+    /// Of the bytes right before `size`, where that is behind what was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tail: Option<Fingerprint>,
+    /// The first bytes of what was not read.
+    #[serde(with = "optional_base64", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<Vec<u8>>,
     /// How far it was read for the sink that is furthest: records before it may have arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sent: Option<Confirmed>,
@@ -48,6 +54,9 @@ pub(crate) struct FileEntry {
     pub(crate) confirmed: BTreeMap<String, Confirmed>,
     /// When it was last followed, in seconds since 1970.
     pub(crate) seen: u64,
+    /// How far it was read for what was sent after this was written, by [`super::SentLog`].
+    #[serde(skip)]
+    pub(crate) sent_since: Vec<Confirmed>,
 }
 
 impl FileEntry {
@@ -130,6 +139,25 @@ mod optional_path_text {
     }
 }
 
+mod optional_base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "what serde calls")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => to.serialize_str(&STANDARD.encode(bytes)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
 /// The whole of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Document {
@@ -194,6 +222,9 @@ pub(super) mod tests {
             gone: false,
             size: 100,
             head: Fingerprint::of(b"head"),
+            tail: None,
+            next: None,
+            sent_since: Vec::new(),
             confirmed: confirmed.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
             seen: 1000,
         }

@@ -10,17 +10,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lifecycle::escape::escaped;
 
-use super::content::Content;
+use super::content::{Content, Covered};
 use super::copytruncate;
 use super::descriptors::Descriptors;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
 use super::queue::ReadQueue;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
 use super::rotation::{LogFamily, RotationAge, age_in, rotations_of};
-use crate::checkpoint::{FileEntry, UnclaimedEntries};
+use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
 use crate::identity::{Epoch, FileKey};
 use crate::loss::{LossLedger, LossReason, SkipReason};
-use crate::position::{ContentSeq, Segment, SinkIndex};
+use crate::position::{Confirmed, ContentSeq, Segment, SinkIndex};
 use crate::record::chunk::Chunk;
 use crate::watch::{Names, Place};
 
@@ -72,8 +72,8 @@ pub(crate) enum Filled {
     NeedsScan,
 }
 
-/// Which contents a checkpoint knows, and how much of their heads.
-pub(crate) type Snapshot = Vec<(ContentSeq, usize)>;
+/// Which contents a checkpoint knows, and what of them.
+pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
 
 /// A content that has no file any more, and is under way to a sink.
 #[derive(Debug)]
@@ -782,14 +782,28 @@ impl Catalog {
         })
     }
 
+    /// How far contents were read for this chunk, of those that the checkpoint on the disk does not know so far.
+    pub(crate) fn uncovered(&mut self, chunk: &Chunk) -> Vec<Sent> {
+        let mut uncovered = Vec::new();
+        for segment in chunk.parts().iter().map(|part| &part.segment) {
+            let file = self.by_content.get(&segment.content).and_then(|seq| self.files.get_mut(seq));
+            let content = file.and_then(|file| file.content_with(segment.content));
+            if let Some(id) = content.and_then(|(_, content)| content.uncovered(segment.end)) {
+                uncovered.push(Sent { id, end: Confirmed::skipped_to(segment.end.0, segment.before_end) });
+            }
+        }
+        uncovered
+    }
+
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
         let (mut entries, mut snapshot) = (Vec::new(), Snapshot::new());
+        self.files.values_mut().for_each(TailedFile::prepare_entry);
         for file in self.files.values().filter(|file| file.state() != ReadState::Skipped) {
             let mut add = |content: &Content, gone: bool| {
                 let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
                 entries.push(FileEntry { gone, ..entry });
-                snapshot.extend(content.known_head().map(|head| (content.seq(), head)));
+                snapshot.extend(content.covered().map(|covered| (content.seq(), covered)));
             };
             add(file.content(), false);
             file.previous().iter().for_each(|previous| add(previous, true));
@@ -809,10 +823,10 @@ impl Catalog {
 
     /// The checkpoint that was made with this snapshot is on the disk.
     pub(crate) fn note_durable(&mut self, snapshot: &Snapshot) {
-        for (content, head) in snapshot {
+        for (content, covered) in snapshot {
             let file = self.by_content.get(content).and_then(|seq| self.files.get_mut(seq));
             if let Some((_, content)) = file.and_then(|file| file.content_with(*content)) {
-                content.note_durable(*head);
+                content.note_durable(*covered);
             }
         }
     }

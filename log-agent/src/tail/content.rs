@@ -18,6 +18,9 @@ use crate::loss::{LossLedger, LossReason};
 use crate::position::{Confirmed, ContentSeq, ReadOffset, Segment, SinkIndex};
 use crate::record::chunk::{Chunk, Origin};
 
+/// So many bytes behind what was read are kept.
+const AHEAD: usize = 64;
+
 /// What bytes can be read from.
 pub(crate) trait ReadAt {
     /// Reads until the buffer is full or the bytes end.
@@ -119,6 +122,17 @@ pub(super) enum Match {
     Prefix,
 }
 
+/// What a checkpoint says of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    /// How much of its head.
+    head: usize,
+    /// How far it was read for what was sent.
+    sent: u64,
+    /// How often an end of it had been taken back.
+    shrinks: u32,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Content {
@@ -134,14 +148,19 @@ pub(crate) struct Content {
     grown: Instant,
     arrivals: ArrivalTimes,
     cursors: Vec<Cursor>,
-    /// After a restart: how far it had been read before, and what is before that.
+    /// After a restart: how far it had been read before for what was sent, and what is before that.
     sent: Option<Confirmed>,
-    /// After a restart: up to here it may have been sent before, though no checkpoint says so.
-    perhaps_sent: u64,
     /// Where a copy ends that lacks the rest, and what is before that: confirmations of the rest count up to here.
     ends: Option<(u64, Fingerprint)>,
-    /// How much of its head a checkpoint on the disk knows.
-    durable_head: Option<usize>,
+    /// After a restart, until it was compared: places that have these bytes before them.
+    proofs: Vec<Confirmed>,
+    /// Of the bytes before its end, where that was behind what was read, and where it was.
+    tail: Option<(u64, Fingerprint)>,
+    /// And the bytes right behind what was read.
+    next: Option<(u64, Vec<u8>)>,
+    /// What the checkpoint on the disk says of it.
+    durable: Option<Covered>,
+    shrinks: u32,
 }
 
 impl Content {
@@ -158,9 +177,12 @@ impl Content {
             arrivals: ArrivalTimes::default(),
             cursors: (0..sinks).map(|_| Cursor::at_start()).collect(),
             sent: None,
-            perhaps_sent: 0,
             ends: None,
-            durable_head: None,
+            proofs: Vec::new(),
+            tail: None,
+            next: None,
+            durable: None,
+            shrinks: 0,
         }
     }
 
@@ -178,7 +200,14 @@ impl Content {
             size: entry.size,
             cursors: entry.confirmed_by(sinks).into_iter().map(cursor).collect(),
             sent: entry.sent,
-            durable_head: entry.id.map(|_| entry.head.len),
+            proofs: entry.sent_since.clone(),
+            tail: entry.tail.map(|tail| (entry.size, tail)),
+            next: entry.next.clone().map(|next| (entry.sent.map_or(0, |sent| sent.offset.get()), next)),
+            durable: entry.id.map(|_| Covered {
+                head: entry.head.len,
+                sent: entry.sent.map_or(0, |sent| sent.offset.get()),
+                shrinks: 0,
+            }),
             ..Self::new(seq, entry.epoch, 0)
         }
     }
@@ -286,35 +315,49 @@ impl Content {
                 return Ok(Comparison::Replaced);
             }
         }
+        for proof in &self.proofs {
+            if !is_at(&Window::Print(proof.before), proof.offset.get())? {
+                return Ok(Comparison::Replaced);
+            }
+        }
+        let tail = match self.tail {
+            Some((end, tail)) if size >= end => is_at(&Window::Print(tail), end)?,
+            _ => true,
+        };
         let Window::Bytes(head) = &self.head else {
             let same = is_at(&self.head, self.head.len() as u64)? && (read > 0 || size >= self.size);
             return Ok(match (same, size >= self.size) {
                 (false, _) => Comparison::Replaced,
-                (true, true) => Comparison::Same,
-                (true, false) => self.shrunk_to(size),
+                (true, true) if tail => Comparison::Same,
+                (true, true) => Comparison::Shrunk(read),
+                (true, false) => Comparison::Shrunk(size),
             });
+        };
+        let changed = match &self.next {
+            Some((at, known)) if *at == read => {
+                let filled = file.fill(&mut buffer[..known.len()], read)?;
+                let alike = known.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
+                (alike < filled).then(|| read + line_start(&known[..alike]))
+            }
+            _ => None,
         };
         let filled = file.fill(&mut buffer[..head.len()], 0)?;
         let alike = head.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
         let known = usize::try_from(read).map_or(head.len(), |read| read.min(head.len()));
         // Where nothing was read, nothing was sent: what is there now is another content as soon as anything is missing.
-        if alike < known || (read == 0 && (alike < head.len() || size < self.size)) {
+        if alike < known || (read == 0 && (alike < head.len() || size < self.size || !tail)) {
             return Ok(Comparison::Replaced);
         }
         Ok(if alike < head.len() {
             // The line that is another one is gone as a whole.
-            let line = head[..alike].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            self.shrunk_to(if alike == filled { size } else { (line as u64).max(read) })
+            Comparison::Shrunk(if alike == filled { size } else { line_start(&head[..alike]).max(read) })
         } else if size < self.size {
-            self.shrunk_to(size)
+            Comparison::Shrunk(changed.unwrap_or(size))
+        } else if !tail {
+            Comparison::Shrunk(read)
         } else {
             Comparison::Same
         })
-    }
-
-    /// What was sent stays as it was, or it is another content.
-    fn shrunk_to(&self, end: u64) -> Comparison {
-        if end < self.perhaps_sent { Comparison::Replaced } else { Comparison::Shrunk(end) }
     }
 
     /// Notes the size of a file that was compared with it and holds the same; keeps the bytes of what is known by its
@@ -323,6 +366,7 @@ impl Content {
     /// # Errors
     /// Where the file cannot be read.
     pub(super) fn observe(&mut self, file: &impl ReadAt, size: u64) -> io::Result<()> {
+        self.proofs.clear();
         for cursor in &mut self.cursors {
             if let Window::Print(print) = cursor.before {
                 cursor.before = Window::Bytes(bytes_before(file, cursor.read.0, print.len.min(WINDOW))?);
@@ -336,6 +380,7 @@ impl Content {
             self.head = Window::Bytes(head);
         }
         self.note_size(size);
+        self.look_ahead(file);
         Ok(())
     }
 
@@ -350,9 +395,6 @@ impl Content {
 
     /// What a restart finds was there before it looked.
     pub(super) fn note_arrival(&mut self) {
-        if self.durable_head.is_some() {
-            self.perhaps_sent = self.size;
-        }
         if self.size > 0 {
             self.arrivals.note(0, self.grown);
         }
@@ -365,8 +407,9 @@ impl Content {
             cursor.searched = cursor.searched.min(end.max(cursor.read.0));
         }
         self.size = end;
-        // What a checkpoint says of the beginning may be more than is left of it.
-        self.durable_head = None;
+        // What a checkpoint says of it may be more than is left.
+        (self.durable, self.tail, self.next) = (None, None, None);
+        self.shrinks += 1;
         if let Window::Bytes(head) = &mut self.head {
             head.truncate(usize::try_from(end).unwrap_or(WINDOW));
         }
@@ -579,7 +622,9 @@ impl Content {
     /// Where the file cannot be read.
     pub(super) fn is_copied_in(&self, copy: &impl ReadAt, size: u64, how: Match) -> io::Result<bool> {
         let furthest = self.furthest();
-        if size == 0 || (how == Match::Full && furthest.offset.get() > size) {
+        // What was sent before a restart, and is known by its fingerprint alone, has to be there whole: else other lines may be there.
+        let whole = how == Match::Full || self.sent.is_some_and(|sent| sent.offset.get() > size);
+        if size == 0 || (whole && furthest.offset.get() > size) {
             return Ok(false);
         }
         // As much of a window as the copy has room for. A fingerprint is of the whole of it, or says nothing.
@@ -608,6 +653,14 @@ impl Content {
         }
         if let Some(sent) = self.sent {
             alike &= shares(&Window::Print(sent.before), sent.offset.get())?;
+        }
+        // What was seen and not read may be behind the end of the copy.
+        if let Some((at, known)) = self.next.as_ref().filter(|(at, _)| *at < size) {
+            alike &= shares(&Window::Bytes(known.clone()), at + known.len() as u64)?;
+        }
+        let seen = self.tail.map(|(size, tail)| Confirmed::skipped_to(size, tail));
+        for seen in self.proofs.iter().copied().chain(seen).filter(|seen| seen.offset.get() <= size) {
+            alike &= shares(&Window::Print(seen.before), seen.offset.get())?;
         }
         Ok(alike && proofs > 0)
     }
@@ -664,22 +717,67 @@ impl Content {
     /// other content gets them.
     pub(super) fn is_durable(&self, end: ReadOffset) -> bool {
         let needed = usize::try_from(end.0).map_or(WINDOW, |end| end.min(WINDOW));
-        self.durable_head.is_some_and(|head| head >= needed)
+        self.durable.is_some_and(|durable| durable.head >= needed)
     }
 
-    /// How much of its head an entry that is made now says; nothing before it has its id.
-    pub(super) fn known_head(&self) -> Option<usize> {
-        self.id.map(|_| self.head.len())
+    /// Its id, where the checkpoint on the disk does not say that what is before this place may have been sent.
+    pub(super) fn uncovered(&self, end: ReadOffset) -> Option<FileId> {
+        if self.durable.is_some_and(|durable| durable.sent >= end.0) { None } else { self.id }
     }
 
-    /// An entry with so much of its head is on the disk.
-    pub(super) fn note_durable(&mut self, head: usize) {
-        self.durable_head = self.durable_head.max(Some(head));
+    /// What an entry that is made now says of it; nothing before it has its id.
+    pub(super) fn covered(&self) -> Option<Covered> {
+        let sent = self.furthest().offset.get();
+        self.id.map(|_| Covered { head: self.head.len(), sent, shrinks: self.shrinks })
+    }
+
+    /// Of the bytes before its end, where they were looked at.
+    fn tail(&self) -> Option<Fingerprint> {
+        self.tail.filter(|(size, _)| *size == self.size).map(|(_, tail)| tail)
+    }
+
+    /// An entry that says this is on the disk.
+    pub(super) fn note_durable(&mut self, covered: Covered) {
+        if covered.shrinks == self.shrinks {
+            self.durable = Some(covered);
+        }
+    }
+
+    /// Looks at the bytes before its end and at those behind what was read, where that is not the end: they have to be there when it is
+    /// read on. Right before, the file was compared with it.
+    fn look_ahead(&mut self, file: &impl ReadAt) {
+        if self.has_looked_ahead() {
+            return;
+        }
+        let window = usize::try_from(self.size).map_or(WINDOW, |size| size.min(WINDOW));
+        let bytes = bytes_before(file, self.size, window).ok().filter(|bytes| bytes.len() == window);
+        self.tail = bytes.map(|bytes| (self.size, Fingerprint::of(&bytes)));
+        let read = self.furthest().offset.get();
+        let mut next = vec![0; usize::try_from(self.size - read).map_or(AHEAD, |unread| unread.min(AHEAD))];
+        let filled = file.fill(&mut next, read).unwrap_or_default();
+        next.truncate(filled);
+        self.next = Some((read, next));
+    }
+
+    fn has_looked_ahead(&self) -> bool {
+        let read = self.furthest().offset.get();
+        let next = self.next.as_ref().is_some_and(|(at, next)| {
+            *at == read && next.len() as u64 >= (self.size.saturating_sub(read)).min(AHEAD as u64)
+        });
+        read >= self.size || (next && self.tail().is_some())
+    }
+
+    /// Looks ahead for an entry of the checkpoint, where the file holds it still.
+    pub(super) fn prepare_entry(&mut self, file: &impl ReadAt) {
+        if !self.has_looked_ahead() && self.compare(file, self.size).is_ok_and(|is| is == Comparison::Same) {
+            self.look_ahead(file);
+        }
     }
 
     /// What to remember of it.
     pub(super) fn entry(&self, key: FileKey, path: &Path, log: &Path, sinks: &[String]) -> FileEntry {
         let confirmed = sinks.iter().cloned().zip(self.cursors.iter().map(|cursor| cursor.confirmed));
+        let sent = self.furthest().offset.get();
         FileEntry {
             key,
             epoch: self.epoch,
@@ -688,6 +786,13 @@ impl Content {
             log: (log != path).then(|| log.to_owned()),
             size: self.size,
             head: self.head.print(),
+            tail: self.tail(),
+            next: self
+                .tail()
+                .and(self.next.as_ref())
+                .filter(|(at, _)| *at == sent)
+                .map(|(_, next)| next.clone()),
+            sent_since: Vec::new(),
             sent: Some(self.furthest()).filter(|sent| sent.offset.get() > 0),
             confirmed: confirmed.collect(),
             seen: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -695,6 +800,11 @@ impl Content {
             gone: false,
         }
     }
+}
+
+/// Where the last line of these begins.
+fn line_start(lines: &[u8]) -> u64 {
+    lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
 }
 
 fn bytes_before(file: &impl ReadAt, end: u64, len: usize) -> io::Result<Vec<u8>> {

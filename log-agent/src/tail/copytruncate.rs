@@ -60,21 +60,26 @@ pub(super) fn resolve(
         .collect();
     originals.sort_unstable();
     let mut moved = false;
-    former.retain_mut(|former| {
-        let Some(content) = &former.content else { return true };
-        let Some(copy) = find(content, files, &pending) else { return true };
-        let Some(content) = former.content.take() else { return true };
-        moved |= take_over(content, &former.entry.path, copy, files, &mut pending, ledger);
-        false
-    });
-    for (seq, original) in originals {
-        let Some(content) = files[original].previous().iter().find(|content| content.seq() == seq) else {
-            continue;
-        };
-        let Some(copy) = find(content, files, &pending) else { continue };
-        let path = files[original].path().to_owned();
-        let Some(content) = files[original].give_previous(seq) else { continue };
-        moved |= take_over(content, &path, copy, files, &mut pending, ledger);
+    // First all that are in a copy as a whole. One that ends before what was read has less to prove it, and is believed where no other
+    // can be meant.
+    for how in [Match::Full, Match::Prefix] {
+        former.retain_mut(|former| {
+            let Some(content) = &former.content else { return true };
+            let Some(copy) = find(content, files, &pending, how) else { return true };
+            let Some(content) = former.content.take() else { return true };
+            moved |= take_over(content, &former.entry.path, copy, files, &mut pending, ledger);
+            false
+        });
+        for (seq, original) in &originals {
+            let Some(content) = files[*original].previous().iter().find(|content| content.seq() == *seq)
+            else {
+                continue;
+            };
+            let Some(copy) = find(content, files, &pending, how) else { continue };
+            let path = files[*original].path().to_owned();
+            let Some(content) = files[*original].give_previous(*seq) else { continue };
+            moved |= take_over(content, &path, copy, files, &mut pending, ledger);
+        }
     }
     let current: Vec<usize> = (0..files.len())
         .filter(|at| files[*at].state() == ReadState::Active && files[*at].age() == RotationAge::Current)
@@ -104,20 +109,18 @@ pub(super) fn resolve(
 }
 
 /// Which of the files that may be copies has this content.
-fn find(content: &Content, files: &[TailedFile], pending: &[usize]) -> Option<usize> {
+fn find(content: &Content, files: &[TailedFile], pending: &[usize], how: Match) -> Option<usize> {
     let sized = pending.iter().filter_map(|at| {
         let handle = files[*at].handle()?;
         Some((*at, handle, handle.metadata().ok()?.len()))
     });
     let filled: Vec<_> = sized.filter(|(.., size)| *size > 0).collect();
-    // One that ends before what was read has less to prove it, and is believed where no other can be meant.
-    let ways: &[Match] = if filled.len() == 1 { &[Match::Full, Match::Prefix] } else { &[Match::Full] };
-    ways.iter().find_map(|how| {
-        let has = |(_, handle, size): &&(usize, _, u64)| {
-            content.is_copied_in(*handle, *size, *how).unwrap_or(false)
-        };
-        filled.iter().find(has).map(|(at, ..)| *at)
-    })
+    if how == Match::Prefix && filled.len() > 1 {
+        return None;
+    }
+    let has =
+        |(_, handle, size): &&(usize, _, u64)| content.is_copied_in(*handle, *size, how).unwrap_or(false);
+    filled.iter().find(has).map(|(at, ..)| *at)
 }
 
 fn take_over(

@@ -140,6 +140,13 @@ impl TailedFile {
         &self.place.path
     }
 
+    /// What an entry of a checkpoint has to know of the present content beyond what was read.
+    pub(super) fn prepare_entry(&mut self) {
+        if let Some(file) = &self.handle {
+            self.content.prepare_entry(file);
+        }
+    }
+
     /// Whether a name leads to it.
     pub(crate) fn naming(&self) -> Naming {
         self.naming

@@ -22,8 +22,8 @@ use tempfile::TempDir;
 
 use super::catalog::{Catalog, CatalogOptions, Filled, Past, StartAt};
 use super::read::{Multiline, ReadOptions, UnterminatedLine};
-use crate::checkpoint::FileEntry;
-use crate::identity::Instance;
+use crate::checkpoint::{FileEntry, Sent, note_sent};
+use crate::identity::{Instance, WINDOW};
 use crate::loss::{Entered, LossLedger};
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
@@ -79,8 +79,8 @@ fn steps() -> impl Strategy<Value = (usize, Vec<Step>)> {
         2 => Just(Step::Checkpoint),
         2 => Just(Step::Crash),
     ];
-    // How long the constant head is that every content begins with.
-    (prop_oneof![Just(0_usize), Just(16), Just(300)], prop::collection::vec(step, 1..60))
+    // How long the constant head is that every content begins with: also longer than what is compared of it.
+    (prop_oneof![Just(0_usize), Just(16), Just(300), Just(1500)], prop::collection::vec(step, 1..60))
 }
 
 struct World {
@@ -107,6 +107,8 @@ struct World {
     /// What each sink has.
     delivered: [BTreeSet<String>; SINKS.len()],
     checkpoint: Option<Vec<FileEntry>>,
+    /// What was sent since.
+    sent: Vec<Sent>,
     crashes: usize,
     entered: Vec<Entered>,
     agent: Agent,
@@ -142,7 +144,7 @@ impl Agent {
             names: FieldNames::default(),
             multiline: Multiline::Off,
             filter: Filter::default(),
-            max_line: 1000,
+            max_line: 4000,
             instance: Instance(1),
         };
         Self { catalog, discovery, options, ledger }
@@ -172,6 +174,7 @@ impl World {
             furthest: BTreeMap::new(),
             delivered: Default::default(),
             checkpoint: None,
+            sent: Vec::new(),
             crashes: 0,
             entered: Vec::new(),
         }
@@ -237,6 +240,7 @@ impl World {
             self.make_checkpoint();
             assert!(self.agent.catalog.is_durable(chunk), "a checkpoint knows what it was made of");
         }
+        self.sent.extend(self.agent.catalog.uncovered(chunk));
         for part in chunk.parts() {
             for (place, text) in chunk.lines(part, &(0..chunk.len())) {
                 let id = format!("{}:{}", part.origin.id, place.place.start);
@@ -275,13 +279,16 @@ impl World {
         let text = serde_json::to_string(&entries).unwrap();
         self.checkpoint = Some(serde_json::from_str(&text).unwrap());
         self.agent.catalog.note_durable(&snapshot);
+        self.sent.clear();
         self.checkpoint_knows.clone_from(&self.known);
     }
 
     fn crash(&mut self) {
         self.crashes += 1;
         self.entered.append(&mut self.agent.ledger.entered.lock());
-        self.agent = Agent::start(self.dir.path(), self.checkpoint.clone());
+        let mut checkpoint = self.checkpoint.clone();
+        note_sent(checkpoint.as_deref_mut().unwrap_or_default(), self.sent.clone());
+        self.agent = Agent::start(self.dir.path(), checkpoint);
         self.known.clone_from(&self.checkpoint_knows);
         self.excused.extend(self.vanished.difference(&self.known).copied());
     }
@@ -435,8 +442,10 @@ impl World {
                 .filter(|(index, ..)| index.get() == sink)
                 .map(|(.., range)| range.end - range.start)
                 .sum();
+            // Of contents with the same first KiB that follow one another unread, nothing tells one from the next.
+            let is_known_by_its_head = self.head.len() < WINDOW;
             assert!(
-                entered >= owed,
+                entered >= owed || !is_known_by_its_head,
                 "sink {sink}: {entered} bytes entered, {owed} missing: {missing:?}, excused {:?}",
                 self.excused
             );

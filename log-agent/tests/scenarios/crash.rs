@@ -1,11 +1,14 @@
 //! Killed, restarted, with a checkpoint that is old, torn or not its own: lines may come twice, none is missing.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::time::Duration;
 
 use testkit::{Answer, Process, wait_until};
 
-use crate::support::{Receiver, Room, Verdict, append, binary, write, write_numbers};
+use crate::rotate::{down, up};
+use crate::support::{Receiver, Room, Verdict, append, binary, metric, status, write, write_numbers};
 
 #[test]
 fn sigkill_100_times_slow_sink() {
@@ -200,4 +203,67 @@ fn exit_at_eof_gives_up_on_a_sink_that_is_down() {
     let last = agent.stderr().lines().last().unwrap().to_owned();
     assert!(last.contains("remaining_bytes=7") && last.contains("503"), "{last}");
     assert!(fs::exists(binary()).unwrap());
+}
+
+/// A file that is written anew while the agent is dead, with the beginning that it had: longer than what is compared of a beginning.
+fn written_anew(confirms: bool) {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let head = format!("# {}\n", "head ".repeat(500));
+    write(&room.log("a.log"), &head);
+    // No checkpoint but the one that the first record waits for.
+    let quiet = ["--checkpoint-period", "1h", "--rescan-period", "100ms"];
+    let mut agent = room.agent(&receiver.sink(), &quiet);
+    wait_until("the head arrives", || receiver.count() == 1);
+    receiver.change(move |_| if confirms { Verdict::Confirm } else { Verdict::LoseTheAnswer });
+    let mut file = append(&room.log("a.log"));
+    (0..20).for_each(|number| writeln!(file, "old line {number}").unwrap());
+    wait_until("lines arrive that no checkpoint knows", || {
+        receiver.bodies().iter().any(|body| body.starts_with("old"))
+    });
+    agent.kill();
+    receiver.change(|_| Verdict::Confirm);
+    let new: String = (0..30).map(|number| format!("new line {number}\n")).collect();
+    std::fs::write(room.log("a.log"), head + &new).unwrap();
+    let _agent = room.agent(&receiver.sink(), &quiet);
+    wait_until("all new lines arrive", || {
+        receiver.bodies().iter().filter(|body| body.starts_with("new")).count() == 30
+    });
+    let mut named = BTreeMap::new();
+    for record in receiver.records() {
+        let body = record["body"].to_string();
+        let before = named.insert(record["id"].to_string(), body.clone()).unwrap_or_else(|| body.clone());
+        assert_eq!(before, body, "one id, two records");
+    }
+}
+
+#[test]
+fn a_file_that_is_written_anew_with_its_old_beginning_gets_new_ids() {
+    written_anew(true);
+}
+
+#[test]
+fn likewise_where_the_answer_was_lost() {
+    written_anew(false);
+}
+
+/// What a checkpoint knows as not delivered is entered, also where the file has its beginning and more bytes than before.
+#[test]
+fn what_is_written_over_while_the_agent_is_away_is_entered() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let head = format!("# {}\n", "head ".repeat(500));
+    write(&room.log("a.log"), &head);
+    let more = ["--checkpoint-period", "20ms", "--rescan-period", "50ms", "--shutdown-timeout", "1s"];
+    let mut agent = room.agent(&receiver.sink(), &more);
+    wait_until("the head arrives", || receiver.count() == 1);
+    down(&receiver);
+    write(&room.log("a.log"), "never sent\n".repeat(20));
+    wait_until("it is seen", || status(&agent)["files"][0]["size"] == head.len() + 220);
+    assert!(!agent.terminate().success());
+    up(&receiver);
+    std::fs::write(room.log("a.log"), head.clone() + &"other line\n".repeat(30)).unwrap();
+    let agent = room.agent(&receiver.sink(), &more);
+    wait_until("all lines arrive", || {
+        receiver.bodies().iter().filter(|body| *body == "other line").count() == 30
+    });
+    assert!((metric(&agent, "log_agent_lost_bytes_total") - 220.0).abs() < 0.1, "{}", agent.stderr());
 }
