@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The live page in a real browser, over a Pod of real processes: deploy/browser/run.sh [--screenshot] [TEST...]
+# The live page in a real browser, over a Pod of real processes: deploy/browser/run.sh [--film] [TEST...]
 #
 # A TEST is a module, a class or a test, such as test_reach or test_reach.WhoCanUseIt.test_one_column_on_a_phone.
-# --screenshot also writes docs/pod-page.png. Builds the Pod, or takes the binaries in the folder BINARIES. Installs its tools
+# --film writes docs/img/live.gif, and tests nothing. Builds the Pod, or takes the binaries in the folder BINARIES. Installs its tools
 # (requirements.txt) into the target folder, and Chromium where there is none. Fails, never skips.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -33,13 +33,13 @@ fi
 BINARIES=$(realpath "$BINARIES")
 
 echo "== the page in $(chromium --version 2>/dev/null)"
-screenshot=
-if [ "${1-}" = --screenshot ]; then
-    screenshot=$PWD/docs/pod-page.png
-    shift
+film=
+if [ "${1-}" = --film ]; then
+    film=$PWD/docs/img/live.gif
+    set -- film
 fi
 tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then tests=(test_happens test_shown test_challenges test_reach); fi
 cd deploy/browser
 export BINARIES
-SCREENSHOT=$screenshot PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" -m unittest --verbose "${tests[@]}"
+FILM=$film PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" -m unittest --verbose "${tests[@]}"

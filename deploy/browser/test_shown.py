@@ -3,19 +3,13 @@
 import http.server
 import json
 import os
-import pathlib
 import re
 import subprocess
 import threading
-import unittest
 
-from PIL import Image
 from playwright.sync_api import expect
 
-from live_page import BINARIES, CONTAINERS, CONTENT, LivePage
-
-# Where the README's picture of the page goes.
-SCREENSHOT = os.environ.get("SCREENSHOT")
+from live_page import BINARIES, CONTAINERS, LivePage
 
 
 class WhatIsShown(LivePage):
@@ -112,20 +106,3 @@ class WhatIsShown(LivePage):
         page = self.open(address=self.pod.url("/live.html", 9891), live=False)
         expect(page.locator("#off")).to_contain_text("--pod-page")
         expect(page.locator("#live")).to_be_hidden()
-
-    @unittest.skipUnless(SCREENSHOT, "only with --screenshot")
-    def test_screenshot_for_the_readme(self):
-        page = self.open(viewport={"width": 1200, "height": 1000})
-        page.evaluate("document.fonts.ready")
-        self.pod.edit("index.html", (CONTENT / "index.html").read_text().replace("Three small programs", "Three little programs"))
-        for _ in range(12):
-            self.pod.get("/sidecar.html")
-        self.happened(page, "index.html changed")
-        expect(self.value(page, "waiting")).to_have_text("0 lines")
-        page.wait_for_timeout(2500)
-        page.screenshot(path=SCREENSHOT, animations="disabled", clip={"x": 80, "y": 0, "width": 1040, "height": 1205}, full_page=True)
-        with Image.open(SCREENSHOT) as image:
-            small = image.convert("RGB").quantize(colors=128, dither=Image.Dither.NONE)
-        small.save(SCREENSHOT, optimize=True)
-        self.assertLess(pathlib.Path(SCREENSHOT).stat().st_size, 150_000)
-        self.quiet()
