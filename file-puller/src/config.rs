@@ -75,7 +75,7 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) webhook: WebhookOptions,
 
-    /// Time from one re-reading of the published release to the next, which repairs what was damaged; 0s for never
+    /// Read the published release again this often, and repair damaged files; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::duration)]
     pub(crate) verify_period: Duration,
 

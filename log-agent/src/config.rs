@@ -64,7 +64,7 @@ pub struct Config {
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
     pub(crate) label: Vec<Label>,
 
-    /// How what is sent over the network is compressed; Forward knows none and gzip
+    /// How data is compressed on the network; Forward supports only none and gzip
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub(crate) compression: Compression,
 

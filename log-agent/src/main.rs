@@ -10,7 +10,7 @@ use lifecycle::{cli, exit, listen, logging};
 use log_agent::{CONTAINER, Config, Replay};
 use tokio::runtime::Builder;
 
-/// Tails the logs in a shared volume and forwards them, losing none
+/// Tails the logs in a shared volume and delivers every line, even across crashes
 #[derive(Debug, Parser)]
 #[command(name = "log-agent", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {

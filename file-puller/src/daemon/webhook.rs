@@ -20,7 +20,7 @@ use crate::source::{ClientError, HookUrl, SourceUrl, Tls, TlsPems, Transfer, cau
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Webhook")]
 pub(crate) struct WebhookOptions {
-    /// URL that is told the id of each newly published release
+    /// Send the id of each newly published release to this URL
     #[arg(long, value_name = "URL", conflicts_with = "once")]
     webhook: Option<HookUrl>,
 
@@ -28,7 +28,7 @@ pub(crate) struct WebhookOptions {
     #[arg(long, value_name = "METHOD", default_value = "POST", value_parser = method)]
     webhook_method: Method,
 
-    /// Status that says that it was delivered, or 0 for any; without it, every 2xx
+    /// Status that counts as delivered, or 0 for any; by default, every 2xx
     #[arg(long, value_name = "STATUS", value_parser = success)]
     webhook_success_status: Option<Success>,
 }

@@ -28,12 +28,12 @@ pub(crate) struct Transfer {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::positive_duration)]
     pub(crate) read_timeout: Duration,
 
-    /// Least bytes a second that a transfer brings on average, once it has taken longer than --read-timeout
+    /// Give up a transfer that brings fewer bytes a second on average, once it has lasted --read-timeout
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size)]
     pub(crate) min_throughput: u64,
 
     // With the default --period, a name that leads elsewhere is followed within a minute.
-    /// Age from which a sync makes new connections, so that a name that leads to another address by now is followed
+    /// Open new connections for a sync when the old ones are older than this, so that a changed DNS name is followed
     #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = units::positive_duration)]
     pub(crate) max_connection_age: Duration,
 }

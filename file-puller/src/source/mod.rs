@@ -54,7 +54,7 @@ use self::waiting::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_asi
 /// How content is fetched, and who is asked for it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SourceOptions {
-    /// What lies at --source, where neither its ending nor its first bytes say it rightly
+    /// Kind of the source, where its ending and its first bytes are misleading
     #[arg(long, value_name = "KIND", value_enum)]
     pub(crate) kind: Option<Kind>,
 

@@ -21,11 +21,11 @@ pub(super) const SYNC_MANIFEST: HeaderName = HeaderName::from_static("sync-manif
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(next_help_heading = "Waiting")]
 pub(crate) struct Waiting {
-    /// Longest time that a content manager that can wait may hold a question for the manifest until there is another; 0s for never
+    /// Let the content manager hold a request for the manifest this long, until the manifest changes; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = whole_seconds)]
     pub(super) wait: Duration,
 
-    /// Most of the time to step aside, at random, where many pullers are told of a change at once and the content manager says so
+    /// Wait a random time up to this before fetching, when the content manager says that it has told many pullers at once
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::duration)]
     pub(super) spread: Duration,
 }

@@ -45,14 +45,14 @@ use crate::store::{
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct EngineOptions {
     // Below this, linking takes less than ten milliseconds.
-    /// Files from which on a copy of the current release is kept ready, in hard links, so that a small change is published sooner
+    /// Keep a hard-linked copy ready for releases of N or more files, so that a small change is published sooner
     #[arg(long, value_name = "N", default_value = "1000")]
     spare_from: usize,
 
     #[command(flatten)]
     pub(crate) directories: DirectoryOptions,
 
-    /// Longest time that a sync may take, whatever it waits for; without it, --read-timeout and --min-throughput alone limit it
+    /// Give up a sync after this time; by default, only --read-timeout and --min-throughput limit it
     #[arg(long, value_name = "DURATION", value_parser = units::positive_duration)]
     sync_timeout: Option<Duration>,
 

@@ -19,11 +19,11 @@ pub(crate) struct Gates {
     #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = release_path)]
     require: Vec<ReleasePath>,
 
-    /// Most that a release may lose against the current one, in files and in bytes; without it, any
+    /// Reject a release that shrinks by more than PERCENT, in files or in bytes; by default, none is rejected
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_shrink: Option<Percent>,
 
-    /// URL that is asked before a release is published, with a POST of its manifest: an answer of 2xx lets it pass
+    /// Ask this URL before publishing, with a POST of the manifest; 2xx publishes, any other answer does not
     #[arg(long, value_name = "URL")]
     pub(super) gate: Option<HookUrl>,
 

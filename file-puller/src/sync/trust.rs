@@ -15,19 +15,19 @@ use crate::store::Volume;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Authenticity")]
 pub(crate) struct Authenticity {
-    /// File with the ed25519 public key (PEM) that every manifest has to be signed for; its signature lies beside it, as .sig
+    /// Require every manifest to be signed for this ed25519 public key (PEM); the signature is fetched from the manifest's URL plus .sig
     #[arg(long, value_name = "FILE")]
     pub(crate) public_key: Option<PathBuf>,
 
-    /// Site that the signed manifest has to name, where one key signs for several
+    /// Require the signed manifest to name this site, where one key signs for several
     #[arg(long, value_name = "NAME", requires = "public_key", value_parser = Site::parse)]
     site: Option<Site>,
 
-    /// Time before which no signed manifest was created that is still accepted, which a new volume cannot know by itself
+    /// Reject signed manifests that were created before this time; for new volumes, which have accepted none yet
     #[arg(long, value_name = "TIME", requires = "public_key", value_parser = timestamp::parse)]
     not_before: Option<SystemTime>,
 
-    /// What the archive has to be, as sha256:<64 hexadecimal digits>
+    /// Require the archive to have this digest, written sha256:<64 hexadecimal digits>
     #[arg(long, value_name = "DIGEST", value_parser = sha256_digest)]
     pub(crate) digest: Option<Digest>,
 }

@@ -13,9 +13,9 @@ const LEVEL: u8 = 1;
 pub(crate) enum Compression {
     /// Not at all
     None,
-    /// gzip, which every receiver knows
+    /// gzip, which every receiver supports
     Gzip,
-    /// zstd: smaller and twice as fast, for receivers that know it
+    /// zstd: smaller and twice as fast, for receivers that support it
     Zstd,
 }
 

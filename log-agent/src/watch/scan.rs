@@ -22,7 +22,7 @@ const MOST_LINKS: usize = 40;
 /// Whether file events are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Watch {
-    /// By inotify, and by scanning where that is not to be had
+    /// By inotify, and by scanning where inotify is unavailable
     Events,
     /// By scanning alone, for file systems without events (NFS, some virtual machines' shared folders)
     Poll,
