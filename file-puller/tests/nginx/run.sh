@@ -19,6 +19,8 @@ cargo test --locked --package file-puller --test scenarios --no-run
 hosts=$(mktemp)
 trap 'rm -f "$hosts"' EXIT
 cp /etc/hosts "$hosts"
+# The script is for the inner shell.
+# shellcheck disable=SC2016
 "${as_root[@]}" env PATH="$PATH:/usr/sbin" HOME="$HOME" OWN_HOSTS="$hosts" unshare --mount bash -euc '
     mount --bind "$OWN_HOSTS" /etc/hosts
     cargo test --locked --package file-puller --test scenarios -- --ignored nginx::'

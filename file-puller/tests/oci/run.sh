@@ -19,4 +19,6 @@ if [ -z "${FILE_PULLER-}" ]; then
 fi
 FILE_PULLER=$(realpath "$FILE_PULLER")
 export FILE_PULLER
-exec python3 -m unittest --buffer ${*:+-k "$*"} file-puller/tests/oci/test_oci.py
+only=()
+for name; do only+=(-k "$name"); done
+exec python3 -m unittest --buffer "${only[@]}" file-puller/tests/oci/test_oci.py
