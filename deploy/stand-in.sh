@@ -2,7 +2,7 @@
 # Makes an image out of what this host has, in the part of one that cannot be pulled here. For tests, and never under the
 # name of the image that it stands in for.
 #
-#   deploy/stand-in.sh shell [podman]   shell:stand-in, with bash, curl and sleep: the lesson's `shell` container
+#   deploy/stand-in.sh shell [podman]   shell:stand-in, with bash, curl, sleep, readlink and tail: the lesson's `shell` container
 #   deploy/stand-in.sh rust             rust:stand-in, a Debian with a C compiler and this host's Rust: what deploy/Dockerfile
 #                                       builds on, with the crates that this host has fetched already
 set -euo pipefail
@@ -28,7 +28,7 @@ case $what in
 shell)
     mkdir -p "$root"/usr/{bin,lib,lib64}
     ln -s usr/bin usr/lib usr/lib64 "$root"
-    for program in bash curl sleep; do take "$program"; done
+    for program in bash curl sleep readlink tail; do take "$program"; done
     import --change 'ENV PATH=/usr/bin' - shell:stand-in
     ;;
 rust)

@@ -11,6 +11,11 @@ pub(crate) struct Page<'a> {
     markdown: &'a str,
 }
 
+/// What a reader has to do first whose Pod serves the very page.
+const NOTE: &str = "<aside class=\"here\" aria-label=\"Before you begin\">\n<p class=\"label\">Before you begin</p>\n\
+     <p>Press Ctrl-C where the Pod runs that serves this page: the lab starts its own, on the same ports. The page stays open in \
+     your browser. Type at the repository\u{2019}s root, once <code>cargo demo</code> has run.</p>\n</aside>\n";
+
 /// The pages that all others link to.
 const NAVIGATION: [(&str, &str); 7] = [
     ("index.html", "This Pod"),
@@ -54,6 +59,9 @@ impl<'a> Page<'a> {
             .collect();
         let navigation = items.concat();
         let shown = self.source.display();
+        if self.is_lab() {
+            body = body.replacen("</h1>\n", &format!("</h1>\n{NOTE}"), 1);
+        }
         let pager = self.pager(sources);
         format!(
             "<!DOCTYPE html>\n<!-- Made from {shown} by `cargo run --package site`. -->\n<html lang=\"en\">\n<head>\n  \
@@ -69,6 +77,13 @@ impl<'a> Page<'a> {
              <footer class=\"wrap\">\n  <p>This page is <code>{shown}</code> of the repository. Its commands are typed and their \
              output is compared by <code>deploy/verify labs</code>.</p>\n</footer>\n</body>\n</html>\n"
         )
+    }
+
+    /// Whether the document is a lab: its name begins with its number.
+    fn is_lab(&self) -> bool {
+        let name = self.source.file_name().unwrap_or_default();
+        self.source.starts_with("docs/labs")
+            && name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit)
     }
 
     /// The document's events, with what is the site's own: anchors, links between pages, and what a block runs on.
