@@ -136,10 +136,14 @@ class LivePage(unittest.TestCase):
     def setUpClass(cls):
         cls.pod = Pod(cls.sinks, cls.whole)
         cls.addClassCleanup(cls.pod.stop)
+        cls.open_browser(cls.pod.ip)
+
+    @classmethod
+    def open_browser(cls, ip):
         playwright = sync_playwright().start()
         cls.addClassCleanup(playwright.stop)
         # A name that means the Pod, as a browser on another machine of the same network would have one.
-        elsewhere = f"--host-resolver-rules=MAP another-machine {cls.pod.ip}"
+        elsewhere = f"--host-resolver-rules=MAP another-machine {ip}"
         cls.browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", elsewhere])
         cls.addClassCleanup(cls.browser.close)
         expect.set_options(timeout=PATIENCE)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The live page in a real browser, over a Pod of real processes: deploy/browser/run.sh [--film] [TEST...]
+# The live page in a real browser, over a Pod of real processes: deploy/browser/run.sh [--film | --compose] [TEST...]
 #
 # A TEST is a module, a class or a test, such as test_reach or test_reach.WhoCanUseIt.test_one_column_on_a_phone.
-# --film writes docs/img/live.gif, and tests nothing. Builds the Pod, or takes the binaries in the folder BINARIES. Installs its tools
+# --film writes docs/img/live.gif, and tests nothing. --compose tries the challenges on Compose, with the images of deploy/images.sh. Builds the Pod, or takes the binaries in the folder BINARIES. Installs its tools
 # (requirements.txt) into the target folder, and Chromium where there is none. Fails, never skips.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -37,6 +37,8 @@ film=
 if [ "${1-}" = --film ]; then
     film=$PWD/docs/img/live.gif
     set -- film
+elif [ "${1-}" = --compose ]; then
+    set -- test_compose
 fi
 tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then tests=(test_happens test_shown test_challenges test_reach); fi

@@ -37,6 +37,17 @@ class WhoCanUseIt(LivePage):
                     self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width, "it scrolls sideways")
                     self.quiet()
 
+    def test_the_labs_are_accessible_on_a_desk_and_on_a_phone(self):
+        for lab in ("index", "01-twocontainers", "08-sidecars"):
+            for scheme, width in (("light", 1280), ("dark", 360)):
+                with self.subTest(lab=lab, scheme=scheme):
+                    address = self.pod.url(f"/labs/{lab}.html")
+                    page = self.open(address=address, live=False, color_scheme=scheme, viewport={"width": width, "height": 800})
+                    results = Axe().run(page)
+                    self.assertEqual(results.violations_count, 0, results.generate_report())
+                    self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width, "it scrolls sideways")
+                    self.quiet()
+
     def test_dark_where_the_reader_wants_it_dark(self):
         lightness = {}
         for scheme in ("light", "dark"):
@@ -80,6 +91,7 @@ class WhoCanUseIt(LivePage):
         snapshot = page.frame_locator("iframe.plain")
         expect(snapshot.get_by_role("heading", name="log-agent")).to_be_visible()
         expect(snapshot.get_by_text("up, ready").first).to_be_visible()
+        expect(snapshot.get_by_text("web-server: ready").first).to_be_visible()
         self.quiet()
 
     def test_light_in_weight_and_from_here_alone(self):

@@ -123,6 +123,9 @@ const CHALLENGES = [
 export function observe(before, after) {
   const [was, is] = [before.containers[AGENT], after.containers[AGENT]];
   const line = JSON.stringify(memory);
+  // The one before the first change counts as well: it may be the very first snapshot that this page was sent.
+  const served = before.release?.id;
+  if (served && memory.releases.at(-1) !== served) memory.releases = [...memory.releases.filter((id) => id !== served), served].slice(-50);
   if (was.state === "up" && (is.state === "down" || restarted(before, after, AGENT))) {
     memory.load = { written: before.log.written, lost: lostBytes(before), started: was.started };
     memory.frozen = { written: before.log.written, started: was.started };
@@ -138,7 +141,6 @@ export function observe(before, after) {
   for (const { id } of fresh) memory.done[id] = new Date().toISOString();
   if (!failed(after)) memory.failed = null;
   if (memory.silent && !failing(after) && after.log.waiting === 0) memory.silent = false;
-  if (after.release && memory.releases.at(-1) !== after.release.id) memory.releases = [...memory.releases.filter((id) => id !== after.release.id), after.release.id].slice(-50);
   if (JSON.stringify(memory) !== line) keep();
   return fresh.map(({ title }) => title);
 }

@@ -20,6 +20,9 @@ table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;vertical-align:top;padding:.35rem .75rem .35rem 0;border-top:1px solid var(--line)}\
 th{width:11rem;font-weight:600}td{font-variant-numeric:tabular-nums}";
 
+/// Events of the kubelet, at most.
+const EVENTS: usize = 10;
+
 /// The page.
 pub(crate) fn page(snapshot: &Snapshot) -> String {
     let mut page = format!(
@@ -56,6 +59,12 @@ pub(crate) fn page(snapshot: &Snapshot) -> String {
             rows.push(("Why it failed", error.clone()));
         }
         section(&mut page, "Sync", &rows);
+    }
+    if let Some(kubelet) = &snapshot.kubelet {
+        let latest = kubelet.events.iter().rev().take(EVENTS);
+        let rows: Vec<(&str, String)> =
+            latest.map(|event| (event.at.as_str(), format!("{}: {}", event.container, event.text))).collect();
+        section(&mut page, "What the kubelet did, latest first", &rows);
     }
     let answered = snapshot.requests.classes.iter().map(|(class, count)| (*class, count.to_string()));
     section(&mut page, "Answers", &answered.collect::<Vec<_>>());

@@ -92,6 +92,7 @@ impl<'a> Page<'a> {
         let mut events = Vec::new();
         let mut heading = None;
         let mut unlinked = false;
+        let mut tables = 0;
         for event in Parser::new_ext(self.markdown, options) {
             match event {
                 Event::Start(Tag::Heading { level, .. }) => heading = Some((level, Vec::new())),
@@ -113,8 +114,10 @@ impl<'a> Page<'a> {
                     events.push(Event::Html("</code></pre>\n</figure>\n".into()));
                 }
                 Event::Start(Tag::Table(_)) => {
+                    tables += 1;
+                    let label = format!("aria-label=\"Table {tables}\"");
                     events.push(Event::Html(
-                        "<div class=\"table\" role=\"region\" aria-label=\"Table\" tabindex=\"0\">\n".into(),
+                        format!("<div class=\"table\" role=\"region\" {label} tabindex=\"0\">\n").into(),
                     ));
                     events.push(event);
                 }
