@@ -110,13 +110,13 @@ def size(text):
 
 
 def web_server_has_room(pod):
-    """README.md, Memory: what the program needs, twice its cache, and 512 connections that are answered at once."""
+    """README.md, Memory: what the program needs, twice its cache, and 400 connections that are answered at once."""
     for container in containers_of(pod):
         args = container.get("args", [])
         limit = container.get("resources", {}).get("limits", {}).get("memory")
         if container["name"] != "web-server" or "--cache-size" not in args or not limit:
             continue
-        needed = 10 * MIB + 2 * size(args[args.index("--cache-size") + 1]) + 512 * 24 * 1024
+        needed = 10 * MIB + 2 * size(args[args.index("--cache-size") + 1]) + 400 * 36 * 1024 + size(limit) * 5 // 64
         if size(limit) < needed:
             yield f"web-server may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
 

@@ -54,8 +54,9 @@ pub fn bind_shared(
     Ok(listeners)
 }
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// Connections that wait to be accepted: as many as the kernel allows by default (`net.core.somaxconn`). A client that finds the
+/// queue full waits for a second, and then twice as long each time.
+const BACKLOG: u32 = 4096;
 
 /// Whether other sockets may listen on the port, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

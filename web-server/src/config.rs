@@ -85,7 +85,8 @@ pub struct Config {
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
 
-    /// Connections served at once; for one more the connection is closed that has been silent longest. Memory may allow fewer
+    /// Connections served at once; for one more the connection is closed that has been silent longest, and where all are being
+    /// answered, it waits for 2 s, and gets 503. Memory may allow fewer
     #[arg(long, value_name = "COUNT", default_value_t = 8192)]
     pub(crate) max_connections: usize,
 

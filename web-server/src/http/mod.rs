@@ -11,6 +11,7 @@ pub(crate) mod quality;
 pub(crate) mod range;
 pub(crate) mod request_id;
 pub(crate) mod response;
+pub(crate) mod send_buffer;
 pub(crate) mod sendfile;
 pub(crate) mod state;
 pub(crate) mod trusted_proxies;

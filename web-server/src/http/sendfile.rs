@@ -9,19 +9,17 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::sendfile;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::content::dir::FileState;
-use crate::memory::{Blocked, Budget};
+use crate::http::send_buffer::SendBuffer;
 
 /// Longest segment: how much one client may have sent before the others get their turn.
 pub(crate) const SEGMENT_MAX: usize = 256 * 1024;
@@ -31,12 +29,9 @@ pub(crate) const SEGMENT_MAX: usize = 256 * 1024;
 static PLACEHOLDER: [u8; SEGMENT_MAX] = [0xA5; SEGMENT_MAX];
 
 /// What a connection has been given to send and has not sent yet.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SendfileQueue {
     segments: Arc<Mutex<VecDeque<Segment>>>,
-    /// The kernel's limit of unsent bytes as it was set last; 0 for its own.
-    told: Arc<AtomicU32>,
-    budget: Arc<Budget>,
 }
 
 #[derive(Debug)]
@@ -55,16 +50,6 @@ enum Checked {
 }
 
 impl SendfileQueue {
-    /// Nothing is to be sent yet.
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Self { segments: Arc::default(), told: Arc::default(), budget: Arc::clone(budget) }
-    }
-
-    /// Says that the client takes less than it is sent, for as long as the result lives.
-    pub(crate) fn block(&self) -> Blocked {
-        self.budget.block()
-    }
-
     /// Takes a segment of a file that begins at `at`, as long as asked for or [`SEGMENT_MAX`], and gives its placeholder.
     pub(crate) fn push(&self, file: Arc<File>, stamp: FileState, at: u64, length: u64) -> Bytes {
         let length = usize::try_from(length).map_or(SEGMENT_MAX, |length| length.min(SEGMENT_MAX));
@@ -83,6 +68,7 @@ impl SendfileQueue {
         stream: &TcpStream,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
+        buffer: &mut SendBuffer,
     ) -> Poll<io::Result<usize>> {
         let mut segments = self.segments.lock();
         let placeholder = slices.iter().position(|slice| is_placeholder(slice));
@@ -92,29 +78,25 @@ impl SendfileQueue {
             tracing::error!(%error, ?announced, waiting = segments.len(), "cut a response short");
             return Poll::Ready(Err(error));
         }
-        let share = self.share(stream);
-        poll_try(stream, context, || match placeholder {
-            None => send_bytes(stream, slices, share),
-            Some(0) => send_segment(stream, &mut segments, share),
-            // The head shares a packet with the beginning of the file.
-            Some(_) => Ok(send(stream, &slices[0], SendFlags::MORE | SendFlags::NOSIGNAL)?),
+        poll_try(stream, context, || {
+            let sent = match placeholder {
+                None => {
+                    let share = buffer.allowance(stream, total(slices))?;
+                    send_bytes(stream, slices, share)
+                }
+                Some(0) => {
+                    let share = buffer.allowance(stream, slices[0].len())?;
+                    send_segment(stream, &mut segments, share)
+                }
+                // The head shares a packet with the beginning of the file.
+                Some(_) => {
+                    let share = buffer.allowance(stream, slices[0].len())?;
+                    send_bytes_more(stream, &slices[0], share)
+                }
+            }?;
+            buffer.gave(sent);
+            Ok(sent)
         })
-    }
-
-    /// How much may be given to the kernel at once. Where memory is scarce, the kernel is told not to take more ahead either.
-    fn share(&self, stream: &TcpStream) -> usize {
-        let share = self.budget.send_share().map_or(0, |share| u32::try_from(share).unwrap_or(u32::MAX));
-        let before = self.told.load(Ordering::Relaxed);
-        // Not with each client that comes and goes.
-        let differs = if share == 0 || before == 0 {
-            share != before
-        } else {
-            share / 2 >= before || before / 2 >= share
-        };
-        if differs && SockRef::from(stream).set_tcp_notsent_lowat(share).is_ok() {
-            self.told.store(share, Ordering::Relaxed);
-        }
-        if share == 0 { usize::MAX } else { share as usize }
     }
 }
 
@@ -138,12 +120,20 @@ fn send_segment(stream: &TcpStream, segments: &mut VecDeque<Segment>, share: usi
     Ok(sent)
 }
 
+fn send_bytes_more(stream: &TcpStream, bytes: &[u8], share: usize) -> io::Result<usize> {
+    Ok(send(stream, &bytes[..bytes.len().min(share)], SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
 /// The socket's own calls: `write(2)` and `writev(2)` find their way to the same ones, and that way costs a request some per cent.
 fn send_bytes(stream: &TcpStream, slices: &[IoSlice<'_>], share: usize) -> io::Result<usize> {
     let sent = match slices {
-        [first, ..] if first.len() > share => send(stream, &first[..share], SendFlags::NOSIGNAL)?,
+        [first, ..] if first.len() >= share => send(stream, &first[..share], SendFlags::NOSIGNAL)?,
         [one] => send(stream, one, SendFlags::NOSIGNAL)?,
-        several => sendmsg(stream, several, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?,
+        several if total(several) <= share => {
+            sendmsg(stream, several, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?
+        }
+        [first, ..] => send(stream, first, SendFlags::MORE | SendFlags::NOSIGNAL)?,
+        [] => 0,
     };
     Ok(sent)
 }
@@ -153,6 +143,10 @@ fn changed(segment: &Segment) -> io::Error {
     let error = io::Error::other("a file was changed inside a published release");
     tracing::error!(inode = segment.stamp.inode, at = segment.at, %error, "cut a response short");
     error
+}
+
+fn total(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
 }
 
 fn is_placeholder(slice: &[u8]) -> bool {
@@ -178,6 +172,7 @@ fn poll_try(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Budget;
     use std::io::{Read as _, Write as _};
 
     #[test]
@@ -198,7 +193,8 @@ mod tests {
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let queue = SendfileQueue::new(&Budget::hidden(None));
+        let queue = SendfileQueue::default();
+        let mut buffer = SendBuffer::new(&Budget::hidden(None));
         let pieces = [
             Bytes::from_static(b"head "),
             queue.push(Arc::clone(&file), stamp, 2, 3),
@@ -209,7 +205,9 @@ mod tests {
         while !left.is_empty() {
             let slices: Vec<_> = left.iter().map(|piece| IoSlice::new(piece)).collect();
             let written =
-                std::future::poll_fn(|context| queue.poll_write(&stream, context, &slices)).await.unwrap();
+                std::future::poll_fn(|context| queue.poll_write(&stream, context, &slices, &mut buffer))
+                    .await
+                    .unwrap();
             let mut skip = written;
             left = left
                 .into_iter()

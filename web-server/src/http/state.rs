@@ -21,6 +21,8 @@ struct State {
     progress: AtomicU64,
     /// When the client last did what was expected of it, as a [`Moment`].
     heard: AtomicU64,
+    /// Nothing was read yet, but something may have come already.
+    unheard: AtomicBool,
     parked: AtomicBool,
     unread: AtomicBool,
 }
@@ -33,6 +35,7 @@ impl Default for State {
             sending: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
             heard: AtomicU64::new(Moment::now().0),
+            unheard: AtomicBool::new(true),
             parked: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         }
@@ -59,7 +62,7 @@ pub(crate) enum Silence {
     Since(Moment),
     /// It is sent a body, of which it took something then.
     Sending(Moment),
-    /// It waits for us.
+    /// It waits for us, or may do so.
     Answering,
 }
 
@@ -88,6 +91,7 @@ const IDLE: u8 = 2;
 impl ConnectionState {
     /// A request's head is complete.
     pub(crate) fn requested(&self) {
+        self.listened();
         self.0.open.fetch_add(1, Ordering::Relaxed);
         self.0.phase.store(ANSWER, Ordering::Relaxed);
     }
@@ -144,8 +148,23 @@ impl ConnectionState {
         }
     }
 
+    /// All that came was read, so that it is the client who has to say something.
+    pub(crate) fn listened(&self) {
+        if self.0.unheard.load(Ordering::Relaxed) {
+            self.0.unheard.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Something came, or may have, and will be read.
+    pub(crate) fn woken(&self) {
+        self.0.unheard.store(true, Ordering::Relaxed);
+    }
+
     /// How long the client has been silent.
     pub(crate) fn silence(&self) -> Silence {
+        if self.0.unheard.load(Ordering::Relaxed) {
+            return Silence::Answering;
+        }
         let heard = Moment(self.0.heard.load(Ordering::Relaxed));
         match self.phase() {
             Phase::Head | Phase::Idle => Silence::Since(heard),

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lifecycle::Ignore as _;
-use tokio::io::Interest;
+use memchr::memmem;
+use tokio::io::{Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +32,7 @@ use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
 use crate::http::parking::{Held, Parking};
 use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
-use crate::memory::{Budget, ChunkBudget, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
+use crate::memory::{Budget, ChunkBudget, LongHead, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
 use crate::metrics::Overdue;
 use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
@@ -43,8 +45,11 @@ const HEAD_MAX: u32 = 32 * 1024;
 const STREAMS_MAX: u32 = 64;
 /// What one of them may have buffered before it is asked for more. The frames themselves are chunks from the budget.
 const STREAM_BUFFER: usize = 16 * 1024;
+/// So much of a head is looked at before HTTP reads it. Of a head of which half as much has come, and not its end, the kernel may
+/// have no room for the rest.
+const HEAD_PEEK: usize = 4 * 1024;
 /// What an HTTP/2 client that knows what it talks to begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection needs of its server.
 #[derive(Debug, Clone)]
@@ -71,17 +76,13 @@ pub(crate) async fn serve_connection(
     context: ServerContext,
 ) {
     let opened = Instant::now();
-    // The last packet of a response must not wait for the client's acknowledgement of the one before.
-    let protocol = match stream.set_nodelay(true) {
-        Ok(()) => tokio::select! {
-            protocol = timeout(context.deadlines.header, protocol(&stream)) => protocol,
-            () = context.closing.cancelled() => return,
-        },
-        Err(error) => Ok(Err(error)),
+    let start = tokio::select! {
+        start = timeout(context.deadlines.header, Start::of(&stream, &slot)) => start,
+        () = context.closing.cancelled() => return,
     };
-    let ended = match protocol {
-        Ok(Ok(Protocol::Http1)) => http1(stream, opened, peer, slot, context).await,
-        Ok(Ok(Protocol::Http2)) => Box::pin(http2(stream, opened, peer, slot, context)).await,
+    let ended = match start {
+        Ok(Ok(Start::Http1(long_head))) => http1(stream, opened, peer, slot, long_head, context).await,
+        Ok(Ok(Start::Http2)) => Box::pin(http2(stream, opened, peer, slot, context)).await,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "the connection is gone already");
             return;
@@ -96,30 +97,88 @@ pub(crate) async fn serve_connection(
     }
 }
 
-enum Protocol {
-    Http1,
+/// How a connection begins, or goes on after a rest. As long as a head is not complete it stays in the kernel, which has less of
+/// it than HTTP would: many clients that never finish theirs cost little.
+enum Start {
+    /// A head, and room for it where it is a long one.
+    Http1(Option<LongHead>),
     Http2,
 }
 
-/// Looks at the first bytes and leaves them where they are.
-async fn protocol(stream: &TcpStream) -> io::Result<Protocol> {
-    let mut start = [0; PREFACE.len()];
-    loop {
-        let length = stream.peek(&mut start).await?;
-        let start = &start[..length];
-        if start == PREFACE {
-            return Ok(Protocol::Http2);
+impl Start {
+    /// Waits for the first bytes, and leaves them where they are.
+    async fn of(stream: &TcpStream, slot: &Slot) -> io::Result<Self> {
+        loop {
+            let seen = poll_fn(|context| {
+                let mut start = [MaybeUninit::uninit(); HEAD_PEEK];
+                let mut start = ReadBuf::uninit(&mut start);
+                match stream.poll_peek(context, &mut start) {
+                    Poll::Ready(peeked) => Poll::Ready(peeked.map(|_| Seen::of(start.filled()))),
+                    Poll::Pending => {
+                        slot.state().listened();
+                        Poll::Pending
+                    }
+                }
+            })
+            .await?;
+            match seen {
+                Seen::Complete => {
+                    slot.grow_to(HTTP1).await;
+                    return Ok(Self::Http1(None));
+                }
+                Seen::Preface => return Ok(Self::Http2),
+                Seen::Long => {
+                    // It takes no more than a connection that rests until it is its turn.
+                    slot.shrink_to(PARKED);
+                    slot.state().listened();
+                    let room = LongHead::take(Arc::clone(slot.budget())).await;
+                    slot.grow_to(HTTP1).await;
+                    return Ok(Self::Http1(Some(room)));
+                }
+                Seen::Part => {}
+            }
+            slot.shrink_to(PARKED);
+            slot.state().listened();
+            // What was seen stays where it is, so the socket says that it is readable; forget that, and be told when there is more.
+            stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ignore();
+            if stream.ready(Interest::READABLE).await?.is_read_closed() {
+                // There will be no more.
+                slot.grow_to(HTTP1).await;
+                return Ok(Self::Http1(None));
+            }
         }
-        let seen = start.len();
-        if seen == 0 || !PREFACE.starts_with(start) {
-            return Ok(Protocol::Http1);
+    }
+}
+
+/// What the first bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// A head with its end, or nothing because the client has closed.
+    Complete,
+    /// HTTP/2's.
+    Preface,
+    /// A head so long that the kernel might have no room for the rest of it.
+    Long,
+    Part,
+}
+
+impl Seen {
+    fn of(start: &[u8]) -> Self {
+        let Some(first) = start.first() else { return Self::Complete };
+        if start.starts_with(PREFACE) {
+            return Self::Preface;
         }
-        // A preface that comes in pieces. What was seen of it stays where it is, so the socket says that it is readable; forget
-        // that, and be told when there is more.
-        stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())).ignore();
-        if stream.ready(Interest::READABLE).await?.is_read_closed() {
-            // There will be no more.
-            return Ok(Protocol::Http1);
+        if PREFACE.starts_with(start) {
+            return Self::Part;
+        }
+        let has_end = || [&b"\n\r\n"[..], b"\n\n"].iter().any(|end| memmem::find(start, end).is_some());
+        // What is no HTTP, such as TLS, is told so at once.
+        if !first.is_ascii_alphabetic() || has_end() {
+            Self::Complete
+        } else if start.len() >= HEAD_PEEK / 2 {
+            Self::Long
+        } else {
+            Self::Part
         }
     }
 }
@@ -129,12 +188,12 @@ async fn http1(
     opened: Instant,
     peer: SocketAddr,
     slot: Slot,
+    long_head: Option<LongHead>,
     context: ServerContext,
 ) -> hyper::Result<()> {
     let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = context;
-    let (state, sendfile) = (slot.state().clone(), SendfileQueue::new(&budget));
+    let (state, sendfile) = (slot.state().clone(), SendfileQueue::default());
     let parking = Parking::default();
-    slot.charge(HTTP1);
     let metrics = Arc::clone(&telemetry.metrics);
     let mut paced = DeadlineStream::new(
         stream,
@@ -145,6 +204,9 @@ async fn http1(
         Arc::new(slot),
         sendfile.clone(),
     );
+    if let Some(room) = long_head {
+        paced.expect_long_head(room);
+    }
     let info = ConnectionInfo {
         peer,
         client: client(peer),
@@ -192,19 +254,29 @@ async fn http1(
             let Held { head, arrival, waiter } = *held;
             // What came after the request is read after it.
             let early = if parts.read_buf.is_empty() { head } else { [head, parts.read_buf].concat().into() };
-            paced.slot().charge(PARKED);
+            paced.rest();
             let answering = Answering::begin(&info);
             let waited = waiter.wait().await;
+            paced.slot().grow_to(HTTP1).await;
             drop(answering);
-            paced.slot().charge(HTTP1);
             parking.waited(arrival, waited);
             paced = paced.with_early(early);
         } else if parts.read_buf.is_empty() {
-            paced.slot().charge(PARKED);
+            paced.rest();
             if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
                 return Ok(());
             }
-            paced.slot().charge(HTTP1);
+            state.woken();
+            let start = Start::of(paced.stream(), paced.slot());
+            match timeout(deadlines.header, start).await {
+                Ok(Ok(Start::Http1(Some(room)))) => paced.expect_long_head(room),
+                // Reading will say how the connection has failed.
+                Ok(_) => {}
+                Err(_elapsed) => {
+                    info.telemetry.metrics.overdue(Overdue::Header);
+                    return Ok(());
+                }
+            }
         } else {
             // The beginning of a request that came with the one before.
             paced = paced.with_early(parts.read_buf);
@@ -260,7 +332,10 @@ async fn http2(
     let ServerContext { routes, telemetry, deadlines, budget, closing, streams } = context;
     let state = slot.state().clone();
     let slot = Arc::new(slot);
-    slot.charge(HTTP2);
+    if timeout(deadlines.header, slot.grow_to(HTTP2)).await.is_err() {
+        tracing::debug!(%peer, "refused a connection: all others are being answered");
+        return Ok(());
+    }
     // A client also sends frames that begin no request, such as window updates: all that can be told is that it is idle.
     let deadlines = Deadlines { header: deadlines.idle, ..deadlines };
     let metrics = Arc::clone(&telemetry.metrics);
@@ -271,7 +346,7 @@ async fn http2(
         FlowControl::Streams,
         metrics,
         Arc::clone(&slot),
-        SendfileQueue::new(&budget),
+        SendfileQueue::default(),
     );
     let chunks = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
     let info = Arc::new(ConnectionInfo {
@@ -284,8 +359,7 @@ async fn http2(
         parking: None,
     });
     let service = service_fn(|request| {
-        let refused = slot.is_over_budget();
-        answer_stream(refused, Arc::clone(&routes), Arc::clone(&info), request)
+        answer_stream(Arc::clone(&slot), Arc::clone(&routes), Arc::clone(&info), request)
     });
     let mut connection = pin!(
         http2::Builder::new(Streams { tracker: streams, slot: Arc::clone(&slot) })
@@ -360,14 +434,14 @@ fn answer(
     }
 }
 
-/// Answers a request of an HTTP/2 connection, unless its memory was refused.
+/// Answers a request of an HTTP/2 connection, unless there is no memory for it, and no other connection that could make room.
 async fn answer_stream(
-    refused: bool,
+    slot: Arc<Slot>,
     routes: Arc<Routes>,
     connection: Arc<ConnectionInfo>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    if !refused {
+    if slot.make_room().await {
         return answer(routes, connection, request).await;
     }
     connection.state.requested();
@@ -388,5 +462,27 @@ fn record_malformed(connection: &ConnectionInfo, error: &hyper::Error) {
             StatusCode::BAD_REQUEST
         };
         connection.telemetry.record_malformed(&connection.client, status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_complete_with_its_empty_line_and_long_before_the_kernel_has_no_room_for_it() {
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(Seen::of(request), Seen::Complete);
+        assert_eq!(Seen::of(b""), Seen::Complete);
+        assert_eq!(Seen::of(b"GET / HTTP/1.1\nHost: h\n\n"), Seen::Complete);
+        for end in 1..request.len() {
+            assert_eq!(Seen::of(&request[..end]), Seen::Part, "{end}");
+        }
+        for end in 1..PREFACE.len() {
+            assert_eq!(Seen::of(&PREFACE[..end]), Seen::Part, "{end}");
+        }
+        assert_eq!(Seen::of(PREFACE), Seen::Preface);
+        assert_eq!(Seen::of(&[b'x'; HEAD_PEEK / 2]), Seen::Long);
+        assert_eq!(Seen::of(&[0x16, 3, 1]), Seen::Complete, "a client that speaks TLS");
     }
 }

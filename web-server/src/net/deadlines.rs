@@ -14,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use crate::http::send_buffer::SendBuffer;
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::{ConnectionState, Phase};
-use crate::memory::Blocked;
+use crate::memory::{Budget, LongHead};
 use crate::metrics::{Metrics, Overdue};
-use crate::net::table::{LONG_HEAD, Slot};
+use crate::net::table::{PARKED, Slot};
 
 /// A head that is longer makes HTTP's read buffer grow.
 const READ_BUFFER: usize = 8 * 1024;
@@ -61,10 +62,13 @@ pub(crate) struct DeadlineStream {
     state: ConnectionState,
     slot: Arc<Slot>,
     sendfile: SendfileQueue,
+    buffer: SendBuffer,
+    budget: Arc<Budget>,
     /// Bytes of the head that is being received.
     head: usize,
+    long_head: LongHeadState,
     /// The client takes less than it is sent.
-    blocked: Option<Blocked>,
+    blocked: bool,
     linger: Option<Linger>,
     /// Read before, and not looked at yet.
     early: Bytes,
@@ -85,6 +89,7 @@ impl DeadlineStream {
         slot: Arc<Slot>,
         sendfile: SendfileQueue,
     ) -> Self {
+        let budget = Arc::clone(slot.budget());
         let reading = Timer::since(opened, Phase::Head, deadlines.header);
         Self {
             stream,
@@ -94,8 +99,11 @@ impl DeadlineStream {
             state: slot.state().clone(),
             slot,
             sendfile,
+            buffer: SendBuffer::new(&budget),
+            budget,
             head: 0,
-            blocked: None,
+            long_head: LongHeadState::None,
+            blocked: false,
             linger: None,
             early: Bytes::new(),
             flushed: true,
@@ -118,6 +126,19 @@ impl DeadlineStream {
     #[must_use]
     pub(crate) fn with_early(self, early: Bytes) -> Self {
         Self { early, ..self }
+    }
+
+    /// The connection rests: gives back what it needs no more.
+    pub(crate) fn rest(&mut self) {
+        self.buffer.give_back(&self.stream);
+        self.long_head = LongHeadState::None;
+        self.head = 0;
+        self.slot.shrink_to(PARKED);
+    }
+
+    /// Memory for a head that is longer than the read buffer was taken already.
+    pub(crate) fn expect_long_head(&mut self, room: LongHead) {
+        self.long_head = LongHeadState::Taken(room);
     }
 
     /// Counts a connection that idled for too long.
@@ -163,14 +184,13 @@ impl DeadlineStream {
         self.flushed = false;
         if written.is_ready() {
             self.sending.stop();
-            if self.blocked.is_some() {
+            if self.blocked {
                 self.state.heard();
             }
             return written;
         }
-        if self.blocked.is_none() {
-            self.blocked = Some(self.sendfile.block());
-        }
+        self.blocked = true;
+        self.buffer.block();
         if self.sending.poll(Phase::Answer, self.deadlines.send, context).is_pending() {
             return Poll::Pending;
         }
@@ -190,22 +210,32 @@ impl AsyncRead for DeadlineStream {
             buffer.put_slice(&self.early.split_to(length));
             return Poll::Ready(Ok(()));
         }
+        if let LongHeadState::NoRoom(room) = &mut self.long_head {
+            match room.as_mut().poll(context) {
+                Poll::Ready(room) => self.long_head = LongHeadState::Taken(room),
+                Poll::Pending => return self.poll_read_deadline(context),
+            }
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_pending() {
+            self.state.listened();
             return self.poll_read_deadline(context);
         }
         if self.state.received() {
             // This head has a deadline of its own, not what was left of an earlier one's.
             self.reading.stop();
+            if self.head > 0 {
+                self.long_head = LongHeadState::None;
+            }
             self.head = 0;
         }
         if self.flow == FlowControl::Tcp {
             let length = buffer.filled().len() - before;
             let grown = self.head <= READ_BUFFER && self.head + length > READ_BUFFER;
             self.head += length;
-            if grown {
-                self.slot.grow(LONG_HEAD);
+            if grown && !matches!(self.long_head, LongHeadState::Taken(_)) {
+                self.long_head = LongHeadState::NoRoom(Box::pin(LongHead::take(Arc::clone(&self.budget))));
             }
         }
         read
@@ -223,7 +253,7 @@ impl AsyncWrite for DeadlineStream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let written = this.sendfile.poll_write(&this.stream, context, slices);
+        let written = this.sendfile.poll_write(&this.stream, context, slices, &mut this.buffer);
         self.paced_write(context, written)
     }
 
@@ -234,7 +264,8 @@ impl AsyncWrite for DeadlineStream {
     /// HTTP calls this when it has no more bytes to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.flushed = true;
-        self.blocked = None;
+        self.blocked = false;
+        self.buffer.flushed();
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -251,6 +282,25 @@ impl AsyncWrite for DeadlineStream {
         }
         let linger = this.linger.get_or_insert_with(Linger::begin);
         linger.poll(&mut this.stream, context).map(Ok)
+    }
+}
+
+/// Memory for a head that is longer than the read buffer.
+enum LongHeadState {
+    /// It is not.
+    None,
+    /// Other heads have all that there is. Nothing more is read until then.
+    NoRoom(Pin<Box<dyn Future<Output = LongHead> + Send + Sync>>),
+    Taken(#[expect(dead_code, reason = "held until the head is over")] LongHead),
+}
+
+impl std::fmt::Debug for LongHeadState {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::None => "None",
+            Self::NoRoom(_) => "NoRoom(..)",
+            Self::Taken(_) => "Taken(..)",
+        })
     }
 }
 

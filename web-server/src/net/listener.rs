@@ -4,19 +4,23 @@
 //! connections are accepted and requests answered, with `Connection: close`, because some were on their way when the signal
 //! came; then idle connections are closed. What is not done by the deadline is cut.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lifecycle::Ignore as _;
 use prometheus_client::metrics::gauge::Gauge;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::exchange::Telemetry;
+use crate::http::send_buffer::SHARE_MIN;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::connection::{ServerContext, serve_connection};
@@ -28,6 +32,11 @@ use crate::routes::Routes;
 const LINGER: Duration = Duration::from_millis(100);
 /// Between attempts to accept where the system is out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// So many connections are accepted in a row, if so many wait, before those that are open get their turn.
+const TURN: u64 = 512;
+/// What a connection may have received and not looked at, where memory is limited. The kernel takes twice as much, for its own part.
+const RECEIVE_BUFFER: usize = 4 * 1024;
 
 /// What a connection gets that is one too many.
 const TOO_MANY: &[u8] =
@@ -83,14 +92,23 @@ impl Server {
             self.context.telemetry.draining.store(true, Ordering::Relaxed);
             tokio::time::sleep(LINGER).await;
         });
-        loop {
+        self.prepare(&listener);
+        for accepted in 1_u64.. {
+            if accepted % TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            // Without the runtime's own bound: a queue that overflows makes clients wait for seconds before they try again.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = unconstrained(listener.accept()) => accepted,
                 () = &mut over => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Some(slot) = self.table.admit() {
+                    let slot = tokio::select! {
+                        slot = unconstrained(self.table.admit()) => slot,
+                        () = &mut over => return,
+                    };
+                    if let Some(slot) = slot {
                         let number = slot.number();
                         let task = self.connections.spawn(self.connection(stream, peer, slot));
                         self.table.started(number, task.abort_handle());
@@ -99,6 +117,8 @@ impl Server {
                         refuse(stream, peer);
                     }
                 }
+                // The client has gone before it was its turn.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Out of descriptors, most likely. They come back when connections end, and a tight loop helps nobody.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -108,6 +128,22 @@ impl Server {
                     }
                 }
             }
+        }
+    }
+
+    /// What connections inherit from their listener, so that it costs each of them nothing.
+    fn prepare(&self, listener: &TcpListener) {
+        let socket = SockRef::from(listener);
+        // The last packet of a response must not wait for the client's acknowledgement of the one before.
+        let mut prepared = socket.set_tcp_nodelay(true);
+        if self.context.budget.limit().is_some() {
+            // What clients send before anything looks at it counts as well. Nothing here needs more than heads.
+            prepared = prepared
+                .and_then(|()| socket.set_recv_buffer_size(RECEIVE_BUFFER))
+                .and_then(|()| socket.set_tcp_notsent_lowat(SHARE_MIN));
+        }
+        if let Err(error) = prepared {
+            tracing::warn!(%error, "cannot set the options of the listener");
         }
     }
 
@@ -167,8 +203,14 @@ impl Drop for Open {
     }
 }
 
-/// Says why, as far as that is possible without waiting for anybody.
+/// Says why, as far as that is possible without waiting. A request that has come is read: a socket that is closed with bytes unread
+/// resets the connection, and the client would not get the answer.
 fn refuse(stream: TcpStream, peer: SocketAddr) {
-    let said = stream.into_std().and_then(|mut stream| stream.write_all(TOO_MANY));
+    let said = stream.into_std().and_then(|mut stream| {
+        let mut request = [0; RECEIVE_BUFFER];
+        stream.read(&mut request).ignore();
+        stream.write_all(TOO_MANY)?;
+        stream.shutdown(Shutdown::Write)
+    });
     tracing::debug!(%peer, ?said, "refused a connection: there are too many");
 }

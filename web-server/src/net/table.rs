@@ -11,27 +11,31 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
-use crate::http::state::{ConnectionState, Silence};
+use crate::http::state::{ConnectionState, Moment, Silence};
 use crate::memory::{Account, Budget};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
 /// kernel, with the sockets' memory.
-pub(crate) const PARKED: u64 = 12 * 1024;
-/// An HTTP/1.1 connection with its read buffer.
-pub(crate) const HTTP1: u64 = 24 * 1024;
-/// What a head that is longer than the read buffer adds at most.
-pub(crate) const LONG_HEAD: u64 = 32 * 1024;
+pub(crate) const PARKED: u64 = 16 * 1024;
+/// An HTTP/1.1 connection with its read buffer, and the least that the kernel buffers for it.
+pub(crate) const HTTP1: u64 = 36 * 1024;
 /// An HTTP/2 connection without streams: its buffers, the tables of its headers, and its own chunks.
 pub(crate) const HTTP2: u64 = 80 * 1024;
 /// A request of an HTTP/2 connection.
 pub(crate) const STREAM: u64 = 6 * 1024;
 
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
-const STALLED: Duration = Duration::from_secs(2);
+const STALLED: Duration = Duration::from_secs(1);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
+/// How often room is looked for while all others are being answered.
+const ROOM_RETRY: Duration = Duration::from_millis(5);
+/// How long new connections wait for room before they are turned away.
+const FULL_MAX: Duration = Duration::from_secs(2);
 
 /// The open connections.
 #[derive(Debug)]
@@ -40,12 +44,20 @@ pub(crate) struct ConnectionTable {
     budget: Arc<Budget>,
     evicted: Counter,
     entries: Mutex<Entries>,
+    /// Notified when an evicted connection has given back what it had.
+    freed: Notify,
+    /// Connections that need more than they have, one after the other.
+    growing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     next: u64,
     by_number: HashMap<u64, Entry>,
+    /// What evicted connections have not given back yet: their tasks have to run once more.
+    leaving: u64,
+    /// Since when no connection could be admitted.
+    full: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -53,71 +65,114 @@ struct Entry {
     state: ConnectionState,
     task: Option<AbortHandle>,
     charged: u64,
+    evicted: bool,
+}
+
+/// What stands in the way of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    /// Evicted connections are about to give theirs back.
+    Leaving,
+    /// All others are being answered.
+    Answering,
 }
 
 impl ConnectionTable {
     /// At most so many connections, each of which takes from the budget.
     pub(crate) fn new(most: usize, budget: Arc<Budget>, evicted: Counter) -> Arc<Self> {
-        Arc::new(Self { most, budget, evicted, entries: Mutex::default() })
+        Arc::new(Self {
+            most,
+            budget,
+            evicted,
+            entries: Mutex::default(),
+            freed: Notify::new(),
+            growing: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// Makes room for a connection. `None` where there is none, because all others are being answered.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<Slot> {
-        let mut entries = self.entries.lock();
-        while entries.by_number.len() >= self.most || self.budget.take(Account::Connections, PARKED).is_err()
-        {
-            if self.evict(&mut entries, None) == 0 {
-                return None;
+    /// Makes room for a connection, and waits until it is there. `None` where there is none for a while, because all others are
+    /// being answered.
+    pub(crate) async fn admit(self: &Arc<Self>) -> Option<Slot> {
+        loop {
+            let freed = self.freed.notified();
+            match self.try_admit() {
+                Ok(slot) => return Some(slot),
+                Err(Obstacle::Leaving) => freed.await,
+                Err(Obstacle::Answering) => {
+                    let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
+                    if full.elapsed() > FULL_MAX {
+                        return None;
+                    }
+                    sleep(ROOM_RETRY).await;
+                }
             }
         }
+    }
+
+    fn try_admit(self: &Arc<Self>) -> Result<Slot, Obstacle> {
+        let mut entries = self.entries.lock();
+        if entries.by_number.len() >= self.most {
+            return Err(self.evict(&mut entries, None, 1));
+        }
+        if self.budget.take_for_new(HTTP1).is_err() {
+            return Err(self.evict(&mut entries, None, self.budget.lacking_for_new(HTTP1)));
+        }
+        entries.full = None;
         let number = entries.next;
         entries.next += 1;
         let state = ConnectionState::default();
-        entries.by_number.insert(number, Entry { state: state.clone(), task: None, charged: PARKED });
-        Some(Slot { table: Arc::clone(self), number, state })
+        let entry = Entry { state: state.clone(), task: None, charged: HTTP1, evicted: false };
+        entries.by_number.insert(number, entry);
+        Ok(Slot { table: Arc::clone(self), number, state })
     }
 
     /// Names the task of an admitted connection, so that it can be ended.
     pub(crate) fn started(&self, number: u64, task: AbortHandle) {
         if let Some(entry) = self.entries.lock().by_number.get_mut(&number) {
+            if entry.evicted {
+                task.abort();
+            }
             entry.task = Some(task);
         }
     }
 
-    /// Closes the connections that have been silent longest, and says how many.
-    fn evict(&self, entries: &mut Entries, except: Option<u64>) -> usize {
-        let others = || entries.by_number.iter().filter(|(number, _)| Some(**number) != except);
-        let mut silent: Vec<_> = others()
-            .filter_map(|(number, entry)| match entry.state.silence() {
-                Silence::Since(moment) => Some((moment, *number)),
-                Silence::Sending(_) | Silence::Answering => None,
+    /// Closes the connections that have been silent longest, until `wanted` bytes come back. They come back when the connections'
+    /// tasks have ended, not before.
+    fn evict(&self, entries: &mut Entries, except: Option<u64>, wanted: u64) -> Obstacle {
+        if entries.leaving >= wanted {
+            return Obstacle::Leaving;
+        }
+        let silent = |stalled: bool| {
+            let others = entries.by_number.iter();
+            let others = others.filter(|(number, entry)| !entry.evicted && Some(**number) != except);
+            others.filter_map(move |(number, entry)| match entry.state.silence() {
+                Silence::Since(moment) if !stalled => Some((moment, *number)),
+                Silence::Sending(moment) if stalled && moment.elapsed() >= STALLED => Some((moment, *number)),
+                _ => None,
             })
-            .collect();
-        if silent.is_empty() {
-            silent = others()
-                .filter_map(|(number, entry)| match entry.state.silence() {
-                    Silence::Sending(moment) if moment.elapsed() >= STALLED => Some((moment, *number)),
-                    _ => None,
-                })
-                .collect();
+        };
+        let mut candidates: Vec<_> = silent(false).collect();
+        if candidates.is_empty() {
+            candidates = silent(true).collect();
         }
-        let count = (silent.len() / BATCH).max(1).min(silent.len());
-        if count == 0 {
-            return 0;
-        }
-        silent.select_nth_unstable(count - 1);
+        let batch = (candidates.len() / BATCH).max(1).min(candidates.len());
         let mut closed = 0;
-        for (_, number) in silent.into_iter().take(count) {
-            let Some(entry) = entries.by_number.remove(&number) else { continue };
-            // Its memory is free as soon as its task has run once more, which is before the next connection is accepted.
-            self.budget.refund(Account::Connections, entry.charged);
-            if let Some(task) = entry.task {
+        while closed < candidates.len() && (closed < batch || entries.leaving < wanted) {
+            // The next batch of those that have been silent longest.
+            if closed % batch == 0 && closed + batch < candidates.len() {
+                candidates[closed..].select_nth_unstable(batch - 1);
+            }
+            let number = candidates[closed].1;
+            closed += 1;
+            let Some(entry) = entries.by_number.get_mut(&number) else { continue };
+            entry.evicted = true;
+            entries.leaving += entry.charged;
+            if let Some(task) = &entry.task {
                 task.abort();
             }
             self.evicted.inc();
-            closed += 1;
         }
-        closed
+        if entries.leaving > 0 { Obstacle::Leaving } else { Obstacle::Answering }
     }
 }
 
@@ -135,14 +190,50 @@ impl Slot {
         self.number
     }
 
+    /// What its memory is taken from.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.table.budget
+    }
+
     /// The connection's state, which decides whether it may be closed for others.
     pub(crate) fn state(&self) -> &ConnectionState {
         &self.state
     }
 
-    /// Says how much memory the connection takes from here on. Where that is too much, others make room.
-    pub(crate) fn charge(&self, bytes: u64) {
-        self.change(|_| bytes);
+    /// Says that the connection takes no more than so much from here on.
+    pub(crate) fn shrink_to(&self, bytes: u64) {
+        self.change(|charged| charged.min(bytes));
+    }
+
+    /// Takes so much in all. Where that is more than there is, others are closed for it, and it waits until they have given back
+    /// theirs, or others have been answered.
+    pub(crate) async fn grow_to(&self, bytes: u64) {
+        if self.try_grow_to(bytes).is_ok() {
+            return;
+        }
+        let _turn = self.table.growing.lock().await;
+        loop {
+            let freed = self.table.freed.notified();
+            match self.try_grow_to(bytes) {
+                Ok(()) => return,
+                Err(Obstacle::Leaving) => freed.await,
+                Err(Obstacle::Answering) => sleep(ROOM_RETRY).await,
+            }
+        }
+    }
+
+    fn try_grow_to(&self, bytes: u64) -> Result<(), Obstacle> {
+        let mut entries = self.table.entries.lock();
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
+        let more = bytes.saturating_sub(entry.charged);
+        if self.table.budget.take(Account::Connections, more).is_ok() {
+            entry.charged += more;
+            if entry.evicted {
+                entries.leaving += more;
+            }
+            return Ok(());
+        }
+        Err(self.table.evict(&mut entries, Some(self.number), more + self.table.budget.excess()))
     }
 
     /// Says how much more it takes.
@@ -155,9 +246,21 @@ impl Slot {
         self.change(|charged| charged.saturating_sub(bytes));
     }
 
-    /// Whether the budget is used up, and no other connection could make room.
-    pub(crate) fn is_over_budget(&self) -> bool {
-        self.table.budget.is_exceeded()
+    /// Where more is charged than there is: closes others, and waits until they have given back theirs. `false` where all others
+    /// are being answered.
+    pub(crate) async fn make_room(&self) -> bool {
+        loop {
+            let excess = self.table.budget.excess();
+            if excess == 0 {
+                return true;
+            }
+            let freed = self.table.freed.notified();
+            let obstacle = self.table.evict(&mut self.table.entries.lock(), Some(self.number), excess);
+            match obstacle {
+                Obstacle::Leaving => freed.await,
+                Obstacle::Answering => return false,
+            }
+        }
     }
 
     fn change(&self, to: impl FnOnce(u64) -> u64) {
@@ -165,21 +268,24 @@ impl Slot {
         let Some(entry) = entries.by_number.get_mut(&self.number) else { return };
         let (before, now) = (entry.charged, to(entry.charged));
         entry.charged = now;
+        if entry.evicted {
+            entries.leaving = entries.leaving + now - before;
+        }
         self.table.budget.charge(Account::Connections, now.saturating_sub(before));
         self.table.budget.refund(Account::Connections, before.saturating_sub(now));
-        while now > before && self.table.budget.is_exceeded() {
-            if self.table.evict(&mut entries, Some(self.number)) == 0 {
-                break;
-            }
-        }
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(entry) = self.table.entries.lock().by_number.remove(&self.number) {
-            self.table.budget.refund(Account::Connections, entry.charged);
+        let mut entries = self.table.entries.lock();
+        let Some(entry) = entries.by_number.remove(&self.number) else { return };
+        if entry.evicted {
+            entries.leaving -= entry.charged;
         }
+        self.table.budget.refund(Account::Connections, entry.charged);
+        drop(entries);
+        self.table.freed.notify_waiters();
     }
 }
 
@@ -191,37 +297,76 @@ mod tests {
         ConnectionTable::new(most, Budget::hidden(limit), Counter::default())
     }
 
+    fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
+        table.entries.lock().by_number[&slot.number].evicted
+    }
+
     #[test]
     fn the_longest_silent_connection_makes_room_and_one_that_is_answered_never() {
         let table = table(3, None);
-        let (answered, rests, newest) =
-            (table.admit().unwrap(), table.admit().unwrap(), table.admit().unwrap());
+        let admit = || table.try_admit().inspect(|slot| slot.state().listened());
+        let (answered, rests, newest) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
         answered.state().requested();
         std::thread::sleep(Duration::from_millis(20));
         newest.state().requested();
         newest.state().answered();
-        let fourth = table.admit().unwrap();
+        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
+        assert!(is_evicted(&table, &rests) && !is_evicted(&table, &newest));
+        assert_eq!(admit().unwrap_err(), Obstacle::Leaving, "its memory is not there yet");
+        drop(rests);
+        let fourth = admit().unwrap();
         fourth.state().requested();
-        assert_eq!(table.evicted.get(), 1);
-        assert!(!table.entries.lock().by_number.contains_key(&rests.number()));
         newest.state().requested();
-        assert!(table.admit().is_none());
+        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
+        assert_eq!(table.evicted.get(), 1);
         drop(answered);
-        assert!(table.admit().is_some());
+        assert!(admit().is_ok());
     }
 
     #[test]
-    fn memory_counts_as_well_as_the_number() {
+    fn a_connection_that_was_not_read_from_yet_is_not_taken_for_silent() {
+        let table = table(1, None);
+        let fresh = table.try_admit().unwrap();
+        assert_eq!(table.try_admit().unwrap_err(), Obstacle::Answering);
+        fresh.state().listened();
+        assert_eq!(table.try_admit().unwrap_err(), Obstacle::Leaving);
+    }
+
+    /// What is charged never passes what there is, although the memory of those that are evicted comes back only after a while.
+    #[tokio::test]
+    async fn memory_counts_as_well_as_the_number() {
         let table = table(usize::MAX, Some(16 * 1024 * 1024));
-        let slots: Vec<_> = (0..2000).map(|_| table.admit().unwrap()).collect();
-        assert!(table.evicted.get() > 1000);
-        assert!(!table.budget.is_exceeded());
-        // Those that are left grow, and others make room for them.
-        for slot in &slots {
-            slot.charge(HTTP1);
-            assert!(!table.budget.is_exceeded());
+        let mut slots: Vec<Slot> = Vec::new();
+        for _ in 0..2000 {
+            let slot = loop {
+                match table.try_admit() {
+                    Ok(slot) => {
+                        slot.state().listened();
+                        break slot;
+                    }
+                    Err(obstacle) => {
+                        assert_eq!(obstacle, Obstacle::Leaving);
+                        assert_eq!(table.budget.excess(), 0);
+                        slots.retain(|slot| !is_evicted(&table, slot));
+                    }
+                }
+            };
+            slots.push(slot);
         }
-        drop(slots);
+        assert!(table.evicted.get() > 1000);
+        assert_eq!(table.budget.excess(), 0);
+        // One that grows waits until others have gone.
+        let grows = slots.pop().unwrap();
+        let room = async {
+            grows.grow_to(HTTP1 + 1024 * 1024).await;
+            table.budget.excess()
+        };
+        let leave = async {
+            assert_eq!(table.budget.excess(), 0);
+            slots.retain(|slot| !is_evicted(&table, slot));
+        };
+        assert_eq!(tokio::join!(room, leave).0, 0);
+        drop((slots, grows));
         assert_eq!(table.budget.status()["connections_bytes"], 0);
     }
 }

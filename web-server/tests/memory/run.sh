@@ -2,7 +2,7 @@
 # Holds web-server to its memory limit: in a container of 64 MiB whose cgroup counts the kernel's part, against clients that
 # would like more. Needs Docker and Python. Builds the binary statically; the image holds nothing else.
 # A case fails where the container is killed, its memory passes the limit, or another client is not answered within a second; the
-# 100 ms that are aimed at are printed. What the server is known not to hold yet is run as well, and printed as a KNOWN FAILURE.
+# 100 ms that are aimed at are printed.
 #
 #   web-server/tests/memory/run.sh [CASE...]      all cases, or those that are named
 set -euo pipefail

@@ -155,12 +155,13 @@ fn connection_cap() {
 #[test]
 fn a_request_that_is_being_answered_is_not_closed_for_others() {
     let volume = Volume::with(&[("index.html", "hello")]);
-    let server = Server::start_with(&volume.root(), &["--max-connections", "2"], &[("HEALTH_MIN", "1500")]);
+    let server = Server::start_with(&volume.root(), &["--max-connections", "2"], &[("HEALTH_MIN", "4000")]);
     let mut held: Vec<_> = (0..2).map(|_| Connection::open(server.addr)).collect();
     for connection in &mut held {
         connection.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     }
     wait_until("both are held", || get(server.admin, "/status").json()["requests_in_flight"] == 2);
+    // It waits for room first, and is told when there is none for a while.
     let mut refused = Connection::open(server.addr);
     let answer = refused.receive("GET").unwrap();
     assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
