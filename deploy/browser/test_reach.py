@@ -22,7 +22,7 @@ class WhoCanUseIt(LivePage):
             if page.evaluate("document.activeElement.id") == "sync":
                 break
         expect(page.locator("#sync")).to_be_focused()
-        self.assertNotEqual(page.evaluate("getComputedStyle(document.activeElement).outlineStyle"), "none", "nobody sees where the focus is")
+        self.assertNotEqual(page.evaluate("getComputedStyle(document.activeElement).outlineStyle"), "none", "the focus is not visible")
         page.keyboard.press("Enter")
         expect(page.locator("#synced")).to_have_text(re.compile("Nothing is new|A new release"))
         self.quiet()

@@ -94,7 +94,7 @@ class WhatIsShown(LivePage):
         page = self.open(address="http://another-machine:9876/live.html")
         expect(page.locator("#sync")).to_be_hidden()
         self.quiet()
-        # Where nobody has said that actions are allowed. Its neighbours are not at the ports of its own localhost.
+        # Where actions are not allowed. Its neighbours are not at the ports of its own localhost.
         neighbours = ["--pod-page-puller", f"{self.pod.ip}:9878", "--pod-page-agent", f"{self.pod.ip}:9879"]
         self.another_server(9890, "--pod-page", *neighbours)
         page = self.open(address=self.pod.url("/live.html", 9890))

@@ -206,11 +206,11 @@ function keeper(snapshot) {
   put("keeper.says", says);
   put("lanes.note", snapshot.kubelet ? "" : "Made of the containers’ own start times and of what this page has seen since it was opened.");
   const events = (snapshot.kubelet?.events ?? []).slice(-7).reverse();
-  const key = events.map(({ at, container: who, event }) => at + who + event).join();
+  const key = events.map(({ at, container: name, event }) => at + name + event).join();
   if (said.get("kubelet") === key) return;
   said.set("kubelet", key);
-  $("kubelet").replaceChildren(...events.map(({ at, container: who, text }) =>
-    make("li", {}, make("time", { text: clock(Date.parse(at)) }), make("b", { text: who }), make("span", { text }))));
+  $("kubelet").replaceChildren(...events.map(({ at, container: name, text }) =>
+    make("li", {}, make("time", { text: clock(Date.parse(at)) }), make("b", { text: name }), make("span", { text }))));
 }
 
 // What the kubelet will do about a container that has ended: "again in 8 s".
@@ -300,7 +300,7 @@ function tick() {
   const pulls = last.containers[0].state === "up" && until !== null;
   const waits = last.containers[0].state === "up" && sync?.waiting === true;
   put("countdown", waits ? "waiting for a change" : pulls ? (until > 0 ? `in ${Math.ceil(until / 1000)} s` : "now") : "–");
-  put("next", waits ? "waits for a change" : pulls ? (until > 0 ? `asks again in ${Math.ceil(until / 1000)} s` : "asks what is new") : "asks nobody");
+  put("next", waits ? "waits for a change" : pulls ? (until > 0 ? `asks again in ${Math.ceil(until / 1000)} s` : "asks what is new") : "does not ask");
   const when = sync?.last ? `${span(now() - Date.parse(sync.last))} ago: ` : "";
   const how = { published: "a new release", unchanged: "nothing new", failed: `failed, ${sync?.error ?? "no reason given"}` };
   put("last", sync?.result ? `${when}${how[sync.result] ?? sync.result}` : "none yet");
