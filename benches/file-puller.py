@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
-"""Measures file-puller against rclone and wget, side by side, on this machine.
+"""Measures file-puller against rclone, wget, curl with tar, and git, side by side, on this machine.
 
-    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--at DIR] [--install]
+    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--at DIR] [--json FILE] [--install]
 
-Needs nginx, rclone and wget (Debian's packages; --install gets them) and a release build of file-puller. The content is 10,000
-files of 0.5 to 20 KB in 100 directories, served by nginx on loopback. A round runs each program in turn into an empty directory,
+Needs nginx, rclone, wget, curl and git (Debian's packages; --install gets them) and a release build of file-puller. The content is
+10,000 files of 0.5 to 20 KB in 100 directories, served by nginx on loopback. A round runs each program in turn into an empty directory,
 so that what else the machine does hits all of them; what is printed is the median of the rounds and its ratio to file-puller's.
 Nothing is removed before the end: ext4 without a journal does not use an inode again for minutes, and searches past all that were
 removed just now for each file that is made, so that one run would pay for clearing up after another.
 
 CPU is user and system time of the whole process with its threads: from wait4(2) for programs that end, from /proc/<pid>/stat for
 the puller that goes on running.
+
+With --json, what was measured is also written to a file, from which the documents' charts are drawn. Cases that were not run keep
+what the file says of them.
 """
 
 import argparse
 import contextlib
+import datetime
 import http.client
 import json
 import os
@@ -33,7 +37,19 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
 PULLER = TARGET / "release" / "file-puller"
 TICK = os.sysconf("SC_CLK_TCK")
-PARTS = ["full", "poll", "change", "busy", "growth"]
+PARTS = ["full", "archive", "poll", "idle", "change", "busy", "git", "growth"]
+
+sys.path.insert(0, str(REPO / "file-puller" / "tests" / "git"))
+
+RESULTS = []
+
+
+def record(case, metric, unit, ours, peers=None, peer=None, goal=None):
+    """Notes a figure. With the name of a peer, the goal is for the ratio to it; otherwise for the figure itself."""
+    peers = peers or {}
+    ratio = round(ours / peers[peer], 3) if peer else None
+    rounded = {name: round(value, 4) for name, value in peers.items()}
+    RESULTS.append({"case": case, "metric": metric, "unit": unit, "ours": round(ours, 4), "peers": rounded, "ratio": ratio, "goal": goal})
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
@@ -48,13 +64,17 @@ http {{
 
 
 def make_tree(root, files):
+    make_files(root, files)
+    describe(root)
+
+
+def make_files(root, files):
     """The same bytes at every run: 0.5 to 20 KB each, a hundred files to a directory."""
     chance = random.Random(4)
     for number in range(files):
         directory = root / f"d{number // 100:03}"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / f"f{number:06}.bin").write_bytes(chance.randbytes(chance.randrange(500, 20_000)))
-    describe(root)
 
 
 def describe(root):
@@ -120,9 +140,9 @@ def run(command):
 class Puller:
     """file-puller as it runs in a Pod, syncing when it is told to."""
 
-    def __init__(self, port, volume):
-        command = [PULLER, "--source", f"http://127.0.0.1:{port}/manifest.json", "--volume", volume]
-        command += ["--period", "1h", "--keep", "1", "--keep-for", "0s", "--admin-addr", "127.0.0.1:0", "--log-format", "json"]
+    def __init__(self, source, volume, period="1h"):
+        command = [PULLER, "--source", source, "--volume", volume]
+        command += ["--period", period, "--keep", "1", "--keep-for", "0s", "--admin-addr", "127.0.0.1:0", "--log-format", "json"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             event = json.loads(line)
@@ -184,6 +204,40 @@ def full(port, scratch, rounds):
     for name, its in median.items():
         shares = f"{ours['cpu'] / its['cpu']:.2f} | {ours['wall'] / its['wall']:.2f}"
         print(f"| {name} | {its['cpu']:.2f} s | {its['wall']:.2f} s | {its['kib'] / 1024:.1f} MiB | {shares} |")
+    rclone = next(name for name in median if name.startswith("rclone"))
+    peers = lambda key, scale=1: {name: its[key] / scale for name, its in median.items() if name != "file-puller"}
+    record("full sync of 10,000 files", "CPU", "s", ours["cpu"], peers("cpu"), rclone, 0.28)
+    record("full sync of 10,000 files", "wall", "s", ours["wall"], peers("wall"), rclone, 0.42)
+    record("full sync of 10,000 files", "peak RSS", "MiB", ours["kib"] / 1024, peers("kib", 1024))
+
+
+def archive(port, scratch, rounds, root):
+    """The same tree in one piece, beside what a script would do: curl, tar, and a sync of the disk, as the puller has it."""
+    print("\n| archive of the same tree | CPU | wall | peak RSS | CPU, file-puller's share | wall, file-puller's share |\n|---|---|---|---|---|---|")
+    for name, flags, extract in [("site.tar", "", "-x"), ("site.tar.gz", "--gzip", "-xz")]:
+        packed = scratch / name
+        subprocess.run(["tar", "-c", *flags.split(), "-f", packed, "-C", root, "--exclude", "./manifest.json", "."], check=True)
+        os.link(packed, root / name)
+        url = f"http://127.0.0.1:{port}/{name}"
+        script = f'mkdir "$0" && curl -sS "{url}" | tar {extract} -C "$0" && sync -f "$0"'
+        commands = {
+            "file-puller": lambda to: [PULLER, "--once", "--source", url, "--volume", to],
+            f"curl, tar {extract}, sync": lambda to: ["sh", "-c", script, to],
+        }
+        seen = {command: [] for command in commands}
+        for _ in range(rounds):
+            for command, make in commands.items():
+                os.sync()
+                seen[command].append(run(make(pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "archive")))
+        (root / name).unlink()
+        median = {command: {key: statistics.median(one[key] for one in runs) for key in runs[0]} for command, runs in seen.items()}
+        ours, (peer, its) = median["file-puller"], list(median.items())[1]
+        for command, found in median.items():
+            shares = f"{ours['cpu'] / found['cpu']:.2f} | {ours['wall'] / found['wall']:.2f}"
+            print(f"| {name}: {command} | {found['cpu']:.2f} s | {found['wall']:.2f} s | {found['kib'] / 1024:.1f} MiB | {shares} |")
+        record(f"{name} of 10,000 files", "CPU", "s", ours["cpu"], {peer: its["cpu"]}, peer)
+        record(f"{name} of 10,000 files", "wall", "s", ours["wall"], {peer: its["wall"]}, peer, 0.8)
+        record(f"{name} of 10,000 files", "peak RSS", "MiB", ours["kib"] / 1024)
 
 
 def written(volume):
@@ -193,7 +247,7 @@ def written(volume):
 
 def poll(port, scratch, rounds):
     volume = scratch / "poll"
-    puller = Puller(port, volume)
+    puller = Puller(f"http://127.0.0.1:{port}/manifest.json", volume)
     # The next answer comes when all is done that waited for the first sync's: the copy that the next release begins with.
     assert puller.sync()[0]["result"] == "unchanged"
     before, polls, costs, walls = written(volume), 200, [], []
@@ -209,13 +263,28 @@ def poll(port, scratch, rounds):
     print(f"| CPU per poll, answer to POST /sync included | {statistics.median(costs) * 1000:.2f} ms |")
     print(f"| wall per poll | {statistics.median(walls) * 1000:.2f} ms |\n| written on the volume | {wrote} |")
     print(f"| peak RSS, first sync included | {puller.peak_kib() / 1024:.1f} MiB |")
+    record("no change, 10,000 files", "CPU of a poll", "ms", statistics.median(costs) * 1000, goal=0.2)
+    puller.stop()
+
+
+def idle(port, scratch):
+    """With the Pod's period of 2 s and nothing new."""
+    puller = Puller(f"http://127.0.0.1:{port}/manifest.json", scratch / "idle", period="2s")
+    puller.sync()
+    # The copy that the next release begins with is made by then.
+    puller.sync()
+    began, cpu, seconds = time.monotonic(), puller.cpu(), 20
+    time.sleep(seconds)
+    share = (puller.cpu() - cpu) / (time.monotonic() - began) * 100
+    print(f"\n| idle, a period of 2 s | {seconds} s |\n|---|---|\n| share of a core | {share:.2f} % |")
+    record("idle, a period of 2 s", "share of a core", "%", share, goal=0.3)
     puller.stop()
 
 
 def change(port, scratch, times, root, neighbour=0):
     """A neighbour has so many MB on the same file system that are not written yet."""
     volume = scratch / f"change-{neighbour}"
-    puller = Puller(port, volume)
+    puller = Puller(f"http://127.0.0.1:{port}/manifest.json", volume)
     file, walls, costs = root / "d042" / "f004242.bin", [], []
     megabyte = os.urandom(1_000_000)
     first = puller.phases()
@@ -243,11 +312,102 @@ def change(port, scratch, times, root, neighbour=0):
     spent = {phase: (sum - first.get(phase, 0)) / len(walls) for phase, sum in puller.phases().items()}
     print("| of it, mean | " + ", ".join(f"{phase} {seconds * 1000:.0f} ms" for phase, seconds in spent.items()) + " |")
     print(f"| CPU, mean | {statistics.mean(costs) * 1000:.0f} ms |\n| peak RSS | {puller.peak_kib() / 1024:.1f} MiB |")
+    case = "one file of 10,000 changed" + beside
+    record(case, "request to published, median", "ms", statistics.median(walls) * 1000)
+    record(case, "request to published, p99", "ms", walls[int(len(walls) * 0.99) - 1] * 1000, goal=None if neighbour else 35)
+    record(case, "CPU until the answer", "ms", statistics.mean(costs) * 1000)
     puller.stop()
+
+
+class Repository:
+    """A repository of so many files, and what git-sync does to follow it, by hand."""
+
+    def __init__(self, path, files):
+        self.path = path
+        self.git("init", "--quiet", "--initial-branch=main", str(path), cwd="/")
+        make_files(path, files)
+        self.commit()
+
+    def git(self, *arguments, cwd=None):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "gc.auto=0"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=cwd or self.path, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"git {arguments}: {done.stderr}")
+
+    def commit(self):
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "change")
+
+
+def git(scratch, rounds):
+    from server import GitServer
+
+    base = scratch / "git"
+    base.mkdir()
+    server = GitServer(str(base))
+    plain = lambda path: server.url(path).removeprefix("git+")
+    repository = Repository(base / "site", 2_000)
+    puller = Puller(server.url("site/.git"), scratch / "git-volume")
+    assert puller.sync()[0]["result"] == "unchanged"
+    polls, before = 100, puller.cpu()
+    for _ in range(polls):
+        assert puller.sync()[0]["result"] == "unchanged"
+    poll = (puller.cpu() - before) / polls * 1000
+    # What git-sync runs: a fetch of one commit, a worktree, a link to it.
+    clone = scratch / "clone"
+    repository.git("clone", "--quiet", "--depth", "1", plain("site/.git"), str(clone), cwd=scratch)
+    script = (
+        'git fetch --quiet --depth 1 origin main && git worktree add --quiet --detach --no-checkout "$0" FETCH_HEAD && '
+        'git -C "$0" reset --quiet --hard && sync -f "$0" && ln -s "$0" "$0.link" && mv -T "$0.link" ../current'
+    )
+    walls, costs, theirs = [], [], []
+    for number in range(4 * rounds):
+        (base / "site" / "d007" / "f000700.bin").write_bytes(f"change {number}\n".encode() * 500)
+        repository.commit()
+        began = puller.cpu()
+        answer, took = puller.sync()
+        assert answer["result"] == "published", answer
+        walls.append(took)
+        costs.append(puller.cpu() - began)
+        began = time.monotonic()
+        subprocess.run(["sh", "-c", script, str(scratch / f"worktree-{number}")], cwd=clone, check=True)
+        theirs.append(time.monotonic() - began)
+    peer = "git fetch, worktree, reset, sync"
+    print(f"\n| git, 2,000 files | |\n|---|---|\n| no change, CPU | {poll:.2f} ms |")
+    print(f"| one file changed, POST /sync to published: median of {len(walls)} | {statistics.median(walls) * 1000:.0f} ms |")
+    print(f"| slowest | {max(walls) * 1000:.0f} ms |\n| CPU, mean | {statistics.mean(costs) * 1000:.0f} ms |")
+    print(f"| {peer}: median | {statistics.median(theirs) * 1000:.0f} ms |\n| peak RSS | {puller.peak_kib() / 1024:.1f} MiB |")
+    record("git: no change", "CPU of a poll", "ms", poll, goal=3)
+    record("git: one of 2,000 files changed", "request to published, median", "ms", statistics.median(walls) * 1000,
+           {peer: statistics.median(theirs) * 1000}, goal=150)
+    puller.stop()
+
+    # 10,000 files, and a history of 200 MB that a shallow fetch has no use for.
+    large = Repository(base / "large", 10_000)
+    chance = random.Random(5)
+    for _ in range(20):
+        for _ in range(100):
+            number = chance.randrange(10_000)
+            (base / "large" / f"d{number // 100:03}" / f"f{number:06}.bin").write_bytes(chance.randbytes(50_000))
+        large.commit()
+    history = sum(file.stat().st_size for file in (base / "large" / ".git" / "objects").rglob("*") if file.is_file())
+    puller = Puller(server.url("large/.git"), scratch / "git-large")
+    assert puller.sync()[0]["result"] == "unchanged"
+    first = puller.peak_kib() / 1024
+    for number in range(3):
+        (base / "large" / "d007" / "f000700.bin").write_bytes(f"change {number}\n".encode() * 500)
+        large.commit()
+        assert puller.sync()[0]["result"] == "published"
+    peak = puller.peak_kib() / 1024
+    print(f"| 10,000 files, {history / 1e6:.0f} MB of objects: peak RSS of the first sync, of three changes more | {first:.1f}, {peak:.1f} MiB |")
+    record("git: 10,000 files and 200 MB of history", "peak RSS", "MiB", peak, goal=32)
+    puller.stop()
+    server.close()
 
 
 def growth(scratch, rounds, sizes):
     print("\n| files | runs | full sync, CPU | wall | peak RSS |\n|---|---|---|---|---|")
+    seen = {}
     for files in sizes:
         root = scratch / f"grown-{files}"
         make_tree(root, files)
@@ -260,6 +420,30 @@ def growth(scratch, rounds, sizes):
                 runs.append(run([*command, "--max-files", str(files), "--max-manifest-size", "64MiB"]))
         cpu, wall, kib = (statistics.median(one[key] for one in runs) for key in ["cpu", "wall", "kib"])
         print(f"| {files:,} | {len(runs)} | {cpu:.2f} s | {wall:.2f} s | {kib / 1024:.1f} MiB |")
+        seen[files] = cpu
+        record(f"full sync of {files:,} files", "CPU", "s", cpu)
+        record(f"full sync of {files:,} files", "peak RSS", "MiB", kib / 1024, goal=32 if files == 100_000 else None)
+    if {10_000, 100_000} <= seen.keys():
+        record("100,000 files beside 10,000", "CPU, times", "×", seen[100_000] / seen[10_000], goal=11)
+
+
+def write_results(path, rounds):
+    try:
+        kept = json.loads(path.read_text())["results"]
+    except (OSError, ValueError, KeyError):
+        kept = []
+    new = {(result["case"], result["metric"]) for result in RESULTS}
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
+    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    document = {
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "kernel": os.uname().release},
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "rounds": rounds,
+        "results": [result for result in kept if (result["case"], result["metric"]) not in new] + RESULTS,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def machine(scratch):
@@ -277,10 +461,11 @@ def main():
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
     parser.add_argument("--sizes", default="100,1000,10000,100000", help="files, for growth")
     parser.add_argument("--at", metavar="DIR", help="where content and volumes are, instead of the system's temporary directory")
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="where to write the figures, besides printing them")
     parser.add_argument("--install", action="store_true", help="install what is missing, as root on Debian")
     arguments = parser.parse_args()
     if arguments.install:
-        subprocess.run(["apt-get", "install", "--no-install-recommends", "-qq", "nginx-light", "rclone", "wget"], check=True)
+        subprocess.run(["apt-get", "install", "--no-install-recommends", "-qq", "nginx-light", "rclone", "wget", "curl", "git"], check=True)
     if not PULLER.exists():
         sys.exit("no release build: cargo build --release -p file-puller")
     parts = arguments.only.split(",")
@@ -292,19 +477,28 @@ def main():
         scratch = pathlib.Path(directory)
         machine(scratch)
         root = scratch / "site"
-        if set(parts) & {"full", "poll", "change", "busy"}:
+        if set(parts) & {"full", "archive", "poll", "idle", "change", "busy"}:
             make_tree(root, 10_000)
             with nginx(root) as port:
                 if "full" in parts:
                     full(port, scratch, arguments.rounds)
+                if "archive" in parts:
+                    archive(port, scratch, arguments.rounds, root)
                 if "poll" in parts:
                     poll(port, scratch, arguments.rounds)
+                if "idle" in parts:
+                    idle(port, scratch)
                 if "change" in parts:
                     change(port, scratch, 20 * arguments.rounds, root)
                 if "busy" in parts:
                     change(port, scratch, 2 * arguments.rounds, root, neighbour=500)
+        if "git" in parts:
+            git(scratch, arguments.rounds)
         if "growth" in parts:
             growth(scratch, arguments.rounds, [int(files) for files in arguments.sizes.split(",")])
+
+    if arguments.json:
+        write_results(arguments.json, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ use super::status::Status;
 use super::touch::TouchFile;
 use super::waiting::Cuts;
 use super::webhook::Webhook;
+use crate::crash_point::lacks;
 use crate::metrics::Metrics;
 use crate::sync::{Awaited, EngineHandle, Outcome, Revision, SyncError, Verdict};
 
@@ -112,7 +113,7 @@ impl Scheduler {
         }
         let pause = match outcome {
             Ok(_) => self.backoff.after_success(),
-            Err(error) if error.is_held_back() => self.backoff.after_refusal(),
+            Err(error) if error.is_held_back() || lacks("retries") => self.backoff.after_refusal(),
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
         match outcome {

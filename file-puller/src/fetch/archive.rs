@@ -48,7 +48,7 @@ const OPAQUE: &str = ".wh..wh..opq";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
     /// It breaks a rule, or is not an archive at all.
-    #[error("archive refused: {0}")]
+    #[error("archive refused: {}", escaped(.0))]
     Refused(String),
     /// It did not arrive.
     #[error(transparent)]
@@ -164,10 +164,11 @@ impl Unpacker<'_> {
         let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), ratio, most });
         let mut layer = Layer::default();
         let mut end = 0;
+        let mut buffer = vec![0; 64 * 1024];
         for entry in archive.entries().map_err(|error| unreadable(&error))? {
             let mut entry = entry.map_err(|error| unreadable(&error))?;
             end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-            self.entry(&mut entry, &mut layer, whiteouts, below, &meter)?;
+            self.entry(&mut entry, &mut layer, (whiteouts, below), &meter, &mut buffer)?;
             meter.between.set(0);
         }
         check_end(archive.into_inner(), &meter, end)?;
@@ -178,9 +179,9 @@ impl Unpacker<'_> {
         &mut self,
         entry: &mut Entry<'_, R>,
         layer: &mut Layer,
-        whiteouts: Whiteouts,
-        below: Option<&Listing<Arrived>>,
+        (whiteouts, below): (Whiteouts, Option<&Listing<Arrived>>),
         meter: &Meter,
+        buffer: &mut [u8],
     ) -> Result<(), ArchiveError> {
         if entry.header().entry_type() == EntryType::XGlobalHeader {
             return check_global(entry);
@@ -232,7 +233,7 @@ impl Unpacker<'_> {
                 if let Err(conflict) = listing.check(&path) {
                     return refuse(conflict.to_string());
                 }
-                let file = self.file(entry, &path, meter)?;
+                let file = self.file(entry, &path, meter, buffer)?;
                 listing.add_file(path, file)
             }
             Item::Symlink => {
@@ -267,16 +268,16 @@ impl Unpacker<'_> {
         entry: &mut Entry<'_, R>,
         path: &ReleasePath,
         meter: &Meter,
+        buffer: &mut [u8],
     ) -> Result<Arrived, ArchiveError> {
         // As Git keeps it: see `manifest_cmd`, which does the same, so that a directory and an archive of it are one release.
         let bits = entry.header().mode().map_err(|error| unreadable(&error))?;
         let mode = if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
         let mut writer = self.unpacked.create()?;
-        let mut buffer = vec![0; 64 * 1024];
         loop {
             // Between this entry and the next begins where this one ends.
             meter.between.set(0);
-            match entry.read(&mut buffer).map_err(|error| unreadable(&error))? {
+            match entry.read(buffer).map_err(|error| unreadable(&error))? {
                 0 => break,
                 read => writer.write(&buffer[..read])?,
             }

@@ -44,7 +44,7 @@ pub(crate) enum DownloadError {
 }
 
 /// What all files of a release are fetched with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Downloader {
     pub(crate) source: Arc<Source>,
     /// What the files have to be.
@@ -56,7 +56,7 @@ pub(crate) struct Downloader {
 
 /// A file that is on its way.
 pub(super) struct Download {
-    downloader: Downloader,
+    downloader: Arc<Downloader>,
     index: usize,
     sink: Sink,
     /// Received and not handed over yet.
@@ -66,7 +66,7 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(downloader: Downloader, index: usize, sink: Sink) -> Self {
+    pub(super) fn new(downloader: Arc<Downloader>, index: usize, sink: Sink) -> Self {
         Self { downloader, index, sink, batch: Vec::new(), batched: 0, received: 0 }
     }
 

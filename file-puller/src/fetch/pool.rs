@@ -1,4 +1,4 @@
-//! Many files at a time: each download is a task of its own, and one thread writes what they bring.
+//! Many files at a time: tasks that download one after the other, and one thread that writes what they bring.
 //!
 //! A task is polled whenever its connection has something to say, whatever the disk does: a read timeout means that the source is
 //! silent, never that the volume is slow. What a task has received and the disk has not taken yet is bounded, so the network
@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::vec;
 
 use lifecycle::blocking;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -16,19 +18,19 @@ use super::sink::{GivenUp, Piece, Sink, Step};
 use crate::content::Manifest;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
-use crate::store::{FinishError, Objects, StagedFile};
+use crate::store::{FinishError, StagedFile, Staging};
 
-/// Downloads these files of the manifest, each of other content than the others, and adds them to the objects.
+/// Downloads these files of the manifest, each of other content than the others, to their places in the staged tree.
 pub(crate) async fn download_all(
     downloader: Downloader,
-    objects: &Arc<Objects>,
+    staging: &Arc<Staging>,
     files: &[usize],
     concurrency: usize,
     progress: Progress,
 ) -> Result<(), DownloadError> {
     let (sink, waiting) = Sink::new();
     let writer = Writer {
-        objects: Arc::clone(objects),
+        staging: Arc::clone(staging),
         manifest: Arc::clone(&downloader.manifest),
         metrics: downloader.metrics.clone(),
         progress,
@@ -48,17 +50,30 @@ pub(super) async fn fetch_all(
     concurrency: usize,
     sink: Sink,
 ) -> Result<(), DownloadError> {
+    let downloader = Arc::new(downloader);
+    let files = Arc::new(Mutex::new(Vec::from(files).into_iter()));
     let mut tasks = JoinSet::new();
-    for index in files {
-        if tasks.len() >= concurrency {
-            join(&mut tasks).await?;
-        }
-        tasks.spawn(Download::new(downloader.clone(), *index, sink.clone()).run());
+    for _ in 0..concurrency.min(files.lock().len()) {
+        tasks.spawn(download_each(Arc::clone(&downloader), Arc::clone(&files), sink.clone()));
     }
+    // The receiving end ends with the last task.
+    drop(sink);
     while !tasks.is_empty() {
         join(&mut tasks).await?;
     }
     Ok(())
+}
+
+/// Downloads what is left, one file after the other.
+async fn download_each(
+    downloader: Arc<Downloader>,
+    files: Arc<Mutex<vec::IntoIter<usize>>>,
+    sink: Sink,
+) -> Result<(), DownloadError> {
+    loop {
+        let Some(index) = files.lock().next() else { return Ok(()) };
+        Download::new(Arc::clone(&downloader), index, sink.clone()).run().await?;
+    }
 }
 
 async fn join(tasks: &mut JoinSet<Result<(), DownloadError>>) -> Result<(), DownloadError> {
@@ -71,7 +86,7 @@ async fn join(tasks: &mut JoinSet<Result<(), DownloadError>>) -> Result<(), Down
 
 /// The thread that writes.
 struct Writer {
-    objects: Arc<Objects>,
+    staging: Arc<Staging>,
     manifest: Arc<Manifest>,
     metrics: Metrics,
     progress: Progress,
@@ -91,7 +106,7 @@ impl Writer {
         let promised = &self.manifest.files[piece.index];
         let mut file = match self.open.remove(&piece.index) {
             Some(file) => file,
-            None => self.objects.create(promised)?,
+            None => StagedFile::create(&self.staging, promised)?,
         };
         file.append(&piece.batch)?;
         match piece.step {

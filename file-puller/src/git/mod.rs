@@ -20,6 +20,8 @@ mod tree;
 use std::io::Read;
 use std::sync::Arc;
 
+use lifecycle::escape::escaped;
+
 use self::known::KnownWriter;
 pub(crate) use self::known::{Known, Published};
 pub(crate) use self::object_id::ObjectId;
@@ -53,7 +55,7 @@ pub(crate) enum GitError {
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// What the commit has breaks a rule.
-    #[error("repository refused: {0}")]
+    #[error("repository refused: {}", escaped(.0))]
     Refused(String),
     /// Something is neither in what was sent nor on the volume.
     #[error("repository refused: the server did not send object {0}, which its commit names")]

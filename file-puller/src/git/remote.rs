@@ -7,6 +7,7 @@ use std::io;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use lifecycle::escape::escaped;
 use reqwest::{Response, Url};
 
 use super::object_id::{ObjectFormat, ObjectId};
@@ -26,9 +27,9 @@ pub(crate) enum RemoteError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// It answered, and not as a git server does.
-    #[error("cannot fetch {url}: {why}")]
+    #[error("cannot fetch {url}: {}", escaped(why))]
     Answer { url: String, why: String },
-    #[error("cannot fetch {url}: {cause}")]
+    #[error("cannot fetch {url}: {}", escaped(&cause.to_string()))]
     Ref { url: String, cause: RefError },
 }
 
@@ -218,7 +219,7 @@ async fn check(response: Response, url: &Url, what: &str) -> Result<Response, Re
     if kind == format!("application/x-git-upload-pack-{what}") {
         return Ok(response);
     }
-    let kind = lifecycle::escape::escaped(kind).to_string();
+    let kind = escaped(kind).to_string();
     let why = format!("it answers with Content-Type {kind:?}, so it is no git repository over smart HTTP");
     Err(RemoteError::Answer { url: display(url), why })
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, StatusCode};
+use lifecycle::escape::escaped;
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -30,9 +31,9 @@ pub(crate) enum RegistryError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// It wants to know who asks, or does not let in who asks.
-    #[error("cannot fetch {url}: {why}")]
+    #[error("cannot fetch {url}: {}", escaped(why))]
     Login { url: String, why: String },
-    #[error("image refused: {0}")]
+    #[error("image refused: {}", escaped(.0))]
     Refused(String),
 }
 

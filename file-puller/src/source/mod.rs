@@ -439,12 +439,17 @@ impl Source {
         let mut at = url.clone();
         loop {
             let at_origin = redirects.at_origin(&at);
-            let request = if at_origin {
-                session.to_origin(Method::GET, &at)
-            } else {
-                session.to_elsewhere(Method::GET, &at)
+            let request = || {
+                let request = if at_origin {
+                    session.to_origin(Method::GET, &at)
+                } else {
+                    session.to_elsewhere(Method::GET, &at)
+                };
+                request.headers(headers.clone())
             };
-            let response = self.exchange_held(request.headers(headers.clone()), url, held).await?;
+            // A proxy that cuts a held request is no idle connection: asking again at once would only be cut again.
+            let again = || held.is_zero().then(request);
+            let response = self.exchange_held(request(), again, url, held).await?;
             match redirects.next(&at, response.status(), response.headers()) {
                 Ok(None) => return Ok((response, at_origin)),
                 Ok(Some(next)) => at = next,
@@ -482,24 +487,27 @@ impl Source {
 
     /// Sends a request that changes nothing on the server, and returns whatever is answered, redirects included.
     pub(crate) async fn exchange(&self, request: RequestBuilder, url: &Url) -> Result<Response, SourceError> {
-        self.exchange_held(request, url, Duration::ZERO).await
+        let again = request.try_clone();
+        self.exchange_held(request, || again, url, Duration::ZERO).await
     }
 
-    /// The same for a request whose answer may be held back for so long.
+    /// The same for a request whose answer may be held back for so long, and for which there is another, if it may be sent twice.
     async fn exchange_held(
         &self,
         request: RequestBuilder,
+        again: impl FnOnce() -> Option<RequestBuilder>,
         url: &Url,
         held: Duration,
     ) -> Result<Response, SourceError> {
-        // A proxy that cuts a held request is no idle connection: asking again at once would only be cut again.
-        let again = request.try_clone().filter(|_| held.is_zero());
         let sent = timeout(self.pace.grace.saturating_add(held), async {
-            match (request.send().await, again) {
+            match request.send().await {
                 // The server had closed a connection that was idle, and we did not know yet: a request that changes nothing
                 // may be sent again (RFC 9112, section 9.3.1).
-                (Err(error), Some(again)) if error.is_request() && !error.is_connect() => again.send().await,
-                (sent, _) => sent,
+                Err(error) if error.is_request() && !error.is_connect() => match again() {
+                    Some(again) => again.send().await,
+                    None => Err(error),
+                },
+                sent => sent,
             }
         });
         let Ok(sent) = sent.await else {

@@ -81,6 +81,14 @@ impl RedirectHost {
     }
 }
 
+/// Whether two URLs of `http` or `https` have one origin (RFC 6454, section 4): `Url::origin` makes copies to compare, and this is
+/// asked for each file.
+fn is_same_origin(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
 impl<'r> Redirects<'r> {
     pub(crate) fn new(origin: &'r Url, allowed: &'r [RedirectHost]) -> Self {
         Self { origin, allowed, followed: 0, left_origin: false }
@@ -88,7 +96,7 @@ impl<'r> Redirects<'r> {
 
     /// Whether a request for `url` goes to the origin, and nobody beyond it chose that.
     pub(crate) fn at_origin(&mut self, url: &Url) -> bool {
-        self.left_origin |= url.origin() != self.origin.origin();
+        self.left_origin |= !is_same_origin(url, self.origin);
         !self.left_origin
     }
 

@@ -63,6 +63,11 @@ impl Validator {
         Self { etag, last_modified, racy: is_fresh && !tag_has_no_date, received: now }
     }
 
+    /// Of content that has a name of its own, by which it was asked for.
+    pub(crate) fn of_tag(tag: String, now: SystemTime) -> Self {
+        Self { etag: Some(tag), last_modified: None, racy: false, received: now }
+    }
+
     pub(crate) fn strength(&self) -> Strength {
         match (&self.etag, &self.last_modified) {
             (Some(_), _) => Strength::Tag,

@@ -15,9 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use parking_lot::Mutex;
-use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::directory::entries;
 use super::sys;
 
 /// Files and directories up to which each is synced by itself.
@@ -162,12 +163,9 @@ fn flush_all(all: &[Target<'_>]) -> io::Result<()> {
 
 /// Waits until a directory and all that is in it is on the disk, one by one.
 fn flush_tree(directory: BorrowedFd<'_>) -> io::Result<()> {
-    for entry in Dir::read_from(directory)? {
+    for entry in entries(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let handle = rustix::fs::openat(directory, name, flags, Mode::empty())?;
         if is_directory(&handle)? {

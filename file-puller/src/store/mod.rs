@@ -1,6 +1,7 @@
 //! The volume: its layout and lock, how a release is put together on it, becomes visible, is looked after, and goes.
 
 mod create;
+mod directory;
 mod fsync;
 mod objects;
 mod private;
@@ -9,6 +10,7 @@ mod retention;
 mod seed;
 mod signed;
 mod space;
+mod staged_file;
 mod staging;
 mod sweep;
 mod sys;
@@ -18,12 +20,13 @@ mod verify;
 mod volume;
 
 pub(crate) use self::create::{DIRECTORY, DirectoryOptions};
-pub(crate) use self::objects::{FinishError, Mismatch, Objects, StagedFile};
+pub(crate) use self::objects::Objects;
 pub(crate) use self::publish::{Published, point_at, publish};
 pub(crate) use self::retention::{Retention, RetentionPolicy};
 pub(crate) use self::seed::{CachedManifest, Diff, SeedTree};
 pub(crate) use self::signed::SignedManifest;
 pub(crate) use self::space::{Need, Room, check_room};
+pub(crate) use self::staged_file::{FinishError, Mismatch, StagedFile};
 pub(crate) use self::staging::{Reused, Staging};
 pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};
 pub(crate) use self::tree::looks_intact;

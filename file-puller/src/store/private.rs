@@ -4,16 +4,16 @@
 //! renames each out of the way first: if the lock is one that a file system only pretends to have, the other process finds its
 //! directory gone at the one step that counts, the rename of a whole tree to its place, and publishes nothing.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lifecycle::Ignore as _;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, DirEntry, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::{DIRECTORY, make_directory};
+use super::directory::{entries, remove};
 use super::sys::{self, Lock};
 use crate::crash_point::crash_point;
 
@@ -84,24 +84,21 @@ impl Private {
     pub(super) fn clear(&self) -> io::Result<()> {
         // Only where it is empty.
         rustix::fs::unlinkat(&self.directory, OBJECTS, AtFlags::REMOVEDIR).ignore();
-        for entry in fs::read_dir(&self.path)? {
+        for entry in entries(&self.directory)? {
             let entry = entry?;
             let name = entry.file_name();
             if name
                 .to_str()
-                .is_some_and(|name| matches!(name, LOCK | SEED | OBJECTS | SIGNED | SIGNED_SIGNATURE))
+                .is_ok_and(|name| matches!(name, LOCK | SEED | OBJECTS | SIGNED | SIGNED_SIGNATURE))
             {
                 continue;
             }
-            let path = entry.path();
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
-            removed.or_else(|error| match error.kind() {
+            remove(self.directory(), name).or_else(|error| match error.kind() {
                 io::ErrorKind::NotFound => Ok(()),
                 _ => Err(error),
             })?;
             crash_point();
-            tracing::debug!(path = %path.display(), "swept");
+            tracing::debug!(directory = %self.path.display(), name = %name.to_string_lossy(), "swept");
         }
         Ok(())
     }
@@ -111,14 +108,16 @@ impl Private {
         // Empty most of the time, because a release takes its objects.
         if rustix::fs::unlinkat(&self.directory, OBJECTS, AtFlags::REMOVEDIR).is_err() {
             // They cost space, and the next start removes what is left.
-            remove_tree(&self.path.join(OBJECTS)).ignore();
+            remove(self.directory(), OBJECTS).ignore();
         }
     }
 
     /// Whether nothing is in it.
     pub(super) fn is_empty(&self) -> bool {
-        let is_lock = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == LOCK);
-        fs::read_dir(&self.path).is_ok_and(|mut entries| entries.all(is_lock))
+        let is_lock = |entry: io::Result<DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name().to_bytes() == LOCK.as_bytes())
+        };
+        entries(&self.directory).is_ok_and(|mut entries| entries.all(is_lock))
     }
 
     /// Removes it, if nothing is in it.
@@ -152,16 +151,4 @@ pub(super) fn same_file(directory: BorrowedFd<'_>, name: &str, handle: BorrowedF
         (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
         _ => false,
     }
-}
-
-/// Removes a directory and all that is in it, also while another process still adds to it.
-pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
-    const ATTEMPTS: u32 = 5;
-    for _ in 1..ATTEMPTS {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => std::thread::yield_now(),
-            done => return done,
-        }
-    }
-    fs::remove_dir_all(path)
 }

@@ -14,8 +14,9 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::create::{DIRECTORY, make_directory};
+use super::directory::remove;
 use super::fsync::{self, FsyncSet};
-use super::private::{Private, SEED, remove_tree};
+use super::private::{Private, SEED};
 use super::staging::{Staging, write_manifest};
 use super::sys;
 use super::volume::{Context as _, Volume, VolumeError};
@@ -55,13 +56,13 @@ impl SeedTree {
         let private = volume.private()?;
         let seed = private.path().join(SEED);
         let context = || format!("copy {base} to {}", seed.display());
-        match remove_tree(&seed) {
+        match remove(private.directory(), SEED) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
             _ => {}
         }
         if let Err(error) = copy(volume, &private, &base, &manifest) {
             // Nothing is left of it, and if that fails too, the next sync clears the directory.
-            remove_tree(&seed).ignore();
+            remove(private.directory(), SEED).ignore();
             return Err(error).context(context);
         }
         Ok(Some(Self { base: CachedManifest { id: base, manifest }, private }))
@@ -75,7 +76,7 @@ impl SeedTree {
     /// Removes it, because what it is a copy of is damaged.
     pub(crate) fn discard(self) {
         // The next seed tree is made in its place, after removing what is there.
-        remove_tree(&self.private.path().join(SEED)).ignore();
+        remove(self.private.directory(), SEED).ignore();
     }
 
     /// Makes it a release that is being put together: without what is gone, with the directories of what will come.
@@ -158,8 +159,8 @@ mod tests {
     use super::*;
     use crate::content::Limits;
     use crate::store::create::DirectoryOptions;
-    use crate::store::objects::Objects;
     use crate::store::publish::publish;
+    use crate::store::staged_file::StagedFile;
     use bytes::Bytes;
     use sha2::{Digest as _, Sha256};
 
@@ -183,14 +184,12 @@ mod tests {
         Manifest::parse(json.as_bytes(), &LIMITS).unwrap()
     }
 
-    fn write(staging: &Staging, files: &[&crate::content::ManifestFile], versions: &[&str]) {
-        let objects = Objects::open(staging.volume()).unwrap();
+    fn write(staging: &Arc<Staging>, files: &[&crate::content::ManifestFile], versions: &[&str]) {
         for (file, version) in files.iter().zip(versions) {
-            let mut staged = objects.create(file).unwrap();
+            let mut staged = StagedFile::create(staging, file).unwrap();
             staged.append(&[Bytes::from(format!("{}{version}", file.path))]).unwrap();
             staged.finish_verified(file).unwrap();
         }
-        staging.install(&objects, files.iter().copied()).unwrap();
     }
 
     /// A release that begins with a copy syncs what it changes in it: nothing else, and nothing less.
@@ -200,7 +199,7 @@ mod tests {
         let volume =
             Arc::new(Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap());
         let old = manifest(&[("a/1", ""), ("a/2", ""), ("b/c/3", ""), ("d/4", ""), ("5", "")]);
-        let staging = Staging::begin(&volume, &old.id(), &old).unwrap();
+        let staging = Arc::new(Staging::begin(&volume, &old.id(), &old).unwrap());
         write(&staging, &old.files.iter().collect::<Vec<_>>(), &[""; 5]);
         let all = [".", "5", "a", "a/1", "a/2", "b", "b/c", "b/c/3", "d", "d/4"];
         assert_eq!(staging.fsync_set().names().unwrap(), all);
@@ -213,6 +212,7 @@ mod tests {
         let removed = vec![old.files[1].path.clone(), old.files[2].path.clone()];
         let staging =
             spare.into_staging(&volume, &new.id(), &new, &Diff { base: old.id(), removed }).unwrap();
+        let staging = Arc::new(staging);
         write(&staging, &[&new.files[1], &new.files[3]], &["changed", ""]);
         // `b` and all beneath it is gone, which `.` remembers.
         assert_eq!(staging.fsync_set().names().unwrap(), [".", "a", "a/2", "e", "e/f", "e/f/6"]);

@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use bytesize::ByteSize;
-use rustix::fs::{AtFlags, Dir, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode};
 
 use super::create::DIRECTORY;
+use super::directory::entries;
 use super::volume::{Context as _, RELEASES, Volume, VolumeError};
 use crate::content::ReleaseId;
 
@@ -135,12 +136,9 @@ fn usage(volume: &Volume, current: Option<&ReleaseId>) -> io::Result<Usage> {
 /// What a tree takes on the disk, without the files that were seen before.
 fn tree_size(directory: BorrowedFd<'_>, seen: &mut HashSet<u64>) -> io::Result<u64> {
     let mut size = 0;
-    for entry in Dir::read_from(directory)? {
+    for entry in entries(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let below = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?;

@@ -1,7 +1,8 @@
 //! A release while it is being put together, in the private directory.
 //!
 //! Every name is made beneath the staging tree's own handle, and no file is opened that was there before, so nothing that a
-//! manifest says can reach out of the tree. Files come from earlier releases, as links, and from the objects that have arrived.
+//! manifest says can reach out of the tree. Files come from earlier releases, as links, from the source, and from the objects that had
+//! arrived before.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -175,30 +177,71 @@ impl Staging {
         Ok(())
     }
 
-    /// Gives these files the objects that have arrived for them: the last that needs an object gets it, the others get links.
+    /// Begins a file of the release, which nothing else has the name of.
+    pub(super) fn create(&self, path: &ReleasePath) -> Result<File, VolumeError> {
+        let file = match create_file(self.tree(), path.as_str()) {
+            // Something that was put into a copy from outside.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(path)?;
+                create_file(self.tree(), path.as_str())
+            }
+            made => made,
+        };
+        let file = file.context(|| format!("make {path} on {}", self.volume))?;
+        crash_point();
+        Ok(file.into())
+    }
+
+    /// Takes in a file that was created, now that it is complete.
+    pub(super) fn arrived(&self, path: &ReleasePath, mode: FileMode, file: File) -> Result<(), VolumeError> {
+        set_mode(&file, mode).context(|| format!("take in {path} on {}", self.volume))?;
+        self.fsync_set.created(path.as_str());
+        self.fsync_set.wrote(path.as_str(), file);
+        crash_point();
+        Ok(())
+    }
+
+    /// Takes out a file that was created and will not be complete.
+    pub(super) fn give_up(&self, path: &ReleasePath) {
+        // Another process may have swept it.
+        rustix::fs::unlinkat(&self.tree, path.as_str(), AtFlags::empty()).ignore();
+    }
+
+    /// Gives these files the content that has arrived elsewhere: with another file, or for an earlier sync. `arrived` are the files
+    /// that came by themselves.
     pub(crate) fn install<'m>(
         &self,
         objects: &Objects,
-        files: impl Iterator<Item = &'m ManifestFile> + Clone,
+        files: impl ExactSizeIterator<Item = &'m ManifestFile> + Clone,
+        arrived: impl ExactSizeIterator<Item = &'m ManifestFile>,
     ) -> Result<(), VolumeError> {
+        if files.len() == arrived.len() {
+            return Ok(());
+        }
+        let arrived: HashMap<_, _> = arrived.map(|file| (file.content(), &file.path)).collect();
         let mut places: HashMap<(Digest, FileMode), u32> = HashMap::new();
         for file in files.clone() {
             *places.entry(file.content()).or_default() += 1;
         }
         for file in files {
-            let path = file.path.as_str();
-            let left = places.entry(file.content()).or_default();
-            *left = left.saturating_sub(1);
-            let open = if *left == 0 {
-                objects.take(file.content(), self.tree(), path).context(|| self.name(path))?
-            } else {
-                objects.share(file.content(), self.tree(), path).context(|| self.name(path))?;
-                None
-            };
-            self.fsync_set.created(path);
-            if let Some(open) = open {
-                self.fsync_set.wrote(path, open);
+            let (path, content) = (file.path.as_str(), file.content());
+            match arrived.get(&content) {
+                Some(same) if **same == file.path => continue,
+                Some(same) => {
+                    self.link_within(same, &file.path, content)?;
+                    continue;
+                }
+                None => {}
             }
+            // The last that needs an object gets it, the others get links.
+            let left = places.entry(content).or_default();
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                objects.take(content, self.tree(), path).context(|| self.name(path))?;
+            } else {
+                objects.share(content, self.tree(), path).context(|| self.name(path))?;
+            }
+            self.fsync_set.created(path);
             crash_point();
         }
         Ok(())

@@ -1,13 +1,17 @@
 //! Taking away: old releases, and what a process that ended left behind.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::private::{self, OBJECTS, Private, remove_tree};
+use super::create::DIRECTORY;
+use super::directory::{entries, remove};
+use super::objects::keep_arrived;
+use super::private::{self, OBJECTS, Private};
 use super::volume::{
     Context as _, LOCK, RELEASES, SIGNATURE_EXTENSION, STAGING, Volume, VolumeError, manifest_name,
     signature_name,
@@ -18,14 +22,15 @@ use crate::crash_point::crash_point;
 /// Clears away what earlier processes left half done.
 pub(crate) fn sweep_at_start(volume: &Volume) -> Result<(), VolumeError> {
     let context = || format!("read {volume}/{STAGING}");
-    for entry in fs::read_dir(volume.path().join(STAGING)).context(context)? {
-        let name = entry.context(context)?.file_name();
+    for entry in entries(volume.staging()).context(context)? {
+        let entry = entry.context(context)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == LOCK {
             continue;
         }
         match name.to_str().filter(|name| name.starts_with(private::PREFIX)) {
             Some(name) if volume.is_own(name) || private::has_owner(volume.staging(), name) => {}
-            _ => sweep(volume, &name)?,
+            _ => sweep(volume, name)?,
         }
     }
     sweep_releases(volume)?;
@@ -44,23 +49,26 @@ fn sweep(volume: &Volume, name: &OsStr) -> Result<(), VolumeError> {
         moved => moved.context(context)?,
     }
     crash_point();
-    adopt_objects(&private, swept);
-    let path = private.path().join(swept);
-    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    if is_directory { remove_tree(&path) } else { fs::remove_file(&path) }.context(context)?;
+    adopt_objects(volume, &private, swept);
+    remove(private.directory(), swept).context(context)?;
     crash_point();
     tracing::debug!(name = %name.display(), "swept");
     Ok(())
 }
 
 /// Takes over the files that had arrived for a process that has ended.
-fn adopt_objects(private: &Private, swept: &str) {
+fn adopt_objects(volume: &Volume, private: &Private, swept: &str) {
     let directory = private.directory();
     let objects = format!("{swept}/{OBJECTS}");
     match rustix::fs::renameat(directory, &*objects, directory, OBJECTS) {
         Ok(()) => tracing::debug!("what an earlier process had fetched is kept"),
         // There are none, or others were adopted already: then these are fetched again where they are needed.
         Err(error) => tracing::trace!(%error, "no objects to keep"),
+    }
+    if let Ok(staged) = rustix::fs::openat(directory, swept, DIRECTORY, Mode::empty())
+        && let Err(error) = keep_arrived(staged.as_fd(), directory, volume.directory_mode())
+    {
+        tracing::debug!(%error, "what had arrived is not kept");
     }
 }
 
@@ -90,7 +98,7 @@ pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), Volu
         }
         crash_point();
     }
-    match remove_tree(&private.path().join(aside)) {
+    match remove(private.directory(), &*aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
         _ => {}
     }
@@ -134,8 +142,15 @@ pub(crate) enum Clear {
 /// Removes what an attempt to sync has left.
 pub(crate) fn clear(volume: &Volume, what: Clear) -> Result<(), VolumeError> {
     let Some(private) = volume.existing_private() else { return Ok(()) };
-    if what == Clear::All {
-        private.remove_objects();
+    match what {
+        Clear::Attempt => {
+            if let Err(error) =
+                keep_arrived(private.directory(), private.directory(), volume.directory_mode())
+            {
+                tracing::debug!(%error, "what had arrived is not kept");
+            }
+        }
+        Clear::All => private.remove_objects(),
     }
     private.clear().context(|| format!("clear {}", private.path().display()))?;
     volume.release_private();

@@ -13,7 +13,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::create::{DIRECTORY, create_file, make_directory};
-use super::private::{Private, UNPACKED, remove_tree};
+use super::directory::remove;
+use super::private::{Private, UNPACKED};
 use super::staging::Staging;
 use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Digest, FileMode, ReleasePath};
@@ -21,6 +22,8 @@ use crate::crash_point::crash_point;
 
 /// Files that are kept open until they are synced: as many as are synced one by one (see `fsync`).
 const KEPT_OPEN: usize = 64;
+/// Files to a directory. ext4 looks through a block of names for each that is made or moved, and short names are many to a block.
+const SHARE: usize = 64;
 
 /// The files that have arrived so far.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl Unpacked {
     pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
         let private = volume.private()?;
         let making = || format!("make {}/{UNPACKED}", private.path().display());
-        match remove_tree(&private.path().join(UNPACKED)) {
+        match remove(private.directory(), UNPACKED) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(making),
             _ => {}
         }
@@ -87,7 +90,11 @@ impl Unpacked {
     pub(crate) fn create(&mut self) -> Result<UnpackedWriter, VolumeError> {
         let name = self.created;
         self.created += 1;
-        let file = create_file(&self.directory, &name.to_string()).context(|| self.naming("make", name))?;
+        if name.is_multiple_of(SHARE) {
+            make_directory(&self.directory, &(name / SHARE).to_string(), self.volume.directory_mode())
+                .context(|| self.naming("make the directory of", name))?;
+        }
+        let file = create_file(&self.directory, &place(name)).context(|| self.naming("make", name))?;
         crash_point();
         let path = self.private.path().join(UNPACKED);
         Ok(UnpackedWriter { name, path, file: file.into(), hasher: Sha256::new(), size: 0 })
@@ -116,7 +123,7 @@ impl Unpacked {
     pub(crate) fn open(&self, file: FileNumber) -> Result<File, VolumeError> {
         let name = self.files[file.0].name;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name.to_string(), flags, Mode::empty());
+        let file = rustix::fs::openat(&self.directory, place(name), flags, Mode::empty());
         Ok(file.context(|| self.naming("open", name))?.into())
     }
 
@@ -143,18 +150,14 @@ impl Unpacked {
                     });
                     copied?;
                     self.set_mode(writer.name, mode)?;
-                    staging.adopt(
-                        self.directory.as_fd(),
-                        &writer.name.to_string(),
-                        path,
-                        Some(writer.file),
-                    )?;
+                    let (name, file) = (place(writer.name), Some(writer.file));
+                    staging.adopt(self.directory.as_fd(), &name, path, file)?;
                 }
                 None => {
                     let UnpackedFile { name, .. } = self.files[number.0];
                     let open = self.files[number.0].open.take();
                     self.set_mode(name, mode)?;
-                    staging.adopt(self.directory.as_fd(), &name.to_string(), path, open)?;
+                    staging.adopt(self.directory.as_fd(), &place(name), path, open)?;
                 }
             }
             before = Some(placement);
@@ -164,7 +167,7 @@ impl Unpacked {
 
     fn set_mode(&self, name: usize, mode: FileMode) -> Result<(), VolumeError> {
         let bits = Mode::from_raw_mode(mode.bits());
-        let set = rustix::fs::chmodat(&self.directory, name.to_string(), bits, AtFlags::empty());
+        let set = rustix::fs::chmodat(&self.directory, place(name), bits, AtFlags::empty());
         set.context(|| self.naming("set the mode of", name))
     }
 
@@ -173,8 +176,13 @@ impl Unpacked {
     }
 
     fn naming(&self, verb: &str, name: usize) -> String {
-        format!("{verb} {}/{UNPACKED}/{name}", self.private.path().display())
+        format!("{verb} {}/{UNPACKED}/{}", self.private.path().display(), place(name))
     }
+}
+
+/// Where a file is in the directory.
+fn place(name: usize) -> String {
+    format!("{}/{}", name / SHARE, name % SHARE)
 }
 
 impl UnpackedWriter {
@@ -182,7 +190,7 @@ impl UnpackedWriter {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), VolumeError> {
         self.hasher.update(bytes);
         let written = self.file.write_all(bytes);
-        written.context(|| format!("write {}/{}", self.path.display(), self.name))?;
+        written.context(|| format!("write {}/{}", self.path.display(), place(self.name)))?;
         self.size += bytes.len() as u64;
         crash_point();
         Ok(())

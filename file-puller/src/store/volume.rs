@@ -19,6 +19,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::create::{DIRECTORY, DirectoryOptions, make_directory};
+use super::directory::entries;
 use super::private::Private;
 use super::sys::{self, Lock};
 use crate::content::{Limits, Manifest, ReleaseId};
@@ -263,24 +264,7 @@ impl Volume {
 
     /// The manifest that a release was published with, or `None` where it is missing or was tampered with.
     pub(crate) fn manifest(&self, id: &ReleaseId) -> Option<Manifest> {
-        let mut json = fs::File::open(self.path.join(RELEASES).join(manifest_name(id))).ok()?;
-        // It was within the limits of its day, which need not be today's.
-        let unlimited = Limits {
-            manifest: u64::MAX,
-            files: usize::MAX,
-            directories: usize::MAX,
-            file_size: u64::MAX,
-            size: u64::MAX,
-            min_free: 0,
-        };
-        let manifest = if json.metadata().ok()?.len() > LARGE_MANIFEST {
-            Manifest::read(json, &unlimited).ok()?
-        } else {
-            let mut text = Vec::new();
-            json.read_to_end(&mut text).ok()?;
-            Manifest::parse(&text, &unlimited).ok()?
-        };
-        (manifest.id() == *id).then_some(manifest)
+        read_manifest(self.releases(), id)
     }
 
     /// Whether a release has a signature beside its manifest.
@@ -338,11 +322,35 @@ impl Volume {
     ) -> Result<Vec<ReleaseId>, VolumeError> {
         let context = || format!("read {self}/{RELEASES}");
         let mut ids = Vec::new();
-        for entry in fs::read_dir(self.path.join(RELEASES)).context(context)? {
-            ids.extend(entry.context(context)?.file_name().to_str().and_then(&ours));
+        for entry in entries(self.releases()).context(context)? {
+            ids.extend(entry.context(context)?.file_name().to_str().ok().and_then(&ours));
         }
         Ok(ids)
     }
+}
+
+/// The manifest of a release that lies beside its tree, or `None` where it is missing or was tampered with.
+pub(super) fn read_manifest(beneath: BorrowedFd<'_>, id: &ReleaseId) -> Option<Manifest> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let json = rustix::fs::openat(beneath, manifest_name(id), flags, Mode::empty());
+    let mut json = fs::File::from(json.ok()?);
+    // It was within the limits of its day, which need not be today's.
+    let unlimited = Limits {
+        manifest: u64::MAX,
+        files: usize::MAX,
+        directories: usize::MAX,
+        file_size: u64::MAX,
+        size: u64::MAX,
+        min_free: 0,
+    };
+    let manifest = if json.metadata().ok()?.len() > LARGE_MANIFEST {
+        Manifest::read(json, &unlimited).ok()?
+    } else {
+        let mut text = Vec::new();
+        json.read_to_end(&mut text).ok()?;
+        Manifest::parse(&text, &unlimited).ok()?
+    };
+    (manifest.id() == *id).then_some(manifest)
 }
 
 /// What a file system has left.

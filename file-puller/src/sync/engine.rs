@@ -4,82 +4,39 @@
 //! was and says why. What had arrived when a sync failed stays for the next one.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use lifecycle::blocking;
 use lifecycle::cgroup::memory_limit;
-use lifecycle::{blocking, units};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::assemble::{begin, link};
 use super::error::SyncError;
-use super::gate::Gates;
 use super::git::{Incomplete, Repository, is_of};
-use super::http_gate::{Candidate, HttpGate};
-use super::image::{ImageSource, Received};
+use super::http_gate::HttpGate;
+use super::image::{ImageSource, Received, tag};
 use super::intake::Intake;
-use super::outcome::{Awaited, Outcome, Publication, Verdict};
-use super::plan::{Assembly, Plan, plan, whole};
+use super::options::EngineOptions;
+use super::outcome::{Awaited, Outcome, Verdict};
+use super::plan::{Plan, is_intact};
+use super::publisher::{Fetched, Publisher};
 use super::remembered::{Memory, Remembered};
 use super::revision::{CurrentRevision, Revision};
 use super::seed_state::SeedState;
-use super::trust::{Authenticity, TrustPolicy};
+use super::trust::TrustPolicy;
 use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
-use crate::fetch::{Contents, Downloader, NotArrived, Unpacking, download_all, feed, pump, unpack};
-use crate::git::{self, Commit, GitOptions, Known, Tip};
+use crate::fetch::{Downloader, NotArrived, Unpacking, download_all};
+use crate::git::{self, Commit, Known, Tip};
 use crate::metrics::{Metrics, Phase, Retry};
-use crate::oci::{OciOptions, Registry, RegistryError};
+use crate::oci::{Registry, RegistryError};
 use crate::progress::{Audience, Progress};
 use crate::source::{
     Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
 };
 use crate::store::{
-    Clear, DirectoryOptions, Need, Objects, Published, RELEASES, Retention, RetentionPolicy, Room,
-    SignedManifest, Staging, Verification, Volume, VolumeError, check_room, clear, point_at, publish,
-    remove_release, restore,
+    Clear, Need, Objects, Retention, SignedManifest, Staging, Verification, Volume, VolumeError, restore,
 };
-
-/// What a release has to be, and how it is kept.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct EngineOptions {
-    // Below this, linking takes less than ten milliseconds.
-    /// Keep a hard-linked copy ready for releases of N or more files, so that a small change is published sooner
-    #[arg(long, value_name = "N", default_value = "1000")]
-    spare_from: usize,
-
-    #[command(flatten)]
-    pub(crate) directories: DirectoryOptions,
-
-    /// Give up a sync after this time; by default, only --read-timeout and --min-throughput limit it
-    #[arg(long, value_name = "DURATION", value_parser = units::positive_duration)]
-    sync_timeout: Option<Duration>,
-
-    #[command(flatten)]
-    pub(crate) gates: Gates,
-
-    #[command(flatten)]
-    retention: RetentionPolicy,
-
-    #[command(flatten)]
-    selection: Selection,
-
-    #[command(flatten)]
-    unpacking: Unpacking,
-
-    #[command(flatten)]
-    git: GitOptions,
-
-    #[command(flatten)]
-    oci: OciOptions,
-
-    #[command(flatten)]
-    pub(crate) authenticity: Authenticity,
-
-    #[command(flatten)]
-    pub(crate) limits: Limits,
-}
 
 /// Keeps one volume in step with one source.
 #[derive(Debug)]
@@ -94,23 +51,16 @@ pub(crate) struct Engine {
     /// What the archive has to be.
     digest: Option<Digest>,
     trust: Option<TrustPolicy>,
-    gates: Gates,
-    http_gate: Option<HttpGate>,
+    publisher: Publisher,
     timeout: Option<Duration>,
     audience: Audience,
-    retention: Retention,
-    seed: SeedState,
     metrics: Metrics,
-    /// The release that is served as far as we know.
-    current: Option<ReleaseId>,
     memory: Memory,
     /// The release that is in place because of the source's last answer.
     last_answer: Option<Remembered>,
     /// What the source answered when it was waited for, unless the token says that somebody wants a later answer.
     arrived: Option<(Opened, CancellationToken)>,
     verification: Option<Verification>,
-    /// Whether there may be something in the private directory that a sync has to clear away.
-    has_staged: bool,
 }
 
 /// What is followed, and what is remembered of it from one sync to the next.
@@ -120,13 +70,6 @@ enum Followed {
     File,
     Repository(Repository),
     Image(ImageSource),
-}
-
-/// Files that a sync brought over the network.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fetched {
-    files: usize,
-    bytes: u64,
 }
 
 impl Engine {
@@ -155,48 +98,70 @@ impl Engine {
             limits,
             ..
         } = options.clone();
-        let followed = match (source.url().kind(), source.url().image()) {
+        let platform = oci.platform.clone();
+        let mut followed = match (source.url().kind(), source.url().image()) {
             (Some(Kind::Repository), _) => Followed::Repository(Repository::new(git)),
             (Some(Kind::Image), Some(image)) => {
                 Followed::Image(ImageSource::new(Registry::new(image.clone(), oci.platform)))
             }
             _ => Followed::File,
         };
-        let memory = Memory::new(volume.path().to_owned(), source.url(), &authenticity, &selection);
-        let remembered = memory.load().filter(|_| matches!(followed, Followed::File));
-        let last_answer = remembered.and_then(|(kind, remembered)| {
-            source.was(kind);
-            // It is an answer only while what it speaks of is in place, and intact.
-            remembered.filter(|last| {
-                current.as_ref() == Some(&last.release)
-                    && is_intact(&volume, &last.release)
-                    // A volume of an earlier version has none yet.
-                    && (authenticity.public_key.is_none() || volume.has_signature(&last.release))
-            })
-        });
-        Ok(Self {
+        let path = volume.path().to_owned();
+        let memory = Memory::new(path, source.url(), &authenticity, &selection, platform.as_ref());
+        // It is an answer only while what it speaks of is in place, and intact.
+        let is_in_place = |last: &Remembered| {
+            current.as_ref() == Some(&last.release)
+                && is_intact(&volume, &last.release)
+                // A volume of an earlier version has none yet.
+                && (authenticity.public_key.is_none() || volume.has_signature(&last.release))
+        };
+        let revision = CurrentRevision::default();
+        let last_answer = match (&mut followed, memory.load()) {
+            (Followed::File, Some((kind, remembered))) => {
+                source.was(kind);
+                remembered.filter(is_in_place)
+            }
+            (Followed::Image(image), Some((Kind::Image, Some(remembered)))) if is_in_place(&remembered) => {
+                if let Some(digest) = image.was_published(&remembered) {
+                    revision.set(Revision::Digest(digest));
+                }
+                None
+            }
+            // What is known of a commit is beside its objects.
+            _ => None,
+        };
+        let volume = Arc::new(volume);
+        let publisher = Publisher {
+            volume: Arc::clone(&volume),
+            source: source.url().to_string(),
+            limits,
+            gates,
+            http_gate,
+            retention: Retention::new(retention, old),
+            seed: SeedState::new(spare_from),
+            metrics: metrics.clone(),
             current,
+            // By an earlier process.
+            has_staged: true,
+        };
+        Ok(Self {
             source: Arc::new(source),
-            volume: Arc::new(volume),
+            volume,
             limits,
             selection,
             unpacking,
             followed,
-            revision: CurrentRevision::default(),
+            revision,
             digest: authenticity.digest,
             trust: TrustPolicy::new(&authenticity),
-            gates,
-            http_gate,
+            publisher,
             timeout: sync_timeout,
             audience,
-            retention: Retention::new(retention, old),
-            seed: SeedState::new(spare_from),
             metrics,
             memory,
             last_answer,
             arrived: None,
             verification: None,
-            has_staged: true,
         })
     }
 
@@ -264,18 +229,12 @@ impl Engine {
     /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
     /// is what was short.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
-        if !self.has_staged {
-            return;
-        }
         let is_manifest = self.source.kind() == Some(Kind::Manifest);
         let keep = match outcome {
             Ok(_) | Err(SyncError::Volume(_)) => false,
             Err(_) => is_manifest && self.volume.free().is_ok_and(|free| free >= self.limits.min_free),
         };
-        match clear(&self.volume, if keep { Clear::Attempt } else { Clear::All }) {
-            Ok(()) => self.has_staged = keep,
-            Err(error) => tracing::warn!(%error, "staging not cleaned up; will retry"),
-        }
+        self.publisher.clear(if keep { Clear::Attempt } else { Clear::All });
     }
 
     async fn attempt(&mut self, freshness: Freshness, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
@@ -285,7 +244,10 @@ impl Engine {
             Followed::Repository(_) => self.follow_repository(current).await?,
             Followed::Image(_) => self.follow_image(current).await?,
         };
-        self.current = Some(id.clone());
+        self.publisher.is_current(id);
+        if matches!(outcome, Outcome::Published(_)) {
+            self.verification = None;
+        }
         Ok(outcome)
     }
 
@@ -364,13 +326,14 @@ impl Engine {
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), Incomplete> {
         let began = Instant::now();
-        self.begin_staging()?;
+        self.publisher.begin_staging()?;
         let (commit, wire_bytes) = self.repository()?.receive(intake, tip, known).await?;
         self.metrics.phase(Phase::Unpack, began);
         let id = commit.id();
         let Commit { contents, manifest, trace, .. } = commit;
         let name = id.to_string();
-        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
+        let followed =
+            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
         let (release, outcome) = followed.map_err(|NotArrived(path)| {
             Incomplete::Missing(SyncError::Repository(format!("{path} is not in what was sent")))
         })?;
@@ -400,18 +363,20 @@ impl Engine {
         let began = Instant::now();
         let Received { digest, contents, manifest, wire_bytes } = self.receive_image(&intake).await?;
         self.metrics.phase(Phase::Unpack, began);
-        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, None).await?;
+        let followed =
+            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
         // Every file of an image arrives with it.
         let (id, outcome) =
             followed.map_err(|NotArrived(path)| RegistryError::Refused(format!("{path} was not in it")))?;
-        self.revision.set(Revision::Digest(format!("sha256:{digest}")));
-        self.image()?.published(digest, id.clone());
+        self.revision.set(Revision::Digest(tag(&digest)));
+        let remembered = self.image()?.published(digest, id.clone());
+        self.memory.store(&remembered);
         Ok((id, outcome))
     }
 
     async fn receive_image(&mut self, intake: &Intake) -> Result<Received, SyncError> {
         let (digest, layers) = self.image()?.layers(intake).await?;
-        self.begin_staging()?;
+        self.publisher.begin_staging()?;
         self.image()?.receive(intake, digest, &layers).await
     }
 
@@ -483,10 +448,12 @@ impl Engine {
         if let Some(trust) = &self.trust {
             trust.check_scope(&manifest)?;
         }
-        let signed =
-            signature.map(|signature| self.record(&manifest.id(), &json, &signature)).transpose()?.flatten();
+        let signed = signature
+            .map(|signature| self.publisher.record(&manifest.id(), &json, &signature))
+            .transpose()?
+            .flatten();
         drop(json);
-        let (id, plan) = self.plan(&manifest, current.as_ref())?;
+        let (id, plan) = self.publisher.plan(&manifest, current.as_ref())?;
         if let Some(trust) = &self.trust {
             trust.reject_rollback(&self.volume, &manifest)?;
         }
@@ -498,13 +465,20 @@ impl Engine {
             }
             Plan::Repoint => {
                 self.replace_manifest(&id, signed)?;
-                self.repoint(&id, &manifest, current, None).await?
+                self.publisher.repoint(&id, &manifest, current, None).await?
             }
             Plan::Assemble(assembly) => {
-                let objects = self.objects()?;
-                let fetched = self.fetch(&objects, &id, &manifest, &assembly.fetch, freshness).await?;
-                self.assemble(&objects, &id, (&manifest, signed), assembly, (current, fetched), freshness)
-                    .await?
+                let objects = self.publisher.objects()?;
+                let (mut staging, refused) = self.publisher.begin(&id, &manifest, &assembly)?;
+                if let Some(signed) = signed {
+                    staging.sign(signed)?;
+                }
+                let staging = Arc::new(staging);
+                let mut files = [assembly.fetch, refused].concat();
+                // In the manifest's order, so that requests and their log read like it.
+                files.sort_unstable();
+                let fetched = self.fetch(&staging, &objects, &manifest, &files, freshness).await?;
+                self.publisher.finish(&staging, &manifest, (current, fetched)).await?
             }
         };
         if let Some(trust) = &mut self.trust {
@@ -520,120 +494,19 @@ impl Engine {
         compression: Compression,
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
-        let (contents, manifest, wire_bytes) = self.unpack(body, compression).await?;
-        let followed = self.follow_contents(contents, &manifest, wire_bytes, current, None).await?;
+        self.publisher.begin_staging()?;
+        let (contents, manifest, wire_bytes) = self.intake().unpack(body, compression, self.digest).await?;
+        let followed =
+            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
         // Every file of an archive arrives with it.
         followed.map_err(|NotArrived(path)| SyncError::Archive(format!("{path} was not in it")))
     }
 
-    /// Publishes what has arrived in one piece, unless it is published already.
-    async fn follow_contents(
-        &mut self,
-        contents: Contents,
-        manifest: &Manifest,
-        wire_bytes: u64,
-        current: Option<ReleaseId>,
-        commit: Option<&str>,
-    ) -> Result<Result<(ReleaseId, Outcome), NotArrived>, SyncError> {
-        manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
-        let (id, plan) = self.plan(manifest, current.as_ref())?;
-        let outcome = match plan {
-            Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::Repoint => self.repoint(&id, manifest, current, commit).await?,
-            Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
-                let began = Instant::now();
-                // What has arrived is on the volume already.
-                self.make_room(&Need::new(&self.volume, std::iter::empty(), manifest.directories().len()))?;
-                let staging = Staging::begin(&self.volume, &id, manifest)?;
-                fetch.extend(link(&staging, &links, manifest)?);
-                if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
-                    return Ok(Err(not_arrived));
-                }
-                self.pass_gate(&id, staging.directory(), commit).await?;
-                let published = publish(&staging, current.as_ref())?;
-                self.metrics.phase(Phase::Publish, began);
-                let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
-                self.published(&published, &id, manifest, current, fetched)
-            }
-        };
-        Ok(Ok((id, outcome)))
-    }
-
-    /// Asks the operator's own gate about a release; its tree and its manifest lie in this directory.
-    async fn pass_gate(
-        &self,
-        id: &ReleaseId,
-        directory: &Path,
-        commit: Option<&str>,
-    ) -> Result<(), SyncError> {
-        let Some(gate) = &self.http_gate else { return Ok(()) };
-        let source = self.source.url().to_string();
-        let (tree, manifest) = (directory.join(id.as_str()), directory.join(format!("{id}.json")));
-        let candidate = Candidate { release: id, source: &source, commit, tree: &tree, manifest: &manifest };
-        Ok(gate.ask(candidate).await?)
-    }
-
-    /// Compares a manifest with what is on the volume; what would change has to pass the gates.
-    fn plan(&self, manifest: &Manifest, current: Option<&ReleaseId>) -> Result<(ReleaseId, Plan), SyncError> {
-        let id = manifest.id();
-        let plan = plan(&self.volume, &id, manifest, self.seed.base())?;
-        if !matches!(plan, Plan::InStep) {
-            self.gates.check(manifest, || current.and_then(|id| self.volume.manifest(id)))?;
-        }
-        Ok((id, plan))
-    }
-
-    /// Keeps a signed manifest as it is until its release is in place, unless the volume has it already.
-    fn record(
-        &mut self,
-        id: &ReleaseId,
-        json: &[u8],
-        signature: &[u8],
-    ) -> Result<Option<SignedManifest>, SyncError> {
-        if SignedManifest::is_recorded(&self.volume, id, json, signature) {
-            return Ok(None);
-        }
-        self.has_staged = true;
-        Ok(Some(SignedManifest::write(&self.volume, json, signature)?))
-    }
-
-    /// Notes on the volume how far the content manager has come, for a release that is on it already. Before anything points
-    /// at the release: a crash in between must not let older content be accepted.
-    fn replace_manifest(&self, id: &ReleaseId, signed: Option<SignedManifest>) -> Result<(), SyncError> {
-        match signed {
-            Some(signed) => Ok(signed.replace(&self.volume, id)?),
-            None => Ok(()),
-        }
-    }
-
-    async fn repoint(
-        &mut self,
-        id: &ReleaseId,
-        manifest: &Manifest,
-        current: Option<ReleaseId>,
-        commit: Option<&str>,
-    ) -> Result<Outcome, SyncError> {
-        self.pass_gate(id, &self.volume.path().join(RELEASES), commit).await?;
-        let published = point_at(&self.volume, id, current.as_ref())?;
-        Ok(self.published(&published, id, manifest, current, Fetched::default()))
-    }
-
-    /// Clears what an earlier attempt has left.
-    fn begin_staging(&mut self) -> Result<(), SyncError> {
-        self.has_staged = true;
-        Ok(clear(&self.volume, Clear::Attempt)?)
-    }
-
-    fn objects(&mut self) -> Result<Arc<Objects>, SyncError> {
-        self.begin_staging()?;
-        Ok(Objects::open(&self.volume)?)
-    }
-
-    /// Fetches the content of these files, each once, unless it has arrived before.
+    /// Puts these files in their places: fetches the content of each, once, unless it has arrived before.
     async fn fetch(
         &mut self,
-        objects: &Arc<Objects>,
-        id: &ReleaseId,
+        staging: &Arc<Staging>,
+        objects: &Objects,
         manifest: &Arc<Manifest>,
         files: &[usize],
         freshness: Freshness,
@@ -651,7 +524,8 @@ impl Engine {
         let bytes = missing.iter().map(|index| manifest.files[*index].size).sum();
         let fetched = Fetched { files: missing.len(), bytes };
         let sizes = missing.iter().map(|index| manifest.files[*index].size);
-        self.make_room(&Need::new(&self.volume, sizes, manifest.directories().len()))?;
+        self.publisher.make_room(&Need::new(&self.volume, sizes, manifest.directories().len()))?;
+        let id = staging.id();
         tracing::info!(release = %id, to_fetch = missing.len(), of = manifest.files.len(), "staging");
         if !missing.is_empty() {
             let downloader = Downloader {
@@ -661,108 +535,12 @@ impl Engine {
                 metrics: self.metrics.clone(),
             };
             let progress = Progress::begin(self.audience, missing.len(), Some(id.clone()));
-            download_all(downloader, objects, &missing, self.source.concurrency(), progress).await?;
+            download_all(downloader, staging, &missing, self.source.concurrency(), progress).await?;
         }
+        let of = |index: &usize| &manifest.files[*index];
+        staging.install(objects, files.iter().map(of), missing.iter().map(of))?;
         self.metrics.phase(Phase::Fetch, began);
         Ok(fetched)
-    }
-
-    /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time.
-    fn make_room(&mut self, need: &Need) -> Result<(), SyncError> {
-        let room = Room { min_free: self.limits.min_free, max_volume_size: self.retention.max_volume_size() };
-        loop {
-            let Err(short) = check_room(&self.volume, need, room, self.current.as_ref()) else {
-                return Ok(());
-            };
-            let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else {
-                return Err(short.into());
-            };
-            tracing::info!(release = %id, "old release removed early, because space is short");
-            remove_release(&self.volume, &id)?;
-            self.retention.forget(&id);
-        }
-    }
-
-    /// Unpacks what arrives while it arrives, and returns how many bytes that were.
-    async fn unpack(
-        &mut self,
-        body: Body,
-        compression: Compression,
-    ) -> Result<(Contents, Manifest, u64), SyncError> {
-        let began = Instant::now();
-        self.begin_staging()?;
-        // What it unpacks to is not known yet; it is no less than this, most of the time.
-        self.volume.has_room_for(body.announced().unwrap_or(0), self.limits.min_free)?;
-        let (sender, receiver) = feed();
-        let (volume, limits, unpacking) = (Arc::clone(&self.volume), self.limits, self.unpacking);
-        let selection = self.selection.clone();
-        let unpacked =
-            blocking(move || unpack(volume, receiver, compression, &selection, &limits, &unpacking));
-        let arrived = pump(body, sender, self.unpacking.max_archive_size, self.digest);
-        let (arrived, unpacked) = tokio::join!(arrived, unpacked);
-        // Where the connection broke, that the archive is incomplete is only its consequence.
-        let wire_bytes = arrived?;
-        let (contents, manifest) = unpacked?;
-        self.metrics.fetched(1, wire_bytes);
-        self.metrics.phase(Phase::Unpack, began);
-        Ok((contents, manifest, wire_bytes))
-    }
-
-    /// Puts a release together from what is on the volume and what has arrived, and publishes it.
-    async fn assemble(
-        &mut self,
-        objects: &Arc<Objects>,
-        id: &ReleaseId,
-        (manifest, signed): (&Arc<Manifest>, Option<SignedManifest>),
-        assembly: Assembly,
-        (current, mut fetched): (Option<ReleaseId>, Fetched),
-        freshness: Freshness,
-    ) -> Result<Outcome, SyncError> {
-        let began = Instant::now();
-        let mut staging = begin(&self.volume, id, manifest, self.seed.take(), assembly.diff.as_ref())?;
-        let refused = link(&staging, &assembly.link, manifest)?;
-        self.metrics.phase(Phase::Link, began);
-        if !refused.is_empty() {
-            let more = self.fetch(objects, id, manifest, &refused, freshness).await?;
-            fetched = Fetched { files: fetched.files + more.files, bytes: fetched.bytes + more.bytes };
-        }
-        let began = Instant::now();
-        let arrived = assembly.fetch.iter().chain(&refused).map(|index| &manifest.files[*index]);
-        staging.install(objects, arrived)?;
-        if let Some(signed) = signed {
-            staging.sign(signed)?;
-        }
-        self.pass_gate(id, staging.directory(), None).await?;
-        let published = publish(&staging, current.as_ref())?;
-        self.metrics.phase(Phase::Publish, began);
-        Ok(self.published(&published, id, manifest, current, fetched))
-    }
-
-    /// What follows from `current` naming another release. Nothing here can fail.
-    fn published(
-        &mut self,
-        published: &Published,
-        id: &ReleaseId,
-        manifest: &Manifest,
-        replaced: Option<ReleaseId>,
-        fetched: Fetched,
-    ) -> Outcome {
-        let bytes = manifest.total_size();
-        self.metrics.reused(manifest.files.len().saturating_sub(fetched.files));
-        match self.volume.free() {
-            Ok(free) => self.metrics.space(bytes, free),
-            Err(error) => tracing::debug!(%error, "the metric of free space stays as it was"),
-        }
-        self.retention.published(id, replaced, published.replaced_at);
-        self.seed.invalidate();
-        self.verification = None;
-        Outcome::Published(Publication {
-            release: id.clone(),
-            files: manifest.files.len(),
-            bytes,
-            fetched_files: fetched.files,
-            fetched_bytes: fetched.bytes,
-        })
     }
 
     /// Re-reads the published release and puts right what is damaged. An error says why that was not possible; the next sync then
@@ -770,24 +548,17 @@ impl Engine {
     pub(crate) async fn verify(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
         let verdict = self.verify_current(stop).await;
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted)) {
-            // What was damaged in the release is damaged in its copy.
-            if let Some(seed) = self.seed.take() {
-                seed.discard();
-            }
+            self.publisher.discard_seed();
         }
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
             self.distrust();
         }
-        if self.has_staged
-            && let Err(error) = clear(&self.volume, Clear::All)
-        {
-            tracing::warn!(%error, "staging not cleaned up; will retry");
-        }
+        self.publisher.clear(Clear::All);
         verdict
     }
 
     async fn verify_current(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
-        let Some(id) = self.current.clone() else { return Ok(Verdict::Sound) };
+        let Some(id) = self.publisher.current().cloned() else { return Ok(Verdict::Sound) };
         if self.volume.current()?.as_ref() != Some(&id) {
             return Ok(Verdict::Lost);
         }
@@ -809,21 +580,23 @@ impl Engine {
             Some(Kind::Repository) => {
                 let intake = self.intake();
                 let tip = self.repository()?.tip(&intake.source).await?;
-                self.begin_staging()?;
+                self.publisher.begin_staging()?;
                 let received = self.repository()?.receive(&intake, &tip, None).await;
                 let (commit, _) = received.map_err(Incomplete::into_error)?;
-                self.stage_damaged(&id, commit.contents, &commit.manifest, &damaged)?
+                self.publisher.stage_damaged(&id, commit.contents, &commit.manifest, &damaged)?.map(Arc::new)
             }
             Some(Kind::Image) => {
                 let intake = self.intake();
                 let Received { contents, manifest, .. } = self.receive_image(&intake).await?;
-                self.stage_damaged(&id, contents, &manifest, &damaged)?
+                self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
             }
             Some(Kind::Archive) | None => {
                 let opened = self.source.open(Freshness::Cached).await?;
                 let Content::Archive(compression) = opened.content else { return Ok(Verdict::Lost) };
-                let (contents, manifest, _) = self.unpack(opened.body, compression).await?;
-                self.stage_damaged(&id, contents, &manifest, &damaged)?
+                self.publisher.begin_staging()?;
+                let unpacked = self.intake().unpack(opened.body, compression, self.digest).await?;
+                let (contents, manifest, _) = unpacked;
+                self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
             }
         };
         // The source may have moved on; then the next sync replaces the damaged release.
@@ -832,55 +605,33 @@ impl Engine {
         Ok(Verdict::Repaired(count))
     }
 
-    async fn fetch_damaged(&mut self, id: &ReleaseId, damaged: &Arc<Manifest>) -> Result<Staging, SyncError> {
-        let objects = self.objects()?;
+    async fn fetch_damaged(
+        &mut self,
+        id: &ReleaseId,
+        damaged: &Arc<Manifest>,
+    ) -> Result<Arc<Staging>, SyncError> {
+        let objects = self.publisher.objects()?;
         let files: Vec<_> = (0..damaged.files.len()).collect();
-        self.fetch(&objects, id, damaged, &files, Freshness::Cached).await?;
-        let staging = Staging::begin(&self.volume, id, damaged)?;
-        staging.install(&objects, damaged.files.iter())?;
+        let staging = Arc::new(Staging::begin(&self.volume, id, damaged)?);
+        self.fetch(&staging, &objects, damaged, &files, Freshness::Cached).await?;
         Ok(staging)
     }
 
-    /// Stages the damaged files of a release out of what has arrived in one piece; `None` where that is another release, or one
-    /// of the files has not arrived.
-    fn stage_damaged(
-        &self,
-        id: &ReleaseId,
-        contents: Contents,
-        manifest: &Manifest,
-        damaged: &Manifest,
-    ) -> Result<Option<Staging>, SyncError> {
-        if manifest.id() != *id {
-            return Ok(None);
+    /// Notes on the volume how far the content manager has come, for a release that is on it already. Before anything points
+    /// at the release: a crash in between must not let older content be accepted.
+    fn replace_manifest(&self, id: &ReleaseId, signed: Option<SignedManifest>) -> Result<(), VolumeError> {
+        match signed {
+            Some(signed) => signed.replace(&self.volume, id),
+            None => Ok(()),
         }
-        let staging = Staging::begin(&self.volume, id, damaged)?;
-        let paths: HashSet<_> = damaged.files.iter().map(|file| &file.path).collect();
-        let is_damaged = |index: &usize| paths.contains(&manifest.files[*index].path);
-        let wanted: Vec<_> = (0..manifest.files.len()).filter(is_damaged).collect();
-        Ok(contents.place(&staging, manifest, &wanted)?.is_ok().then_some(staging))
     }
 
     /// Does what can wait until a sync is answered: removes the old releases whose time has come, and makes the seed tree.
     pub(crate) fn upkeep(&mut self) {
-        for id in self.retention.expired(SystemTime::now()) {
-            match remove_release(&self.volume, &id) {
-                Ok(()) => {
-                    self.retention.forget(&id);
-                    tracing::info!(release = %id, "old release removed");
-                }
-                // It costs space, not content.
-                Err(error) => tracing::warn!(%error, "old release not removed; will retry"),
-            }
-        }
-        self.metrics.old_releases(self.retention.len());
+        self.publisher.remove_expired();
         // An archive's files all arrive anew, so it has no use for a seed tree.
         if self.source.kind() == Some(Kind::Manifest) && self.audience == Audience::Log {
-            self.seed.prepare(&self.volume, self.current.as_ref());
+            self.publisher.prepare_seed();
         }
     }
-}
-
-/// Whether a release looks as it was published.
-fn is_intact(volume: &Volume, id: &ReleaseId) -> bool {
-    volume.manifest(id).is_some_and(|manifest| whole(volume, id, &manifest).unwrap_or_default())
 }

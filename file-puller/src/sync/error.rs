@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use lifecycle::escape::escaped;
 use lifecycle::exit::{Exit, Failure};
 
 use super::gate::GateError;
@@ -39,10 +40,10 @@ pub(crate) enum SyncError {
     #[error(transparent)]
     OutsideBase(#[from] OutsideBase),
     /// It answered with an archive that breaks a rule.
-    #[error("archive refused: {0}")]
+    #[error("archive refused: {}", escaped(.0))]
     Archive(String),
     /// It has a commit that breaks a rule.
-    #[error("repository refused: {0}")]
+    #[error("repository refused: {}", escaped(.0))]
     Repository(String),
     /// It does not answer as a git server, or has no such ref.
     #[error(transparent)]
@@ -222,6 +223,30 @@ impl SyncError {
         match self {
             Self::Source(SourceError::Status { retry_after, .. }) => *retry_after,
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names in an archive, a pack or an image's layer are other people's words, and a message is for a terminal and a log.
+    #[test]
+    fn what_comes_from_outside_is_escaped_in_every_message() {
+        let said = || "\u{1b}[2J\u{9b}31m \u{202e}gpj.exe\nforged".to_owned();
+        for error in [
+            SyncError::Archive(said()),
+            SyncError::Repository(said()),
+            ArchiveError::Refused(said()).into(),
+            GitError::Refused(said()).into(),
+            SyncError::Remote(RemoteError::Answer { url: "x".to_owned(), why: said() }),
+            RegistryError::Refused(said()).into(),
+            RegistryError::Login { url: "x".to_owned(), why: said() }.into(),
+        ] {
+            let shown = error.to_string();
+            let escaped = "\\u{1b}[2J\\u{9b}31m \\u{202e}gpj.exe\\nforged";
+            assert!(shown.contains(escaped) && !shown.contains('\u{1b}'), "{shown:?}");
         }
     }
 }

@@ -1,15 +1,19 @@
 //! Following an image in a registry: one `HEAD` where nothing changed, otherwise its layers, lowest first.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use lifecycle::blocking;
 
 use super::error::SyncError;
 use super::intake::Intake;
+use super::remembered::Remembered;
 use crate::content::{Digest, Manifest, ReleaseId};
 use crate::fetch::{Contents, feed, pump};
 use crate::oci::{Image, Layer, Registry, RegistryError};
-use crate::source::Source;
+use crate::source::{Kind, Source, Validator};
+
+const ALGORITHM: &str = "sha256:";
 
 /// An image that is followed.
 #[derive(Debug)]
@@ -37,9 +41,22 @@ impl ImageSource {
         self.published = None;
     }
 
-    /// Notes what `current` is.
-    pub(super) fn published(&mut self, digest: Digest, release: ReleaseId) {
-        self.published = Some((digest, release));
+    /// Notes what `current` is, and returns what to remember of it.
+    pub(super) fn published(&mut self, digest: Digest, release: ReleaseId) -> Remembered {
+        self.published = Some((digest, release.clone()));
+        Remembered {
+            release,
+            kind: Kind::Image,
+            validator: Validator::of_tag(tag(&digest), SystemTime::now()),
+        }
+    }
+
+    /// Takes up what an earlier process has published, and returns the digest of its manifest.
+    pub(super) fn was_published(&mut self, last: &Remembered) -> Option<String> {
+        let tag = last.validator.tag()?.to_str().ok()?.to_owned();
+        let digest = Digest::parse(tag.strip_prefix(ALGORITHM)?)?;
+        self.published = Some((digest, last.release.clone()));
+        Some(tag)
     }
 
     /// Whether `current` is known to be what the registry has.
@@ -100,6 +117,11 @@ impl ImageSource {
         let (contents, manifest) = image.finish(&intake.limits)?;
         Ok(Received { digest, contents, manifest, wire_bytes })
     }
+}
+
+/// A digest as registries write it.
+pub(super) fn tag(digest: &Digest) -> String {
+    format!("{ALGORITHM}{digest}")
 }
 
 fn announced(layers: &[Layer]) -> u64 {

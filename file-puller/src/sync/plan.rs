@@ -85,8 +85,13 @@ pub(crate) fn plan(
     Ok(Plan::Assemble(search.done()))
 }
 
+/// Whether a release looks as it was published.
+pub(super) fn is_intact(volume: &Volume, id: &ReleaseId) -> bool {
+    volume.manifest(id).is_some_and(|manifest| whole(volume, id, &manifest).unwrap_or_default())
+}
+
 /// Whether every file of the release is there, by size and mode.
-pub(super) fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
+fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
     if !volume.holds(id) {
         return Ok(false);
     }

@@ -5,6 +5,7 @@
 //! failure of a sync. It is written when a release was published, or where there is none yet, so that while nothing changes nothing
 //! is written. A validator that is older than the last answer does no harm: it stands for the same release.
 
+use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,16 +54,26 @@ struct Stored {
 }
 
 impl Memory {
+    /// For a source, and flags that are its kind's own.
     pub(super) fn new(
         volume: PathBuf,
         source: &SourceUrl,
         authenticity: &Authenticity,
         selection: &Selection,
+        own: Option<&impl Debug>,
     ) -> Self {
         // Another key may not have signed what is in place. One that cannot be read now is the sync's to complain about.
         let key = authenticity.public_key.as_deref().and_then(|path| fs::read(path).ok());
-        let settings = format!("{authenticity:?} {selection:?} {key:?}");
-        Self { volume, source: digest(source.url().as_str()), settings: digest(&settings) }
+        let settings = match own {
+            None => format!("{authenticity:?} {selection:?} {key:?}"),
+            Some(own) => format!("{authenticity:?} {selection:?} {key:?} {own:?}"),
+        };
+        // An image's name is no part of its registry's URL, and a URL's query is not shown.
+        let source = match source.image() {
+            None => digest(source.url().as_str()),
+            Some(image) => digest(&image.to_string()),
+        };
+        Self { volume, source, settings: digest(&settings) }
     }
 
     /// What is remembered of this source: its kind, and the rest where it was asked for with the same flags.

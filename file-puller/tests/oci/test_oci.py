@@ -351,6 +351,20 @@ class Following(Scenario):
         self.front.tokens += 1
         self.assertEqual(self.sync(port), "unchanged")
 
+    def test_an_unchanged_image_is_not_fetched_again_after_a_restart(self):
+        self.push_image({"index.html": b"one", "notes.txt": b"n"})
+        one = self.published(url=self.front_url)
+        asked = lambda: [(method, path) for method, path, authorization in self.front.requests if authorization and "/manifests/" in path or "/blobs/" in path]
+        self.front.requests.clear()
+        self.assertEqual(self.published(url=self.front_url), one)
+        self.assertEqual({method for method, _ in asked()}, {"HEAD"})
+        # What is remembered holds for the release that is there, and for these flags.
+        self.assertEqual(self.published("--exclude", "*.txt", url=self.front_url), {"index.html": b"one"})
+        next((self.volume / "current").resolve().glob("index.html")).unlink()
+        self.assertEqual(self.published("--exclude", "*.txt", url=self.front_url), {"index.html": b"one"})
+        self.push_image({"index.html": b"two"})
+        self.assertEqual(self.published(url=self.front_url), {"index.html": b"two"})
+
     def test_tokens_and_passwords(self):
         self.push_image({"index.html": b"one"})
         self.assertEqual(self.published(url=self.front_url), {"index.html": b"one"})

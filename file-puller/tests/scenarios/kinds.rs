@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use testkit::{Answer, Upstream};
 
 use crate::content::{ContentManager, Tree, sha256};
-use crate::puller::{Volume, once, start_from, sync, try_sync};
+use crate::puller::{Volume, once, start_when_asked, sync, try_sync};
 use crate::tarball::{gzip, tar, zstd};
 
 fn site() -> Tree {
@@ -116,7 +116,7 @@ fn volume_is_empty(volume: &Volume) {
 fn kind_that_was_seen_first_stays() {
     let (same, volume) = (Same::start("application/octet-stream", tar(&site())), Volume::new());
     let url = same.upstream.url("/content");
-    let process = start_from(&url, &volume, &["--period", "1h"]);
+    let process = start_when_asked(&url, &volume, &[]);
     assert_eq!(sync(&process)["result"], "unchanged");
     let manifest = ContentManager::start(&[("evil.html", "1")]).site().manifest();
     same.put("application/json", manifest.into_bytes());

@@ -64,8 +64,8 @@ fn sigterm_mid_sync() {
     let mut process = start(&manager, &volume, &["--shutdown-timeout", "5s"]);
     wait_until("half of it is asked for", || manager.asked().contains(&"/site/large".to_owned()));
     wait_until("half of it is staged", || {
-        let objects = std::fs::read_dir(volume.staged("objects")).into_iter().flatten().flatten();
-        let mut sizes = objects.filter_map(|object| object.metadata().ok()).map(|file| file.len());
+        let large = volume.staging().into_iter().map(|name| volume.staged(&name).join("large"));
+        let mut sizes = large.filter_map(|file| file.metadata().ok()).map(|file| file.len());
         sizes.any(|size| size > 500_000)
     });
     let asked = Instant::now();

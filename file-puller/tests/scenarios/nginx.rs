@@ -9,7 +9,7 @@ use testkit::process::run;
 use testkit::{Process, http, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{BINARY, Volume, metric, once, start_from, sync, tree};
+use crate::puller::{BINARY, Volume, metric, once, start_from, start_when_asked, sync, tree};
 use crate::tarball::{gzip, tar};
 
 /// nginx with a configuration of the test's own, over a directory.
@@ -91,7 +91,7 @@ impl Drop for Nginx {
 }
 
 fn follow(nginx: &Nginx, volume: &Volume, path: &str) -> Process {
-    start_from(&nginx.url(path), volume, &["--period", "1h"])
+    start_when_asked(&nginx.url(path), volume, &[])
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -154,9 +155,20 @@ pub(crate) fn tree(root: &Path) -> Tree {
 
 /// A puller that syncs when it starts and when it is told to, so that the test knows which sync it looks at.
 pub(crate) fn start(manager: &ContentManager, volume: &Volume, flags: &[&str]) -> Process {
-    let mut all = vec!["--period", "1h"];
-    all.extend(flags);
-    start_with_period(manager, volume, &all)
+    start_when_asked(&manager.url(), volume, flags)
+}
+
+/// The same, of a source at another URL than the content manager's own.
+pub(crate) fn start_when_asked(url: &str, volume: &Volume, flags: &[&str]) -> Process {
+    let mut command = Command::new(BINARY);
+    command.args(["--source", url, "--log-level", "debug", "--volume"]).arg(volume.path()).args(flags);
+    Process::start_command(when_asked(command))
+}
+
+/// Makes it one that syncs when it starts and when it is told to: a failed sync is not tried again by itself either.
+pub(crate) fn when_asked(mut command: Command) -> Command {
+    command.args(["--period", "1h"]).env("FILE_PULLER_WITHOUT", "retries");
+    command
 }
 
 /// A puller with the test's own `--period`.
@@ -164,7 +176,7 @@ pub(crate) fn start_with_period(manager: &ContentManager, volume: &Volume, flags
     start_from(&manager.url(), volume, flags)
 }
 
-/// A puller of a source at another URL than the content manager's own.
+/// The same, of a source at another URL than the content manager's own.
 pub(crate) fn start_from(url: &str, volume: &Volume, flags: &[&str]) -> Process {
     let path = volume.path();
     let mut all = vec!["--source", url, "--volume", path.to_str().expect("UTF-8"), "--log-level", "debug"];

@@ -71,11 +71,8 @@ fn a_redirect_of_the_manifest_moves_its_base() {
         }
     };
     manager.fault(moved("/releases/1/"));
-    let process = crate::puller::start_from(
-        &manager.upstream.url("/latest/manifest.json"),
-        &volume,
-        &["--period", "1h"],
-    );
+    let process =
+        crate::puller::start_when_asked(&manager.upstream.url("/latest/manifest.json"), &volume, &[]);
     assert_eq!(sync(&process)["result"], "unchanged");
     assert_eq!(volume.tree(), manager.site().files);
     assert!(

@@ -14,7 +14,7 @@ use testkit::Answer;
 use testkit::http::Connection;
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, once, publishes, start_from, try_sync};
+use crate::puller::{Volume, once, publishes, start_when_asked, try_sync};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -162,7 +162,7 @@ fn https_with_a_client_certificate() {
     // One that the server does not know, and then one that it does: rotation needs no restart.
     let (certificate, key) = give(&authority);
     let identity = ["--ca-file", &ca, "--client-cert-file", &certificate, "--client-key-file", &key];
-    let process = start_from(&front.url(), &volume, &[&["--period", "1h"], &identity[..]].concat());
+    let process = start_when_asked(&front.url(), &volume, &identity);
     assert_eq!(try_sync(&process).json()["reason"], "unreachable");
     assert_eq!(manager.asked(), [] as [&str; 0]);
     give(&clients);

@@ -11,7 +11,7 @@ use testkit::http::Message;
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, Site};
-use crate::puller::{Volume, publishes, start, start_from, start_in_step, sync};
+use crate::puller::{Volume, publishes, start, start_in_step, start_when_asked, sync};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>")];
 const MODIFIED: &str = "Mon, 23 Nov 2026 18:00:00 GMT";
@@ -142,7 +142,7 @@ fn the_validator_survives_a_restart() {
     drop(process);
     manager.upstream.forget();
     // Asked for in another way, the same bytes may mean another release.
-    let process = start_from(&(manager.url() + "?other"), &volume, &["--period", "1h"]);
+    let process = start_when_asked(&(manager.url() + "?other"), &volume, &[]);
     assert_eq!(sync(&process)["result"], "unchanged");
     assert_eq!(conditions(&manager)[0], None);
 }
@@ -223,7 +223,7 @@ fn no_connection_lives_for_ever() {
     for (flags, lives) in [(&[][..], true), (&["--max-connection-age", "1ms"][..], false)] {
         let (connections, volume) = (Connections::start(manager.site().clone()), Volume::new());
         let url = format!("http://{}/manifest.json", connections.addr);
-        let process = start_from(&url, &volume, &[&["--period", "1h", "--concurrency", "1"], flags].concat());
+        let process = start_when_asked(&url, &volume, &[&["--concurrency", "1"], flags].concat());
         sync(&process);
         let before = connections.count();
         for _ in 0..5 {

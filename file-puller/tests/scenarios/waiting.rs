@@ -35,7 +35,7 @@ fn waited(process: &Process, result: &str) -> f64 {
 /// A puller that nothing but a held question tells of a change.
 fn waiting(manager: &ContentManager, volume: &Volume, flags: &[&str]) -> Process {
     manager.waits(|answer| answer);
-    let process = start(manager, volume, flags);
+    let process = start_with_period(manager, volume, &[&["--period", "1h"], flags].concat());
     ready(&process);
     waits(&process);
     process

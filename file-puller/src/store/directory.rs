@@ -1,0 +1,90 @@
+//! What is in a directory, and removing it with all that is in it.
+//!
+//! The standard library panics where a directory cannot be closed, as NFS and FUSE let happen. Here that is no error: a directory
+//! that was only read has nothing to lose.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Dir, DirEntry, Mode};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::create::DIRECTORY;
+
+/// How often a directory is emptied to which another process still adds.
+const ATTEMPTS: u32 = 5;
+
+/// What is in a directory, but for `.` and `..`.
+pub(super) fn entries(directory: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    let is_listed = |name: &CStr| !matches!(name.to_bytes(), b"." | b"..");
+    let all = Dir::read_from(directory)?.map(|entry| entry.map_err(io::Error::from));
+    Ok(all.filter(move |entry| entry.as_ref().map_or(true, |entry| is_listed(entry.file_name()))))
+}
+
+/// Removes a file, or a directory and all that is in it, also while another process still adds to it.
+pub(super) fn remove(beneath: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
+    match rustix::fs::unlinkat(beneath, name, AtFlags::empty()) {
+        Err(error @ (Errno::ISDIR | Errno::PERM)) => {
+            let Ok(directory) = rustix::fs::openat(beneath, name, DIRECTORY, Mode::empty()) else {
+                return Err(error.into());
+            };
+            remove_directory(beneath, name, directory.as_fd())
+        }
+        removed => Ok(removed?),
+    }
+}
+
+fn remove_directory(
+    beneath: BorrowedFd<'_>,
+    name: impl Arg + Copy,
+    directory: BorrowedFd<'_>,
+) -> io::Result<()> {
+    for _ in 1..ATTEMPTS {
+        empty(directory)?;
+        match rustix::fs::unlinkat(beneath, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => std::thread::yield_now(),
+            removed => return Ok(removed?),
+        }
+    }
+    empty(directory)?;
+    Ok(rustix::fs::unlinkat(beneath, name, AtFlags::REMOVEDIR)?)
+}
+
+fn empty(directory: BorrowedFd<'_>) -> io::Result<()> {
+    for entry in entries(directory)? {
+        match remove(directory, entry?.file_name()) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_removed_and_what_it_links_to_is_not() {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        fs::create_dir_all(at("tree/a/b")).unwrap();
+        fs::create_dir(at("kept")).unwrap();
+        fs::write(at("kept/file"), "").unwrap();
+        for name in ["tree/1", "tree/a/2", "tree/a/b/3"] {
+            fs::write(at(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("../kept", at("tree/link")).unwrap();
+        let beneath = fs::File::open(above.path()).unwrap();
+        assert_eq!(entries(&beneath).unwrap().count(), 2);
+        remove(beneath.as_fd(), "tree").unwrap();
+        assert!(!at("tree").exists() && at("kept/file").is_file());
+        remove(beneath.as_fd(), "kept/file").unwrap();
+        assert_eq!(remove(beneath.as_fd(), "tree").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

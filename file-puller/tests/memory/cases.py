@@ -1,0 +1,339 @@
+"""file-puller in a container of 64 MiB, with content at its limits.
+
+Each case is a function that makes a source and says how it has to end: published, refused, or one of both. Whatever is published is
+changed once more and published again, because then the manifest of the release before is in memory as well. After each case the
+container still runs, nothing in it was killed for memory, and what the cgroup counted at any time, less the page cache that the
+kernel would give back and with the sockets' memory added (version 2 counts that, version 1 does not), was below the limit.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "git"))
+
+MIB = 1024 * 1024
+LIMIT = 64 * MIB
+IMAGE = sys.argv[1]
+USER = 65532
+# As base-native ships them; only the period is long, so that each sync is one that was asked for.
+FLAGS = ["--period", "1h", "--max-backoff", "5s", "--max-size", "96MiB", "--shutdown-timeout", "5s"]
+WITHIN = 120
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Web:
+    """nginx: what is in its directory, and beneath `/c/` content that is the rest of the path."""
+
+    def __init__(self, scratch):
+        self.root, self.port = scratch / "web", free_port()
+        self.root.mkdir()
+        config = scratch / "nginx.conf"
+        paths = "".join(f"{name}_temp_path {scratch}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        config.write_text(
+            f"worker_processes 1; daemon off; pid {scratch}/nginx.pid; error_log {scratch}/nginx.err;"
+            "events { worker_connections 1000; }"
+            f"http {{ access_log off; keepalive_requests 1000000000; {paths} default_type text/plain;"
+            f"server {{ listen 127.0.0.1:{self.port}; root {self.root};"
+            "location ~ ^/c/(?:[^/]*/)*([^/]*)$ { return 200 $1; } } }"
+        )
+        self.process = subprocess.Popen(["nginx", "-e", f"{scratch}/nginx.err", "-c", config])
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def manifest(self, files):
+        """Writes a manifest: path, content and URL of each file."""
+        now = time.time()
+        lines = []
+        for path, content, url in files:
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            lines.append(f'{{"path":"{path}","size":{len(content)},"sha256":"{digest}","mode":"0644","url":"{url}"}}')
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        new = self.root / "next"
+        new.write_text(f'{{"format":"sidecar-manifest/1","created":"{created}","files":[\n' + ",\n".join(lines) + "\n]}")
+        new.rename(self.root / "manifest.json")
+        # An hour ago, so that its ETag is not one that may stand for two contents.
+        self.age = getattr(self, "age", 3600) - 10
+        os.utime(self.root / "manifest.json", (now - self.age, now - self.age))
+        return (self.root / "manifest.json").stat().st_size
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Puller:
+    """A container with the shipped flags, and an eye on what its cgroup counts."""
+
+    def __init__(self, source, scratch, flags=()):
+        self.volume = scratch / "volume"
+        self.volume.mkdir()
+        os.chown(self.volume, USER, USER)
+        self.admin, self.most, self.done = free_port(), 0, threading.Event()
+        command = ["docker", "run", "--detach", "--network", "host", "--memory", str(LIMIT), "--memory-swap", str(LIMIT)]
+        command += ["--user", f"{USER}:{USER}", "--volume", f"{self.volume}:/content", IMAGE]
+        command += ["--source", source, "--volume", "/content", *FLAGS, *flags]
+        command += ["--admin-addr", f"127.0.0.1:{self.admin}", "--termination-log", "/dev/null"]
+        self.id = subprocess.check_output(command, text=True).strip()
+        self.group = self.cgroup()
+        self.watch = threading.Thread(target=self.measure_until_done, daemon=True)
+        self.watch.start()
+
+    def cgroup(self):
+        for path in (f"/sys/fs/cgroup/memory/docker/{self.id}", f"/sys/fs/cgroup/system.slice/docker-{self.id}.scope",
+                     f"/sys/fs/cgroup/docker/{self.id}"):
+            if os.path.isdir(path):
+                return pathlib.Path(path)
+        raise AssertionError("the container's cgroup is not where it is looked for")
+
+    def measure_until_done(self):
+        while not self.done.wait(0.02):
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.most = max(self.most, self.measure())
+
+    def measure(self):
+        """What is in use, without what the kernel would give back: page cache, and the names and inodes that it remembers."""
+        stat = dict(line.split() for line in (self.group / "memory.stat").read_text().splitlines())
+        if (self.group / "memory.usage_in_bytes").exists():
+            # Version 1 counts the kernel's part without saying what of it can be reclaimed: all but this is user memory.
+            return int(stat["total_rss"]) + self.sockets()
+        return int(stat["anon"]) + int(stat["kernel_stack"]) + int(stat["pagetables"]) + int(stat.get("slab_unreclaimable", 0)) + int(stat["sock"])
+
+    def sockets(self):
+        pid = (self.group / "cgroup.procs").read_text().split()[0]
+        lines = subprocess.check_output(["ss", "-tmnpH", "state", "connected"], text=True).splitlines()
+        total = 0
+        for line in lines:
+            _, found, fields = line.partition("skmem:(")
+            if found and f"pid={pid}," in line:
+                values = {field.rstrip("0123456789"): int("".join(c for c in field if c.isdigit())) for field in fields.split(")")[0].split(",")}
+                total += sum(values.get(key, 0) for key in ("r", "f", "w"))
+        return total
+
+    def state(self):
+        return json.loads(subprocess.check_output(["docker", "inspect", "--format", "{{json .State}}", self.id]))
+
+    def logs(self):
+        return subprocess.run(["docker", "logs", self.id], capture_output=True, text=True).stderr
+
+    def sync(self):
+        """The answer to a sync that was asked for."""
+        deadline = time.monotonic() + WITHIN
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.admin, timeout=WITHIN)
+                connection.request("POST", "/sync")
+                return json.loads(connection.getresponse().read())
+            except (OSError, http.client.HTTPException) as error:
+                state = self.state()
+                assert state["Running"], f"it ended: {state}\n{self.logs()[-2000:]}"
+                assert time.monotonic() < deadline, f"{error}: {self.logs()[-2000:]}"
+                time.sleep(0.05)
+
+    def check(self):
+        state = self.state()
+        assert not state["OOMKilled"] and state["Running"], f"killed: {state}\n{self.logs()[-2000:]}"
+        assert self.most < LIMIT, f"{self.most / MIB:.1f} MiB in use"
+
+    def stop(self):
+        self.done.set()
+        self.watch.join()
+        subprocess.run(["docker", "rm", "--force", self.id], capture_output=True)
+
+
+def refused(puller, *by):
+    answer = puller.sync()
+    assert answer["result"] == "failed", answer
+    assert any(name in answer["error"] for name in by), answer
+    return f"refused: {answer['error']}"
+
+
+def published(puller, change=None):
+    answer = puller.sync()
+    assert answer["result"] in ("published", "unchanged") and answer["release"], answer
+    if change is None:
+        return "published"
+    change()
+    answer = puller.sync()
+    assert answer["result"] == "published", answer
+    assert puller.sync()["result"] == "unchanged"
+    return "published twice"
+
+
+def files_with_long_names(count, version=0):
+    """Names of 200 bytes, and content that is a file's own."""
+    pad = "n" * 190
+    for number in range(count):
+        content = f"{number}v{version if number == 7 else 0}"
+        yield f"d{number % 100:02}/{number:06}{pad}"[:200], content, f"c/{content}"
+
+
+def manifest_at_the_limit(web, scratch):
+    """100,000 files with names of 200 bytes: more than this container has memory for, and said so."""
+    size = web.manifest(files_with_long_names(100_000))
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield f"{size / MIB:.0f} MiB: " + refused(puller, "of memory", "--max-manifest-size")
+
+
+def largest_manifest_that_is_followed(web, scratch):
+    """As many of them as the memory is said to be enough for."""
+    count = 55_000
+    size = web.manifest(files_with_long_names(count))
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files_with_long_names(count, 1)))
+
+
+def hundred_thousand_files(web, scratch):
+    """The most files there may be, with names as sites have them."""
+    def files(version=0):
+        for number in range(100_000):
+            content = f"{number % 5000}v{version if number == 7 else 0}"
+            yield f"d{number % 100:02}/page-{number:06}.html", content, f"c/{content}"
+
+    size = web.manifest(files())
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files(1)))
+
+
+def deep_paths(web, scratch):
+    """Paths of 64 segments, beneath as many directories as there may be."""
+    def files(version=0):
+        for number in range(30_000):
+            content = f"{number % 1000}v{version if number == 7 else 0}"
+            yield f"{number % 1500:04}/" + "a/" * 62 + f"{number:05}", content, f"c/{content}"
+
+    size = web.manifest(files())
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files(1)))
+
+
+def too_many_directories(web, scratch):
+    """4,000 files, each in 63 directories of its own."""
+    web.manifest((f"{n:04}/" + "a/" * 62 + "f", str(n), f"c/{n}") for n in range(4_000))
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield refused(puller, "--max-directories")
+
+
+def long_urls(web, scratch):
+    """Files whose `url` is far longer than their path."""
+    def files(version=0):
+        for number in range(18_000):
+            content = f"{number % 1000}v{version if number == 7 else 0}"
+            yield f"f{number:05}", content, "c/" + "u" * 200 + "/" + "v" * 700 + f"/{content}"
+
+    size = web.manifest(files())
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files(1)))
+
+
+def header(path, size):
+    """A ustar header; a long path is divided at a slash."""
+    directory, _, name = path.rpartition("/")
+    prefix, name = (directory, name) if len(path) > 100 else ("", path)
+    block = bytearray(512)
+    for at, text in [(0, name), (100, "0000644"), (108, "0000000"), (116, "0000000"), (124, f"{size:011o}"), (136, "00000000000"),
+                     (148, " " * 8), (156, "0"), (257, "ustar\0" + "00"), (345, prefix)]:
+        block[at : at + len(text)] = text.encode()
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def archive_at_the_limit(web, scratch):
+    """100,000 files with names of 200 bytes."""
+    def write(version):
+        with open(web.root / "next.tar", "wb") as out:
+            for number in range(100_000):
+                content = f"{number % 5000}v{version if number == 7 else 0}".encode()
+                path = f"{number % 100:02}{'d' * 108}/{number:06}{'n' * 83}"
+                out.write(header(path, len(content)) + content.ljust(512, b"\0"))
+            out.write(bytes(10240))
+        (web.root / "next.tar").rename(web.root / "site.tar")
+        moment = time.time() - 3600 + 10 * version
+        os.utime(web.root / "site.tar", (moment, moment))
+
+    write(0)
+    puller = Puller(web.url("site.tar"), scratch, ["--max-archive-size", "256MiB"])
+    yield puller
+    yield published(puller, lambda: write(1))
+
+
+def repository_at_the_limit(web, scratch):
+    """100,000 files with names of 200 bytes in a git repository."""
+    from server import GitServer
+
+    root = scratch / "git"
+    root.mkdir()
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", root / "site.git"], check=True)
+    importing = subprocess.Popen(["git", "-C", root / "site.git", "fast-import", "--quiet"], stdin=subprocess.PIPE)
+    write = importing.stdin.write
+
+    def commit(files):
+        write(b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\ndata 1\nx\n")
+        for path, content, _ in files:
+            write(f"M 100644 inline {path}\ndata {len(content)}\n{content}\n".encode())
+        write(b"\n")
+
+    commit(files_with_long_names(100_000))
+    importing.stdin.close()
+    assert importing.wait() == 0
+    server = GitServer(str(root))
+    puller = Puller(server.url("site.git"), scratch)
+    yield puller
+    yield published(puller)
+    server.close()
+
+
+CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, too_many_directories, long_urls,
+         archive_at_the_limit, repository_at_the_limit]
+
+
+def main():
+    wanted = [case for case in CASES if not sys.argv[2:] or case.__name__ in sys.argv[2:]]
+    failed = 0
+    for case in wanted:
+        began, puller = time.monotonic(), None
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="file-puller-memory-"))
+        os.chmod(scratch, 0o755)
+        web = Web(scratch)
+        try:
+            steps = case(web, scratch)
+            puller = next(steps)
+            said = next(steps)
+            puller.check()
+            print(f"{case.__name__}: {said}; {puller.most / MIB:.1f} MiB in use, {time.monotonic() - began:.0f} s", flush=True)
+        except AssertionError as error:
+            failed += 1
+            print(f"{case.__name__}: FAILED: {error}", flush=True)
+        finally:
+            if puller:
+                puller.stop()
+            web.stop()
+            shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{len(wanted) - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
