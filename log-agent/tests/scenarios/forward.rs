@@ -4,7 +4,10 @@ use std::io::{BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rmpv::Value;
 use sha2::{Digest as _, Sha512};
 use testkit::wait_until;
@@ -197,7 +200,8 @@ fn forward_wire() {
         wait_until("all arrive", || receiver.records().len() == 3);
         let message = receiver.messages()[0].clone();
         assert_eq!(message.tag, "web.access");
-        assert_eq!(message.options["chunk"].as_str().map(str::len), Some(32));
+        let chunk = STANDARD.decode(message.options["chunk"].as_str().unwrap()).unwrap();
+        assert_eq!(chunk.len(), 16, "Base64 of 128 bits, as the protocol says");
         let at = humantime::parse_rfc3339("2026-11-23T18:02:03.123456Z").unwrap();
         let at = at.duration_since(std::time::UNIX_EPOCH).unwrap();
         let seconds = u32::try_from(at.as_secs()).unwrap().to_be_bytes();
@@ -248,6 +252,31 @@ fn forward_acks() {
     write_numbers(&mut append(&room.log("a.log")), 10..20);
     wait_until("the next arrive", || receiver.bodies().len() == 30);
     assert!(agent.terminate().success());
+}
+
+#[test]
+fn an_event_time_beyond_32_bits_is_replaced_by_that_of_reading() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    // The last second that the protocol can say, the one after it, and a mistake of a unit.
+    let stated = ["2106-02-07T06:28:15.5Z", "2106-02-07T06:28:16Z", "9999-01-01T00:00:00Z"];
+    for time in stated {
+        write(&room.log("a.log"), format!("{{\"time\":\"{time}\"}}\n"));
+    }
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = now();
+    let _agent = room.agent(&receiver.sink(), &[]);
+    wait_until("they arrive", || receiver.records().len() == 3);
+    let entries: Vec<_> = receiver.messages().into_iter().flat_map(|message| message.entries).collect();
+    let seconds = |entry: &Value| {
+        let (kind, bytes) = entry[0].as_ext().unwrap();
+        assert_eq!((kind, bytes.len()), (0, 8));
+        u64::from(u32::from_be_bytes(bytes[..4].try_into().unwrap()))
+    };
+    assert_eq!(seconds(&entries[0]), u64::from(u32::MAX));
+    for (entry, stated) in entries.iter().zip(stated).skip(1) {
+        assert!((before..=now()).contains(&seconds(entry)), "the time of reading: {entry}");
+        assert_eq!(entry[1]["timestamp"], Value::from(stated), "what the line states is not lost");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rmpv::Value;
 use rmpv::decode::{Error, read_value_with_max_depth};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -25,16 +27,26 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
+    /// Whether the receiver wants it to last for one message only.
+    once: bool,
 }
 
 impl Connection {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::new(), once: false }
+    }
+
+    /// The receiver has said that it is for one message.
+    pub(super) fn use_once(&mut self) {
+        self.once = true;
     }
 
     /// Itself, if it is as it was left. Receivers close what is idle, which is no failure; and what has come that nobody asked
     /// for belongs to a chunk that was given up.
     pub(super) async fn if_usable(mut self) -> Option<Self> {
+        if self.once {
+            return None;
+        }
         let silent = timeout(Duration::ZERO, self.stream.read_buf(&mut self.received)).await.is_err();
         (silent && self.received.is_empty()).then_some(self)
     }
@@ -49,7 +61,8 @@ impl Connection {
         let compressed = payload.compression.as_str();
         msgpack::small_map(2 + u8::from(compressed.is_some()), &mut options);
         msgpack::string(b"chunk", &mut options);
-        msgpack::string(payload.key.as_bytes(), &mut options);
+        let id = chunk_id(&payload.key);
+        msgpack::string(id.as_bytes(), &mut options);
         msgpack::string(b"size", &mut options);
         msgpack::unsigned(payload.records as u64, &mut options);
         if let Some(encoding) = compressed {
@@ -65,7 +78,7 @@ impl Connection {
         timeout(payload.timeout, self.flush()).await.map_err(slow)??;
         let answer = timeout(payload.timeout, self.receive()).await.map_err(slow)??;
         match field(&answer, "ack") {
-            Some(ack) if ack == payload.key.as_bytes() => Ok(()),
+            Some(ack) if ack == id.as_bytes() => Ok(()),
             _ => Err(DeliveryError::retry("it acknowledges something else than what it was sent")),
         }
     }
@@ -96,6 +109,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// The id of a chunk as the protocol wants it: 128 bits in Base64.
+fn chunk_id(key: &str) -> String {
+    STANDARD.encode(u128::from_str_radix(key, 16).unwrap_or_default().to_be_bytes())
 }
 
 /// A field of a map. Receivers do not agree on what is a string and what is binary.

@@ -49,9 +49,19 @@ pub(super) async fn introduce(
     let (nonce, auth) = (option("nonce").to_vec(), option("auth"));
     // New for each connection. A string, as receivers want it, so hexadecimal digits.
     let salt = random::<16>();
-    // Receivers send a salt whether or not they have users; one without does not look at what it gets.
-    let (user, password) = user.unwrap_or_default();
+    // Receivers send a salt whether or not they have users; one without does not look at what it gets. Where there is no salt, there is no
+    // user to name.
+    let (user, password) = user.filter(|_| !auth.is_empty()).unwrap_or_default();
     let password = if auth.is_empty() { String::new() } else { digest(&[auth, user.as_bytes(), password]) };
+    let keepalive = helo[1].as_map().and_then(|options| {
+        options
+            .iter()
+            .find(|(name, _)| name.as_str() == Some("keepalive"))
+            .and_then(|(_, value)| value.as_bool())
+    });
+    if keepalive == Some(false) {
+        connection.use_once();
+    }
     let mut ping = Vec::new();
     msgpack::small_array(6, &mut ping);
     let proof = digest(&[salt.as_bytes(), name.0.as_bytes(), &nonce, key]);
