@@ -14,15 +14,23 @@ const compose = "docker compose -f deploy/compose.yaml";
 const site = () => `http://${location.host}`;
 const pid = (snapshot, name) => snapshot.kubelet?.events.findLast(({ container, event }) => container === name && event === "started")?.pid;
 const folder = (snapshot) => snapshot.kubelet?.content ?? "deploy/content";
-const kill = (name, signal = "KILL") => (snapshot) => ({
-  demo: `kill -${signal} ${pid(snapshot, name) ?? "PID"}`,
-  compose: `sudo kill -${signal} $(docker inspect --format '{{.State.Pid}}' $(${compose} ps -q ${name}))`,
-  kubernetes: `kubectl debug --profile=sysadmin -i --image=busybox --target=${name} ${snapshot.pod.name ?? "POD"} -- kill -${signal} 1`,
-})[snapshot.runs_on ?? "compose"];
-const edit = (snapshot) => `echo '<p>Changed.' >> ${folder(snapshot)}/index.html`;
-const manager = (away) => (snapshot) => (snapshot.runs_on === "demo" ? `kill -USR1 ${snapshot.kubelet?.kubelet_pid ?? "PID"}` : `${compose} ${away ? "stop" : "start"} content-manager`);
+// What is typed on the demo, on Compose, and in a cluster. PID 1 of a container takes no SIGKILL and no SIGSTOP from its own namespace, so
+// in a cluster the signal is sent from the node, to every process of that name there.
+const where = (snapshot, demo, docker, cluster) => ({ demo, kubernetes: cluster })[snapshot.runs_on] ?? docker;
+const onNode = (snapshot, command) => `kubectl debug node/${snapshot.pod.node ?? "NODE"} --profile=sysadmin -i --image=busybox -- ${command}`;
+const kill = (name, signal = "KILL") => (snapshot) => where(snapshot,
+  `kill -${signal} ${pid(snapshot, name) ?? "PID"}`,
+  `sudo kill -${signal} $(docker inspect --format '{{.State.Pid}}' $(${compose} ps -q ${name}))`,
+  onNode(snapshot, `pkill -${signal} ${name}`));
+const SOURCE = "# change a page where the content manager gets it from";
+const edit = (snapshot) => where(snapshot, `echo '<p>Changed.' >> ${folder(snapshot)}/index.html`, "echo '<p>Changed.' >> deploy/content/index.html", SOURCE);
+const unedit = (snapshot) => where(snapshot, `sed -i '$d' ${folder(snapshot)}/index.html`, "sed -i '$d' deploy/content/index.html", SOURCE);
+const manager = (away) => (snapshot) => where(snapshot,
+  `kill -USR1 ${snapshot.kubelet?.kubelet_pid ?? "PID"}`,
+  `${compose} ${away ? "stop" : "start"} content-manager`,
+  `kubectl scale deployment content-manager --replicas ${away ? 0 : 1}`);
+const freeze = (on) => (snapshot) => (snapshot.runs_on === "compose" ? `${compose} ${on ? "pause" : "unpause"} log-agent` : kill("log-agent", on ? "STOP" : "CONT")(snapshot));
 const ask = (times) => `for i in $(seq ${times}); do curl -s -o /dev/null ${site()}/; done`;
-const freeze = (on) => (snapshot) => (snapshot.runs_on === "demo" ? `kill -${on ? "STOP" : "CONT"} ${pid(snapshot, "log-agent") ?? "PID"}` : `${compose} ${on ? "pause" : "unpause"} log-agent`);
 
 // ---- what happened ----
 
@@ -45,7 +53,7 @@ const CHALLENGES = [
     happened: (before, after) => arrived(before, after) && (after.release.changes?.changed.length ?? 0) > 0,
   },
   {
-    id: "back", title: "Take the change back", commands: (snapshot) => [`sed -i '$d' ${folder(snapshot)}/index.html`],
+    id: "back", title: "Take the change back", commands: (snapshot) => [unedit(snapshot)],
     why: "A release is named after its content: the old content is the old release, under its old name.",
     lab: "07-immutable", code: "file-puller/src/content/release_id.rs",
     happened: (before, after) => arrived(before, after) && memory.releases.includes(after.release.id),
@@ -103,7 +111,9 @@ const CHALLENGES = [
     happened: (_, after) => memory.failed && !failed(after) && after.release && after.release.id !== memory.failed,
   },
   {
-    id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => [`mv ${folder(snapshot)}/index.html /tmp/`, `# look at “Last sync”, then: mv /tmp/index.html ${folder(snapshot)}/`],
+    id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => (snapshot.runs_on === "kubernetes"
+      ? ["# with --require index.html among file-puller’s arguments: take index.html away from the content manager"]
+      : [`mv ${folder(snapshot)}/index.html /tmp/`, `# look at “Last sync”, then: mv /tmp/index.html ${folder(snapshot)}/`]),
     why: "file-puller is told that every release must have index.html. A release without it is held back, and the one before is served.",
     lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
     happened: (_, after) => failed(after) && /held back/.test(after.sync.error ?? ""),
@@ -112,6 +122,7 @@ const CHALLENGES = [
     id: "sink", title: "Take the log’s sink away, and give it back",
     commands: (snapshot) => (snapshot.runs_on === "demo"
       ? ["# with a Pod that was started like this:", "mkdir -p lab/sink && cargo demo --sink \"file:$PWD/lab/sink/log.ndjson\"", "mv lab/sink lab/away", ask(3), "mv lab/away lab/sink"]
+      : snapshot.runs_on === "kubernetes" ? ["# let LOG_AGENT_SINK of the Deployment name a host that is not there, and take that back"]
       : [`LOG_SINKS=ndjson+http://no-such-host.invalid/ ${compose} up -d log-agent`, ask(3), `${compose} up -d log-agent`]),
     why: "log-agent confirms nothing that its sink has not confirmed: the lines stay where they are until the sink is back.",
     lab: "09-log-shipping", code: "log-agent/src/deliver/retry.rs",
