@@ -58,14 +58,14 @@ impl Demo {
             terminal.block(&banner(flags, &events));
             terminal.say(Speaker::POD, &format!("the Pod is up: {}", site(flags)));
             tokio::select! {
-                           biased;
-                           () = requests.stop.cancelled() => {}
-                           () = pod.completed() => {
-            let phase = events.final_phase();
-            terminal.say(Speaker::POD, &format!("all its containers have ended: the Pod has {}", phase.to_lowercase()));
+                biased;
+                () = requests.stop.cancelled() => {}
+                () = pod.completed() => {
+                    let phase = events.final_phase().to_lowercase();
+                    terminal.say(Speaker::POD, &format!("all its containers have ended: the Pod has {phase}"));
+                }
+                never = content_manager.toggle_at(toggle, &terminal, kubelet) => match never {},
             }
-                           never = content_manager.toggle_at(toggle, &terminal, kubelet) => match never {},
-                       }
         }
         terminal.say(
             Speaker::POD,

@@ -59,9 +59,10 @@ enum Holder {
     },
 }
 
-/// Who listens there, as far as /proc tells this user (proc(5)).
+/// The program that listens there, as far as /proc tells this user (proc(5)).
 fn holder(addr: SocketAddr) -> Option<Holder> {
-    let pid = processes().find(|pid| listens(*pid, addr))?;
+    let sockets = listening(addr);
+    let pid = processes().find(|pid| has_one_of(*pid, &sockets))?;
     // A container's parent is its kubelet.
     let mut ancestor = pid;
     while ancestor > 1 {
@@ -78,22 +79,23 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether the process has a socket that listens on the port.
-fn listens(pid: i32, addr: SocketAddr) -> bool {
-    let proc = Path::new("/proc").join(pid.to_string());
-    let Ok(descriptors) = std::fs::read_dir(proc.join("fd")) else { return false };
-    let sockets: Vec<String> = descriptors
-        .flatten()
-        .filter_map(|entry| std::fs::read_link(entry.path()).ok()?.to_str().map(str::to_owned))
-        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    if sockets.is_empty() {
-        return false;
-    }
-    let tables =
-        ["net/tcp", "net/tcp6"].map(|table| std::fs::read_to_string(proc.join(table)).unwrap_or_default());
+/// The sockets that listen on this address, as the links in /proc/PID/fd name them. The address is this network namespace's, and so
+/// are its tables: they are read once, however many processes there are.
+fn listening(addr: SocketAddr) -> Vec<String> {
+    let tables = ["tcp", "tcp6"].map(|table| Path::new("/proc/net").join(table));
+    let tables = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());
     let rows = tables.iter().flat_map(|table| table.lines().skip(1));
-    rows.filter_map(|row| listener(row, addr)).any(|inode| sockets.iter().any(|socket| socket == inode))
+    rows.filter_map(|row| listener(row, addr)).map(|inode| format!("socket:[{inode}]")).collect()
+}
+
+/// Whether the process has one of these sockets open.
+fn has_one_of(pid: i32, sockets: &[String]) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd")) else {
+        return false;
+    };
+    let mut targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    !sockets.is_empty()
+        && targets.any(|target| sockets.iter().any(|socket| target.as_os_str() == socket.as_str()))
 }
 
 /// The inode of the socket in a row of /proc/net/tcp, where that listens on this port of this address or of all addresses.
