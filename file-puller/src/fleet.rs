@@ -87,7 +87,8 @@ impl Fleet {
     /// # Errors
     /// Where a flag is not one of file-puller's.
     pub fn puller(self: &Arc<Self>, url: &str, volume: Volume, flags: &[&str]) -> Result<Puller, String> {
-        let always = ["file-puller", "--volume", "none", "--source", url];
+        // Two of them say nothing: there is no volume and no admin port.
+        let always = ["file-puller", "--volume", "none", "--admin-addr", "127.0.0.1:0", "--source", url];
         let cli = Cli::try_parse_from(always.iter().chain(flags)).map_err(|error| error.to_string())?;
         let Task::Pull(config) = cli.task().map_err(|failure| failure.to_string())? else {
             return Err("no puller is asked for".to_owned());

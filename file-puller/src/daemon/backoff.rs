@@ -1,8 +1,9 @@
 //! When to ask again: the period with a tenth of jitter after a success, exponential backoff with full jitter after a failure.
 //!
-//! Both spread out many Pods that started, or lost the content manager, at the same moment.
+//! Both spread out many Pods that started, or lost the content manager, at the same moment. After an outage the pullers are back
+//! within as long again as it lasted: a puller that drew short waits, and so has failed more often, waits no longer than the others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first wait after a failure is at most this, or the period if that is shorter.
 const FIRST: Duration = Duration::from_secs(1);
@@ -15,12 +16,14 @@ pub(crate) struct Backoff {
     period: Duration,
     longest: Duration,
     failures: u32,
+    /// Since when every sync has failed.
+    failing_since: Option<Instant>,
 }
 
 impl Backoff {
     /// No failure yet.
     pub(crate) fn new(period: Duration, longest: Duration) -> Self {
-        Self { period, longest, failures: 0 }
+        Self { period, longest, failures: 0, failing_since: None }
     }
 
     /// Failures in a row.
@@ -31,6 +34,7 @@ impl Backoff {
     /// The time until the next sync, after one that succeeded: 90 to 110 % of the period.
     pub(crate) fn after_success(&mut self) -> Duration {
         self.failures = 0;
+        self.failing_since = None;
         self.period.mul_f64(0.9 + 0.2 * fastrand::f64())
     }
 
@@ -54,7 +58,13 @@ impl Backoff {
     /// The time until the next sync, after one that failed: any time up to a bound that doubles, and never before the
     /// source said that it may be asked again.
     pub(crate) fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {
-        let wait = self.bound().mul_f64(fastrand::f64());
+        self.after_failure_at(Instant::now(), retry_after)
+    }
+
+    fn after_failure_at(&mut self, now: Instant, retry_after: Option<Duration>) -> Duration {
+        let since = *self.failing_since.get_or_insert(now);
+        let outage = now.saturating_duration_since(since);
+        let wait = self.bound().min(outage.max(self.soon())).mul_f64(fastrand::f64());
         self.failures = self.failures.saturating_add(1);
         wait.max(retry_after.unwrap_or_default().min(LONGEST_FLOOR))
     }
@@ -70,13 +80,42 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A thousand pullers, and a content manager that is away for a while.
+    #[test]
+    fn after_an_outage_the_pullers_are_back_within_as_long_again_and_spread_over_it() {
+        for outage in [5, 20, 50] {
+            let began = Instant::now();
+            let back = began + outage * SECOND;
+            let mut late: Vec<_> = (0..1000)
+                .map(|_| {
+                    let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+                    let mut at = began + backoff.after_cut();
+                    while at < back {
+                        at += backoff.after_failure_at(at, None);
+                    }
+                    at - back
+                })
+                .collect();
+            late.sort();
+            assert!(late[999] <= outage * SECOND, "{:?} after {outage} s", late[999]);
+            let busiest = (0..outage)
+                .map(|second| late.iter().filter(|late| late.as_secs() == u64::from(second)).count())
+                .max();
+            let mean = 1000.0 / late[999].as_secs_f64();
+            assert!(busiest.is_some_and(|most| f64::from(u32::try_from(most).unwrap()) < 4.0 * mean));
+        }
+    }
 
     #[test]
     fn the_bound_doubles_to_its_limit_and_a_success_resets_it() {
         let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+        let began = Instant::now();
         for bound in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(backoff.bound(), bound * SECOND);
-            assert!(backoff.after_failure(None) <= bound * SECOND);
+            let later = began + u32::from(backoff.failures() > 0) * HOUR;
+            assert!(backoff.after_failure_at(later, None) <= bound * SECOND);
         }
         for _ in 0..100 {
             backoff.after_failure(None);
@@ -90,10 +129,11 @@ mod tests {
     #[test]
     fn waits_are_spread_over_the_whole_range() {
         let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
+        let began = Instant::now();
         for _ in 0..10 {
-            backoff.after_failure(None);
+            backoff.after_failure_at(began, None);
         }
-        let waits: Vec<_> = (0..200).map(|_| backoff.after_failure(None)).collect();
+        let waits: Vec<_> = (0..200).map(|_| backoff.after_failure_at(began + HOUR, None)).collect();
         assert!(waits.iter().any(|wait| *wait < 15 * SECOND) && waits.iter().any(|wait| *wait > 45 * SECOND));
     }
 

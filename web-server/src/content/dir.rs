@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
@@ -100,6 +100,28 @@ impl Directory {
             Kind::File => Lookup::File((file, FileState::of(&metadata))),
             Kind::Directory => Lookup::Dir,
             Kind::Other => Lookup::None,
+        })
+    }
+
+    /// The regular file that `path` names, where the kernel finds it without waiting for a disk. `None` says nothing about what
+    /// is there.
+    pub(crate) fn cached_file(&self, path: &str) -> Option<(File, FileState)> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // A kernel before 5.12 does not know `CACHED`, and refuses.
+        let file = File::from(openat2(self.0.as_fd(), path, flags, Mode::empty(), resolve).ok()?);
+        let metadata = file.metadata().ok()?;
+        matches!(Kind::of(&metadata), Kind::File).then(|| (file, FileState::of(&metadata)))
+    }
+
+    /// Whether a question about a file in it can take the time of a network, whatever is cached.
+    pub(crate) fn is_remote(&self) -> bool {
+        // NFS, FUSE (and virtiofs), CIFS, SMB 2, 9P, Ceph, AFS.
+        const REMOTE: [u32; 7] =
+            [0x6969, 0x6573_5546, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
+        // What cannot be told may be.
+        fstatfs(&self.0).map_or(true, |stat| {
+            REMOTE.iter().any(|magic| u64::try_from(stat.f_type).unwrap_or_default() == u64::from(*magic))
         })
     }
 

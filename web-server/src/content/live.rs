@@ -46,6 +46,7 @@ pub(crate) struct LiveDirectory {
     /// Device and inode.
     pub(crate) identity: (u64, u64),
     directory: Directory,
+    is_remote: bool,
     options: LoadOptions,
     memory: Mutex<Memory>,
     /// Whoever hashes a file holds the lock that its inode selects.
@@ -71,7 +72,8 @@ impl LiveDirectory {
     /// Serves this directory.
     pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> io::Result<Self> {
         let (identity, memory, turns) = (directory.identity()?, Mutex::default(), Default::default());
-        Ok(Self { identity, directory, options, memory, turns, shown })
+        let is_remote = directory.is_remote();
+        Ok(Self { identity, directory, is_remote, options, memory, turns, shown })
     }
 
     /// The directory itself.
@@ -82,6 +84,19 @@ impl LiveDirectory {
     /// Bytes of bodies held in memory.
     pub(crate) fn held(&self) -> u64 {
         self.memory.lock().held
+    }
+
+    /// Looks a path up, as the directory is now, where neither a disk nor another request has to be waited for: a file in a state
+    /// in which it was read before. `None` says that [`LiveDirectory::find`] has to look.
+    pub(crate) fn find_cached(&self, path: &ContentPath) -> Option<Found> {
+        if self.is_remote {
+            return None;
+        }
+        let name = path.file();
+        let (file, stamp) = self.directory.cached_file(name)?;
+        let known = self.memory.try_lock()?.known.get(&stamp).cloned()?;
+        let is_whole = known.body.is_some() || (HELD_MAX + 1..=HASHED_MAX).contains(&stamp.size);
+        is_whole.then(|| Found::File(Arc::new(self.representation(name, file, stamp, known))))
     }
 
     /// Looks a path up, as the directory is now. Blocks.
@@ -128,13 +143,16 @@ impl LiveDirectory {
             _ if stamp.size > HELD_MAX => self.learn_once(&file, stamp)?,
             _ => self.learn(&file, stamp)?,
         };
-        let Some(known) = known else { return Ok(None) };
+        Ok(known.map(|known| self.representation(path, file, stamp, known)))
+    }
+
+    fn representation(&self, path: &str, file: File, stamp: FileState, known: Known) -> Representation {
         let source = match known.body {
             Some(body) => Source::Memory(body),
             None => Source::Open { file: Arc::new(file), state: stamp },
         };
         let modified = Modified::at(stamp.last_change());
-        Ok(Some(Representation {
+        Representation {
             etag: ETag::of(known.digest),
             modified,
             last_modified: modified.header(),
@@ -143,7 +161,7 @@ impl LiveDirectory {
             source,
             coding: Coding::Identity,
             alternatives: Vec::new(),
-        }))
+        }
     }
 
     fn recall(&self, stamp: FileState) -> Option<Known> {
@@ -275,6 +293,27 @@ mod tests {
             std::fs::write(root.path().join("f"), &text).unwrap();
             assert_eq!(body(&live, "/f").as_deref(), Some(text.as_bytes()));
         }
+    }
+
+    #[test]
+    fn what_was_read_is_found_at_once_and_what_has_changed_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let live = live(root.path(), 1 << 20);
+        let path = ContentPath::from_target("/f").unwrap();
+        std::fs::write(root.path().join("f"), "one").unwrap();
+        std::thread::sleep(SETTLED * 2);
+        assert!(live.find_cached(&path).is_none(), "nobody has read it");
+        assert_eq!(body(&live, "/f").as_deref(), Some(&b"one"[..]));
+        // Where the kernel or the file system cannot tell at once, every request looks as before.
+        if live.directory().cached_file("f").is_none() || live.directory().is_remote() {
+            return;
+        }
+        assert!(matches!(live.find_cached(&path), Some(Found::File(_))));
+        std::fs::write(root.path().join("f"), "two").unwrap();
+        assert!(live.find_cached(&path).is_none());
+        std::fs::remove_file(root.path().join("f")).unwrap();
+        assert!(live.find_cached(&path).is_none());
+        assert!(live.find_cached(&ContentPath::from_target("/").unwrap()).is_none());
     }
 
     #[test]
