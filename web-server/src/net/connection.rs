@@ -250,18 +250,26 @@ async fn http1(
         }
         let parts = connection.into_parts();
         paced = parts.io.into_inner();
+        // What is left of it, even if that is nothing, is a hold on all of the read buffer.
+        let rest = Some(parts.read_buf).filter(|rest| !rest.is_empty());
         if let Some(held) = parking.take() {
             let Held { head, arrival, waiter } = *held;
             // What came after the request is read after it.
-            let early = if parts.read_buf.is_empty() { head } else { [head, parts.read_buf].concat().into() };
+            let early = match rest {
+                None => head,
+                Some(rest) => [head, rest].concat().into(),
+            };
             paced.rest();
             let answering = Answering::begin(&info);
-            let waited = waiter.wait().await;
+            let waited = Box::pin(waiter.wait()).await;
             paced.slot().grow_to(HTTP1).await;
             drop(answering);
             parking.waited(arrival, waited);
             paced = paced.with_early(early);
-        } else if parts.read_buf.is_empty() {
+        } else if let Some(rest) = rest {
+            // The beginning of a request that came with the one before.
+            paced = paced.with_early(rest);
+        } else {
             paced.rest();
             if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
                 return Ok(());
@@ -277,9 +285,6 @@ async fn http1(
                     return Ok(());
                 }
             }
-        } else {
-            // The beginning of a request that came with the one before.
-            paced = paced.with_early(parts.read_buf);
         }
     }
 }

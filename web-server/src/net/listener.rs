@@ -179,8 +179,10 @@ impl Server {
             let metrics = Arc::clone(&context.telemetry.metrics);
             metrics.connections_accepted.inc();
             let _open = Open::count(&metrics);
+            // In a box: `select!` would keep room for the future twice, some 2 KiB for each connection.
+            let mut served = Box::pin(serve_connection(stream, peer, slot, context));
             tokio::select! {
-                () = serve_connection(stream, peer, slot, context) => {}
+                () = &mut served => {}
                 () = cut.cancelled() => {}
             }
         }
