@@ -126,6 +126,14 @@ def wait(condition, what):
         time.sleep(0.05)
 
 
+# Notes when a card first shows that its container is down.
+WATCH = """(selector) => {
+  const card = document.querySelector(selector);
+  window.downAt = null;
+  new MutationObserver(() => { if (card.dataset.state === "down") downAt ??= performance.now(); }).observe(card, {attributes: true});
+}"""
+
+
 class LivePage(unittest.TestCase):
     """One Pod and one browser for a class of tests; a browser context for each test, which leaves the Pod as it found it."""
 
@@ -166,6 +174,15 @@ class LivePage(unittest.TestCase):
 
     def state(self, page, container, state):
         expect(page.locator(f'.card[data-container="{container}"]')).to_have_attribute("data-state", state)
+
+    def seconds_until_down(self, page, container, act):
+        """From the act to the moment at which the page shows it, by the page's own clock: an expectation looks only now and then."""
+        selector = f'.card[data-container="{container}"]'
+        page.evaluate(WATCH, selector)
+        began = page.evaluate("performance.now()")
+        act()
+        self.state(page, container, "down")
+        return (page.evaluate("downAt") - began) / 1000
 
     def value(self, page, key):
         return page.locator(f'dd[data-v="{key}"]')
