@@ -158,8 +158,13 @@ fn a_snapshot_tells_of_all_three_containers() {
     std::fs::write(&labels, "app=\"web<&\"\n").unwrap();
     let log = files.path().join("access.log");
     let args = ["--pod-labels-file", labels.to_str().unwrap(), "--access-log", log.to_str().unwrap()];
-    let variables =
-        [("POD_NAME", "web-0"), ("POD_NAMESPACE", "default"), ("POD_UID", ""), ("NODE_NAME", "n1")];
+    let variables = [
+        ("POD_NAME", "web-0"),
+        ("POD_NAMESPACE", "default"),
+        ("POD_UID", ""),
+        ("NODE_NAME", "n1"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+    ];
     let server = neighbours.serve_with(&volume, &args, &variables);
     assert_eq!(server.get("/a.html").status(), 200);
     assert_eq!(server.get("/missing").status(), 404);
@@ -195,7 +200,8 @@ fn a_snapshot_tells_of_all_three_containers() {
     let sink =
         json!({"name": "stdout:", "shipped": null, "waiting_bytes": 0, "lost_bytes": 7, "failing": null});
     assert_eq!(snapshot["log"]["sinks"], json!([sink]));
-    assert!(snapshot["runs_on"].is_null() && snapshot["containers"][1]["probes"]["asked"].is_u64());
+    assert_eq!(snapshot["runs_on"], "kubernetes");
+    assert!(snapshot["containers"][1]["probes"]["asked"].is_u64());
 
     // A browser without JavaScript.
     let page =
@@ -214,6 +220,7 @@ fn a_pod_without_content_is_shown_too() {
     let snapshot = server.get("/pod").json();
     assert_eq!(snapshot["release"], Value::Null);
     assert_eq!(snapshot["containers"][1]["ready"], false);
+    assert_eq!(snapshot["runs_on"], Value::Null);
     assert!(snapshot["containers"][1]["reason"].as_str().unwrap().contains("no content yet"));
 }
 
