@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures web-server against nginx and static-web-server, side by side, on this machine.
 
-    benches/web-server.py [--rounds 5] [--seconds 3] [--only NAME,…] [--install] [--network own|shared]
+    benches/web-server.py [--rounds 5] [--seconds 3] [--only NAME,…] [--install] [--network own|shared] [--save]
 
 Needs nginx and wrk (Debian's packages; --install gets them, and static-web-server by `cargo install`) and a release build of
 web-server. Servers run on core 0 and wrk on core 1. Every server writes an access log. A round asks each server in turn, so that
@@ -10,6 +10,12 @@ three times: as Debian configures its log, one write per line; with a log buffer
 
 All of it is in a network namespace of its own (--network own), so that the packet filter's rules that Docker and others leave on a
 machine's loopback are not measured with each request. That needs root, or a kernel that lets users have namespaces.
+
+The loads whose name begins with `plain-` are of a directory that may be edited at any moment; nginx has no cache of open files then,
+because that would serve what was there before. What sendfile saves is the difference between `256k` and `plain-256k`, `1m` and
+`plain-1m`: web-server reads what may change, and lets the kernel send what never does.
+
+With --save the results are written to benches/results/web-server.json, from which the charts are drawn.
 
 CPU is user and system time of all processes of a server, from /proc/<pid>/stat, divided by the requests that wrk saw answered.
 """
@@ -33,9 +39,15 @@ import time
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
 TICK = os.sysconf("SC_CLK_TCK")
-SIZES = {"1k": 1 << 10, "16k": 16 << 10, "1m": 1 << 20, "100m": 100 << 20}
-LOADS = ["1k", "16k", "304", "1m", "100m"]
+SIZES = {"1k": 1 << 10, "16k": 16 << 10, "256k": 256 << 10, "1m": 1 << 20, "100m": 100 << 20}
+PLAIN = "plain-"
+LOADS = ["1k", "16k", "304", "256k", "1m", "100m", *(PLAIN + size for size in SIZES)]
 EXTRAS = ["threads", "latency", "idle", "swap", "start"]
+RESULTS = REPO / "benches" / "results" / "web-server.json"
+# What is aimed at, as ratios to nginx: CPU at most, rate at least.
+GOALS = {"1k": (0.70, 1.35), "16k": (0.88, 1.1), "304": (0.88, 1.15), "1m": (0.45, None), "100m": (1.0, None), "plain-1k": (1.0, None),
+         "plain-16k": (1.0, None), "plain-1m": (1.0, None), "plain-100m": (1.0, None)}
+FILE_CACHE = "open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;"
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err; worker_rlimit_nofile 30000;
@@ -43,7 +55,7 @@ events {{ worker_connections 20000; }}
 http {{
   include /etc/nginx/mime.types; sendfile on; tcp_nopush on; tcp_nodelay on;
   keepalive_timeout 120s; keepalive_requests 1000000000;
-  open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s; open_file_cache_errors on;
+  {cache}
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
   access_log {log};
@@ -130,7 +142,8 @@ def free_port():
 class Bench:
     def __init__(self, arguments, scratch, cleanup):
         self.arguments, self.dir, self.cleanup = arguments, scratch, cleanup
-        self.binary = TARGET / "release" / "web-server"
+        self.binary = pathlib.Path(os.environ.get("WEB_SERVER", TARGET / "release" / "web-server"))
+        self.results = []
         self.volume = scratch / "volume"
         release = self.volume / "releases" / "one"
         release.mkdir(parents=True)
@@ -150,16 +163,31 @@ class Bench:
         self.cleanup.callback(server.stop)
         return server
 
-    def ours(self, name="web-server", *flags, cores="0"):
+    def record(self, case, metric, unit, ours, peers, goal=None, base="nginx"):
+        ratio = round(ours / peers[base], 3) if peers.get(base) else None
+        rounded = {name: round(value, 3) for name, value in peers.items()}
+        self.results.append({"case": case, "metric": metric, "unit": unit, "ours": round(ours, 3), "peers": rounded, "ratio": ratio, "goal": goal})
+
+    def save(self):
+        output = lambda *command: subprocess.check_output(command, text=True, cwd=REPO).strip()
+        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+        machine = {"cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count(), "kernel": os.uname().release}
+        document = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "commit": output("git", "rev-parse", "--short", "HEAD"),
+                    "rounds": self.arguments.rounds, "results": self.results}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+    def ours(self, name="web-server", *flags, cores="0", root="current"):
         port = free_port()
-        command = [self.binary, "--root", self.volume / "current", "--listen", f"127.0.0.1:{port}", "--admin-addr", "127.0.0.1:0",
+        command = [self.binary, "--root", self.volume / root, "--listen", f"127.0.0.1:{port}", "--admin-addr", "127.0.0.1:0",
                    "--access-log", self.dir / f"{name}.log", "--max-connections", "20000", *flags]
         return self.start(name, command, port, cores=cores)
 
-    def nginx(self, name="nginx", log="{home}/nginx.log combined"):
-        port, home = free_port(), self.dir / re.sub(r"\W+", "-", name)
+    def nginx(self, name="nginx", log="{home}/nginx.log combined", cache=FILE_CACHE):
+        port = free_port()
+        home = self.dir / f"{re.sub('[^a-z]+', '-', name)}-{port}"
         home.mkdir()
-        (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", log=log.format(home=home)))
+        (home / "conf").write_text(NGINX.format(dir=home, port=port, root=self.volume / "current", log=log.format(home=home), cache=cache))
         return self.start(name, ["nginx", "-c", home / "conf", "-e", home / "nginx.err"], port)
 
     def static_web_server(self):
@@ -182,18 +210,35 @@ class Bench:
                 rounds[server.name].append(result)
         return {name: {key: statistics.median(r[key] for r in results) for key in results[0]} for name, results in rounds.items()}
 
+    def table(self, load, connections, results):
+        table(f"{load}, {connections} connections", results, "nginx")
+        cpu, rate = GOALS.get(load, (None, None))
+        for metric, unit, goal in (("cpu", "µs", cpu), ("rate", "requests/s", rate)):
+            peers = {name: result[metric] for name, result in results.items() if name != "web-server"}
+            self.record(load, metric, unit, results["web-server"][metric], peers, goal)
+
+    def plain(self, wanted):
+        servers = [self.ours(root="releases/one"), self.nginx(cache=""),
+                   self.nginx("nginx-buffered-log", "{home}/nginx.log combined buffer=64k flush=1s", cache="")]
+        for load in wanted:
+            size = load.removeprefix(PLAIN)
+            connections = {"256k": 16, "1m": 16, "100m": 4}.get(size, 64)
+            self.table(load, connections, self.measure(servers, f"/{size}", connections))
+        for server in servers:
+            server.stop()
+
     def loads(self, wanted):
         servers = [self.ours(), self.nginx(), self.nginx("nginx-buffered-log", "{home}/nginx.log combined buffer=64k flush=1s"),
                    self.nginx("nginx-no-log", "off"), *self.static_web_server()]
         for load in wanted:
-            path, connections = f"/{'1k' if load == '304' else load}", {"1m": 16, "100m": 4}.get(load, 64)
+            path, connections = f"/{'1k' if load == '304' else load}", {"256k": 16, "1m": 16, "100m": 4}.get(load, 64)
             tag = lambda server: [f"If-None-Match: {header(server, path, 'etag')}"] if server.name != "static-web-server" else [
                 f"If-Modified-Since: {header(server, path, 'last-modified')}"]
             results = self.measure(servers, path, connections, tag if load == "304" else lambda _: ())
-            table(f"{load}, {connections} connections", results, "nginx")
+            self.table(load, connections, results)
         for server in servers:
             print(f"  peak memory of {server.name}: {server.rss('VmHWM')} KiB")
-        return servers
+            server.stop()
 
     def paced(self, rate, connections=64):
         """A script for wrk: each connection waits between its requests, between nothing and twice the mean."""
@@ -210,10 +255,14 @@ class Bench:
         """At half of what nginx can do."""
         ours, nginx = self.ours("web-server, half load"), self.nginx("nginx, half load")
         script = self.paced(wrk(nginx, "/1k", 2)["rate"] / 2)
-        for name, result in self.measure([ours, nginx], "/1k", 64, script=script).items():
+        results = self.measure([ours, nginx], "/1k", 64, script=script)
+        p99 = [result["p99"] for result in results.values()]
+        self.record("half load", "p99", "ms", p99[0], {"nginx": p99[1]})
+        for name, result in results.items():
             print(f"half load: {name}: {result['rate']:.0f} requests/s, p99 {result['p99']:.2f} ms, CPU {result['cpu']:.1f} µs")
 
     def idle(self, count=10_000):
+        kept = []
         for server in (self.ours("web-server, idle"), self.nginx("nginx, idle")):
             wrk(server, "/1k", 1)
             before, streams = server.rss(), []
@@ -222,9 +271,11 @@ class Bench:
                 stream.sendall(b"GET /1k HTTP/1.1\r\nHost: h\r\n\r\n")
                 stream.recv(4096)
                 streams.append(stream)
-            print(f"idle: {server.name}: {(server.rss() - before) / count:.2f} KiB for each of {count} keep-alive connections")
+            kept.append((server.rss() - before) / count)
+            print(f"idle: {server.name}: {kept[-1]:.2f} KiB for each of {count} keep-alive connections")
             for stream in streams:
                 stream.close()
+        self.record("idle", "memory", "KiB", kept[0], {"nginx": kept[1]}, 4)
 
     def swap(self, files=10_000):
         for name in ("many-a", "many-b"):
@@ -246,6 +297,7 @@ class Bench:
             slowest = json.loads(load.communicate()[0])
             print(f"swap of {files} files: {label}: slowest of {slowest['count']} requests {slowest['max']:.2f} ms, p99 {slowest['p99']:.2f} ms, "
                   f"memory {server.rss()} KiB, peak {server.rss('VmHWM')} KiB")
+            self.record("swap" if swapping else "no swap", "p99", "ms", slowest["p99"], {}, 5 if swapping else None)
         self.link("one")
 
     def begin(self):
@@ -294,6 +346,7 @@ def main():
     parser.add_argument("--install", action="store_true", help="get nginx, wrk and static-web-server first")
     parser.add_argument("--network", choices=["own", "shared"], default="own", help="whose loopback: %(default)s")
     parser.add_argument("--built", action="store_true", help="measures the build that is there")
+    parser.add_argument("--save", action="store_true", help=f"writes {RESULTS.relative_to(REPO)}")
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.probe:
@@ -317,11 +370,16 @@ def main():
         scratch = pathlib.Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         scratch.chmod(0o755)
         bench = Bench(arguments, scratch, cleanup)
-        if loads := [load for load in LOADS if load in wanted]:
-            bench.loads(loads)
+        loads = [load for load in LOADS if load in wanted]
+        if of_a_release := [load for load in loads if not load.startswith(PLAIN)]:
+            bench.loads(of_a_release)
+        if plain := [load for load in loads if load.startswith(PLAIN)]:
+            bench.plain(plain)
         for name, extra in zip(EXTRAS, (bench.threads, bench.latency, bench.idle, bench.swap, bench.begin)):
             if name in wanted:
                 extra()
+        if arguments.save:
+            bench.save()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 //! the connection that has been silent longest is closed for a new one, and a stream that is read from a file waits for another
 //! stream's buffer. What does not grow with the load (the program, its threads, the access log's queue) is the margin.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -446,9 +447,19 @@ impl Room {
         self.size
     }
 
+    /// Memory for a chunk of `length` bytes, with whatever in it: that of an earlier chunk, where there is one.
+    pub(crate) fn buffer(&self, length: usize) -> Vec<u8> {
+        let mut spare = match self.size {
+            CHUNK_MAX => SPARE.take(),
+            _ => Vec::new(),
+        };
+        spare.resize(length, 0);
+        spare
+    }
+
     /// The chunk, which holds its room until the last of it was sent.
     pub(crate) fn fill(self, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Chunk { bytes, _room: self })
+        Bytes::from_owner(Chunk { bytes, room: self })
     }
 }
 
@@ -458,9 +469,22 @@ impl Drop for Room {
     }
 }
 
+thread_local! {
+    /// The memory of the large chunk that was sent last: the system takes as long to provide it as to copy a file into it.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 struct Chunk {
     bytes: Vec<u8>,
-    _room: Room,
+    room: Room,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.room.size == CHUNK_MAX {
+            SPARE.set(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 impl AsRef<[u8]> for Chunk {

@@ -18,6 +18,9 @@ use rustix::process::{getegid, geteuid};
 /// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
 const RENAME_RACES: usize = 16;
 
+/// The kernel refuses whatever leads out.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
 /// A handle on a directory, kept open: it stays the same directory whatever becomes of its name.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
@@ -91,22 +94,16 @@ impl Directory {
     /// # Errors
     /// Where the system fails, such as out of descriptors; that there is nothing to serve is no error.
     pub(crate) fn file(&self, path: &str) -> io::Result<Lookup<(File, FileState)>> {
-        let Some(fd) = self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? else {
-            return Ok(Lookup::None);
-        };
-        let file = File::from(fd);
-        let metadata = file.metadata()?;
-        Ok(match Kind::of(&metadata) {
-            Kind::File => Lookup::File((file, FileState::of(&metadata))),
-            Kind::Directory => Lookup::Dir,
-            Kind::Other => Lookup::None,
-        })
+        match self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? {
+            Some(fd) => opened(fd),
+            None => Ok(Lookup::None),
+        }
     }
 
     /// The regular file that `path` names, where the kernel finds it without waiting for a disk. `None` says nothing about what
     /// is there.
     pub(crate) fn cached_file(&self, path: &str) -> Option<(File, FileState)> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+        let resolve = BENEATH | ResolveFlags::CACHED;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // A kernel before 5.12 does not know `CACHED`, and refuses.
         let file = File::from(openat2(self.0.as_fd(), path, flags, Mode::empty(), resolve).ok()?);
@@ -174,9 +171,8 @@ impl Directory {
     }
 
     fn open_beneath(&self, path: &str, flags: OFlags, forbidden: Forbidden) -> io::Result<Option<OwnedFd>> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RENAME_RACES {
-            match openat2(self.0.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match openat2(self.0.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH) {
                 Ok(fd) => return Ok(Some(fd)),
                 // The tree was being changed while the kernel looked; it leaves it to us to look again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -200,6 +196,16 @@ impl Directory {
         }
         Err(io::ErrorKind::ResourceBusy.into())
     }
+}
+
+fn opened(fd: OwnedFd) -> io::Result<Lookup<(File, FileState)>> {
+    let file = File::from(fd);
+    let metadata = file.metadata()?;
+    Ok(match Kind::of(&metadata) {
+        Kind::File => Lookup::File((file, FileState::of(&metadata))),
+        Kind::Directory => Lookup::Dir,
+        Kind::Other => Lookup::None,
+    })
 }
 
 /// What it means that a file or directory may not be read.
@@ -369,6 +375,11 @@ mod tests {
         symlink("/proc/self/root/etc/passwd", root.join("magic")).unwrap();
 
         let dir = Directory::open(root).unwrap();
+        // What was looked up once is cached, and nothing leads out on that way either.
+        for path in ["d", "relative", "absolute", "magic", "../secret", "/etc/passwd", "absent"] {
+            assert_ne!(named(&dir, path), "file");
+            assert!(dir.cached_file(path).is_none(), "{path}");
+        }
         assert_eq!(named(&dir, "d/f"), "file");
         assert_eq!(named(&dir, "d"), "directory");
         assert_eq!(named(&dir, "within"), "file");
@@ -385,5 +396,27 @@ mod tests {
         let before = FileState::of_file(&file).unwrap();
         std::fs::write(root.path().join("f"), "longer").unwrap();
         assert_ne!(FileState::of_file(&file).unwrap(), before);
+    }
+
+    /// An edit that keeps the size, by a program that sets the modification time back: the change time tells.
+    #[test]
+    fn a_change_of_equal_length_and_modification_time_changes_the_stamp() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("f");
+        std::fs::write(&path, "one").unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        let before = FileState::of_file(&file).unwrap();
+        testkit::wait_until("the file system's clock has moved on", || {
+            std::fs::write(&path, "two").unwrap();
+            file.set_modified(modified).unwrap();
+            FileState::of_file(&file).unwrap() != before
+        });
+        let after = FileState::of_file(&file).unwrap();
+        assert_eq!((after.size, after.modified, after.inode), (before.size, before.modified, before.inode));
+        assert!(
+            after.same_file(&before),
+            "in a tree where files are not edited, it is a hard link that was made"
+        );
     }
 }

@@ -87,15 +87,19 @@ impl LiveDirectory {
     }
 
     /// Looks a path up, as the directory is now, where neither a disk nor another request has to be waited for: a file in a state
-    /// in which it was read before. `None` says that [`LiveDirectory::find`] has to look.
+    /// in which it was read before, or one that is not hashed anyway. `None` says that [`LiveDirectory::find`] has to look.
     pub(crate) fn find_cached(&self, path: &ContentPath) -> Option<Found> {
         if self.is_remote {
             return None;
         }
         let name = path.file();
         let (file, stamp) = self.directory.cached_file(name)?;
-        let known = self.memory.try_lock()?.known.get(&stamp).cloned()?;
-        let is_whole = known.body.is_some() || (HELD_MAX + 1..=HASHED_MAX).contains(&stamp.size);
+        let known = if stamp.size > HASHED_MAX {
+            is_settled(stamp).then(|| Known::by_stamp(stamp))?
+        } else {
+            self.memory.try_lock()?.known.get(&stamp).cloned()?
+        };
+        let is_whole = known.body.is_some() || stamp.size > HELD_MAX;
         is_whole.then(|| Found::File(Arc::new(self.representation(name, file, stamp, known))))
     }
 
@@ -171,13 +175,13 @@ impl LiveDirectory {
     /// A digest of the file's stamp in place of its bytes. `None` where another change could still leave the stamp as it is, and
     /// one came while that was waited for.
     fn tell_apart(file: &File, stamp: FileState) -> io::Result<Option<Known>> {
-        if stamp.last_change() + SETTLED >= SystemTime::now() {
+        if !is_settled(stamp) {
             sleep(SETTLED);
             if FileState::of_file(file)? != stamp {
                 return Ok(None);
             }
         }
-        Ok(Some(Known { digest: Digest::of(&stamp.to_bytes()), body: None }))
+        Ok(Some(Known::by_stamp(stamp)))
     }
 
     /// Reads the file, unless another request does so already: then its result is waited for.
@@ -192,7 +196,7 @@ impl LiveDirectory {
 
     /// Reads the file, and makes sure that it stood still meanwhile.
     fn learn(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
-        let settled = stamp.last_change() + SETTLED < SystemTime::now();
+        let settled = is_settled(stamp);
         let known = if stamp.size <= HELD_MAX {
             let mut body = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
             file.take(HELD_MAX + 1).read_to_end(&mut body)?;
@@ -226,6 +230,17 @@ impl LiveDirectory {
         self.shown.set(i64::try_from(memory.held).unwrap_or(i64::MAX));
         Known { digest: found.digest, body: kept.or(found.body) }
     }
+}
+
+impl Known {
+    fn by_stamp(stamp: FileState) -> Self {
+        Self { digest: Digest::of(&stamp.to_bytes()), body: None }
+    }
+}
+
+/// Whether another change would show in the stamp.
+fn is_settled(stamp: FileState) -> bool {
+    stamp.last_change() + SETTLED < SystemTime::now()
 }
 
 impl Memory {

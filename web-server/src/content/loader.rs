@@ -9,6 +9,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
+use lifecycle::Ignore as _;
+use rustix::process::setpriority_process;
+
 use super::coding::Coding;
 use super::digest::Digest;
 use super::dir::{Directory, FileInfo, FileState, Lookup};
@@ -24,11 +27,18 @@ use crate::memory::NoRoom;
 /// What the headers of a file that is held cost besides its body.
 const HEADERS: u64 = 600;
 
+/// From so many files on a release is loaded at a low priority, so that requests wait less for the processor. A tenth of one is left
+/// to loading while requests would take all of it: the release must come through also then.
+const LARGE: usize = 512;
+const LOW_PRIORITY: i32 = 10;
+
 /// Why a release is not loaded.
 #[derive(Debug)]
 pub(crate) enum LoadError {
     /// Its index does not fit into memory beside the one that is served.
     NoRoom,
+    /// The link named another one before all of it had been looked through.
+    Replaced,
     /// It cannot be read.
     Io(io::Error),
 }
@@ -45,7 +55,8 @@ impl From<NoRoom> for LoadError {
     }
 }
 
-/// Loads a release. Blocks for as long as reading it takes.
+/// Loads a release. Blocks for as long as reading it takes. `is_named` says whether the link still names it: a publisher may remove
+/// what the link does not name any more, and a directory that is being removed looks like one with fewer files.
 ///
 /// # Errors
 /// Where the release cannot be read, in whole or in part, or does not fit: the generation before it then stays.
@@ -53,6 +64,7 @@ pub(crate) fn load(
     published: Published,
     options: &LoadOptions,
     previous: Option<&Generation>,
+    is_named: impl Fn() -> bool,
 ) -> Result<Generation, LoadError> {
     let Published { release, path, link, directory, since, manifest } = published;
     let identity = directory.identity()?;
@@ -65,8 +77,13 @@ pub(crate) fn load(
         previous,
         index: Index::new(&options.budget),
         open_files: OpenFiles::new(Arc::clone(&directory)),
+        files: 0,
     };
-    visit(&directory, &mut loader)?;
+    let visited = visit(&directory, &mut loader);
+    if !is_named() {
+        return Err(LoadError::Replaced);
+    }
+    visited?;
     loader.offer_compressed();
     if let Some(manifest) = manifest {
         manifest.each(|path, size, digest| loader.stated(path, size, digest))?;
@@ -88,12 +105,18 @@ struct Loader<'a> {
     previous: Option<&'a Generation>,
     index: Index,
     open_files: Arc<OpenFiles>,
+    files: usize,
 }
 
 impl Visitor for Loader<'_> {
     type Error = LoadError;
 
     fn file(&mut self, path: &str, info: FileInfo) -> Result<(), LoadError> {
+        self.files += 1;
+        if self.files == LARGE {
+            // On Linux this is about the calling thread alone, and a thread may always lower its own priority.
+            setpriority_process(None, LOW_PRIORITY).ignore();
+        }
         let state = info.state.without_change_time();
         let before = self.previous.and_then(|previous| previous.entry(path));
         if let Some(before) = before {

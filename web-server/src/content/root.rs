@@ -202,12 +202,11 @@ impl ContentRoot {
         if let Content::Release(generation) = &*now {
             generation.stale_assets().expire();
         }
-        let next = match look(&self.path) {
-            Ok(seen) => self.prepare(seen, &now),
+        let next = match self.next(&now) {
             Err(error) if error.kind() == ErrorKind::NotADirectory => {
                 return Err(NotADirectory(self.path.clone()));
             }
-            Err(error) => Err(error),
+            next => next,
         };
         match next {
             Ok(None) => self.clear_warning(),
@@ -231,7 +230,19 @@ impl ContentRoot {
         Ok(())
     }
 
-    /// `None` where nothing changed.
+    /// What is to be served from now on, loaded; `None` where nothing changed.
+    fn next(&self, now: &Content) -> io::Result<Option<Content>> {
+        for _ in 0..SWAP_RACES {
+            match self.prepare(look(&self.path)?, now) {
+                // It was replaced while it was looked through: what replaced it is looked at instead.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                next => return next,
+            }
+        }
+        Err(io::Error::other("each release is replaced before it can be looked through"))
+    }
+
+    /// `None` where nothing changed; `Interrupted` where something changed meanwhile.
     fn prepare(&self, seen: RootState, now: &Content) -> io::Result<Option<Content>> {
         match (seen, now) {
             (RootState::Missing(reason), Content::Waiting(known)) if *known == reason => Ok(None),
@@ -269,11 +280,12 @@ impl ContentRoot {
                         manifest,
                     })
                 };
-                let mut loaded = load(find()?, &self.options, previous);
+                let is_named = || link_stamp(&self.path).is_some_and(|named| named == link);
+                let mut loaded = load(find()?, &self.options, previous, is_named);
                 if let (Err(LoadError::NoRoom), Some(previous)) = (&loaded, previous) {
                     // Pages that were loaded before the last swap are worth less than the next release.
                     previous.stale_assets().evict();
-                    loaded = load(find()?, &self.options, Some(previous));
+                    loaded = load(find()?, &self.options, Some(previous), is_named);
                 }
                 match loaded {
                     Ok(generation) => {
@@ -281,6 +293,7 @@ impl ContentRoot {
                         Ok(Some(Content::Release(generation)))
                     }
                     Err(LoadError::Io(error)) => Err(error),
+                    Err(LoadError::Replaced) => Err(ErrorKind::Interrupted.into()),
                     Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release)))),
                 }
             }
@@ -396,6 +409,15 @@ pub(crate) const KUBELET_LINK: &str = "..data";
 pub(crate) fn kubelet_link(root: &Path) -> Option<PathBuf> {
     let link = root.join(KUBELET_LINK);
     link.is_symlink().then_some(link)
+}
+
+/// The link that says which release is served, as it is now.
+fn link_stamp(root: &Path) -> Option<LinkStamp> {
+    let link = fs::symlink_metadata(root).ok()?;
+    if link.is_symlink() {
+        return Some(LinkStamp::of(&link));
+    }
+    Some(LinkStamp::of(&fs::symlink_metadata(kubelet_link(root)?).ok()?))
 }
 
 fn look(root: &Path) -> io::Result<RootState> {

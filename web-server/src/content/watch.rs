@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::blocking;
+use lifecycle::Ignore as _;
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::content::root::{ContentRoot, KUBELET_LINK, kubelet_link};
 
@@ -32,13 +32,29 @@ pub(crate) async fn follow(root: Arc<ContentRoot>) {
             }
         }
         let looking = Arc::clone(&root);
-        // Loading a release reads files and hashes them; requests are served meanwhile.
-        if let Err(error) = blocking(move || looking.refresh()).await {
+        if let Some(Err(error)) = in_background(move || looking.refresh()).await {
             root.warn_once(error.to_string());
         }
         tokio::select! {
             () = stirred.notified() => {}
             () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// Does what takes long on a thread of its own: loading a release reads files and hashes them, and requests are served meanwhile.
+/// The thread ends with the work, so a large release can lower its priority. `None` where there is no thread to be had.
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        // The one that asked may be gone, because the server ends.
+        done.send(work()).ignore();
+    });
+    match thread {
+        Ok(_) => result.await.ok(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot start a thread to load the content; trying again");
+            None
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::content::dir::FileState;
@@ -47,7 +48,8 @@ impl std::fmt::Debug for ByteStream {
     }
 }
 
-/// A part of a file, read piece by piece on the blocking threads: a disk may stall, the event loop may not.
+/// A part of a file, read piece by piece: from the page cache at once, from a disk on the blocking threads, because a disk may
+/// stall, and the event loop may not.
 #[derive(Debug)]
 pub(crate) struct Reading {
     file: Arc<File>,
@@ -64,6 +66,7 @@ enum ChunkState {
     /// Other bodies have all the memory there is for chunks.
     NoRoom(Pin<Box<dyn Future<Output = Room> + Send>>),
     Reading(JoinHandle<io::Result<Bytes>>),
+    Read(Bytes),
 }
 
 impl std::fmt::Debug for ChunkState {
@@ -72,6 +75,7 @@ impl std::fmt::Debug for ChunkState {
             Self::None => "None",
             Self::NoRoom(_) => "NoRoom(..)",
             Self::Reading(_) => "Reading(..)",
+            Self::Read(_) => "Read(..)",
         })
     }
 }
@@ -197,18 +201,21 @@ impl Reading {
             match &mut self.chunk {
                 ChunkState::None => {
                     self.chunk = match chunks.try_take() {
-                        Some(room) => self.begin_reading(room),
+                        Some(room) => self.begin_reading(room)?,
                         None => ChunkState::NoRoom(Box::pin(chunks.clone().take())),
                     };
                 }
                 ChunkState::NoRoom(room) => {
                     let room = ready!(room.as_mut().poll(context));
-                    self.chunk = self.begin_reading(room);
+                    self.chunk = self.begin_reading(room)?;
                 }
                 ChunkState::Reading(read) => {
                     let bytes = ready!(Pin::new(read).poll(context)).map_err(io::Error::other)?;
+                    self.chunk = ChunkState::Read(bytes?);
+                }
+                ChunkState::Read(bytes) => {
+                    let bytes = std::mem::take(bytes);
                     self.chunk = ChunkState::None;
-                    let bytes = bytes?;
                     self.at += bytes.len() as u64;
                     self.left -= bytes.len() as u64;
                     return Poll::Ready(Ok(bytes));
@@ -217,20 +224,31 @@ impl Reading {
         }
     }
 
-    fn begin_reading(&self, room: Room) -> ChunkState {
+    /// Reads what is in the page cache at once, and anything else on another thread.
+    fn begin_reading(&self, room: Room) -> io::Result<ChunkState> {
         let (file, stamp, at) = (Arc::clone(&self.file), self.stamp, self.at);
-        let length = self.left.min(room.size());
-        ChunkState::Reading(spawn_blocking(move || Ok(room.fill(read(&file, at, length, stamp)?))))
+        let length = usize::try_from(self.left.min(room.size())).map_err(io::Error::other)?;
+        let mut bytes = room.buffer(length);
+        if let Ok(read) = preadv2(&file, &mut [IoSliceMut::new(&mut bytes)], at, ReadWriteFlags::NOWAIT)
+            && read == length
+        {
+            check(&file, stamp)?;
+            return Ok(ChunkState::Read(room.fill(bytes)));
+        }
+        Ok(ChunkState::Reading(spawn_blocking(move || {
+            // Exactly this part of the file, or an error.
+            file.read_exact_at(&mut bytes, at)?;
+            check(&file, stamp)?;
+            Ok(room.fill(bytes))
+        })))
     }
 }
 
-/// Exactly this part of the file, or an error: a client that gets fewer bytes than it was promised knows that something is
-/// wrong, one that gets other bytes does not.
-fn read(file: &File, at: u64, length: u64, stamp: FileState) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, at)?;
+/// An error where the file was changed: a client that gets fewer bytes than it was promised knows that something is wrong, one
+/// that gets other bytes does not.
+fn check(file: &File, stamp: FileState) -> io::Result<()> {
     if FileState::of_file(file)?.same_file(&stamp) {
-        Ok(bytes)
+        Ok(())
     } else {
         Err(io::Error::other("the file was changed while it was being sent"))
     }

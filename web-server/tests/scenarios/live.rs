@@ -233,6 +233,7 @@ fn content_that_may_not_be_read_is_named_at_once() {
             answer.text()
         );
         let said = || server.process.stderr().matches("chmod -R a+rX").count();
+        wait_until("the log says it", || said() > 0);
         assert_eq!(said(), 1, "{}", server.process.stderr());
 
         std::fs::set_permissions(&locked, PermissionsExt::from_mode(mode)).unwrap();

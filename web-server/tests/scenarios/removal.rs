@@ -9,17 +9,34 @@ use testkit::wait_until;
 
 use crate::support::Server;
 
-const SWAPS: usize = 30;
-const FILES: usize = 40;
-const SIZE: usize = 300 * 1024;
+/// How many times how much is published.
+#[derive(Clone, Copy)]
+struct Load {
+    swaps: usize,
+    files: usize,
+    size: usize,
+}
+
+const SMALL: Load = Load { swaps: 30, files: 40, size: 300 * 1024 };
+/// For `cargo test -p web-server --test scenarios -- --ignored --test-threads 1 removal::`; needs 1 GiB in /dev/shm.
+const FULL: Load = Load { swaps: 300, files: 300, size: 1024 * 1024 };
+
+fn directory(load: Load) -> tempfile::TempDir {
+    if load.swaps > SMALL.swaps {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
 
 /// Swaps again and again while clients ask for files that are not held in memory; each swap removes the tree before.
-fn remove_at_once(root: &Path, link: &Path, tree: impl Fn(usize) -> (PathBuf, PathBuf)) {
+fn remove_at_once(load: Load, root: &Path, link: &Path, tree: impl Fn(usize) -> (PathBuf, PathBuf)) {
+    let Load { swaps, files, size } = load;
     let publish = |number: usize| {
         let (directory, target) = tree(number);
         std::fs::create_dir_all(&directory).unwrap();
-        let body = format!("{number:08}").repeat(SIZE / 8);
-        for file in 0..FILES {
+        let body = format!("{number:08}").repeat(size / 8);
+        for file in 0..files {
             std::fs::write(directory.join(format!("f{file}.bin")), &body).unwrap();
         }
         let next = link.with_file_name("..next");
@@ -43,7 +60,7 @@ fn remove_at_once(root: &Path, link: &Path, tree: impl Fn(usize) -> (PathBuf, Pa
                         if over.load(Ordering::Relaxed) {
                             break;
                         }
-                        let target = format!("/f{}.bin", number % FILES);
+                        let target = format!("/f{}.bin", number % files);
                         connection.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap();
                         let answer = connection.receive("GET").unwrap();
                         assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
@@ -55,44 +72,74 @@ fn remove_at_once(root: &Path, link: &Path, tree: impl Fn(usize) -> (PathBuf, Pa
                 })
             })
             .collect();
-        for number in 1..=SWAPS {
+        for number in 1..=swaps {
             publish(number);
         }
         wait_until("the last is served", || {
-            get(server.addr, "/f0.bin").text().starts_with(&format!("{SWAPS:08}"))
+            get(server.addr, "/f0.bin").text().starts_with(&format!("{swaps:08}"))
         });
         over.store(true, Ordering::Relaxed);
         let answers: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-        assert!(answers > SWAPS, "only {answers} answers");
+        assert!(answers > swaps, "only {answers} answers");
     });
 }
 
-#[test]
-fn git_sync_removes_the_old_tree_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+fn git_sync(load: Load) {
+    let dir = directory(load);
     let link = dir.path().join("site");
-    remove_at_once(&link, &link, |number| {
+    remove_at_once(load, &link, &link, |number| {
         let target = PathBuf::from(format!(".worktrees/{number}"));
         (dir.path().join(&target), target)
     });
 }
 
-#[test]
-fn a_release_is_removed_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+fn release(load: Load) {
+    let dir = directory(load);
     let link = dir.path().join("current");
-    remove_at_once(&link, &link, |number| {
+    remove_at_once(load, &link, &link, |number| {
         let target = PathBuf::from(format!("releases/{number}"));
         (dir.path().join(&target), target)
     });
 }
 
-#[test]
-fn a_configmap_is_removed_at_once() {
-    let dir = tempfile::tempdir().unwrap();
+fn configmap(load: Load) {
+    let dir = directory(load);
     let root = dir.path().join("config");
-    remove_at_once(&root, &root.join("..data"), |number| {
+    remove_at_once(load, &root, &root.join("..data"), |number| {
         let target = PathBuf::from(format!("..{number}"));
         (root.join(&target), target)
     });
+}
+
+#[test]
+fn git_sync_removes_the_old_tree_at_once() {
+    git_sync(SMALL);
+}
+
+#[test]
+fn a_release_is_removed_at_once() {
+    release(SMALL);
+}
+
+#[test]
+fn a_configmap_is_removed_at_once() {
+    configmap(SMALL);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn three_hundred_trees_of_git_sync_are_removed_at_once() {
+    git_sync(FULL);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn three_hundred_releases_are_removed_at_once() {
+    release(FULL);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn three_hundred_configmaps_are_removed_at_once() {
+    configmap(FULL);
 }
