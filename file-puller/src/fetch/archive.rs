@@ -18,7 +18,9 @@ use tar::{Archive, Entry, EntryType, PaxExtensions};
 
 use super::contents::{Arrived, Contents};
 use super::decompress::inflate;
-use crate::content::{FileMode, Limits, Listing, ListingError, Manifest, ReleasePath, Selection};
+use crate::content::{
+    FileMode, Limits, Listing, ListingError, Manifest, NamesBudget, ReleasePath, Selection,
+};
 use crate::source::{Compression, SourceError};
 use crate::store::{Unpacked, Volume, VolumeError};
 
@@ -74,7 +76,8 @@ pub(crate) fn unpack(
     unpacking: &Unpacking,
 ) -> Result<(Contents, Manifest), ArchiveError> {
     let mut unpacked = Unpacked::begin(volume)?;
-    let mut tars = Unpacker { unpacked: &mut unpacked, selection, limits, unpacking, total: 0 };
+    let names = NamesBudget::of_container(0);
+    let mut tars = Unpacker { unpacked: &mut unpacked, selection, limits, unpacking, total: 0, names };
     let Layer { listing, .. } = tars.read(input, compression, Whiteouts::AreFiles, None)?;
     if listing.is_empty() {
         let why = "it holds no file, and an empty release is never published";
@@ -137,6 +140,8 @@ pub(crate) struct Unpacker<'u> {
     pub(crate) unpacking: &'u Unpacking,
     /// Bytes of all files so far.
     pub(crate) total: u64,
+    /// What their names take in memory.
+    pub(crate) names: NamesBudget,
 }
 
 /// What an entry is, and under which path of the release it belongs.
@@ -227,6 +232,7 @@ impl Unpacker<'_> {
             let limit = self.limits.files;
             return Err(ArchiveError::Refused(format!("it has more than --max-files {limit} files")));
         }
+        self.names.add(&path).map_err(ArchiveError::Refused)?;
         let added = match item {
             Item::File => {
                 self.check_size(&path, entry.size())?;

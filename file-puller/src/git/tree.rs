@@ -6,10 +6,12 @@ use super::known::KnownWriter;
 use super::object_id::{ObjectId, ObjectKind};
 use super::objects::{ObjectError, Objects};
 use crate::content::path::MAX_SEGMENTS;
-use crate::content::{FileMode, Limits, Listing, ReleasePath, Selection};
+use crate::content::{FileMode, Limits, Listing, NamesBudget, ReleasePath, Selection};
 use crate::fetch::Arrived;
 use crate::store::VolumeError;
 
+/// Bytes that are in memory for each file besides: its object, and that of the published commit.
+const KEPT_FOR_EACH: u64 = 250;
 /// The longest target of a symbolic link: `PATH_MAX`.
 const MAX_TARGET: u64 = 4096;
 /// The longest pointer of Git LFS, and how it begins (its specification).
@@ -64,7 +66,9 @@ pub(super) fn list(
     known: &mut KnownWriter,
 ) -> Result<(ObjectId, Listing<Arrived>), TreeError> {
     let (commit, tree) = root(objects, wanted)?;
-    let mut walk = Walk { objects, selection, lfs, limits, known, visited: 0, listing: Listing::default() };
+    let names = NamesBudget::of_container(KEPT_FOR_EACH);
+    let mut walk =
+        Walk { objects, selection, lfs, limits, known, visited: 0, listing: Listing::default(), names };
     walk.tree(&tree, &mut Vec::new())?;
     Ok((commit, walk.listing))
 }
@@ -99,6 +103,7 @@ struct Walk<'w> {
     known: &'w mut KnownWriter,
     visited: usize,
     listing: Listing<Arrived>,
+    names: NamesBudget,
 }
 
 impl Walk<'_> {
@@ -158,6 +163,7 @@ impl Walk<'_> {
         if self.listing.len() >= self.limits.files {
             return Err(refused(format!("it has more than --max-files {} files", self.limits.files)));
         }
+        self.names.add(&release_path).map_err(TreeError::Refused)?;
         let added = match mode & 0o170_000 {
             0o100_000 => {
                 let mode = if mode & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };

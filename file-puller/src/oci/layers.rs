@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::manifest::Layer;
-use crate::content::{Limits, Listing, Manifest, Selection};
+use crate::content::{Limits, Listing, Manifest, NamesBudget, Selection};
 use crate::fetch::{ArchiveError, Arrived, Contents, Removed, Unpacker, Unpacking, Whiteouts};
 use crate::store::{Unpacked, Volume, VolumeError};
 
@@ -14,11 +14,17 @@ pub(crate) struct Image {
     listing: Listing<Arrived>,
     /// Bytes of all files so far, also of those that a later layer takes away.
     total: u64,
+    names: NamesBudget,
 }
 
 impl Image {
     pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
-        Ok(Self { unpacked: Unpacked::begin(volume)?, listing: Listing::default(), total: 0 })
+        Ok(Self {
+            unpacked: Unpacked::begin(volume)?,
+            listing: Listing::default(),
+            total: 0,
+            names: NamesBudget::of_container(0),
+        })
     }
 
     /// Puts a layer over those before it.
@@ -31,9 +37,10 @@ impl Image {
         unpacking: &Unpacking,
     ) -> Result<(), ArchiveError> {
         let unpacked = &mut self.unpacked;
-        let mut tars = Unpacker { unpacked, selection, limits, unpacking, total: self.total };
+        let (total, names) = (self.total, self.names);
+        let mut tars = Unpacker { unpacked, selection, limits, unpacking, total, names };
         let tar = tars.read(input, layer.compression, Whiteouts::TakeAway, Some(&self.listing))?;
-        self.total = tars.total;
+        (self.total, self.names) = (tars.total, tars.names);
         // Whiteouts are about the layers below, wherever in their own layer they stand.
         for removed in tar.removed {
             match removed {

