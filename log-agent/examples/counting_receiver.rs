@@ -154,8 +154,9 @@ fn packed(stream: TcpStream, total: &mut Total) -> std::io::Result<()> {
         reader.read_exact(&mut body)?;
         let pairs = exact::<1>(&mut reader)?[0] & 0x0f;
         skip(&mut reader, 1 + "chunk".len())?;
-        let [_, id_length] = exact(&mut reader)?;
-        let mut id = vec![0; usize::from(id_length)];
+        // Base64 of 128 bits: short enough for its length to be in the head.
+        let [id_head] = exact(&mut reader)?;
+        let mut id = vec![0; usize::from(id_head & 0x1f)];
         reader.read_exact(&mut id)?;
         skip(&mut reader, 1 + "size".len())?;
         let records = match exact::<1>(&mut reader)?[0] {
@@ -168,7 +169,7 @@ fn packed(stream: TcpStream, total: &mut Total) -> std::io::Result<()> {
             body = unpacked("gzip", &body).unwrap();
         }
         total.add(records, length, &body);
-        let ack = [b"\x81\xa3ack\xd9", &[id_length][..], &id].concat();
+        let ack = [b"\x81\xa3ack", &[id_head][..], &id].concat();
         reader.get_mut().write_all(&ack)?;
     }
 }
