@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::manager::Manager;
 use crate::nginx::Nginx;
-use crate::pods::{Pod, RealPullers};
+use crate::pods::{Pod, RealPuller, RealPullers};
 use crate::proxy::Proxy;
 use crate::report::{Goal, Report, mebibytes, milliseconds};
 use crate::site::Site;
@@ -181,24 +181,29 @@ async fn nginx(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         return Ok(());
     };
     let manager = Manager::start(&bench.binaries, site.path(), &[])?;
+    let puller = RealPuller::start(&bench.binaries, &manager.url(), &PERIOD)?;
+    block_in_place(|| testkit::wait_until("a mirror has the site", || puller.release().is_some()));
+    let mirror = Manager::start(&bench.binaries, &puller.root(), &[])?;
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / (PULLERS * FILES) as f64;
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
+    let (mut ours, mut mirrors, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
-        let before = manager.usage();
-        Swarm::start(&manager.url(), PULLERS, Volume::Empty, &PERIOD)?
-            .published(None, Instant::now())
-            .await?;
-        ours.push(each(manager.usage().since(before).cpu));
+        for (server, all) in [(&manager, &mut ours), (&mirror, &mut mirrors)] {
+            let before = server.usage();
+            let swarm = Swarm::start(&server.url(), PULLERS, Volume::Empty, &PERIOD)?;
+            swarm.published(None, Instant::now()).await?;
+            all.push(each(server.usage().since(before).cpu));
+        }
         let before = nginx.cpu()?;
-        Swarm::start(&nginx.url(), PULLERS, Volume::Empty, &PERIOD)?.published(None, Instant::now()).await?;
+        let swarm = Swarm::start(&nginx.url(), PULLERS, Volume::Empty, &PERIOD)?;
+        swarm.published(None, Instant::now()).await?;
         theirs.push(each(nginx.cpu()?.saturating_sub(before)));
     }
-    for all in [&mut ours, &mut theirs] {
+    for all in [&mut ours, &mut mirrors, &mut theirs] {
         all.sort_by(f64::total_cmp);
     }
     report.row("nginx's CPU per file and puller", "µs", theirs[1], Goal::None);
     report.row("manager's CPU per file and puller", "µs", ours[1], Goal::AtMost(theirs[1]));
+    report.row("a mirror's CPU per file and puller", "µs", mirrors[1], Goal::AtMost(theirs[1]));
     Ok(())
 }
 

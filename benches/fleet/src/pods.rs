@@ -1,7 +1,7 @@
 //! Real pullers with volumes of their own, and the server of a Pod.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -29,9 +29,14 @@ impl RealPuller {
         Ok(Self { volume, process })
     }
 
+    /// What a server serves of its volume.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.volume.path().join("current")
+    }
+
     /// The release that is published.
     pub(crate) fn release(&self) -> Option<String> {
-        let target = std::fs::read_link(self.volume.path().join("current")).ok()?;
+        let target = std::fs::read_link(self.root()).ok()?;
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
@@ -99,7 +104,7 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn start(binaries: &Path, source: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let puller = RealPuller::start(binaries, source, flags)?;
-        let root = puller.volume.path().join("current");
+        let root = puller.root();
         let root = root.to_str().context("a path in UTF-8")?;
         let server = Process::start(binaries.join("web-server"), ["--root", root, "--listen", "127.0.0.1:0"]);
         Ok(Self { puller, server })
