@@ -329,8 +329,9 @@ def probe(port, path, seconds):
 def table(title, results, base):
     print(f"\n{title}\n  {'':22}{'CPU µs':>10}{'ratio':>8}{'requests/s':>13}{'ratio':>8}{'p99 ms':>9}")
     for name, result in results.items():
-        print(f"  {name:22}{result['cpu']:>10.1f}{result['cpu'] / results[base]['cpu']:>8.2f}"
-              f"{result['rate']:>13.1f}{result['rate'] / results[base]['rate']:>8.2f}{result['p99']:>9.2f}", flush=True)
+        # Nothing is answered to the end where a second is too short.
+        cpu, rate = (result[key] / (results[base][key] or float("nan")) for key in ("cpu", "rate"))
+        print(f"  {name:22}{result['cpu']:>10.1f}{cpu:>8.2f}{result['rate']:>13.1f}{rate:>8.2f}{result['p99']:>9.2f}", flush=True)
 
 
 def install():

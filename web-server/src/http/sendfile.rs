@@ -183,6 +183,41 @@ mod tests {
         assert!(!is_placeholder(&bytes[10..]));
     }
 
+    /// What would happen if HTTP copied a placeholder, shortened it, or forgot it: the connection ends before a byte is sent.
+    #[tokio::test]
+    async fn a_placeholder_can_never_reach_a_client() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        File::create(&path).unwrap().write_all(b"0123456789").unwrap();
+        let file = Arc::new(File::open(&path).unwrap());
+        let stamp = FileState::of_file(&file).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut buffer = SendBuffer::new(&Budget::hidden(None));
+
+        let queue = SendfileQueue::default();
+        let placeholder = queue.push(file, stamp, 0, 10);
+        let copied = placeholder.to_vec();
+        let head: &[u8] = b"head ";
+        let wrong: [&[&[u8]]; 4] = [&[&copied], &[head, &copied], &[head], &[head, &placeholder[1..]]];
+        for slices in wrong {
+            let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+            let written =
+                std::future::poll_fn(|context| queue.poll_write(&stream, context, &slices, &mut buffer));
+            written.await.unwrap_err();
+        }
+        // One for which nothing waits.
+        let empty = SendfileQueue::default();
+        let slices = [IoSlice::new(&placeholder)];
+        let written =
+            std::future::poll_fn(|context| empty.poll_write(&stream, context, &slices, &mut buffer));
+        written.await.unwrap_err();
+        drop(stream);
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        assert_eq!(received, b"");
+    }
+
     #[tokio::test]
     async fn bytes_and_parts_leave_in_order() {
         let dir = tempfile::tempdir().unwrap();
