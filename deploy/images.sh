@@ -26,9 +26,9 @@ deploy/build.sh binaries "$context/out"
 mkdir "$context/deploy"
 cp -r deploy/content "$context/deploy/content"
 sed -e '1,/^# === Images/d' -e 's/--from=build //' deploy/Dockerfile >"$context/Dockerfile"
-# podman keeps every step as an image of its own unless told not to.
+# podman keeps every step as an image of its own unless told not to, and the OCI format has no HEALTHCHECK.
 options=()
-if [ "$engine" = podman ]; then options+=(--layers=false); fi
+if [ "$engine" = podman ]; then options+=(--layers=false --format docker); fi
 revision=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 for image in "${images[@]}"; do
     echo "images.sh: $image:$tag"

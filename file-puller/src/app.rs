@@ -142,7 +142,7 @@ async fn prepare(config: &Config, metrics: Metrics) -> Result<(Engine, Option<Re
     let source =
         Source::new(config.source.clone(), &options.source, config.kind, largest_manifest, verify_period)?;
     let gate = HttpGate::new(&options.engine.gates, &source)?;
-    let trust = source.trust();
+    let trust = source.tls_pems();
     let audience = if options.once { Audience::Terminal } else { Audience::Log };
     let owned = config.clone();
     let prepared = blocking(move || {

@@ -2,7 +2,7 @@
 //!
 //! Only what is public is described ([`is_public`]), and a symbolic link as what it points to, for the host serves that there.
 //! Modes are written as Git keeps them, 0755 for what its owner may execute and 0644 for the rest: the umask under which
-//! somebody checked the files out is no part of the content, and the same files get the same release id on every machine.
+//! the files were checked out is no part of the content, and the same files get the same release id on every machine.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

@@ -1,4 +1,4 @@
-//! How far a long piece of work is: a bar for somebody who waits at a terminal, else a line in the log now and then.
+//! How far a long piece of work is: a bar for a user at a terminal, else a line in the log now and then.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Who is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// Whoever reads the log of a container.
+    /// The readers of a container's log.
     Log,
-    /// Whoever has started the command and waits for it; the log, if that is not at a terminal.
+    /// The user who started the command at a terminal; else the log.
     Terminal,
 }
 
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Notes that another file was read, of nobody knows how many.
+    /// Notes that another file was read, of an unknown number.
     pub(crate) fn read(&mut self) {
         self.done += 1;
         if let Some(bar) = &self.bar {

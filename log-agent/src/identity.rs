@@ -4,7 +4,7 @@
 //! nothing at all. So a file is known by three things together:
 //!
 //! - its [`FileKey`]: device, inode, and the instant of birth, which a reused inode does not share (statx(2));
-//! - a [`Fingerprint`] of its head, which a file that was truncated and written anew does not share;
+//! - a [`Fingerprint`] of its head, which a file that was truncated and rewritten does not share;
 //! - a [`Fingerprint`] of the bytes right before a position, checked at every reopening, and byte for byte at every read.
 //!
 //! The inode generation would serve in the place of the birth time; the kernel gives it only through an ioctl without
@@ -77,7 +77,7 @@ impl Fingerprint {
     }
 }
 
-/// Which of the contents that a file has had: it is another one after every truncation and whenever it is written anew. The
+/// Which of the contents that a file has had: it is another one after every truncation and rewrite. The
 /// inode stays, so the number keeps their ids apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Epoch(u64);

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().or_exit(Exit::Internal)?;
     let outcome = runtime.block_on(task);
-    // A disk that does not answer holds one of its threads. The drain is over, so nobody waits for that.
+    // A disk that does not answer holds one of its threads. The drain is over, so the process does not wait for it.
     runtime.shutdown_background();
     outcome
 }

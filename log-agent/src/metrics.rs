@@ -18,7 +18,7 @@ const ATTEMPT_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25
 pub(crate) enum LossReason {
     /// The rest of a line that is longer than `--max-line`.
     OverLong,
-    /// The file was truncated or written anew while these bytes had been seen but not read for the sink.
+    /// The file was truncated or rewritten while these bytes had been seen but not read for the sink.
     Truncated,
     /// The sink refused the record itself; it is in the dead-letter file.
     Refused,

@@ -32,7 +32,7 @@ use crate::live_page::Local;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
-use crate::net::listener::{Limits, Server};
+use crate::net::server::{Limits, Server};
 use crate::net::threads;
 use crate::routes::Routes;
 use crate::routes::faults::Faults;

@@ -12,7 +12,7 @@ use crate::access_log::Format;
 use crate::content::header_policy::{CacheRule, ExtraHeader, LineList};
 use crate::content::media_type::TypeRule;
 use crate::content::path::ContentPath;
-use crate::content::path_rules::PathGlob;
+use crate::content::path_glob::PathGlob;
 use crate::http::cors::Origin;
 use crate::http::trusted_proxies::Network;
 

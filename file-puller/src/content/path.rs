@@ -26,7 +26,7 @@ pub(crate) enum PathError {
     /// No name at all.
     #[error("it is empty")]
     Empty,
-    /// Starts at the root of somebody's file system.
+    /// Starts at the root of a file system.
     #[error("it is absolute")]
     Absolute,
     /// `a//b` or `a/`.

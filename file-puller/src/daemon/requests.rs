@@ -1,4 +1,4 @@
-//! Syncs that somebody asked for: `POST /sync` waits here for its turn, and for its answer.
+//! Sync requests from outside: `POST /sync` waits here for its turn, and for its answer.
 //!
 //! What was asked for before a sync begins is answered by that sync, all of it at once. What comes while one is running waits for the
 //! next: the running one may have looked before the change that the asker knows of.
@@ -29,7 +29,7 @@ pub(crate) struct SyncHandle(mpsc::Sender<oneshot::Sender<SyncReply>>);
 #[derive(Debug)]
 pub(crate) struct SyncRequests(mpsc::Receiver<oneshot::Sender<SyncReply>>);
 
-/// Those whom one sync will answer.
+/// Callers that one sync will answer.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(Vec<oneshot::Sender<SyncReply>>);
 
@@ -56,16 +56,16 @@ impl SyncHandle {
 }
 
 impl SyncRequests {
-    /// Waits until somebody asks.
+    /// Waits for the next request.
     pub(crate) async fn next(&mut self) -> Waiters {
         match self.0.recv().await {
             Some(sender) => Waiters(vec![sender]),
-            // Nobody can ask any more; then nobody does.
+            // No caller is left that could ask.
             None => std::future::pending().await,
         }
     }
 
-    /// Adds whoever has asked by now.
+    /// Adds all callers that have asked by now.
     pub(crate) fn drain_pending(&mut self, asked: &mut Waiters) {
         while let Ok(sender) = self.0.try_recv() {
             asked.0.push(sender);
@@ -74,7 +74,7 @@ impl SyncRequests {
 }
 
 impl Waiters {
-    /// Whether nobody waits.
+    /// Whether no caller waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

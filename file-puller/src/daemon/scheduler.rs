@@ -1,6 +1,6 @@
 //! The loop: sync, tell, wait for a reason to sync again. And how it ends.
 //!
-//! When the process is told to stop, a sync that somebody waits for is finished and answered. Any other work is dropped where it
+//! When the process is told to stop, a sync that a caller waits for is finished and answered. Any other work is dropped where it
 //! is: that is as good as a crash, and a crash is harmless.
 
 use std::pin::pin;
@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::cuts::Cuts;
 use super::requests::{SyncReply, SyncRequests, Waiters};
 use super::status::Status;
 use super::touch::TouchFile;
-use super::waiting::Cuts;
 use super::webhook::Webhook;
 use crate::crash_point::lacks;
 use crate::metrics::Metrics;
@@ -129,7 +129,7 @@ impl Scheduler {
                 self.observers.metrics.repaired(publication.files);
             }
         }
-        // The first sync counts as news: whoever looks at the file may be new, too.
+        // The first sync counts as news: the program that watches the file may be new, too.
         let Observers { touch_file, touched, status, .. } = &mut self.observers;
         let is_news = matches!(outcome, Ok(Outcome::Published(_))) || (outcome.is_ok() && !*touched);
         if let (Some(file), true) = (touch_file, is_news) {
@@ -199,7 +199,7 @@ impl Scheduler {
         }
     }
 
-    /// Has the source hold a question until something has changed, somebody asks for a sync, or it is time to verify. Returns how it
+    /// Has the source hold a question until something has changed, a sync is requested, or it is time to verify. Returns how it
     /// ended, and who asked.
     async fn hold(&mut self) -> (Result<Awaited, SyncError>, Option<Waiters>) {
         let Observers { status, metrics, .. } = &self.observers;

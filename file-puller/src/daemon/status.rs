@@ -99,7 +99,7 @@ impl Status {
         state.failures = failures;
     }
 
-    /// Notes that the source holds a question, so that nobody knows when the next sync will be; or that it does no longer.
+    /// Notes that the source holds a question, so that the time of the next sync is unknown; or that it no longer does.
     pub(crate) fn held(&self, is_held: bool) {
         let mut state = self.state.lock();
         state.next_sync = None;

@@ -1,4 +1,4 @@
-//! Tells somebody that a release is published: a request to `--webhook` with the release's id.
+//! Announces that a release is published: a request to `--webhook` with the release's id.
 //!
 //! Promises: at least once for each release that stays the newest, in a task of its own, so that no receiver holds up a sync.
 //! A release that is replaced before it could be announced is not announced any more. The first release that a process
@@ -67,7 +67,7 @@ struct Delivery {
 }
 
 impl Webhook {
-    /// Starts the task that delivers, where there is anybody to tell.
+    /// Starts the task that delivers, where there is a URL to tell.
     pub(crate) fn start(
         options: &WebhookOptions,
         source: SourceUrl,

@@ -18,7 +18,7 @@ use crate::store::{Mismatch, VolumeError};
 
 /// Bytes gathered before they are handed to the thread that writes: most files then take one hand-over.
 const BATCH: usize = 256 * 1024;
-/// Breaks in a row after which a file is given up. One that brought bytes of its own begins the count anew.
+/// Breaks in a row after which a file is given up. One that brought bytes of its own restarts the count.
 const MAX_RETRIES: u32 = 4;
 /// The wait before a transfer is taken up again, doubled with each break in a row.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -116,6 +116,7 @@ impl Download {
         breaks: &mut u32,
     ) -> Result<Body, DownloadError> {
         loop {
+            // Without jitter: these are breaks of one connection, not an outage that many pullers see at once.
             tokio::time::sleep(PAUSE * 2_u32.pow(*breaks - 1)).await;
             match self.downloader.source.rest_of_file(broken.url(), &tag, self.received).await {
                 Ok(Continuation::Rest(body)) => return Ok(body),

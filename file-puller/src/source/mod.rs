@@ -1,7 +1,7 @@
 //! The content manager as this Pod sees it: HTTP requests for a manifest and for files, and what can come back.
 //!
 //! Promises: the manifest is asked for conditionally where its validator allows it; no answer is read further than its limit;
-//! no redirect leads to a host that nobody named; no error shows a query string. Leaves to `fetch` what a file's
+//! no redirect leads to a host that no flag names; no error shows a query string. Leaves to `fetch` what a file's
 //! bytes must be, and to `backoff` when to ask again.
 
 mod body;
@@ -11,6 +11,7 @@ mod error;
 mod header_file;
 mod hook_url;
 mod kind;
+mod long_poll;
 mod oci_reference;
 mod redirect;
 mod session;
@@ -18,7 +19,6 @@ mod signature;
 mod tls;
 pub(crate) mod url;
 mod validator;
-mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,8 @@ use self::error::failed;
 pub(crate) use self::error::{Answer, SourceError};
 pub(crate) use self::hook_url::HookUrl;
 pub(crate) use self::kind::{Compression, Content, Expected, Kind};
+pub(crate) use self::long_poll::Change;
+use self::long_poll::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_aside};
 pub(crate) use self::oci_reference::{OciReference, OciVersion};
 use self::redirect::{RedirectHost, Redirects};
 use self::session::Session;
@@ -48,8 +50,6 @@ pub(crate) use self::tls::{TlsFiles, TlsPems};
 pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl, display};
 use self::validator::Strength;
 pub(crate) use self::validator::Validator;
-pub(crate) use self::waiting::Change;
-use self::waiting::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_aside};
 
 /// How content is fetched, and who is asked for it.
 #[derive(Debug, Clone, clap::Args)]
@@ -161,8 +161,8 @@ impl Source {
     }
 
     /// What TLS trusts, for others who speak it.
-    pub(crate) fn trust(&self) -> TlsPems {
-        self.session.lock().trust()
+    pub(crate) fn tls_pems(&self) -> TlsPems {
+        self.session.lock().tls_pems()
     }
 
     /// Files that may be fetched at a time.
@@ -180,7 +180,7 @@ impl Source {
         self.base.lock().clone()
     }
 
-    /// What it is, as far as anybody has said or seen.
+    /// What it is, as far as a flag said or its bytes showed.
     pub(crate) fn kind(&self) -> Option<Kind> {
         self.said.map(Expected::kind).or(*self.seen.lock())
     }

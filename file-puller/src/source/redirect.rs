@@ -1,6 +1,6 @@
 //! Which redirects are followed: those within the origin of `--source`, and those to a host that `--redirect-to` names.
 //!
-//! SECURITY: content is trusted because of where it comes from. A redirect to any other host would let whoever can write one
+//! SECURITY: content is trusted because of where it comes from. A redirect to any other host would let everyone who can write one
 //! response header choose that. Redirects are followed here and not by the HTTP client, because the client takes away only
 //! the headers that it knows to be secret, and `--header-file` sends others.
 
@@ -62,7 +62,7 @@ impl FromStr for RedirectHost {
         if !beneath {
             return Ok(Self::Host(host));
         }
-        // SECURITY: whoever allows .com allows nearly everyone.
+        // SECURITY: a suffix like .com would allow nearly every host.
         if !host.contains('.') {
             return Err(format!("every host that ends in .{host} is too many; name more of the domain"));
         }
@@ -94,7 +94,7 @@ impl<'r> Redirects<'r> {
         Self { origin, allowed, followed: 0, left_origin: false }
     }
 
-    /// Whether a request for `url` goes to the origin, and nobody beyond it chose that.
+    /// Whether a request for `url` goes to the origin, and no other host chose it.
     pub(crate) fn at_origin(&mut self, url: &Url) -> bool {
         self.left_origin |= !is_same_origin(url, self.origin);
         !self.left_origin

@@ -1,4 +1,4 @@
-//! What requests are made with: connections, and who we are. Read anew at the beginning of each sync.
+//! What requests are made with: connections, and our credentials. Read again at the beginning of each sync.
 //!
 //! SECURITY: who we are is for the origin of `--source` alone. Requests that were redirected to another origin are made by a client
 //! of their own, which has no client certificate, and carry neither credentials nor the headers of `--header-file`. Nor do they where
@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// What TLS trusts, without who we are.
-    pub(super) fn trust(&self) -> TlsPems {
+    pub(super) fn tls_pems(&self) -> TlsPems {
         self.clients.pems.clone().anonymous()
     }
 

@@ -1,6 +1,6 @@
 //! Whose word a manifest is: an optional ed25519 signature over its exact bytes, beside it as `manifest.json.sig`.
 //!
-//! SECURITY: with `--public-key`, whoever controls the content manager or the way to it can withhold content, but can neither
+//! SECURITY: with `--public-key`, an attacker who controls the content manager or the network can withhold content, but can neither
 //! change nor invent any: each file is bound by its digest in the manifest, and the manifest by the signature. Nor can he show an
 //! earlier manifest again, because one that was made before the published one is refused.
 

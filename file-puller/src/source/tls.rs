@@ -1,6 +1,6 @@
-//! Whom TLS trusts, and who we are in it: PEM files that the flags name.
+//! TLS roots and the client certificate: PEM files that the flags name.
 //!
-//! They are read again at each sync, like the other credentials: certificates are short-lived, and whoever rotates them replaces
+//! They are read again at each sync, like the other credentials: certificates are short-lived, and rotation replaces
 //! files under a running Pod. What has changed is the caller's to see, by comparing.
 
 use std::fs;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::sys;
 use crate::content::FileMode;
 
-/// How a directory is opened: itself, never through a link that somebody put in its place.
+/// How a directory is opened: itself, never through a link that was put in its place.
 pub(crate) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -55,7 +55,7 @@ pub(super) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
     }
 }
 
-/// Makes a file that was not there before, and that nobody else can read yet.
+/// Makes a file that was not there before, and that no other program can read yet.
 pub(super) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
     let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(beneath, name, new, Mode::from_raw_mode(0o600))?)

@@ -1,11 +1,11 @@
-//! From memory to the disk: what has to be there before anybody is told that it is.
+//! From memory to the disk: what has to be there before it is announced.
 //!
 //! There are two ways, and each is far too slow where the other one is right. `syncfs(2)` takes one call for any number of files,
-//! and waits for whatever anybody else has written to the same file system: on a busy node that can be gigabytes. `fsync(2)` waits
+//! and waits for all that other programs have written to the same file system: on a busy node that can be gigabytes. `fsync(2)` waits
 //! for one file or directory, and mostly for the disk's own cache. So what was changed is noted while it is changed: few names
 //! are synced by themselves, many in one call (measured: `docs/benchmarks.md`).
 //!
-//! The kernel tells of bytes that it could not write to whoever had the file open at that time; to those who open it later only as
+//! The kernel tells of bytes that it could not write to the programs that had the file open at that time; to those that open it later only as
 //! long as it remembers the file. So what was written is kept open until it is synced.
 
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ impl FsyncSet {
         let beside = beside.iter().copied().map(Target::Open);
         let mut names = self.0.lock();
         let Names::Few(few) = &mut *names else {
-            // A write-back error is reported since Linux 5.8, whoever has had which file open.
+            // A write-back error is reported since Linux 5.8, independent of which file a program has open.
             if sys::sync_file_system(root)? {
                 return Ok(());
             }
@@ -120,7 +120,7 @@ impl FsyncSet {
             None => Target::Named(tree, name),
         });
         flush_all(&noted.chain(beside).collect::<Vec<_>>())?;
-        // Before anybody sees them: a program that somebody has open for writing cannot be run.
+        // Before readers see them: a program that is open for writing cannot be run.
         for file in few.values_mut() {
             *file = None;
         }
@@ -134,7 +134,7 @@ fn parent(path: &str) -> &str {
 }
 
 /// Waits until each of these, beneath the tree, is on the disk by itself, however many they are: for what is not urgent, and
-/// should not take as long as everybody else's data.
+/// should not take as long as all other programs' data.
 pub(crate) fn flush_each<'n>(tree: BorrowedFd<'n>, names: impl Iterator<Item = &'n str>) -> io::Result<()> {
     flush_all(&names.map(|name| Target::Named(tree, name)).collect::<Vec<_>>())
 }

@@ -1,6 +1,6 @@
 //! The private directory of one process, `.staging/process-…/`: what it puts together, and what it takes away.
 //!
-//! Its owner holds a lock on the file `lock` in it. A process that starts sweeps the directories whose lock nobody holds. It
+//! Its owner holds a lock on the file `lock` in it. A process that starts sweeps the directories whose lock is free. It
 //! renames each out of the way first: if the lock is one that a file system only pretends to have, the other process finds its
 //! directory gone at the one step that counts, the rename of a whole tree to its place, and publishes nothing.
 

@@ -1,4 +1,4 @@
-//! A copy of the current release in hard links, made while nobody waits: the next release begins with it.
+//! A copy of the current release in hard links, made in the background: the next release begins with it.
 //!
 //! Every release is a tree of its own, and to link ten thousand files takes the kernel longer than all the rest of a small
 //! change. With the links made beforehand, a change costs what it changes. The copy lies in the private directory, so no reader

@@ -20,7 +20,7 @@ use super::create::{DIRECTORY, create_file, make_directory, set_mode};
 use super::fsync::FsyncSet;
 use super::objects::Objects;
 use super::private::Private;
-use super::signed::SignedManifest;
+use super::signed_manifest::SignedManifest;
 use super::tree::{link_or_copy, looks_intact};
 use super::volume::{Context as _, Volume, VolumeError, manifest_name};
 use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId, ReleasePath};

@@ -402,7 +402,7 @@ fn link_target(text: &str) -> Option<ReleaseId> {
     text.strip_prefix(RELEASES)?.strip_prefix('/').and_then(ReleaseId::parse)
 }
 
-/// Refuses a volume whose `current` was made by somebody else: replacing it could take away what they serve.
+/// Refuses a volume whose `current` was made by another program: replacing it could take away what that program serves.
 fn check_current(root: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
     let what = match rustix::fs::readlinkat(root, CURRENT, Vec::new()) {
         Ok(target) if target.to_str().ok().and_then(link_target).is_some() => return Ok(()),

@@ -58,7 +58,7 @@ pub(crate) struct Engine {
     memory: Memory,
     /// The release that is in place because of the source's last answer.
     last_answer: Option<Remembered>,
-    /// What the source answered when it was waited for, unless the token says that somebody wants a later answer.
+    /// What the source answered when it was waited for, unless the token says that a caller wants a later answer.
     arrived: Option<(Opened, CancellationToken)>,
     verification: Option<Verification>,
 }
@@ -207,7 +207,7 @@ impl Engine {
         Ok(self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release)))
     }
 
-    /// Whom it asks.
+    /// The server that it asks.
     pub(super) fn source(&self) -> Arc<Source> {
         Arc::clone(&self.source)
     }
@@ -629,7 +629,7 @@ impl Engine {
     /// Does what can wait until a sync is answered: removes the old releases whose time has come, and makes the seed tree.
     pub(crate) fn upkeep(&mut self) {
         self.publisher.remove_expired();
-        // An archive's files all arrive anew, so it has no use for a seed tree.
+        // An archive's files all arrive again, so it has no use for a seed tree.
         if self.source.kind() == Some(Kind::Manifest) && self.audience == Audience::Log {
             self.publisher.prepare_seed();
         }

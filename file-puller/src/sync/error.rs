@@ -30,7 +30,7 @@ pub(crate) enum SyncError {
     /// There is no secret to show to it, or no certificate.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Nobody whom we trust has signed its manifest.
+    /// Its manifest is not signed by a trusted key.
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// It answered with a manifest that breaks a rule.

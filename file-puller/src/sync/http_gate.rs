@@ -67,11 +67,11 @@ pub(crate) enum HttpGateError {
 }
 
 impl HttpGate {
-    /// The gate of these flags, if there is one. It trusts whom the source trusts.
+    /// The gate of these flags, if there is one. It trusts the same roots as the source.
     pub(crate) fn new(gates: &Gates, source: &Source) -> Result<Option<Self>, ClientError> {
         let Some(url) = gates.gate.clone() else { return Ok(None) };
         let timeout = gates.gate_timeout;
-        let client = client_for(Tls::of(url.url()), timeout, &source.trust())?;
+        let client = client_for(Tls::of(url.url()), timeout, &source.tls_pems())?;
         Ok(Some(Self { client: client.build()?, url, timeout }))
     }
 

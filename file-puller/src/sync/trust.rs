@@ -1,7 +1,7 @@
 //! Whether a manifest is one that we may follow: signed for `--public-key`, and not older than what was accepted before.
 //!
 //! How far the content manager had come is remembered on the volume, as the time in the published release's manifest, so that a
-//! restart forgets nothing. Where the same content is signed anew, that manifest is replaced by the newer one.
+//! restart forgets nothing. Where the same content is signed again, that manifest is replaced by the newer one.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use crate::content::{Digest, Manifest, Site, timestamp};
 use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
 use crate::store::Volume;
 
-/// What content has to be, whoever serves it.
+/// What content must be, whichever server it comes from.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Authenticity")]
 pub(crate) struct Authenticity {
@@ -46,7 +46,7 @@ pub(super) struct TrustPolicy {
 const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
 impl TrustPolicy {
-    /// `None` where nobody has to have signed.
+    /// `None` where no signature is required.
     pub(super) fn new(options: &Authenticity) -> Option<Self> {
         let Authenticity { public_key, site, not_before, .. } = options.clone();
         Some(Self { public_key: public_key?, site, not_before, newest: None })

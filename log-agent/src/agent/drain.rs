@@ -82,7 +82,7 @@ impl Remains {
 /// Says how the drain went, in the termination message.
 ///
 /// # Errors
-/// 69 where a sink did not take everything in time. An unfinished line at a file's end is nobody's failure: it is named,
+/// 69 where a sink did not take everything in time. An unfinished line at a file's end is no failure: it is named,
 /// and the next start ships it.
 pub(super) fn verdict(
     remains: &Remains,

@@ -164,7 +164,7 @@ impl Report for Status {
     }
 }
 
-/// How far behind each sink is in each file, in bytes and in seconds. Made when somebody asks, so that the seconds are those of
+/// How far behind each sink is in each file, in bytes and in seconds. Made when it is asked for, so that the seconds are those of
 /// that moment, and a file that is gone leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct FileLag(pub(crate) Arc<Status>);

@@ -1,7 +1,7 @@
 //! What was sent since the last checkpoint: for each content how far, and a fingerprint of the bytes before that.
 //!
 //! A checkpoint is written once a second at most, and lines are sent as soon as they are there. Should the agent be killed in between,
-//! and a file be written anew before it is back, with the same beginning, then other lines would get the ids of those that were sent. So
+//! and a file be rewritten before it is back, with the same beginning, then other lines would get the ids of those that were sent. So
 //! before anything is sent that no checkpoint covers, a line is written here. It reaches the kernel and not the disk, which is enough for
 //! the death of a process: a power loss takes the last of it away.
 
@@ -114,7 +114,7 @@ impl SentLog {
             Err(error) if !std::mem::replace(&mut self.failed, true) => tracing::warn!(
                 file = %self.path.display(),
                 %error,
-                "cannot be written: should the agent be killed, and a file be written anew with the same beginning, an id may come twice"
+                "cannot be written: should the agent be killed, and a file be rewritten with the same beginning, an id may come twice"
             ),
             Err(_) => {}
         }

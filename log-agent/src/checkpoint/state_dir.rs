@@ -121,7 +121,7 @@ impl StateDir {
         document.files
     }
 
-    /// Prepares the next checkpoint; to write it takes disk time, which the caller spends where it hurts nobody.
+    /// Prepares the next checkpoint; to write it takes disk time, which the caller spends off the event loop.
     pub(crate) fn prepare(&mut self, files: Vec<FileEntry>) -> Pending {
         self.generation = self.generation.saturating_add(1);
         let document = Document::new(self.generation, files);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
-/// A receiver may ask for more patience than the backoff has, but not for a day's silence.
+/// A receiver may ask for a longer wait than the backoff's, but not for a day's silence.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
 /// The attempts so far.

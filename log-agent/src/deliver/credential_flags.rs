@@ -1,4 +1,4 @@
-//! The flags that say who the agent is to its sinks, and whom it trusts: for all of them, or for one by its name.
+//! The flags for the agent's credentials and for the roots that it trusts: for all of them, or for one by its name.
 
 use std::path::PathBuf;
 

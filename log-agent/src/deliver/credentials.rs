@@ -1,4 +1,4 @@
-//! Who the agent is to a receiver, and whom it trusts: from files, which are read again when they change.
+//! The agent's credentials and the roots that it trusts: from files, which are read again when they change.
 //!
 //! SECURITY: a secret comes from a file, never from the command line or the environment, where others could read it; its types print
 //! nothing of it, and its header is marked as sensitive, so that no layer does. It goes to the sink that it was configured for: no

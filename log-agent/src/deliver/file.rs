@@ -3,7 +3,7 @@
 //! The file may be rotated by anyone, by rename: it is looked up by its name for every chunk. A chunk is in it as a whole
 //! or not at all: what a failed write left behind is taken back, and what a crash left behind is closed with a line break.
 //!
-//! The kernel keeps what is written in memory for whoever reads it next. That is right for lines that come one by one, and
+//! The kernel keeps what is written in memory for the next reader. That is right for lines that come one by one, and
 //! wrong for a backlog: a copy of gigabytes would push out what others have there, and count as this container's memory. So
 //! what was written in bulk is let go once it is on the disk.
 

@@ -370,7 +370,7 @@ impl Sink {
             self.note_failure(&error, wait);
             tokio::time::sleep(wait).await;
         };
-        // Memory that somebody still holds is let go.
+        // Memory that is still shared is let go.
         let memory = if payload.body.is_unique() { payload.body.into() } else { Vec::new() };
         match chunk.purpose() {
             ChunkMode::Raw => chunk.return_text(memory),

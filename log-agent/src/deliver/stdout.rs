@@ -76,7 +76,7 @@ fn write_all(mut out: File, todo: &mpsc::Receiver<Job>) {
         };
         // Let go first, so that the memory can be used for the next payload.
         drop(rest);
-        // Nobody waits any more where the agent's time to drain is over.
+        // There is no receiver left once the agent's time to drain is over.
         done.send((written, outcome)).ignore();
     }
 }

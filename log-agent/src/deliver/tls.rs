@@ -1,4 +1,4 @@
-//! Whom to trust behind `https` and `forward+tls`, and who the agent is there.
+//! TLS for `https` and `forward+tls`: trusted roots and the client certificate.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -80,7 +80,7 @@ impl ForwardUrl {
         if !url.username().is_empty() || url.query().is_some() || url.fragment().is_some() {
             return Err("a forward sink is written forward://HOST:PORT/TAG".to_owned());
         }
-        // The scheme's own port is not told from none; nobody listens for Forward on 80.
+        // The scheme's own port is not told from none; no receiver listens for Forward on 80.
         let port = url.port().unwrap_or(FORWARD_PORT);
         let tag = match url.path().trim_matches('/') {
             "" => FORWARD_TAG.to_owned(),

@@ -22,7 +22,7 @@ const MAX_COVERED: u64 = 8 * 1024 * 1024;
 pub(crate) enum ChunkMode {
     /// Each becomes a record: it is read, and has lost its line break.
     Records,
-    /// They are copied as they are, line breaks included. Nobody looks into them.
+    /// They are copied as they are, line breaks included, without parsing.
     Raw,
 }
 

@@ -1,4 +1,4 @@
-//! What is left out of records, or changed in them, because the user said so: fields that nobody needs, fields that nobody may
+//! What is left out of records, or changed in them, because the user said so: fields that are not needed, fields that no receiver may
 //! see, lines that say nothing.
 //!
 //! What stays, stays byte for byte. Only objects have fields; a line that is none is shipped as it is, except that it cannot

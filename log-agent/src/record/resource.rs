@@ -1,7 +1,7 @@
 //! Who speaks: the resource attributes that every record carries, from the downward API's variables and files and from
 //! `--label`.
 //!
-//! The kubelet writes the files anew when somebody labels the Pod; they are read again at every scan.
+//! The kubelet rewrites the files when the Pod's labels change; they are read again at every scan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -275,7 +275,7 @@ impl Content {
         self.cursors.get(sink.get()).map_or(&[], |cursor| cursor.before.bytes())
     }
 
-    /// What is known of the beginning, from here on: whoever reads it has to find it.
+    /// What is known of the beginning, from here on: every reader has to find it.
     pub(super) fn known_from(&self, start: u64) -> &[u8] {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
         self.head.bytes().get(start..).unwrap_or_default()

@@ -5,7 +5,7 @@
 //!
 //! Every read looks at a little of what is before the position, too, in the same call or right after it, and compares that with
 //! what was there when it was read; and the file's beginning with what is known of it. So a file that is truncated
-//! or written anew shows in the very read that would have gone wrong, without a race between looking and reading.
+//! or rewritten shows in the very read that would have gone wrong, without a race between looking and reading.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -107,7 +107,7 @@ pub(crate) enum Progress {
     Compressed,
 }
 
-/// Whom is read for, into what, and how.
+/// The sink that is read for, the chunk, and the options.
 #[derive(Debug)]
 pub(crate) struct ReadContext<'a> {
     pub(crate) sink: SinkIndex,

@@ -1,7 +1,7 @@
 //! What this Pod's containers are told of their Pod: the downward API.
 //!
 //! A kubelet has two ways. What stays as it is while the Pod lives comes in environment variables. Labels and annotations
-//! may change, so they come in files of a volume. Here nobody changes them.
+//! may change, so they come in files of a volume. Here they do not change.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -217,7 +217,7 @@ impl Supervisor {
             }
             Startup::Ready(budget) => Some(budget),
         };
-        // Each process has to start anew, whatever the one before it has come to.
+        // Each process has to start again, whatever the one before it has come to.
         let ready = CancellationToken::new();
         let late = async {
             match budget {
@@ -275,7 +275,7 @@ impl Supervisor {
     }
 
     /// A container that refuses its flags will refuse them every time: that is for the person at the terminal to mend, and
-    /// hidden in a crash loop nobody would see it.
+    /// hidden in a crash loop it would not be seen.
     fn refused(&self, status: ExitStatus, last_line: String) -> bool {
         let exit = match status.code() {
             Some(code) if code == Exit::Usage as i32 => Exit::Usage,

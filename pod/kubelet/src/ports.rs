@@ -14,7 +14,7 @@ use crate::flags::Flags;
 pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
     let users =
         ["web-server", "web-server's admin", "file-puller's admin", "log-agent's admin", "content manager"];
-    // Where the content manager runs elsewhere, its port here may be anybody's.
+    // Where the content manager runs elsewhere, its port here may be another program's.
     let needed = if flags.source.is_none() { 5 } else { 4 };
     for (offset, user) in (0..).zip(users).take(needed) {
         let addr = flags.addr(offset);

@@ -141,7 +141,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--listen", flags.addr(0).to_string())
         .flag("--access-log", volumes.logs.join("access.log"))
         .flag("--admin-addr", flags.addr(1).to_string())
-        // The live page, and its button: whoever is at this machine may press it.
+        // The live page, and its button: users of this machine may press it.
         .word("--pod-page")
         .word("--pod-page-actions")
         .flag("--pod-page-puller", flags.addr(2).to_string())

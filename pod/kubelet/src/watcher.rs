@@ -95,7 +95,7 @@ pub(crate) fn run(lines: impl BufRead) {
         }
     }
     if let Some(folder) = folder {
-        // There is nobody left to tell.
+        // No kubelet is left to tell.
         std::fs::remove_dir_all(folder).ignore();
     }
 }

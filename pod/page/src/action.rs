@@ -1,8 +1,8 @@
 //! "Sync now": the one thing that the page can ask for.
 //!
-//! SECURITY: it does no harm, and still is not for everybody. It takes the flag; a peer on this machine, or in this Pod; and a
+//! SECURITY: it does no harm, and still is not for every client. It takes the flag; a peer on this machine, or in this Pod; and a
 //! page that came from this server under a name for this machine. So neither another site in the same browser nor a name that
-//! somebody else has pointed at this machine gets anything done.
+//! another site has pointed at this machine gets anything done.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(crate) struct Permit(());
 /// Why it may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Nobody may.
+    /// No client may.
     Off,
     /// It comes from another machine.
     NotLocal,
@@ -76,7 +76,7 @@ pub(crate) fn permit(actions: Actions, request: &Parts, peer: SocketAddr) -> Res
     }
 }
 
-/// Whether this is a name for the machine that whoever says it is on.
+/// Whether this is a name for the speaker's own machine.
 fn is_local(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -124,7 +124,7 @@ mod tests {
                 "{other:?}"
             );
         }
-        // A name of somebody else's that leads to this machine.
+        // Another site's name that leads to this machine.
         let (host, origin) = ("evil.example:9876", Some("http://evil.example:9876"));
         assert_eq!(ask(Actions::On, here, host, origin), Err(Refusal::NotLocal));
     }

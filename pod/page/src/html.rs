@@ -128,7 +128,7 @@ fn section(page: &mut String, title: &str, rows: &[(&str, String)]) {
     page.push_str(&text);
 }
 
-/// SECURITY: annotations hold what anybody with a cluster's rights likes to put there.
+/// SECURITY: annotations hold whatever users of the cluster put there.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,4 +1,4 @@
-//! What the kubelet says about the Pod through the downward API: variables that stay, and files that it writes anew.
+//! What the kubelet says about the Pod through the downward API: variables that stay, and files that it rewrites.
 
 use std::path::PathBuf;
 use std::time::Duration;

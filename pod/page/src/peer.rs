@@ -1,4 +1,4 @@
-//! A neighbour in the Pod, and what was seen of it: whether it answers, what it said last, how often it began anew.
+//! A neighbour in the Pod, and what was seen of it: whether it answers, what it said last, how often it was restarted.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl<S: Status> Peer<S> {
         Self { neighbour, last: None, restarts: 0 }
     }
 
-    /// Nobody watches: the connection to it is let go.
+    /// No page watches: the connection to it is let go.
     pub(super) fn hang_up(&mut self) {
         self.neighbour.hang_up();
     }

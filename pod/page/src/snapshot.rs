@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flags::RunsOn;
 
-/// What this is, for whoever reads it.
+/// What this is, for its readers.
 pub(crate) const FORMAT: &str = "pod-page/1";
 
 /// The Pod, at one instant.
@@ -201,7 +201,7 @@ pub(crate) struct Sync {
 /// What was answered.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Requests {
-    /// In the last two seconds, where somebody watched for that long.
+    /// In the last two seconds, where a page watched for that long.
     pub(crate) per_second: Option<f64>,
     /// By status class: of the lines in the access log, or since web-server started where there is no log in a file.
     pub(crate) classes: BTreeMap<&'static str, u64>,

@@ -40,7 +40,7 @@ pub(crate) trait Status: DeserializeOwned {
     /// Reads an answer.
     ///
     /// # Errors
-    /// Where somebody else answers on that port.
+    /// Where another program answers on that port.
     fn read(answer: &Answer) -> Result<Self, String> {
         let name = Self::NAME;
         let status = serde_json::from_slice::<Self>(&answer.body)

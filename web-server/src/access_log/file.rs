@@ -44,7 +44,7 @@ enum Target {
 }
 
 impl LogFile {
-    /// Writes to stdout, which somebody else rotates if anyone does.
+    /// Writes to stdout, which another program rotates, if any.
     pub(super) fn stdout() -> io::Result<Self> {
         let open = Some(LogHandle::stdout()?);
         Ok(Self { target: Target::Stdout, open, unfinished: Vec::new() })
@@ -57,7 +57,7 @@ impl LogFile {
         Ok(Self { target, open, unfinished: Vec::new() })
     }
 
-    /// Lets go of the file and opens the path anew.
+    /// Lets go of the file and reopens the path.
     pub(super) fn reopen(&mut self) -> WriteReport {
         let mut written = WriteReport::default();
         if let Target::Path { path, .. } = &self.target {
@@ -104,7 +104,7 @@ impl LogFile {
     fn reopen_if_removed(&mut self, written: &mut WriteReport) -> io::Result<()> {
         if let Target::Path { path, .. } = &self.target {
             let gone = match &self.open {
-                // A file that was renamed is still read by somebody. One that was removed is read by nobody.
+                // A file that was renamed still has a reader. One that was removed has none.
                 Some(open) => open.is_removed()?,
                 None => true,
             };

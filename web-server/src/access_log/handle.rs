@@ -46,7 +46,7 @@ impl LogHandle {
         Ok(Self { file, size: Some(size), begun })
     }
 
-    /// Whether it has no name any more. A file that was renamed is still read by somebody; one that was removed is read by nobody.
+    /// Whether it has no name any more. A file that was renamed still has a reader; one that was removed has none.
     pub(super) fn is_removed(&self) -> io::Result<bool> {
         Ok(self.size.is_some() && self.file.metadata()?.nlink() == 0)
     }

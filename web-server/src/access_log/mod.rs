@@ -20,7 +20,7 @@ use std::time::Duration;
 use lifecycle::exit::{Exit, Failure};
 use tokio::sync::oneshot;
 
-use crate::content::path_rules::PathGlob;
+use crate::content::path_glob::PathGlob;
 use crate::metrics::Metrics;
 use file::LogFile;
 use queue::{Queue, Writer};
@@ -126,7 +126,7 @@ impl AccessLog {
         });
     }
 
-    /// Makes the writer let go of its file and open the path anew, after it was renamed by somebody else.
+    /// Makes the writer let go of its file and reopen the path, after another program renamed it.
     pub(crate) fn reopen(&self) {
         self.queue.reopen();
     }

@@ -59,7 +59,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Has the file opened anew, once what waits is written.
+    /// Has the file reopened, once what waits is written.
     pub(super) fn reopen(&self) {
         self.waiting.lock().reopen = true;
         self.ready.notify_one();
@@ -119,7 +119,7 @@ impl Writer {
                 self.account(reopened);
             }
             if let Some(done) = finish {
-                // Nobody waits any more: then nobody needs to know.
+                // The caller has stopped waiting.
                 done.send(()).ignore();
             }
         }

@@ -73,7 +73,7 @@ impl Record<'_> {
         if let Some(peer) = self.peer {
             write_text(line, key!("network.peer.address"), peer.as_bytes());
         } else if let Some(value) = self.request.and_then(|request| request.headers.get(X_FORWARDED_FOR)) {
-            // What was said of the client by somebody who is not trusted to say it.
+            // The client's address according to a peer that is not trusted to state it.
             write_text(line, key!("http.request.header.x-forwarded-for"), value.as_bytes());
         }
         line.push(b'}');

@@ -1,4 +1,4 @@
-//! Rotation by rename: `access.log` becomes `access.log.1`, that one `access.log.2`, and so on; whoever reads the file has it open
+//! Rotation by rename: `access.log` becomes `access.log.1`, that one `access.log.2`, and so on; a reader of the file has it open
 //! and reads on.
 
 use std::io;
@@ -40,7 +40,7 @@ pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// There may be fewer old files than are kept, and somebody else may have rotated.
+/// There may be fewer old files than are kept, and another program may have rotated.
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,7 +1,7 @@
 //! Content codings: what a file's precompressed siblings are called (RFC 9110 section 8.4.1).
 //!
-//! `site.css.br`, `site.css.zst` and `site.css.gz` beside `site.css` are the same resource, compressed once by whoever
-//! published it and never here. Only releases have them: in a directory that is edited in place, nobody would know whether a
+//! `site.css.br`, `site.css.zst` and `site.css.gz` beside `site.css` are the same resource, compressed once by the program that
+//! published it and never here. Only releases have them: in a directory that is edited in place, it would be unknown whether a
 //! sibling was made before the edit or after it.
 
 /// A content coding; the later, the better it compresses.

@@ -70,7 +70,7 @@ pub(crate) struct FileInfo {
 }
 
 impl Directory {
-    /// Opens a directory by name, links followed: whoever starts the server chooses its root.
+    /// Opens a directory by name, links followed: the operator chooses the root.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(CWD, path, flags, Mode::empty()).map(Self).map_err(|error| match error {

@@ -21,7 +21,7 @@ use crate::content::edition::Edition;
 use crate::content::editions::{Editions, State};
 use crate::content::generation::FileEntry;
 use crate::content::live::LiveDirectory;
-use crate::content::path::is_public_path;
+use crate::content::public::is_public_path;
 use crate::content::representation::Modified;
 use crate::content::root::{Content, ContentRoot};
 use crate::content::walk::{Tree, walk, walk_beneath};

@@ -9,7 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::content::media_type::{self, TypeRule};
-use crate::content::path_rules::{self, PathGlob};
+use crate::content::path_glob::{self, PathGlob};
 
 /// Names a request across the log lines of several programs.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -18,7 +18,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// and a new release is seen at once.
 pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// What the server works out itself, and nobody else could get right.
+/// What the server works out itself, and no configuration could get right.
 const RESERVED: [HeaderName; 17] = [
     ACCEPT_RANGES,
     CACHE_CONTROL,
@@ -85,7 +85,7 @@ impl FromStr for CacheRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (glob, value) = path_rules::split(text, "*.css=public, max-age=3600")?;
+        let (glob, value) = path_glob::split(text, "*.css=public, max-age=3600")?;
         Ok(Self { glob, value: header_value(value)? })
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct LiveDirectory {
     is_remote: bool,
     options: LoadOptions,
     memory: Mutex<Memory>,
-    /// Whoever hashes a file holds the lock that its inode selects.
+    /// The task that hashes a file holds the lock that its inode selects.
     turns: [Mutex<()>; HASHED_AT_ONCE],
     /// Where operators see how much is held.
     shown: Gauge,

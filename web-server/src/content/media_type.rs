@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use http::HeaderValue;
 
-use crate::content::path_rules::{self, PathGlob};
+use crate::content::path_glob::{self, PathGlob};
 
 /// By lower-case extension.
 const TYPES: &[(&str, &str)] = &[
@@ -99,7 +99,7 @@ impl FromStr for TypeRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (glob, media_type) = path_rules::split(text, "*.geojson=application/geo+json")?;
+        let (glob, media_type) = path_glob::split(text, "*.geojson=application/geo+json")?;
         let media_type = media_type.trim();
         let essence = media_type.split(';').next().unwrap_or_default();
         let token = |text: &str| {

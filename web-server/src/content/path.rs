@@ -5,6 +5,8 @@
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
+use super::public::is_public_path;
+
 /// Longest path that a release may have (docs/contract.md); a longer one names nothing.
 const MAX_BYTES: usize = 1024;
 
@@ -157,30 +159,6 @@ pub(crate) fn relative(requested: &str, to: &str) -> String {
 /// A content path percent-encoded for a URL, slashes kept.
 pub(crate) fn encoded(path: &str) -> String {
     utf8_percent_encode(path, ENCODED).to_string()
-}
-
-/// Where in a path a name stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// Directly beneath the root.
-    Top,
-    /// Deeper.
-    Below,
-}
-
-/// Whether a name in the content may be asked for. Hidden files are version control's, editors' and the kubelet's; the one
-/// that exists to be asked for is `/.well-known/` (RFC 8615). What ends in `~`, and `#*#`, is what editors leave behind.
-pub(crate) fn is_public(name: &str, place: Depth) -> bool {
-    let is_backup = name.ends_with('~') || name.len() > 1 && name.starts_with('#') && name.ends_with('#');
-    !name.is_empty()
-        && !is_backup
-        && (!name.starts_with('.') || (place == Depth::Top && name == ".well-known"))
-}
-
-/// Whether every name of a path may be asked for.
-pub(crate) fn is_public_path(path: &str) -> bool {
-    let mut depth = Depth::Top;
-    path.split('/').all(|name| is_public(name, std::mem::replace(&mut depth, Depth::Below)))
 }
 
 fn check_encoding(path: &str) -> Result<(), Rejected> {

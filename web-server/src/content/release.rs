@@ -32,7 +32,7 @@ impl ReleaseId {
     }
 }
 
-/// Which link, as it was made or renamed: a publisher that makes it anew says that there is something to look at, also where it
+/// Which link, as it was made or renamed: a publisher that makes it again says that there is something to look at, also where it
 /// names the same release as before. file-puller does so when it has mended one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkStamp {

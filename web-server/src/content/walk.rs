@@ -7,7 +7,7 @@
 use std::io;
 
 use super::dir::{Directory, FileInfo, Lookup};
-use super::path::{self, Depth};
+use super::public::{Depth, is_public};
 
 /// A tree deeper or larger than this is refused rather than half served: no site is, and a mistake in a volume is.
 const MAX_DEPTH: usize = 64;
@@ -67,7 +67,7 @@ impl<V: Visitor> Walk<'_, V> {
                 tracing::warn!(directory = at, "left out: a name that is not UTF-8");
                 continue;
             };
-            if path::is_public(&name, depth) {
+            if is_public(&name, depth) {
                 self.visit(&if at.is_empty() { name } else { format!("{at}/{name}") })?;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! The swap of a link is an event in the directory that holds the link, so that is what is watched, and nothing beneath it. The
 //! slow poll is for what a watch cannot see: a file system without events, a directory that does not exist yet or was
-//! made anew under the same name.
+//! made again under the same name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) async fn follow(root: Arc<ContentRoot>) {
     loop {
         for directory in watched(root.path()) {
             if let Some(watcher) = &mut watcher {
-                // Watching what is watched already costs one system call, and is how a directory that was made anew is
+                // Watching what is watched already costs one system call, and is how a directory that was made again is
                 // found again. One that does not exist yet is what the poll is for.
                 if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
                     tracing::debug!(directory = %directory.display(), %error, "not watched, only polled");
@@ -73,7 +73,7 @@ fn watcher(root: &Path, stirred: &Arc<Notify>) -> Option<RecommendedWatcher> {
 }
 
 /// Whether an event may be about the root: neighbours in its directory, such as an access log that is written all the time, are
-/// nobody's reason to look.
+/// no reason to look.
 fn concerns(root: &Path, event: &Event) -> bool {
     // Reading is no change; our own reading would wake us for ever.
     if event.kind.is_access() {

@@ -32,7 +32,7 @@ pub(crate) enum Payload {
     Stream(ByteStream),
 }
 
-/// A body whose end nobody knows: pieces that are sent as they come.
+/// A body of unknown length: pieces that are sent as they come.
 pub(crate) struct ByteStream(Pin<Box<dyn Stream<Item = Bytes> + Send>>);
 
 impl ByteStream {

@@ -1,6 +1,6 @@
 //! Cross-origin requests (CORS): which other sites' scripts may read the content.
 //!
-//! Content here needs no credentials, so an origin that is allowed gets the answer as everybody else gets it. Lists are
+//! Content here needs no credentials, so an origin that is allowed gets the same answer as every other client. Lists are
 //! answered with the one origin that asked, and every answer says that it varies by `Origin`, so that a shared cache keeps
 //! them apart.
 

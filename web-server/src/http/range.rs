@@ -8,7 +8,7 @@ use http::header::{HeaderMap, IF_RANGE, RANGE};
 use crate::content::representation::{ETag, Modified};
 use crate::http::conditional::{Comparison, equals};
 
-/// More ranges than this in one request are nobody's who wants the bytes.
+/// No client that wants the bytes sends more ranges than this in one request.
 const RANGES_MAX: usize = 16;
 
 /// What part of a representation is sent.

@@ -25,7 +25,7 @@ impl TrustedProxies {
         Self(networks.into_iter().map(|Network(network)| network).collect())
     }
 
-    /// Whether nobody is trusted, so that the fields say nothing.
+    /// Whether no proxy is trusted, so that the fields say nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -2,6 +2,6 @@
 
 pub(crate) mod connection;
 pub(crate) mod deadlines;
-pub(crate) mod listener;
+pub(crate) mod server;
 pub(crate) mod table;
 pub(crate) mod threads;

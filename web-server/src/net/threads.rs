@@ -10,7 +10,7 @@ use lifecycle::exit::{Exit, Failure};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use crate::net::listener::Server;
+use crate::net::server::Server;
 
 /// Serves on all listeners until the shutdown begins and none accepts any more; connections may still be open then. The first
 /// listener is served here, each other one on a thread that goes on until its connections have ended.

@@ -1,4 +1,4 @@
-//! The endpoints of the lesson's `simpleservice` image, byte for byte, spacing included: whoever follows the lesson sees
+//! The endpoints of the lesson's `simpleservice` image, byte for byte, spacing included: a student of the lesson sees
 //! what the lesson shows.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub(crate) struct Lesson {
 /// An endpoint of the lesson.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// Who was asked, and by whom.
+    /// The host that was asked, and the client.
     Info,
     /// Always healthy, sometimes late.
     Health,
@@ -111,7 +111,7 @@ impl Lesson {
                         .collect();
                     format!(r#"{{"version": {version}, "env": {{{}}}}}"#, variables.join(", "))
                 }
-                // SECURITY: environments hold secrets, so this one is off unless somebody asks for it.
+                // SECURITY: environments hold secrets, so this one is off by default.
                 None => {
                     return plain(StatusCode::NOT_FOUND, "off: --expose-env turns it on\n");
                 }

@@ -56,7 +56,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Answers one request. `client` is the peer, or whom trusted proxies name.
+    /// Answers one request. `client` is the peer, or the client that trusted proxies name.
     pub(crate) async fn answer(&self, request: &Parts, peer: SocketAddr, client: IpAddr) -> Reply {
         let host = match host(request) {
             Ok(host) => host,
@@ -89,7 +89,7 @@ impl Routes {
                 return response.into();
             }
         }
-        // SECURITY: whoever frames a body for a request that has no use for one may be after how others frame it.
+        // SECURITY: a client that frames a body for a request that has no use for one may be probing how others frame it.
         if request.headers.contains_key(TRANSFER_ENCODING) {
             return refused(
                 StatusCode::BAD_REQUEST,

@@ -159,7 +159,7 @@ mod tests {
     fn an_answer_of_another_protocol() {
         assert_eq!(first_value(b"HTTP/1.1 400").unwrap().unwrap(), (Value::from(72), 1));
         assert!(first_value(&[0x91; 100]).is_err(), "too deep");
-        // As long as it says that it will be, which nobody waits for, and no memory is taken for.
+        // As long as it says that it will be: it is neither waited for nor given memory.
         assert!(first_value(b"\xdf\xff\xff\xff\xff").unwrap().is_none());
     }
 }

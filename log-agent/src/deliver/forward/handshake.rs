@@ -22,7 +22,7 @@ const LONGEST_NAME: usize = 253;
 pub(super) struct Name(String);
 
 impl Name {
-    /// One that nobody else has.
+    /// A unique one.
     pub(super) fn new() -> Self {
         let mut pod = std::env::var("POD_NAME").unwrap_or_else(|_| "log-agent".to_owned());
         while pod.len() > LONGEST_NAME {
@@ -97,7 +97,7 @@ fn digest(parts: &[&[u8]]) -> String {
     hex(&hash.finalize())
 }
 
-/// Bytes that nobody can foresee, in hexadecimal digits.
+/// Unpredictable bytes, in hexadecimal digits.
 fn random<const BYTES: usize>() -> String {
     let mut bytes = [0; BYTES];
     default_provider().secure_random.fill(&mut bytes).expect("Linux has random bytes from 5.6 on");

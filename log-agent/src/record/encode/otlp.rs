@@ -100,7 +100,7 @@ struct Writer {
     /// The attribute that all records of one part have in common.
     path: Vec<u8>,
     id: Vec<u8>,
-    /// For names and values that have to be written anew.
+    /// For names and values that have to be rewritten.
     names: Vec<u8>,
     values: Vec<u8>,
     seen: SeenNames,

@@ -1,10 +1,10 @@
 //! Reads JSON: checks a line and hands over each value where it lies, in one pass.
 //!
-//! Ignore is built on the way. A string is a slice of the line, and only one with escapes in it has to be written anew. Who wants
+//! Ignore is built on the way. A string is a slice of the line, and only one with escapes in it has to be copied. Who wants
 //! the values says what becomes of each ([`Visitor`]): an encoder writes them down as it is told of them, [`Ignore`] is for who only
-//! wants to know whether the text is right. The compiler makes a reader of its own for each, so that what nobody asks for is not computed.
+//! wants to know whether the text is right. The compiler makes a reader of its own for each, so that what is not asked for is not computed.
 //!
-//! The text has to be UTF-8: whoever calls has looked. Everything else of RFC 8259 is checked here.
+//! The text has to be UTF-8, which callers have checked. Everything else of RFC 8259 is checked here.
 
 #![expect(clippy::inline_always, reason = "measured: calls between these steps cost as much as the steps")]
 
@@ -39,7 +39,7 @@ pub(crate) trait Visitor<'a> {
     fn end_object(&mut self, open: Self::Open, pairs: u32);
 }
 
-/// Values that nobody wants.
+/// Discards values.
 pub(crate) struct Ignore;
 
 impl<'a> Visitor<'a> for Ignore {

@@ -58,7 +58,7 @@ pub(crate) struct SeenNames {
     repeated: bool,
 }
 
-/// More names than this are not compared: whoever asks has to look closely.
+/// More names than this are not compared: the caller has to look closely.
 const MOST: usize = 128;
 
 impl SeenNames {

@@ -76,7 +76,7 @@ pub(super) fn step_aside(headers: &HeaderMap, longest: Duration) -> Duration {
     asked.min(longest).mul_f64(fastrand::f64())
 }
 
-/// Whether a request that was to be held has failed as it does behind a proxy that loses its patience.
+/// Whether a request that was to be held has failed as it does behind a proxy that times out.
 pub(super) fn is_cut(error: &SourceError) -> bool {
     match error {
         SourceError::Unreachable { .. } => true,

@@ -2,7 +2,7 @@
 //!
 //! Only these bytes can be verified again, so a mirror gives them out as they are (docs/contract.md, section 2). They wait in the
 //! private directory until their release is put together, because in memory there is no room for a manifest as text and as what
-//! it says. A manifest that nobody has signed is written by [`super::Staging`].
+//! it says. An unsigned manifest is written by [`super::Staging`].
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

@@ -120,7 +120,7 @@ impl Server {
                 // The client has gone before it was its turn.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Out of descriptors, most likely. They come back when connections end, and a tight loop helps nobody.
+                    // Out of descriptors, most likely. They come back when connections end, and a tight loop would only burn CPU.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::select! {
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
