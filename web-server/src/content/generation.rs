@@ -5,28 +5,23 @@
 //! answered from it alone, so that no answer can mix two releases. What the previous generation holds already is shared,
 //! not read again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use parking_lot::Mutex;
+use std::time::SystemTime;
 
 use super::coding::Coding;
 use super::digest::Digest;
 use super::entry::{Entry, Facts};
-use super::header_policy::{HeaderPolicy, REVALIDATE};
+use super::header_policy::REVALIDATE;
+use super::index::{Index, LoadOptions, represent};
 use super::large_file::{LargeFile, OpenFiles};
 use super::media_type;
 use super::path::ContentPath;
 use super::release::{LinkStamp, ReleaseId};
 use super::representation::{ETag, Modified, Representation, Source};
 use super::stale_assets::StaleAssets;
-use crate::memory::{Account, Budget};
-
-/// What a place in the table costs, on average, and a directory's name besides its bytes.
-pub(crate) const SLOT: u64 = 40;
 
 /// One release's table.
 #[derive(Debug)]
@@ -47,19 +42,6 @@ pub(crate) struct Generation {
     index: Index,
     open_files: Arc<OpenFiles>,
     options: LoadOptions,
-}
-
-/// How releases are made ready.
-#[derive(Debug, Clone)]
-pub(crate) struct LoadOptions {
-    /// Bytes of bodies that may be held in memory.
-    pub(crate) cache: u64,
-    /// How long assets of a release are given out that the next one has no more.
-    pub(crate) stale_assets: Duration,
-    /// Headers that operators configure.
-    pub(crate) header_policy: Arc<HeaderPolicy>,
-    /// Where memory comes from.
-    pub(crate) budget: Arc<Budget>,
 }
 
 /// A file, as a manifest lists it.
@@ -111,7 +93,7 @@ impl Generation {
             .map(|entry| (entry.clone(), Arc::new(generation.represent(entry, Some(bodies)))))
             .collect();
         for (entry, representation) in ready {
-            generation.index.files.insert(entry, Some(representation));
+            generation.index.keep_ready(entry, representation);
         }
         generation
     }
@@ -128,11 +110,9 @@ impl Generation {
 
     /// The file at exactly this path.
     pub(crate) fn file(&self, path: &str) -> Option<Arc<Representation>> {
-        let (entry, ready) = self.index.files.get_key_value(path.as_bytes())?;
-        Some(match ready {
-            Some(ready) => Arc::clone(ready),
-            None => Arc::new(self.represent(entry, None)),
-        })
+        let entry = self.index.get(path)?;
+        let ready = self.index.ready(path).map(Arc::clone);
+        Some(ready.unwrap_or_else(|| Arc::new(self.represent(entry, None))))
     }
 
     /// A file of the release for a puller, under whatever name: visitors cannot ask for hidden ones. Blocks.
@@ -157,25 +137,18 @@ impl Generation {
 
     /// The entry at a path.
     pub(super) fn entry(&self, path: &str) -> Option<&Entry> {
-        self.index.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
+        self.index.get(path)
     }
 
     /// The body of a file that is held in memory.
     pub(super) fn body(&self, path: &str) -> Option<&Source> {
-        let ready = self.index.files.get(path.as_bytes())?.as_ref()?;
+        let ready = self.index.ready(path)?;
         matches!(ready.source, Source::Memory(_)).then_some(&ready.source)
     }
 
-    /// The files that `next` has no more, pages left out: who asks for a page wants what is true now.
-    pub(super) fn assets_gone_in(&self, next: &Index) -> HashSet<Entry> {
-        let files = self.index.files.keys();
-        files
-            .filter(|entry| {
-                let page = media_type::of(entry.path()).as_bytes().starts_with(b"text/html");
-                !page && !next.contains(entry.path())
-            })
-            .cloned()
-            .collect()
+    /// What is left over when `next` takes its place: its own assets, and those of the releases before it.
+    pub(super) fn leave_to(&self, next: &Index, options: &LoadOptions) -> StaleAssets {
+        self.stale_assets.carry_over(&self.release, &self.index, &self.open_files, next, options)
     }
 
     /// What releases before it had and it has not.
@@ -188,24 +161,19 @@ impl Generation {
         self.stale_assets.find(path, &self.options)
     }
 
-    /// Where this release's files are opened.
-    pub(super) fn open_files(&self) -> &Arc<OpenFiles> {
-        &self.open_files
-    }
-
     /// Whether there is such a directory, the root left out.
     pub(crate) fn has_directory(&self, path: &str) -> bool {
-        self.index.directories.contains(path)
+        self.index.has_directory(path)
     }
 
     /// Every directory, the root left out, in no order.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
-        self.index.directories.iter().map(AsRef::as_ref)
+        self.index.directories()
     }
 
     /// Every file, in no order.
     pub(crate) fn listing(&self) -> impl Iterator<Item = FileEntry> {
-        self.index.files.keys().map(|entry| {
+        self.index.entries().map(|entry| {
             let Facts { digest, state, modified, executable, .. } = entry.facts();
             FileEntry { path: entry.path().to_owned(), size: state.size, digest, executable, modified }
         })
@@ -213,7 +181,7 @@ impl Generation {
 
     /// How many files there are.
     pub(crate) fn len(&self) -> usize {
-        self.index.files.len()
+        self.index.len()
     }
 
     fn represent(&self, entry: &Entry, bodies: Option<&HashMap<Entry, Source>>) -> Representation {
@@ -242,110 +210,5 @@ impl Generation {
             let file = LargeFile::new(&self.open_files, entry.path(), entry.facts().state);
             Source::Large(Arc::new(file))
         })
-    }
-}
-
-/// A file by itself, without its siblings.
-pub(super) fn represent(entry: &Entry, source: Source, header_policy: &HeaderPolicy) -> Representation {
-    let Facts { digest, modified, .. } = entry.facts();
-    Representation {
-        etag: ETag::of(digest),
-        modified,
-        last_modified: modified.header(),
-        cache_control: header_policy.cache_control(entry.path()),
-        content_type: header_policy.content_type(entry.path()),
-        source,
-        coding: Coding::Identity,
-        alternatives: Vec::new(),
-    }
-}
-
-/// Every file and directory of a release, and the memory that they take.
-#[derive(Debug)]
-pub(super) struct Index {
-    /// The representation is kept where the body is.
-    files: HashMap<Entry, Option<Arc<Representation>>>,
-    directories: HashSet<Box<str>>,
-    budget: Arc<Budget>,
-    /// What was taken for the tables. Entries are accounted for one by one, because generations share them.
-    tables: u64,
-}
-
-/// So that of two generations that let go of an entry at the same time exactly one gives its memory back.
-static LETTING_GO: Mutex<()> = Mutex::new(());
-
-impl Index {
-    /// Without files.
-    pub(super) fn new(budget: &Arc<Budget>) -> Self {
-        Self { files: HashMap::new(), directories: HashSet::new(), budget: Arc::clone(budget), tables: 0 }
-    }
-
-    /// Adds a file that the generation before has as well.
-    pub(super) fn share(&mut self, entry: Entry) -> Result<(), crate::memory::NoRoom> {
-        self.budget.take(Account::Index, SLOT)?;
-        self.tables += SLOT;
-        self.files.insert(entry, None);
-        Ok(())
-    }
-
-    /// Adds a file.
-    pub(super) fn add(&mut self, path: &str, facts: &Facts) -> Result<(), crate::memory::NoRoom> {
-        self.budget.take(Account::Index, Entry::cost(path))?;
-        if let Err(error) = self.share(Entry::new(path, facts)) {
-            self.budget.refund(Account::Index, Entry::cost(path));
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Adds a directory.
-    pub(super) fn add_directory(&mut self, path: &str) -> Result<(), crate::memory::NoRoom> {
-        let cost = SLOT + path.len() as u64;
-        self.budget.take(Account::Index, cost)?;
-        self.tables += cost;
-        self.directories.insert(path.into());
-        Ok(())
-    }
-
-    /// Every entry, in no order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.files.keys()
-    }
-
-    /// The entry at a path.
-    pub(super) fn get(&self, path: &str) -> Option<&Entry> {
-        self.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
-    }
-
-    /// Whether there is a file at a path.
-    pub(super) fn contains(&self, path: &str) -> bool {
-        self.files.contains_key(path.as_bytes())
-    }
-
-    /// Says something else of a file, which this index alone has.
-    pub(super) fn replace(&mut self, path: &str, facts: &Facts) {
-        let entry = Entry::new(path, facts);
-        // The key stays what it was if it is only inserted again.
-        if let Some((before, ready)) = self.files.remove_entry(path.as_bytes()) {
-            if !before.is_unshared() {
-                self.budget.charge(Account::Index, Entry::cost(path));
-            }
-            self.files.insert(entry, ready);
-        }
-    }
-}
-
-impl Drop for Index {
-    fn drop(&mut self) {
-        self.budget.refund(Account::Index, self.tables);
-        let_go(self.files.drain().map(|(entry, _)| entry), &self.budget);
-    }
-}
-
-/// Lets go of entries, and gives the memory back of those that nothing else has.
-pub(super) fn let_go(entries: impl Iterator<Item = Entry>, budget: &Budget) {
-    let _one_at_a_time = LETTING_GO.lock();
-    for entry in entries.filter(Entry::is_unshared) {
-        budget.refund(Account::Index, Entry::cost(entry.path()));
     }
 }

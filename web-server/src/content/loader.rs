@@ -16,11 +16,11 @@ use super::coding::Coding;
 use super::digest::Digest;
 use super::dir::{Directory, FileInfo, FileState, Lookup};
 use super::entry::{Codings, Entry, Facts};
-use super::generation::{Generation, Index, LoadOptions, Loaded, let_go};
+use super::generation::{Generation, Loaded};
+use super::index::{Index, LoadOptions, let_go};
 use super::large_file::OpenFiles;
 use super::release::Published;
 use super::representation::{HELD_MAX, Modified, Source};
-use super::stale_assets::StaleAssets;
 use super::walk::{Visitor, visit};
 use crate::memory::NoRoom;
 
@@ -90,8 +90,7 @@ pub(crate) fn load(
     }
     let bodies = loader.read(options)?;
     let Loader { index, open_files, .. } = loader;
-    let stale_assets =
-        previous.map(|previous| StaleAssets::carry_over(previous, &index, options)).unwrap_or_default();
+    let stale_assets = previous.map(|previous| previous.leave_to(&index, options)).unwrap_or_default();
     let parts = Loaded { release, path, link, identity, published, stale_assets, index, open_files };
     Ok(Generation::new(parts, &bodies, options.clone()))
 }

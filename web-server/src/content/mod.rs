@@ -9,6 +9,7 @@ mod entry;
 pub(crate) mod follow;
 pub(crate) mod generation;
 pub(crate) mod header_policy;
+pub(crate) mod index;
 pub(crate) mod large_file;
 pub(crate) mod live;
 pub(crate) mod loader;

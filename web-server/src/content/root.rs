@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::dir::Directory;
-use crate::content::generation::{Found, Generation, LoadOptions};
+use crate::content::generation::{Found, Generation};
+use crate::content::index::LoadOptions;
 use crate::content::live::LiveDirectory;
 use crate::content::loader::{LoadError, load};
 use crate::content::path::ContentPath;

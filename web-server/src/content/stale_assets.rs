@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::entry::Entry;
-use super::generation::{Generation, Index, LoadOptions, let_go, represent};
+use super::index::{Index, LoadOptions, let_go, represent};
 use super::large_file::{LargeFile, OpenFiles};
+use super::media_type;
 use super::release::ReleaseId;
 use super::representation::{Representation, Source};
 use crate::memory::Budget;
@@ -40,9 +41,16 @@ impl Drop for GoneRelease {
 }
 
 impl StaleAssets {
-    /// What there is when `before` is replaced by a release with these files: what `before` left itself, and of what others had
-    /// left before it all that the new release has not.
-    pub(super) fn carry_over(before: &Generation, next: &Index, options: &LoadOptions) -> Self {
+    /// What there is when a release with the files of `before` is replaced by one with those of `next`: what the release itself
+    /// leaves, and what earlier ones had left to it, unless the next one has it.
+    pub(super) fn carry_over(
+        &self,
+        release: &ReleaseId,
+        before: &Index,
+        open_files: &OpenFiles,
+        next: &Index,
+        options: &LoadOptions,
+    ) -> Self {
         if options.stale_assets == Duration::ZERO {
             return Self::default();
         }
@@ -54,10 +62,11 @@ impl StaleAssets {
             files,
             budget: Arc::clone(&options.budget),
         };
-        let left = before.assets_gone_in(next);
+        let is_page = |entry: &Entry| media_type::of(entry.path()).as_bytes().starts_with(b"text/html");
+        let left = before.entries().filter(|entry| !is_page(entry) && !next.contains(entry.path()));
         // The newest first: of several versions the last one is the likeliest to be meant.
-        let newest = gone(&before.release, now + options.stale_assets, left, before.open_files());
-        let earlier = before.stale_assets().0.lock();
+        let newest = gone(release, now + options.stale_assets, left.cloned().collect(), open_files);
+        let earlier = self.0.lock();
         let earlier = earlier.iter().map(|earlier| {
             let files = earlier.files.iter().filter(|entry| !next.contains(entry.path())).cloned().collect();
             gone(&earlier.release, earlier.until, files, &earlier.open_files)
