@@ -14,6 +14,8 @@ dir=$(mktemp --directory)
 server= proxy=
 cleanup() {
     for pid in $server $proxy; do kill "$pid" 2>/dev/null || true; done
+    # They remove files of their own when they end.
+    wait
     rm -r "$dir"
 }
 trap cleanup EXIT
