@@ -91,7 +91,53 @@ def scale():
     save(figure, "scale-memory")
 
 
-PAGES = {"scale": scale}
+# The containers' colours on the site; peers are grey.
+CONTAINERS = {"file-puller": "#0b6b5d", "web-server": "#2a4fa3", "log-agent": "#8a4b08"}
+GREYS = ["#8b959c", "#b3bbc1", "#cfd5d9"]
+
+
+def beside_peers(ours, title, unit, rows, name):
+    """A group of bars a row, ours first. `rows` are (label, row of the results, the peers' names in it and on the chart)."""
+    figure, axes = plot.subplots(figsize=(6.4, 0.9 + sum(0.34 + 0.27 * (1 + len(peers)) for _, _, peers in rows)))
+    most = max(max(row["ours"], *(row["peers"][peer] for peer in peers)) for _, row, peers in rows)
+    y, ticks = 0.0, []
+    for label, row, peers in rows:
+        axes.annotate(label, (0, y), va="center", weight="bold", fontsize=9)
+        for number, (peer, size) in enumerate([(ours, row["ours"]), *((shown, row["peers"][peer]) for peer, shown in peers.items())]):
+            y += 0.27
+            axes.barh(y, size, height=0.23, color=CONTAINERS[ours] if number == 0 else GREYS[number - 1])
+            times = f", {size / row['ours']:.1f} times" if number else ""
+            axes.annotate(f" {peer}: {size:.3g}{times}", (size, y), va="center", fontsize=8)
+        y += 0.34
+        ticks.append(y)
+    axes.set(xlim=(0, most * 1.45), ylim=(y, -0.2), yticks=[], xlabel=unit, title=title)
+    axes.spines["left"].set_visible(False)
+    axes.set_axisbelow(True)
+    save(figure, name)
+
+
+def benchmarks():
+    """docs/benchmarks.md and README.md"""
+    rows = results("file-puller")
+    beside_peers("file-puller", "A site of 10,000 files, fetched from nginx", "CPU seconds; less is better", [
+        ("first sync", rows["full sync of 10,000 files", "CPU"], {"rclone sync, 16 transfers": "rclone", "wget -m": "wget"}),
+    ], "bench-file-puller")
+
+    rows = results("web-server")
+    nginx = {"nginx": "nginx"}
+    beside_peers("web-server", "A request, with the access log on", "CPU, µs; less is better", [
+        ("1 KiB of a release", rows["1k", "cpu"], nginx),
+        ("1 MiB of a release", rows["1m", "cpu"], nginx),
+        ("1 KiB of a plain directory", rows["plain-1k", "cpu"], nginx),
+    ], "bench-web-server")
+
+    rows = results("log-agent")
+    beside_peers("log-agent", "300 MB of JSON lines, confirmed by the receiver", "CPU seconds; less is better", [
+        ("from a file to a file", rows["raw to file, 300 MB", "CPU"], {"rsyslog": "rsyslog"}),
+    ], "bench-log-agent")
+
+
+PAGES = {"scale": scale, "benchmarks": benchmarks}
 
 if __name__ == "__main__":
     for page in sys.argv[1:] or PAGES:

@@ -18,7 +18,6 @@ what the file says of them.
 
 import argparse
 import contextlib
-import datetime
 import http.client
 import json
 import os
@@ -33,6 +32,8 @@ import sys
 import tempfile
 import time
 
+from report import Report
+
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
 PULLER = TARGET / "release" / "file-puller"
@@ -41,15 +42,8 @@ PARTS = ["full", "archive", "poll", "idle", "change", "busy", "git", "growth"]
 
 sys.path.insert(0, str(REPO / "file-puller" / "tests" / "git"))
 
-RESULTS = []
-
-
-def record(case, metric, unit, ours, peers=None, peer=None, goal=None):
-    """Notes a figure. With the name of a peer, the goal is for the ratio to it; otherwise for the figure itself."""
-    peers = peers or {}
-    ratio = round(ours / peers[peer], 3) if peer else None
-    rounded = {name: round(value, 4) for name, value in peers.items()}
-    RESULTS.append({"case": case, "metric": metric, "unit": unit, "ours": round(ours, 4), "peers": rounded, "ratio": ratio, "goal": goal})
+REPORT = Report()
+record = REPORT.record
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
@@ -427,25 +421,6 @@ def growth(scratch, rounds, sizes):
         record("100,000 files beside 10,000", "CPU, times", "×", seen[100_000] / seen[10_000], goal=11)
 
 
-def write_results(path, rounds):
-    try:
-        kept = json.loads(path.read_text())["results"]
-    except (OSError, ValueError, KeyError):
-        kept = []
-    new = {(result["case"], result["metric"]) for result in RESULTS}
-    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
-    commit = subprocess.run(["git", "-C", REPO, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    document = {
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "kernel": os.uname().release},
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "rounds": rounds,
-        "results": [result for result in kept if (result["case"], result["metric"]) not in new] + RESULTS,
-    }
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-
-
 def machine(scratch):
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
     version = lambda command: subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
@@ -498,7 +473,7 @@ def main():
             growth(scratch, arguments.rounds, [int(files) for files in arguments.sizes.split(",")])
 
     if arguments.json:
-        write_results(arguments.json, arguments.rounds)
+        REPORT.write(arguments.json, arguments.rounds)
 
 
 if __name__ == "__main__":

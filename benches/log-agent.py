@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures log-agent, on this machine, next to rsyslog's imfile.
 
-    benches/log-agent.py [--megabytes 300] [--rounds 3] [--only NAME,…]
+    benches/log-agent.py [--megabytes 300] [--rounds 3] [--only NAME,…] [--json FILE]
 
 Needs a release build: `cargo build --release -p log-agent --bin log-agent --example counting_receiver`; rsyslogd (Debian's package) is left out
 where it is missing. A run ships one file of JSON access-log lines of about 300 bytes, from an empty state directory to the last
@@ -22,6 +22,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from report import Report
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
@@ -250,6 +252,7 @@ def main():
     parser.add_argument("--megabytes", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join([*SHIPPING, *EXTRAS]))
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="where to write the figures, besides printing them")
     args = parser.parse_args()
     only = args.only.split(",")
     with tempfile.TemporaryDirectory() as directory:
@@ -272,6 +275,15 @@ def main():
             if rounds:
                 cpu, wall, rss, wire = (statistics.median(column) for column in zip(*rounds))
                 print(f"{name:14} {cpu:7.2f} {wall:7.2f} {rss:8.1f} {wire:7.0f}", flush=True)
+        if args.json:
+            report = Report()
+            cpu = {name: statistics.median(one[0] for one in rounds) for name, rounds in results.items() if rounds}
+            peers = {name: cpu[name] for name in ["cp", "rsyslog"] if name in cpu}
+            for name in SHIPPING.keys() & cpu.keys():
+                report.record(f"{name}, {args.megabytes} MB", "CPU", "s", cpu[name], peers, "cp")
+                rss = statistics.median(one[2] for one in results[name])
+                report.record(f"{name}, {args.megabytes} MB", "peak RSS", "MiB", rss)
+            report.write(args.json, args.rounds)
         log.unlink()
         (directory / "out").unlink(missing_ok=True)
         if "latency" in only:

@@ -36,6 +36,8 @@ import sys
 import tempfile
 import time
 
+from report import Report
+
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
 TICK = os.sysconf("SC_CLK_TCK")
@@ -143,7 +145,7 @@ class Bench:
     def __init__(self, arguments, scratch, cleanup):
         self.arguments, self.dir, self.cleanup = arguments, scratch, cleanup
         self.binary = pathlib.Path(os.environ.get("WEB_SERVER", TARGET / "release" / "web-server"))
-        self.results = []
+        self.report = Report()
         self.volume = scratch / "volume"
         release = self.volume / "releases" / "one"
         release.mkdir(parents=True)
@@ -162,20 +164,6 @@ class Bench:
         server = Server(name, command, port, **more)
         self.cleanup.callback(server.stop)
         return server
-
-    def record(self, case, metric, unit, ours, peers, goal=None, base="nginx"):
-        ratio = round(ours / peers[base], 3) if peers.get(base) else None
-        rounded = {name: round(value, 3) for name, value in peers.items()}
-        self.results.append({"case": case, "metric": metric, "unit": unit, "ours": round(ours, 3), "peers": rounded, "ratio": ratio, "goal": goal})
-
-    def save(self):
-        output = lambda *command: subprocess.check_output(command, text=True, cwd=REPO).strip()
-        cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-        machine = {"cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count(), "kernel": os.uname().release}
-        document = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "commit": output("git", "rev-parse", "--short", "HEAD"),
-                    "rounds": self.arguments.rounds, "results": self.results}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
     def ours(self, name="web-server", *flags, cores="0", root="current"):
         port = free_port()
@@ -215,7 +203,7 @@ class Bench:
         cpu, rate = GOALS.get(load, (None, None))
         for metric, unit, goal in (("cpu", "µs", cpu), ("rate", "requests/s", rate)):
             peers = {name: result[metric] for name, result in results.items() if name != "web-server"}
-            self.record(load, metric, unit, results["web-server"][metric], peers, goal)
+            self.report.record(load, metric, unit, results["web-server"][metric], peers, "nginx", goal)
 
     def plain(self, wanted):
         servers = [self.ours(root="releases/one"), self.nginx(cache=""),
@@ -257,7 +245,7 @@ class Bench:
         script = self.paced(wrk(nginx, "/1k", 2)["rate"] / 2)
         results = self.measure([ours, nginx], "/1k", 64, script=script)
         p99 = [result["p99"] for result in results.values()]
-        self.record("half load", "p99", "ms", p99[0], {"nginx": p99[1]})
+        self.report.record("half load", "p99", "ms", p99[0], {"nginx": p99[1]}, "nginx")
         for name, result in results.items():
             print(f"half load: {name}: {result['rate']:.0f} requests/s, p99 {result['p99']:.2f} ms, CPU {result['cpu']:.1f} µs")
 
@@ -275,7 +263,7 @@ class Bench:
             print(f"idle: {server.name}: {kept[-1]:.2f} KiB for each of {count} keep-alive connections")
             for stream in streams:
                 stream.close()
-        self.record("idle", "memory", "KiB", kept[0], {"nginx": kept[1]}, 4)
+        self.report.record("idle", "memory", "KiB", kept[0], {"nginx": kept[1]}, goal=4)
 
     def swap(self, files=10_000):
         for name in ("many-a", "many-b"):
@@ -297,7 +285,7 @@ class Bench:
             slowest = json.loads(load.communicate()[0])
             print(f"swap of {files} files: {label}: slowest of {slowest['count']} requests {slowest['max']:.2f} ms, p99 {slowest['p99']:.2f} ms, "
                   f"memory {server.rss()} KiB, peak {server.rss('VmHWM')} KiB")
-            self.record("swap" if swapping else "no swap", "p99", "ms", slowest["p99"], {}, 5 if swapping else None)
+            self.report.record("swap" if swapping else "no swap", "p99", "ms", slowest["p99"], goal=5 if swapping else None)
         self.link("one")
 
     def begin(self):
@@ -380,7 +368,7 @@ def main():
             if name in wanted:
                 extra()
         if arguments.save:
-            bench.save()
+            bench.report.write(RESULTS, bench.arguments.rounds)
 
 
 if __name__ == "__main__":
