@@ -23,6 +23,9 @@ use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Manifest, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
 
+/// A release with more directories than this has no seed tree: to sync them one by one takes longer than the links save.
+const MAX_DIRECTORIES: usize = 2_000;
+
 /// A release whose manifest was read already.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedManifest {
@@ -49,9 +52,12 @@ pub(crate) struct SeedTree {
 }
 
 impl SeedTree {
-    /// Copies a release that has at least so many files; a smaller one is linked soon enough when it is needed.
+    /// Copies a release that has at least so many files, and not too many directories; a smaller one is linked soon enough when it
+    /// is needed.
     pub(crate) fn make(volume: &Volume, base: ReleaseId, least: usize) -> Result<Option<Self>, VolumeError> {
-        let manifest = volume.manifest(&base).filter(|manifest| manifest.files.len() >= least);
+        let manifest = volume.manifest(&base).filter(|manifest| {
+            manifest.files.len() >= least && manifest.directories().len() <= MAX_DIRECTORIES
+        });
         let Some(manifest) = manifest.map(Arc::new) else { return Ok(None) };
         let private = volume.private()?;
         let seed = private.path().join(SEED);

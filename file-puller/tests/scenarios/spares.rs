@@ -38,6 +38,23 @@ fn spare_is(manager: &ContentManager, volume: &Volume) -> bool {
     })
 }
 
+/// To sync so many directories one by one would hold up the next sync for longer than the copy saves.
+#[test]
+fn a_release_of_very_many_directories_has_no_copy() {
+    let (manager, volume) = (ContentManager::start(&[]), Volume::new());
+    for number in 0..2_001 {
+        manager.put(&format!("{number}/f"), "the same");
+    }
+    let process = start_in_step(&manager, &volume, &["--spare-from", "1"]);
+    manager.put("0/f", "changed");
+    publishes(&process, &volume, &manager);
+    assert_eq!(sync(&process)["result"], "unchanged", "a sync waits until a copy is made");
+    assert_eq!(volume.staging(), [""; 0]);
+    manager.remove("1/f");
+    publishes(&process, &volume, &manager);
+    has_spare(&manager, &volume);
+}
+
 #[test]
 fn every_change_can_begin_with_a_copy() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
