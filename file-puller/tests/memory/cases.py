@@ -224,7 +224,7 @@ def deep_paths(web, scratch):
     size = web.manifest(files())
     puller = Puller(web.url("manifest.json"), scratch)
     yield puller
-    # The next sync waits for the seed tree, whose directories are synced one by one.
+    # Once: the second time takes minutes on a slow disk, and no more memory.
     yield f"{size / MIB:.0f} MiB: " + published(puller)
 
 

@@ -11,7 +11,7 @@ done
 cargo build --quiet --locked --package web-server
 target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
 dir=$(mktemp --directory)
-server= proxy=
+server='' proxy=''
 cleanup() {
     for pid in $server $proxy; do kill "$pid" 2>/dev/null || true; done
     # They remove files of their own when they end.
