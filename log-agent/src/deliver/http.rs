@@ -12,10 +12,11 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use parking_lot::Mutex;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::attempt::{DeliveryError, Payload, Retry};
 use super::credentials::{Credentials, WatchedCredentials};
+use super::watchdog::Watchdog;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,6 +33,7 @@ pub(super) struct Http {
     credentials: WatchedCredentials,
     url: Url,
     content_type: &'static str,
+    watchdog: Watchdog,
 }
 
 /// What came back.
@@ -50,7 +52,7 @@ impl Http {
         credentials: WatchedCredentials,
     ) -> Result<Self, Failure> {
         let client = client(credentials.current()).or_exit(Exit::Internal)?;
-        Ok(Self { client, credentials, url, content_type })
+        Ok(Self { client, credentials, url, content_type, watchdog: Watchdog::default() })
     }
 
     /// Sends a payload and reads the answer. It may take any time as long as something moves: an attempt is over when nothing has for
@@ -80,7 +82,7 @@ impl Http {
         };
         tokio::select! {
             answer = whole => answer,
-            () = progress.stalled(payload.timeout) => Err(DeliveryError::slow(payload.timeout)),
+            () = progress.stalled(payload.timeout, &mut self.watchdog) => Err(DeliveryError::slow(payload.timeout)),
         }
     }
 }
@@ -112,13 +114,13 @@ impl Progress {
     }
 
     /// Returns when nothing has moved for this long.
-    async fn stalled(&self, timeout: Duration) {
+    async fn stalled(&self, timeout: Duration, watchdog: &mut Watchdog) {
         loop {
             let due = *self.last.lock() + timeout;
             if due <= Instant::now() {
                 return;
             }
-            sleep_until(due).await;
+            watchdog.wait_until(due).await;
         }
     }
 }

@@ -18,6 +18,7 @@ mod stdout;
 mod tls;
 mod transport;
 mod url;
+mod watchdog;
 
 pub(crate) use compress::Compression;
 pub(crate) use credential_flags::CredentialFlags;

@@ -54,9 +54,14 @@ pub(crate) enum Filtered<'a> {
 }
 
 impl Filter {
+    /// Whether the user said nothing.
+    fn is_empty(&self) -> bool {
+        self.drops.is_empty() && self.drop_fields.is_empty() && self.redact_fields.is_empty()
+    }
+
     /// Shapes a line.
     pub(crate) fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>, names: &FieldNames) -> Filtered<'a> {
-        if !matches!(parsed, Parsed::Object(_)) || *self == Self::default() {
+        if !matches!(parsed, Parsed::Object(_)) || self.is_empty() {
             return Filtered::Keep(parsed, text);
         }
         if !self.drops.is_empty() && self.leaves_out(&text) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use memchr::{Memchr, memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 use regex_lite::Regex;
 
 use crate::identity::WINDOW;
@@ -25,8 +25,38 @@ pub(super) fn is_compressed(head: &[u8]) -> bool {
 }
 
 /// Where each complete line ends: its line break.
-pub(super) fn line_ends(data: &[u8]) -> Memchr<'_> {
-    memchr_iter(b'\n', data)
+pub(super) fn line_ends(data: &[u8]) -> LineEnds<'_> {
+    LineEnds { data, at: 0 }
+}
+
+/// Looked at in one step.
+const BLOCK: usize = 32;
+
+/// See [`line_ends`]. Lines are a few blocks long each: to begin a search by `memchr` for every one took longer than the search.
+#[derive(Debug)]
+pub(super) struct LineEnds<'a> {
+    data: &'a [u8],
+    /// Where the line begins whose end is next.
+    at: usize,
+}
+
+impl Iterator for LineEnds<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let mut from = self.at;
+        while let Some(block) = self.data.get(from..).and_then(<[u8]>::first_chunk::<BLOCK>) {
+            // Without a branch, so that the compiler compares all of them at once.
+            if block.iter().fold(0, |found, byte| found | u8::from(*byte == b'\n')) > 0 {
+                break;
+            }
+            from += BLOCK;
+        }
+        let end = from + self.data.get(from..)?.iter().position(|byte| *byte == b'\n')?;
+        self.at = end + 1;
+        Some(end)
+    }
 }
 
 /// How many NULs a line begins with that are no part of it: the hole that `copytruncate` leaves under a writer without
@@ -76,7 +106,7 @@ pub(super) struct Records<'a> {
     data: &'a [u8],
     start: &'a Regex,
     end: DataEnd,
-    ends: Memchr<'a>,
+    ends: LineEnds<'a>,
     /// Up to here they were given out.
     taken: usize,
     /// The line that is looked at next.

@@ -11,14 +11,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::super::attempt::{DeliveryError, Payload};
+use super::super::watchdog::Watchdog;
 use crate::record::encode::msgpack;
 
 /// Nothing that a receiver answers is this long.
 const ANSWER_LIMIT: usize = 64 * 1024;
 /// Nor this deep.
 const DEPTH: usize = 8;
-/// Written at once: small enough to see a slow receiver take one after the other.
-const PIECE: usize = 64 * 1024;
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
@@ -29,11 +28,12 @@ pub(super) struct Connection {
     received: Vec<u8>,
     /// Whether the receiver wants it to last for one message only.
     once: bool,
+    watchdog: Watchdog,
 }
 
 impl Connection {
     pub(super) fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, received: Vec::new(), once: false }
+        Self { stream, received: Vec::new(), once: false, watchdog: Watchdog::default() }
     }
 
     /// The receiver has said that it is for one message.
@@ -69,17 +69,30 @@ impl Connection {
             msgpack::string(b"compressed", &mut options);
             msgpack::string(encoding.as_bytes(), &mut options);
         }
-        let slow = |_| DeliveryError::slow(payload.timeout);
+        // Whatever moves is progress.
+        let (limit, mut watchdog) = (payload.timeout, std::mem::take(&mut self.watchdog));
+        let slow = || DeliveryError::slow(limit);
         for part in [head.as_slice(), &payload.body, &options] {
-            for piece in part.chunks(PIECE) {
-                timeout(payload.timeout, self.write(piece)).await.map_err(slow)??;
+            let mut rest = part;
+            while !rest.is_empty() {
+                let taken = watchdog.within(limit, self.write_some(rest)).await.ok_or_else(slow)??;
+                rest = &rest[taken..];
             }
         }
-        timeout(payload.timeout, self.flush()).await.map_err(slow)??;
-        let answer = timeout(payload.timeout, self.receive()).await.map_err(slow)??;
+        watchdog.within(limit, self.flush()).await.ok_or_else(slow)??;
+        let answer = watchdog.within(limit, self.receive()).await.ok_or_else(slow)??;
+        self.watchdog = watchdog;
         match field(&answer, "ack") {
             Some(ack) if ack == id.as_bytes() => Ok(()),
             _ => Err(DeliveryError::retry("it acknowledges something else than what it was sent")),
+        }
+    }
+
+    /// Sends as much as the connection takes at once, and says how much that was.
+    async fn write_some(&mut self, bytes: &[u8]) -> Result<usize, DeliveryError> {
+        match self.stream.write(bytes).await.map_err(broke)? {
+            0 => Err(broke(ErrorKind::WriteZero.into())),
+            taken => Ok(taken),
         }
     }
 

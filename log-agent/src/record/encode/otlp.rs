@@ -10,7 +10,9 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
-use super::protobuf::{Open, begin, bytes, end, field_len, fixed64, length_tag, number, varint, varint_len};
+use super::protobuf::{
+    Open, begin, bytes, end, field_len, fixed64, length_mark, length_tag, number, varint, varint_len,
+};
 use super::{digits, event_time, fields, severity_number, severity_text};
 use crate::record::chunk::{Chunk, Line};
 use crate::record::json::{self, Number, SeenNames, Text, Visitor};
@@ -147,7 +149,8 @@ impl Writer {
             string_attribute(log_record::ATTRIBUTES, STREAM, stream, out);
         }
         if line.cut > 0 {
-            attribute(log_record::ATTRIBUTES, CUT, |out| number(any_value::INT, line.cut, out), out);
+            let write = |out: &mut Vec<u8>| number(any_value::INT, line.cut, out);
+            attribute(log_record::ATTRIBUTES, CUT, 1 + varint_len(line.cut), write, out);
         }
         fixed64(log_record::OBSERVED_TIME, self.observed, out);
         end(&record, out);
@@ -198,7 +201,15 @@ struct Nested {
 }
 
 impl Attributes<'_, '_> {
-    /// Wraps a value of any kind but a string.
+    /// Writes a value that takes this many bytes.
+    fn scalar(&mut self, len: usize, value: impl FnOnce(&mut Vec<u8>)) {
+        match self.name.take() {
+            Some(name) => attribute(self.field, name.bytes(self.names), len, value, self.out),
+            None => self.wrapped(value),
+        }
+    }
+
+    /// Wraps a value of any length.
     fn wrapped(&mut self, value: impl FnOnce(&mut Vec<u8>)) {
         let (pair, any) = self.begin_any();
         value(self.out);
@@ -266,18 +277,19 @@ impl<'a> Visitor<'a> for Attributes<'a, '_> {
     fn number(&mut self, value: Number<'a>) {
         match value {
             Number::Integer(value) => {
-                self.wrapped(|out| number(any_value::INT, value.cast_unsigned(), out));
+                let value = value.cast_unsigned();
+                self.scalar(1 + varint_len(value), |out| number(any_value::INT, value, out));
             }
-            Number::Float(value) => self.wrapped(|out| fixed64(any_value::DOUBLE, value.to_bits(), out)),
+            Number::Float(value) => self.scalar(9, |out| fixed64(any_value::DOUBLE, value.to_bits(), out)),
             Number::Large(digits) => self.string(digits),
         }
     }
     fn null(&mut self) {
         // A value that is not set.
-        self.wrapped(|_| ());
+        self.scalar(0, |_| ());
     }
     fn boolean(&mut self, value: bool) {
-        self.wrapped(|out| number(any_value::BOOL, u64::from(value), out));
+        self.scalar(2, |out| number(any_value::BOOL, u64::from(value), out));
     }
     fn raw(&mut self, value: &'a [u8]) {
         self.string(value);
@@ -309,21 +321,29 @@ fn body(text: &[u8], out: &mut Vec<u8>) {
     end(&body, out);
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "less than 128")]
 fn string_attribute(field: u32, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let any = field_len(value.len());
+    const KEY: u8 = length_mark(key_value::KEY);
+    const VALUE: u8 = length_mark(key_value::VALUE);
+    const STRING: u8 = length_mark(any_value::STRING);
+    // Nearly always each length takes a byte: those of the value and the name, two bytes more, and four more than both.
+    if name.len() + value.len() + 6 < 0x80 {
+        let [name_len, value_len] = [name.len() as u8, value.len() as u8];
+        out.extend_from_slice(&[length_mark(field), name_len + value_len + 6, KEY, name_len]);
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[VALUE, value_len + 2, STRING, value_len]);
+        out.extend_from_slice(value);
+    } else {
+        attribute(field, name, field_len(value.len()), |out| bytes(any_value::STRING, value, out), out);
+    }
+}
+
+/// One whose value takes this many bytes.
+fn attribute(field: u32, name: &[u8], any: usize, value: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     length_tag(field, out);
-    varint((field_len(name.len()) + 1 + varint_len(any as u64) + any) as u64, out);
+    varint((field_len(name.len()) + field_len(any)) as u64, out);
     bytes(key_value::KEY, name, out);
     length_tag(key_value::VALUE, out);
     varint(any as u64, out);
-    bytes(any_value::STRING, value, out);
-}
-
-fn attribute(field: u32, name: &[u8], value: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
-    let pair = begin(field, 0, out);
-    bytes(key_value::KEY, name, out);
-    let any = begin(key_value::VALUE, 0, out);
     value(out);
-    end(&any, out);
-    end(&pair, out);
 }

@@ -66,6 +66,12 @@ pub(super) fn length_tag(field: u32, out: &mut Vec<u8>) {
     tag(field, LENGTH, out);
 }
 
+/// The same tag as the byte that it is, of the first fifteen fields.
+pub(super) const fn length_mark(field: u32) -> u8 {
+    debug_assert!(field < 16, "its tag takes more than a byte");
+    (field << 3 | LENGTH).to_le_bytes()[0]
+}
+
 /// How many bytes a number takes.
 pub(super) fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;

@@ -8,7 +8,16 @@ pub(crate) struct Text<'a> {
     raw: &'a [u8],
     /// Where it begins in the text that was read.
     start: usize,
-    escaped: bool,
+    escapes: Escapes,
+}
+
+/// Whether there are any in a string. As wide as what it stands beside: a [`Text`] is copied for every name and value, and a `bool` would be
+/// copied with seven bytes of padding, in pieces that the processor has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+enum Escapes {
+    None,
+    Some,
 }
 
 impl<'a> Text<'a> {
@@ -18,7 +27,10 @@ impl<'a> Text<'a> {
     where
         'a: 'b,
     {
-        if self.escaped { unescaped(self.raw, scratch) } else { self.raw }
+        match self.escapes {
+            Escapes::None => self.raw,
+            Escapes::Some => unescaped(self.raw, scratch),
+        }
     }
 
     /// What is between its quotes, escapes and all, and the beginning of that in the text that was read.
@@ -30,7 +42,7 @@ impl<'a> Text<'a> {
     /// Its bytes and their beginning in the text that was read, where they stand there as they are.
     #[inline(always)]
     pub(crate) fn plain(&self) -> Option<(&'a [u8], usize)> {
-        (!self.escaped).then_some((self.raw, self.start))
+        (self.escapes == Escapes::None).then_some((self.raw, self.start))
     }
 }
 
@@ -48,7 +60,7 @@ impl<'a> Reader<'a> {
                 at += found.trailing_zeros() as usize / 8;
                 if self.text[at] == b'"' {
                     self.at = at + 1;
-                    return Some(Text { raw: &self.text[start..at], start, escaped: false });
+                    return Some(Text { raw: &self.text[start..at], start, escapes: Escapes::None });
                 }
                 break;
             }
@@ -60,15 +72,15 @@ impl<'a> Reader<'a> {
     /// The same, byte by byte from `at` on: behind the first escape, and where fewer than eight bytes are left.
     #[inline(never)]
     fn rest_of_string(&mut self, start: usize, mut at: usize) -> Option<Text<'a>> {
-        let mut escaped = false;
+        let mut escapes = Escapes::None;
         loop {
             match *self.text.get(at)? {
                 b'"' => {
                     self.at = at + 1;
-                    return Some(Text { raw: &self.text[start..at], start, escaped });
+                    return Some(Text { raw: &self.text[start..at], start, escapes });
                 }
                 b'\\' => {
-                    escaped = true;
+                    escapes = Escapes::Some;
                     at += match *self.text.get(at + 1)? {
                         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
                         b'u' if self.text.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,

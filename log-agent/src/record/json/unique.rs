@@ -55,6 +55,8 @@ pub(crate) struct SeenNames {
     hashes: Vec<u64>,
     /// Where those of the object begin that is read now.
     object: usize,
+    /// Of every hash that was noted, six bits: most names need not be compared with those before.
+    marks: u64,
     repeated: bool,
 }
 
@@ -65,15 +67,17 @@ impl SeenNames {
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.hashes.clear();
-        (self.object, self.repeated) = (0, false);
+        (self.object, self.marks, self.repeated) = (0, 0, false);
     }
 
     /// Notes a name of the object that is read now.
     #[inline]
     pub(crate) fn note(&mut self, name: &[u8]) {
         let hash = hash(name);
+        let mark = 1 << (hash >> 58);
         let before = &self.hashes[self.object..];
-        self.repeated |= before.len() >= MOST || before.contains(&hash);
+        self.repeated |= before.len() >= MOST || (self.marks & mark != 0 && before.contains(&hash));
+        self.marks |= mark;
         self.hashes.push(hash);
     }
 
@@ -105,7 +109,12 @@ fn hash(name: &[u8]) -> u64 {
     let mix = |sum: u64, word: u64| (sum.rotate_left(23) ^ word).wrapping_mul(FACTOR);
     let (words, rest) = name.as_chunks::<8>();
     let sum = words.iter().fold(name.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
-    mix(sum, rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
+    // The end in one word, too: with bytes before it that are in the sum already.
+    let rest = match name.last_chunk::<8>() {
+        Some(end) => u64::from_le_bytes(*end),
+        None => rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    mix(sum, rest)
 }
 
 #[cfg(test)]

@@ -85,11 +85,12 @@ impl FromStr for BodyField {
 
 /// Checks that a text is one object, and finds its fields.
 pub(crate) fn object(text: &str, names: &FieldNames) -> Option<Fields> {
+    let names = Some(names).filter(|names| **names != FieldNames::default());
     let mut finder =
         Finder { fields: Fields::default(), names, found: Ranks::default(), meaning: None, level: 0 };
     json::object(text.as_bytes(), &mut finder)?;
     let mut fields = finder.fields;
-    if names.body == Some(BodyField::Line) {
+    if names.is_some_and(|names| names.body == Some(BodyField::Line)) {
         fields.message = Some(Message::Line);
     }
     Some(fields)
@@ -138,7 +139,8 @@ struct Ranks {
 
 struct Finder<'a> {
     fields: Fields,
-    names: &'a FieldNames,
+    /// The names that the user gave, if any.
+    names: Option<&'a FieldNames>,
     found: Ranks,
     /// Of the value that comes next; a name with escapes in it is none of those that are looked for.
     meaning: Option<Meaning>,
@@ -147,13 +149,15 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
+    #[inline]
     fn named(&self, name: &[u8]) -> Option<Meaning> {
+        let Some(names) = self.names else { return meaning(name) };
         let is = |field: &Option<String>| field.as_ref().is_some_and(|field| field.as_bytes() == name);
-        if is(&self.names.time) {
+        if is(&names.time) {
             Some(Meaning::Time(0))
-        } else if is(&self.names.level) {
+        } else if is(&names.level) {
             Some(Meaning::Level(0))
-        } else if matches!(&self.names.body, Some(BodyField::Named(field)) if field.as_bytes() == name) {
+        } else if matches!(&names.body, Some(BodyField::Named(field)) if field.as_bytes() == name) {
             Some(Meaning::Message(0))
         } else {
             meaning(name)
