@@ -152,7 +152,7 @@ fn what_is_signed_stays_signed_through_two_mirrors() {
     let key = publisher.key();
     let signed = |period| ["--public-key", &*key, "--period", period];
     let serving = ["--manifest", "--rescan", "100ms"];
-    let first = Pod::follow(&source, &signed("100ms"), &serving);
+    let mut first = Pod::follow(&source, &signed("100ms"), &serving);
     wait_until("the first mirror serves", || first.serves("/index.html", "one"));
     let second = Pod::follow(&first.manifest_url(), &signed(PERIOD), &serving);
     wait_until("the second mirror serves", || second.serves("/index.html", "one"));
@@ -165,7 +165,8 @@ fn what_is_signed_stays_signed_through_two_mirrors() {
         });
         all_wait(&[&second, &leaf]);
     }
-    // A mirror that gives out what nobody has signed: no level beneath it takes that.
+    // A mirror that gives out an unsigned manifest: no level beneath it takes that. Its own puller would put the signed one back.
+    first.puller.kill();
     let manifest = first.manifest();
     let forged = std::fs::read_to_string(&manifest).unwrap().replace("0644", "0755");
     std::fs::write(manifest.with_extension("forged"), forged).unwrap();
