@@ -1,6 +1,6 @@
 //! The bytes of an answer as they arrive, at no less than a pace.
 //!
-//! A read timeout alone lets a source send a byte now and then for ever. The pace bounds the whole: a body of n bytes takes at
+//! A read timeout alone lets a source send a byte now and then without end. The pace bounds the whole: a body of n bytes takes at
 //! most n / `--min-throughput`, and then it is over, one way or the other.
 
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@
 //!
 //! SECURITY: the kind decides which rules hold. A signature is of a manifest and a pinned digest of an archive, so with
 //! `--public-key` bytes are never read as an archive, whatever they look like, and with `--digest` never as a manifest. And a
-//! source that was of one kind does not become one of the other kind: whoever could do that would get past the rules that
+//! source that was of one kind does not become one of the other kind: an attacker who could do that would get past the rules that
 //! an operator thinks of.
 
 use std::fmt;

@@ -418,7 +418,7 @@ impl Source {
         self.get_held_from(url, &headers, held).await.map(|(response, _)| response)
     }
 
-    /// Sends a request, and follows it where it is redirected. Returns also whether the origin answers, and nobody beyond it
+    /// Sends a request, and follows it where it is redirected. Returns also whether the origin answers, and no host beyond it
     /// chose that: only then what follows from the answer may be asked in our name.
     pub(crate) async fn get_from(
         &self,

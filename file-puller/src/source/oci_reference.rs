@@ -22,7 +22,7 @@ pub(crate) struct OciReference {
 pub(crate) enum OciVersion {
     /// The one that has this tag at the time.
     Tag(String),
-    /// This one, for ever.
+    /// This image, which never changes.
     Digest(Digest),
 }
 

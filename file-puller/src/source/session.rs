@@ -4,7 +4,7 @@
 //! of their own, which has no client certificate, and carry neither credentials nor the headers of `--header-file`. Nor do they where
 //! such an origin sends us back: what is fetched then was its choice.
 //!
-//! No connection lives for ever. Its address was looked up when it was made, and a name that leads elsewhere by now would never
+//! No connection is kept without a limit. Its address was looked up when it was made, and a name that leads elsewhere by now would never
 //! be noticed. So the clients, with all their connections and with the answers of DNS that they remember, are replaced from time
 //! to time.
 

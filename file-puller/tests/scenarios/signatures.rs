@@ -237,7 +237,7 @@ fn signature_goes_with_its_manifest() {
     assert!(left.len() == 3 && left.iter().all(|name| !name.starts_with(&first)), "{left:?}");
     // A crash can leave a signature alone.
     fs::write(releases.join(format!("{first}.json.sig")), "left behind").expect("a file");
-    // The release is put together again, this time of a manifest that nobody has to have signed.
+    // The release is put together again, this time of a manifest that needs no signature.
     let second = signed.volume.current().expect("published");
     fs::remove_dir_all(releases.join(&second)).expect("it was there");
     fs::create_dir(releases.join(&second)).expect("an empty release");

@@ -383,7 +383,7 @@ fn users_of_one_group_take_over_from_each_other() {
         }
         assert_eq!(files, manager.site().files, "user {user}");
         assert_eq!(volume.staging(), [] as [&str; 0], "user {user}");
-        // The old release went, whoever had made it.
+        // The old release went, whichever puller had made it.
         assert_eq!(volume.releases().len(), 1, "user {user}");
     };
     take_over(65532);

@@ -33,7 +33,7 @@ impl CheckpointWriter {
         self.writing = Some(Box::pin(blocking(move || pending.write())));
     }
 
-    /// Waits until one was written, and says whether it is on the disk; for ever where none is being written.
+    /// Waits until one was written, and says whether it is on the disk; without end where none is being written.
     pub(crate) async fn written(&mut self) -> bool {
         let Some(writing) = &mut self.writing else { return std::future::pending().await };
         let outcome = writing.await;

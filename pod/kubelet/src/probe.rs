@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// How long a container may be on its way before its reason is worth a line.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Asks for ever, and tells the event log of every change. `started` is cancelled at the first answer that is a yes.
+/// Asks until it is dropped, and tells the event log of every change. `started` is cancelled at the first answer that is a yes.
 pub(crate) async fn watch(
     name: &'static str,
     admin: SocketAddr,

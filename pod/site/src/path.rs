@@ -6,7 +6,7 @@ use std::path::Path;
 
 const HEADING: &str = "## One hour of reading";
 
-/// The README with the lines counted anew: in the rows of its reading path, and in the sentence above them.
+/// The README with the lines counted again: in the rows of its reading path, and in the sentence above them.
 pub(crate) fn count(repository: &Path, readme: &str) -> io::Result<String> {
     let Some((before, section)) = readme.split_once(HEADING) else { return Ok(readme.to_owned()) };
     let (section, after) =

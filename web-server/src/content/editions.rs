@@ -166,7 +166,7 @@ pub(crate) struct Waiter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waited {
     /// Whether the client should wait again. Not where the server is about to go: a client that asked again at once would find
-    /// nobody.
+    /// no server.
     pub(crate) again: bool,
     /// The time over which those who were told spread what they ask next.
     pub(crate) spread: Option<Duration>,

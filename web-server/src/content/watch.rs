@@ -75,7 +75,7 @@ fn watcher(root: &Path, stirred: &Arc<Notify>) -> Option<RecommendedWatcher> {
 /// Whether an event may be about the root: neighbours in its directory, such as an access log that is written all the time, are
 /// no reason to look.
 fn concerns(root: &Path, event: &Event) -> bool {
-    // Reading is no change; our own reading would wake us for ever.
+    // Reading is no change; our own reading would wake us again and again.
     if event.kind.is_access() {
         return false;
     }

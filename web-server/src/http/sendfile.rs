@@ -183,16 +183,26 @@ mod tests {
         assert!(!is_placeholder(&bytes[10..]));
     }
 
+    /// A file that only its handle leads to.
+    fn ten_digits() -> (Arc<File>, FileState) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let stamp = FileState::of_file(&file).unwrap();
+        (Arc::new(file), stamp)
+    }
+
+    /// A connection, and where its other end can be accepted.
+    async fn connected() -> (std::net::TcpListener, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener, stream)
+    }
+
     /// What would happen if HTTP copied a placeholder, shortened it, or forgot it: the connection ends before a byte is sent.
     #[tokio::test]
     async fn a_placeholder_can_never_reach_a_client() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        File::create(&path).unwrap().write_all(b"0123456789").unwrap();
-        let file = Arc::new(File::open(&path).unwrap());
-        let stamp = FileState::of_file(&file).unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (file, stamp) = ten_digits();
+        let (listener, stream) = connected().await;
         let mut buffer = SendBuffer::new(&Budget::hidden(None));
 
         let queue = SendfileQueue::default();
@@ -220,14 +230,9 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_and_parts_leave_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        File::create(&path).unwrap().write_all(b"0123456789").unwrap();
-        let file = Arc::new(File::open(&path).unwrap());
-        let stamp = FileState::of_file(&file).unwrap();
+        let (file, stamp) = ten_digits();
 
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (listener, stream) = connected().await;
         let queue = SendfileQueue::default();
         let mut buffer = SendBuffer::new(&Budget::hidden(None));
         let pieces = [

@@ -41,8 +41,8 @@ impl Connection {
         self.once = true;
     }
 
-    /// Itself, if it is as it was left. Receivers close what is idle, which is no failure; and what has come that nobody asked
-    /// for belongs to a chunk that was given up.
+    /// The connection, if it can be used again. Receivers close idle connections, which is no failure; and bytes that have arrived
+    /// unasked are the answer to a chunk that was given up.
     pub(super) async fn if_usable(mut self) -> Option<Self> {
         if self.once {
             return None;
