@@ -12,6 +12,8 @@ peak. Records are counted by the receiver, and every run has to have them all. W
 import argparse
 import contextlib
 import datetime
+import http.client
+import json
 import os
 import pathlib
 import shutil
@@ -27,7 +29,8 @@ from report import Report
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target"))
-AGENT = TARGET / "release/log-agent"
+BINARIES = pathlib.Path(os.environ.get("BINARIES", TARGET / "release"))
+AGENT = BINARIES / "log-agent"
 RECEIVER = TARGET / "release/examples/counting_receiver"
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -57,7 +60,7 @@ while got := os.readv(log, [portion]):
 os.fdatasync(out)
 """
 COPIES = {"cp": ["cp"], "read and write": [sys.executable, "-S", "-c", COPY]}
-EXTRAS = ["rsyslog", *COPIES, "latency", "idle", "growth"]
+EXTRAS = ["rsyslog", *COPIES, "livez", "latency", "idle", "growth"]
 
 RSYSLOG = """
 global(workDirectory="{dir}/work")
@@ -222,6 +225,63 @@ def latency(directory, seconds=10, rate=1000):
     print(f"latency at {rate} lines/s: p50 {at(.5):.2f} ms, p90 {at(.9):.2f} ms, p99 {at(.99):.2f} ms, max {times[-1]:.2f} ms; CPU {cpu / seconds * 100:.1f} %")
 
 
+class Prober:
+    """Asks a server for /livez every 5 ms, and notes how long each answer took."""
+
+    def __init__(self, addr):
+        self.addr, self.took, self.ended = addr, [], False
+        self.thread = threading.Thread(target=self.ask, daemon=True)
+        self.thread.start()
+
+    def ask(self):
+        connection = http.client.HTTPConnection(self.addr)
+        while not self.ended:
+            began = time.monotonic()
+            try:
+                connection.request("GET", "/livez")
+                connection.getresponse().read()
+            except OSError:
+                return
+            self.took.append(time.monotonic() - began)
+            time.sleep(0.005)
+
+    def p99(self):
+        self.ended = True
+        self.thread.join()
+        return sorted(self.took)[int(len(self.took) * 0.99)] * 1000
+
+
+def listening(path):
+    """The address of the admin listener, from a program's log."""
+    for _ in range(500):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            if event.get("listener") == "admin":
+                return event["addr"]
+        time.sleep(0.01)
+    sys.exit(f"no admin listener in {path}")
+
+
+def livez(directory, log, records, report):
+    """/livez while the log is shipped, beside an idle server of the same kind on the same two cores."""
+    receiver = Receiver("http")
+    web = [BINARIES / "web-server", "--root", directory, "--listen", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--log-format", "json"]
+    with open(directory / "web.err", "wb") as err:
+        server = subprocess.Popen(web, stdout=subprocess.DEVNULL, stderr=err)
+    sink, flags = SHIPPING["ndjson"]
+    process = agent(directory, log, sink.format(addr=receiver.addr), *flags, "--log-format", "json")
+    probers = [Prober(listening(directory / name)) for name in ["agent.err", "web.err"]]
+    while not receiver.lines or int(receiver.lines[-1][0]) < records:
+        time.sleep(0.05)
+    ours, theirs = (prober.p99() for prober in probers)
+    for one in [process, server]:
+        one.terminate()
+        finished(one)
+    receiver.close()
+    print(f"/livez p99 while shipping: {ours:.2f} ms; an idle web-server's meanwhile: {theirs:.2f} ms; {len(probers[0].took)} requests")
+    report.record("/livez while shipping", "p99", "ms", ours, {"idle web-server": theirs}, "idle web-server", goal=2)
+
+
 def idle(directory, files, seconds=20):
     """Files that were shipped and are quiet now."""
     logs = directory / f"idle{files}"
@@ -245,6 +305,7 @@ def idle(directory, files, seconds=20):
     finished(process)
     receiver.close()
     print(f"idle on {files} files: CPU {cpu / seconds * 100:.2f} %, RSS {rss:.1f} MiB; a line in each: {burst * 1000:.0f} ms CPU")
+    return cpu / seconds * 100, rss
 
 
 def main():
@@ -275,24 +336,28 @@ def main():
             if rounds:
                 cpu, wall, rss, wire = (statistics.median(column) for column in zip(*rounds))
                 print(f"{name:14} {cpu:7.2f} {wall:7.2f} {rss:8.1f} {wire:7.0f}", flush=True)
-        if args.json:
-            report = Report()
-            cpu = {name: statistics.median(one[0] for one in rounds) for name, rounds in results.items() if rounds}
-            peers = {name: cpu[name] for name in ["cp", "rsyslog"] if name in cpu}
-            for name in SHIPPING.keys() & cpu.keys():
-                report.record(f"{name}, {args.megabytes} MB", "CPU", "s", cpu[name], peers, "cp")
-                rss = statistics.median(one[2] for one in results[name])
-                report.record(f"{name}, {args.megabytes} MB", "peak RSS", "MiB", rss)
-            report.write(args.json, args.rounds)
+        report = Report()
+        cpu = {name: statistics.median(one[0] for one in rounds) for name, rounds in results.items() if rounds}
+        peers = {name: cpu[name] for name in ["cp", "rsyslog"] if name in cpu}
+        for name in SHIPPING.keys() & cpu.keys():
+            report.record(f"{name}, {args.megabytes} MB", "CPU", "s", cpu[name], peers, "cp")
+            rss = statistics.median(one[2] for one in results[name])
+            report.record(f"{name}, {args.megabytes} MB", "peak RSS", "MiB", rss)
+        if "livez" in only:
+            livez(directory, log, records, report)
         log.unlink()
         (directory / "out").unlink(missing_ok=True)
         if "latency" in only:
             latency(directory)
         if "idle" in only:
-            idle(directory, 100)
+            share, rss = idle(directory, 100)
+            report.record("idle on 100 files", "CPU", "% of a core", share)
+            report.record("idle on 100 files", "RSS", "MiB", rss, goal=6)
         if "growth" in only:
             for files in (1, 10, 1000):
                 idle(directory, files, seconds=10)
+        if args.json:
+            report.write(args.json, args.rounds)
 
 
 if __name__ == "__main__":

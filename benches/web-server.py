@@ -144,7 +144,7 @@ def free_port():
 class Bench:
     def __init__(self, arguments, scratch, cleanup):
         self.arguments, self.dir, self.cleanup = arguments, scratch, cleanup
-        self.binary = pathlib.Path(os.environ.get("WEB_SERVER", TARGET / "release" / "web-server"))
+        self.binary = pathlib.Path(os.environ.get("BINARIES", TARGET / "release")) / "web-server"
         self.report = Report()
         self.volume = scratch / "volume"
         release = self.volume / "releases" / "one"

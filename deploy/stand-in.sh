@@ -46,7 +46,7 @@ rust)
     import --change 'ENV PATH=/usr/local/cargo/bin:/usr/local/rust/bin:/usr/local/bin:/usr/bin:/bin' \
         --change 'ENV CARGO_HOME=/usr/local/cargo' --change 'ENV CARGO_NET_OFFLINE=true' \
         --change 'ENV CARGO_PROFILE_RELEASE_LTO=off' --change 'ENV CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16' \
-        --change 'ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=1' - rust:stand-in
+        --change 'ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=0' - rust:stand-in
     ;;
 *)
     echo "usage: $0 shell | rust [docker | podman]" >&2

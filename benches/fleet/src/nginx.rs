@@ -10,6 +10,16 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use testkit::http::try_get;
 
+/// How it is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setup {
+    /// As it comes, and as the content manager works: it looks at the file for each request, and writes a record of it.
+    Looking,
+    /// It remembers files for 30 s, and writes no log. An edit would be served late, with a length that is not the file's, so this
+    /// is no content manager; it is what the same requests cost at the least.
+    Remembering,
+}
+
 /// A running nginx with one worker.
 #[derive(Debug)]
 pub(crate) struct Nginx {
@@ -20,7 +30,7 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     /// Serves a directory with the manifest that file-puller writes for it. `None` where there is no nginx.
-    pub(crate) fn start(binaries: &Path, root: &Path) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn start(binaries: &Path, root: &Path, setup: Setup) -> anyhow::Result<Option<Self>> {
         let Some(nginx) = ["/usr/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| Path::new(path).is_file())
         else {
             return Ok(None);
@@ -35,11 +45,17 @@ impl Nginx {
         let directory = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (at, root) = (directory.path().display(), root.display());
+        let setup = match setup {
+            Setup::Looking => format!("access_log {at}/access;"),
+            Setup::Remembering => {
+                "access_log off; open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s;"
+                    .to_owned()
+            }
+        };
         let config = format!(
             "worker_processes 1; daemon off; master_process off; pid {at}/pid; error_log {at}/error;
              worker_rlimit_nofile 16384; events {{ worker_connections 8192; }}
-             http {{ sendfile on; tcp_nodelay on; access_log off; keepalive_requests 1000000;
-               open_file_cache max=20000 inactive=60s; open_file_cache_valid 30s;
+             http {{ sendfile on; tcp_nodelay on; keepalive_requests 1000000; {setup}
                client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fcgi;
                uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
                server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }} }}"

@@ -11,11 +11,11 @@ if ! command -v git >/dev/null; then
 fi
 
 # With the places where a test ends the process as `kill -9` would.
-if [ -z "${FILE_PULLER-}" ]; then
+if [ -z "${BINARIES-}" ]; then
     cargo build --locked --quiet --package file-puller --features fault-points
-    FILE_PULLER=${CARGO_TARGET_DIR:-target}/debug/file-puller
+    BINARIES=${CARGO_TARGET_DIR:-target}/debug
 fi
-FILE_PULLER=$(realpath "$FILE_PULLER")
+FILE_PULLER=$(realpath "$BINARIES/file-puller")
 export FILE_PULLER
 only=()
 for name; do only+=(-k "$name"); done

@@ -80,6 +80,9 @@ class GitServer:
             "GIT_CONFIG_KEY_0": "safe.directory",
             "GIT_CONFIG_VALUE_0": "*",
         }
+        # git compresses what it asks from 1 KiB on.
+        if "Content-Encoding" in handler.headers:
+            environment["HTTP_CONTENT_ENCODING"] = handler.headers["Content-Encoding"]
         if self.protocol_2 and "Git-Protocol" in handler.headers:
             environment["GIT_PROTOCOL"] = handler.headers["Git-Protocol"]
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True)

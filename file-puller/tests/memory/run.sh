@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Holds file-puller to its memory limit: in a container of 64 MiB whose cgroup counts the kernel's part, with the flags that the
-# manifests ship and content at the limits that they set. Needs Docker, nginx, git and Python. Builds the binary statically; the
-# image holds nothing else. Each case publishes or is refused by name; it fails where the container is killed for memory, or what
+# manifests ship and content at the limits that they set. Needs Docker, nginx, git and Python. The image is that of
+# deploy/test-image.sh. Each case publishes or is refused by name; it fails where the container is killed for memory, or what
 # it uses passes the limit.
 #
 #   file-puller/tests/memory/run.sh [CASE...]      all cases, or those that are named
@@ -15,17 +15,6 @@ if ! { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || ! command -v 
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx-light git
 fi
 
-# Optimised, but without the minutes that whole-program optimisation takes.
-export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-target=$(rustc -vV | sed -n 's/^host: //p')
-build=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/memory
-RUSTFLAGS="-C target-feature=+crt-static" nice cargo build --quiet --release --locked --package file-puller \
-    --target "$target" --target-dir "$build"
-
-context=$(mktemp --directory)
-trap 'rm -r "$context"; docker image rm --force file-puller:memory-test >/dev/null' EXIT
-cp "$build/$target/release/file-puller" "$context/file-puller"
-printf 'FROM scratch\nCOPY file-puller /file-puller\nENTRYPOINT ["/file-puller"]\n' >"$context/Dockerfile"
-docker build --quiet --tag file-puller:memory-test "$context" >/dev/null
-
+trap 'docker image rm --force file-puller:memory-test >/dev/null' EXIT
+deploy/test-image.sh file-puller file-puller:memory-test
 PATH=$PATH:/usr/sbin python3 file-puller/tests/memory/cases.py file-puller:memory-test "$@"

@@ -14,13 +14,14 @@ if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ]; then
         || DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx
 fi
 
-cargo test --locked --package file-puller --test scenarios --no-run
+scenarios=$(.ci/test-binary.py file-puller scenarios)
 # One of the tests changes where a name leads: in a mount namespace, over a copy of /etc/hosts.
 hosts=$(mktemp)
 trap 'rm -f "$hosts"' EXIT
 cp /etc/hosts "$hosts"
 # The script is for the inner shell.
 # shellcheck disable=SC2016
-"${as_root[@]}" env PATH="$PATH:/usr/sbin" HOME="$HOME" OWN_HOSTS="$hosts" unshare --mount bash -euc '
+"${as_root[@]}" env PATH="$PATH:/usr/sbin" HOME="$HOME" OWN_HOSTS="$hosts" SCENARIOS="$scenarios" unshare --mount bash -euc '
     mount --bind "$OWN_HOSTS" /etc/hosts
-    cargo test --locked --package file-puller --test scenarios -- --ignored nginx::'
+    cd file-puller
+    "$SCENARIOS" --ignored nginx::'

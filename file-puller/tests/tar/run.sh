@@ -6,10 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
 tar --version | grep -q 'GNU tar' || { echo "$0: needs GNU tar as 'tar'" >&2; exit 1; }
-if [ -z "${FILE_PULLER-}" ]; then
+if [ -z "${BINARIES-}" ]; then
     cargo build --locked --quiet --package file-puller --features fault-points
-    FILE_PULLER=${CARGO_TARGET_DIR:-target}/debug/file-puller
+    BINARIES=${CARGO_TARGET_DIR:-target}/debug
 fi
-FILE_PULLER=$(realpath "$FILE_PULLER")
+FILE_PULLER=$(realpath "$BINARIES/file-puller")
 export FILE_PULLER
 exec python3 file-puller/tests/tar/differential.py "$@"

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../../.."
 
 as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-cargo test --locked --package file-puller --test scenarios --no-run
+scenarios=$(.ci/test-binary.py file-puller scenarios)
+cd file-puller
 # The users have to reach the program that is tested, and the volume.
-"${as_root[@]}" env PATH="$PATH" HOME="$HOME" cargo test --locked --package file-puller --test scenarios -- --ignored volume::users_
+"${as_root[@]}" "$scenarios" --ignored volume::users_

@@ -150,8 +150,8 @@ impl Discovery {
             for directory in &names.directories {
                 links_on_the_way(directory, &mut linked);
             }
-            for file in names.files.iter().filter(|file| file.is_link) {
-                links_on_the_way(&file.place.path, &mut linked);
+            for link in &names.links {
+                links_on_the_way(link, &mut linked);
             }
         }
         let missing = names.missing.iter().filter_map(|path| path.ancestors().find(|above| above.is_dir()));
@@ -207,7 +207,8 @@ impl Discovery {
     }
 }
 
-/// Directories in which a name decides where `path` leads: those of every link on the way, and the one where the way ends.
+/// Directories in which a name decides where `path` leads: those of every link on the way, and the one where the way ends, or as
+/// much of it as exists: a file that is rotated behind a link is away for a moment, and what takes its place must be heard of.
 fn links_on_the_way(path: &Path, found: &mut BTreeSet<PathBuf>) {
     let mut rest: Vec<PathBuf> = vec![path.to_owned()];
     let mut links = 0;
@@ -234,7 +235,7 @@ fn links_on_the_way(path: &Path, found: &mut BTreeSet<PathBuf>) {
             break;
         }
         if links > 0 && rest.is_empty() && at != Path::new("/") {
-            found.extend(at.parent().map(Path::to_owned));
+            found.extend(at.ancestors().skip(1).find(|above| above.is_dir()).map(Path::to_owned));
         }
     }
 }
@@ -259,5 +260,12 @@ mod tests {
         found.clear();
         links_on_the_way(&at("pods/v1/0.log"), &mut found);
         assert!(found.is_empty(), "{found:?}");
+        std::fs::remove_file(at("pods/v1/0.log")).unwrap();
+        links_on_the_way(&at("containers/a.log"), &mut found);
+        assert_eq!(found, ["containers", "pods", "pods/v1"].map(at).into(), "the file is away");
+        found.clear();
+        std::fs::remove_dir(at("pods/v1")).unwrap();
+        links_on_the_way(&at("containers/a.log"), &mut found);
+        assert_eq!(found, ["containers", "pods"].map(at).into(), "its directory is away");
     }
 }

@@ -232,6 +232,32 @@ fn rotation_behind_links_is_seen_at_once() {
 }
 
 #[test]
+fn what_a_link_leads_to_may_be_away_for_a_while() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    fs::create_dir_all(room.path("pods")).unwrap();
+    symlink(room.path("pods/current/0.log"), room.log("a.log")).unwrap();
+    symlink(room.path("pods/later"), room.log("links")).unwrap();
+    write(&room.log("b.log"), "line 0\n");
+    let behind = room.path("logs/links/*.log").display().to_string();
+    let more = ["--rescan-period", "1h", "--follow-symlinks", "--include", &behind];
+    let _agent = room.agent(&receiver.sink(), &more);
+    // The look that finds the neighbour has seen that both links lead nowhere.
+    receiver.expect_numbers(1);
+    fs::create_dir(room.path("pods/v1")).unwrap();
+    write(&room.path("pods/v1/0.log"), "line 1\n");
+    symlink("v1", room.path("pods/current")).unwrap();
+    receiver.expect_numbers(2);
+    fs::create_dir(room.path("pods/later")).unwrap();
+    write(&room.path("pods/later/1.log"), "line 2\n");
+    receiver.expect_numbers(3);
+    fs::rename(room.path("pods/v1/0.log"), room.path("pods/v1/0.log.old")).unwrap();
+    write(&room.log("c.log"), "line 3\n");
+    receiver.expect_numbers(4);
+    write(&room.path("pods/v1/0.log"), "line 4\n");
+    receiver.expect_numbers(5);
+}
+
+#[test]
 fn worker_1_and_worker_2_are_two_logs() {
     let (room, receiver) = (Room::new(), Receiver::start());
     write(&room.log("worker-1"), "half ");

@@ -10,12 +10,14 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 target=${CARGO_TARGET_DIR:-target}
 venv=$target/wire-venv
-echo "building log-agent"
-cargo build --quiet --package log-agent
+if [ -z "${BINARIES-}" ]; then
+    cargo build --quiet --package log-agent
+    BINARIES=$target/debug
+fi
 if [ ! -x "$venv/bin/python" ]; then
     echo "making $venv"
     python3 -m venv "$venv"
 fi
 "$venv/bin/pip" install --quiet --disable-pip-version-check "opentelemetry-proto==1.*" "msgpack==1.*" "zstandard==0.*"
-"$venv/bin/python" log-agent/tests/wire/check.py "$target/debug/log-agent"
-"$venv/bin/python" log-agent/tests/wire/handshake.py "$target/debug/log-agent"
+"$venv/bin/python" log-agent/tests/wire/check.py "$BINARIES/log-agent"
+"$venv/bin/python" log-agent/tests/wire/handshake.py "$BINARIES/log-agent"

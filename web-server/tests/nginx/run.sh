@@ -8,8 +8,10 @@ cd "$(dirname "$0")/../../.."
 for program in nginx curl; do
     PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || { echo "$program is missing" >&2; exit 1; }
 done
-cargo build --quiet --locked --package web-server
-target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
+if [ -z "${BINARIES-}" ]; then
+    cargo build --quiet --locked --package web-server
+    BINARIES=${CARGO_TARGET_DIR:-target}/debug
+fi
 dir=$(mktemp --directory)
 server='' proxy=''
 cleanup() {
@@ -24,7 +26,7 @@ echo hello >"$dir/site/index.html"
 chmod 755 "$dir" "$dir/site"
 head --bytes 20000000 /dev/zero >"$dir/upload"
 
-"$target/debug/web-server" --root "$dir/site" --listen 127.0.0.1:0 --admin-addr 127.0.0.1:0 --log-format text --termination-log /dev/null 2>"$dir/log" &
+"$BINARIES/web-server" --root "$dir/site" --listen 127.0.0.1:0 --admin-addr 127.0.0.1:0 --log-format text --termination-log /dev/null 2>"$dir/log" &
 server=$!
 for _ in $(seq 100); do
     addr=$(sed -n 's/.*listener="content".*addr=\([0-9.:]*\).*/\1/p' "$dir/log")
