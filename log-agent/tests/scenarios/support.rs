@@ -41,6 +41,17 @@ impl Room {
         self.path("state")
     }
 
+    /// How many bytes the newest checkpoint on the disk says that a sink has confirmed, of all files together.
+    pub(crate) fn checkpointed(&self, sink: &str) -> u64 {
+        let slot = |slot| {
+            let text = std::fs::read_to_string(self.state().join(format!("checkpoint.{slot}.json"))).ok()?;
+            serde_json::from_str::<Value>(text.lines().next()?).ok()
+        };
+        let newest = (0..2).filter_map(slot).max_by_key(|document| document["generation"].as_u64());
+        let files = newest.and_then(|document| document["files"].as_array().cloned()).unwrap_or_default();
+        files.iter().filter_map(|file| file["confirmed"][sink]["offset"].as_u64()).sum()
+    }
+
     /// An agent for `logs/*.log*` and one sink.
     pub(crate) fn agent(&self, sink: &str, more: &[&str]) -> Process {
         Process::start_command(self.command("logs/*.log*", &[sink], more))
