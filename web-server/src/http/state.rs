@@ -25,6 +25,7 @@ struct State {
     unheard: AtomicBool,
     parked: AtomicBool,
     unread: AtomicBool,
+    closing: AtomicBool,
 }
 
 impl Default for State {
@@ -38,6 +39,7 @@ impl Default for State {
             unheard: AtomicBool::new(true),
             parked: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
         }
     }
 }
@@ -186,6 +188,16 @@ impl ConnectionState {
     /// Whether the client may still be sending what nothing will read.
     pub(crate) fn is_unread(&self) -> bool {
         self.0.unread.load(Ordering::Relaxed)
+    }
+
+    /// The connection is about to be closed, unless a request has come.
+    pub(crate) fn set_closing(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Relaxed)
     }
 
     /// The connection has been idle for a while and holds nothing back.

@@ -34,7 +34,7 @@ use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
 use crate::memory::{Budget, ChunkBudget, LongHead, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
 use crate::metrics::Overdue;
-use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER};
+use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER, has_unread};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
 use crate::routes::Routes;
 use crate::routes::manifest::PREFER;
@@ -76,9 +76,18 @@ pub(crate) async fn serve_connection(
     context: ServerContext,
 ) {
     let opened = Instant::now();
-    let start = tokio::select! {
-        start = timeout(context.deadlines.header, Start::of(&stream, &slot)) => start,
-        () = context.closing.cancelled() => return,
+    let start = {
+        let mut start = pin!(timeout(context.deadlines.header, Start::of(&stream, &slot)));
+        tokio::select! {
+            biased;
+            start = &mut start => start,
+            () = context.closing.cancelled() => {
+                if !has_unread(&stream) {
+                    return;
+                }
+                start.await
+            }
+        }
     };
     let ended = match start {
         Ok(Ok(Start::Http1(long_head))) => http1(stream, opened, peer, slot, long_head, context).await,
@@ -235,6 +244,11 @@ async fn http1(
             // After the first look at what there is: a request that was held, and is read once more, is answered.
             if polled.is_pending() && telling && closed.as_mut().poll(context).is_ready() {
                 telling = false;
+                // A request may have come that the event loop was not told of yet.
+                state.set_closing();
+                if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(context) {
+                    return Poll::Ready(Some(ended));
+                }
                 Pin::new(&mut *connection).graceful_shutdown();
                 polled = Pin::new(&mut *connection).poll(context);
             }
@@ -323,7 +337,7 @@ async fn park(paced: &DeadlineStream, patience: Duration, closing: &Cancellation
             paced.idled();
             Parked::Over
         }
-        () = closing.cancelled() => Parked::Over,
+        () = closing.cancelled() => if has_unread(paced.stream()) { Parked::Woken } else { Parked::Over },
     }
 }
 

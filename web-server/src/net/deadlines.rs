@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -217,7 +219,10 @@ impl AsyncRead for DeadlineStream {
             }
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let mut read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_pending() && self.state.is_closing() {
+            read = read_unannounced(&self.stream, buffer);
+        }
         if read.is_pending() {
             self.state.listened();
             return self.poll_read_deadline(context);
@@ -240,6 +245,23 @@ impl AsyncRead for DeadlineStream {
         }
         read
     }
+}
+
+/// Reads what the kernel has and the event loop was not told of yet: the last look before a connection is closed.
+fn read_unannounced(stream: &TcpStream, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    match recv(stream, buffer.initialize_unfilled(), RecvFlags::DONTWAIT) {
+        Ok((read, _)) => {
+            buffer.advance(read);
+            Poll::Ready(Ok(()))
+        }
+        Err(Errno::AGAIN | Errno::INTR) => Poll::Pending,
+        Err(error) => Poll::Ready(Err(error.into())),
+    }
+}
+
+/// Whether the client has sent something that was not read, event loop or not.
+pub(crate) fn has_unread(stream: &TcpStream) -> bool {
+    recv(stream, &mut [0], RecvFlags::DONTWAIT | RecvFlags::PEEK).is_ok_and(|(read, _)| read > 0)
 }
 
 impl AsyncWrite for DeadlineStream {
