@@ -18,10 +18,21 @@ impl Digest {
     }
 
     /// Hashes an open file from where it stands to its end, without holding it in memory. Blocks.
-    pub(crate) fn of_file(mut file: &File) -> io::Result<Self> {
+    pub(crate) fn of_file(file: &File) -> io::Result<Self> {
+        Self::of_file_while(file, || true)
+    }
+
+    /// The same, for as long as the digest is wanted, which is asked before each 128 KiB.
+    ///
+    /// # Errors
+    /// As the system gives them; `Interrupted` where it is wanted no more.
+    pub(crate) fn of_file_while(mut file: &File, is_wanted: impl Fn() -> bool) -> io::Result<Self> {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 128 * 1024];
         loop {
+            if !is_wanted() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             match file.read(&mut buffer) {
                 Ok(0) => return Ok(Self(hasher.finalize().into())),
                 Ok(read) => hasher.update(&buffer[..read]),

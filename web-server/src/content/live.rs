@@ -3,13 +3,13 @@
 //! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file is opened once per
 //! request, and all that is said of it (length, tag, body) comes from that one open file: never an old length with a new body.
 //!
-//! A file is hashed once for all who ask for it meanwhile. One that would take longer to hash than a client should wait is not
+//! A file is hashed once for all who ask for it meanwhile, and no further once none of them waits any more. One that would take longer to hash than a client should wait is not
 //! hashed for a request at all: its entity tag is made of its stamp.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -50,10 +50,51 @@ pub(crate) struct LiveDirectory {
     is_remote: bool,
     options: LoadOptions,
     memory: Mutex<Memory>,
-    /// The task that hashes a file holds the lock that its inode selects.
-    turns: [Mutex<()>; HASHED_AT_ONCE],
+    /// The one for a file is selected by its inode.
+    turns: Box<[Turn; HASHED_AT_ONCE]>,
     /// Where operators see how much is held.
     shown: Gauge,
+}
+
+/// A request that waits for an answer, for as long as it does.
+#[derive(Debug, Default)]
+pub(crate) struct Asking(Arc<()>);
+
+/// What a task that looks on behalf of a request knows of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked(Weak<()>);
+
+impl Asking {
+    /// For the task that looks.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked(Arc::downgrade(&self.0))
+    }
+}
+
+impl Asked {
+    fn is_waiting(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+/// Files that are hashed one after the other, and the requests that wait for one of them.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Held by the task that hashes.
+    hashing: Mutex<()>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Turn {
+    fn join(&self, asked: &Asked) {
+        let mut all = self.asked.lock();
+        all.retain(Asked::is_waiting);
+        all.push(asked.clone());
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.asked.lock().iter().any(Asked::is_waiting)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +113,7 @@ struct Known {
 impl LiveDirectory {
     /// Serves this directory.
     pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> io::Result<Self> {
-        let (identity, memory, turns) = (directory.identity()?, Mutex::default(), Default::default());
+        let (identity, memory, turns) = (directory.identity()?, Mutex::default(), Box::default());
         let is_remote = directory.is_remote();
         Ok(Self { identity, directory, is_remote, options, memory, turns, shown })
     }
@@ -107,13 +148,14 @@ impl LiveDirectory {
     /// Looks a path up, as the directory is now. Blocks.
     ///
     /// # Errors
-    /// As the system gives them, and where a file never stands still for long enough to be read.
-    pub(crate) fn find(&self, path: &ContentPath) -> io::Result<Found> {
+    /// As the system gives them, where a file never stands still for long enough to be read, and where it would have to be
+    /// hashed and no request waits for that any more.
+    pub(crate) fn find(&self, path: &ContentPath, asked: &Asked) -> io::Result<Found> {
         let name = path.file();
         for _ in 0..ATTEMPTS {
             match self.directory.file(name)? {
                 Lookup::File((file, stamp)) => {
-                    if let Some(representation) = self.represent(name, file, stamp)? {
+                    if let Some(representation) = self.represent(name, file, stamp, asked)? {
                         return Ok(Found::File(Arc::new(representation)));
                     }
                 }
@@ -134,19 +176,25 @@ impl LiveDirectory {
         }
         match self.directory.file(path)? {
             Lookup::File((file, found)) if found == stamp => {
-                Ok(self.learn(&file, stamp)?.map(|known| known.digest))
+                Ok(self.learn(&file, stamp, || true)?.map(|known| known.digest))
             }
             Lookup::File(_) | Lookup::Dir | Lookup::None => Ok(None),
         }
     }
 
     /// `None` where the file was changed while it was read.
-    fn represent(&self, path: &str, file: File, stamp: FileState) -> io::Result<Option<Representation>> {
+    fn represent(
+        &self,
+        path: &str,
+        file: File,
+        stamp: FileState,
+        asked: &Asked,
+    ) -> io::Result<Option<Representation>> {
         let known = match self.recall(stamp) {
             _ if stamp.size > HASHED_MAX => Self::tell_apart(&file, stamp)?,
             Some(known) if known.body.is_some() || stamp.size > HELD_MAX => Some(known),
-            _ if stamp.size > HELD_MAX => self.learn_once(&file, stamp)?,
-            _ => self.learn(&file, stamp)?,
+            _ if stamp.size > HELD_MAX => self.learn_once(&file, stamp, asked)?,
+            _ => self.learn(&file, stamp, || true)?,
         };
         Ok(known.map(|known| self.representation(path, file, stamp, known)))
     }
@@ -186,24 +234,31 @@ impl LiveDirectory {
     }
 
     /// Reads the file, unless another request does so already: then its result is waited for.
-    fn learn_once(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
-        let turn = usize::try_from(stamp.inode % HASHED_AT_ONCE as u64).unwrap_or_default();
-        let _turn = self.turns[turn].lock();
+    fn learn_once(&self, file: &File, stamp: FileState, asked: &Asked) -> io::Result<Option<Known>> {
+        let turn = &self.turns[usize::try_from(stamp.inode % HASHED_AT_ONCE as u64).unwrap_or_default()];
+        turn.join(asked);
+        let _hashing = turn.hashing.lock();
         match self.recall(stamp) {
             Some(known) => Ok(Some(known)),
-            None => self.learn(file, stamp),
+            // Not only for this request: others may have asked for the same file.
+            None => self.learn(file, stamp, || turn.is_awaited()),
         }
     }
 
     /// Reads the file, and makes sure that it stood still meanwhile.
-    fn learn(&self, file: &File, stamp: FileState) -> io::Result<Option<Known>> {
+    fn learn(
+        &self,
+        file: &File,
+        stamp: FileState,
+        is_wanted: impl Fn() -> bool,
+    ) -> io::Result<Option<Known>> {
         let settled = is_settled(stamp);
         let known = if stamp.size <= HELD_MAX {
             let mut body = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
             file.take(HELD_MAX + 1).read_to_end(&mut body)?;
             Known { digest: Digest::of(&body), body: Some(body.into()) }
         } else {
-            Known { digest: Digest::of_file(file)?, body: None }
+            Known { digest: Digest::of_file_while(file, is_wanted)?, body: None }
         };
         let as_long = known.body.as_ref().is_none_or(|body| body.len() as u64 == stamp.size);
         if !as_long || FileState::of_file(file)? != stamp {
@@ -278,6 +333,8 @@ impl Drop for LiveDirectory {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Seek as _;
+
     use super::*;
 
     fn live(root: &std::path::Path, budget: u64) -> LiveDirectory {
@@ -291,7 +348,7 @@ mod tests {
     }
 
     fn body(live: &LiveDirectory, path: &str) -> Option<Bytes> {
-        match live.find(&ContentPath::from_target(path).unwrap()).unwrap() {
+        match live.find(&ContentPath::from_target(path).unwrap(), &Asking::default().asked()).unwrap() {
             Found::File(representation) => match &representation.source {
                 Source::Memory(bytes) => Some(bytes.clone()),
                 other => panic!("{other:?}"),
@@ -330,6 +387,33 @@ mod tests {
         std::fs::remove_file(root.path().join("f")).unwrap();
         assert!(live.find_cached(&path).is_none());
         assert!(live.find_cached(&ContentPath::from_target("/").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_file_is_hashed_while_a_request_waits_and_no_further() {
+        let root = tempfile::tempdir().unwrap();
+        let live = live(root.path(), 1 << 20);
+        let path = ContentPath::from_target("/f").unwrap();
+        std::fs::File::create(root.path().join("f")).unwrap().set_len(4 << 20).unwrap();
+        let Lookup::File((file, stamp)) = live.directory().file("f").unwrap() else { panic!("no file") };
+        let turn = &live.turns[usize::try_from(stamp.inode).unwrap() % HASHED_AT_ONCE];
+        let (one, other) = (Asking::default(), Asking::default());
+        for asking in [&one, &other] {
+            turn.join(&asking.asked());
+        }
+        // The request for which it began has gone, another waits.
+        let gone = one.asked();
+        drop(one);
+        live.learn_once(&file, stamp, &gone).unwrap().unwrap();
+        drop(other);
+        let Lookup::File((file, stamp)) = live.directory().file("f").unwrap() else { panic!("no file") };
+        live.memory.lock().known.clear();
+        assert_eq!(live.learn_once(&file, stamp, &gone).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!((&file).stream_position().unwrap(), 0, "bytes were read for no request");
+        assert_eq!(live.find(&path, &gone).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        // It is hashed once more for the next.
+        let next = Asking::default();
+        assert!(matches!(live.find(&path, &next.asked()), Ok(Found::File(_))));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::dir::Directory;
 use crate::content::generation::{Found, Generation};
 use crate::content::index::LoadOptions;
-use crate::content::live::LiveDirectory;
+use crate::content::live::{Asking, LiveDirectory};
 use crate::content::loader::{LoadError, load};
 use crate::content::path::ContentPath;
 use crate::content::release::{LinkStamp, ManifestBeside, Published, ReleaseId};
@@ -56,12 +56,16 @@ impl Content {
                 if let Some(found) = live.find_cached(path) {
                     return Ok(found);
                 }
-                let (content, path) = (Arc::clone(self), path.clone());
-                blocking(move || match &*content {
-                    Self::Live(live) => live.find(&path),
+                let (content, path, asking) = (Arc::clone(self), path.clone(), Asking::default());
+                let asked = asking.asked();
+                let found = blocking(move || match &*content {
+                    Self::Live(live) => live.find(&path, &asked),
                     Self::Waiting(_) | Self::Release(_) => Ok(Found::Nothing),
                 })
-                .await
+                .await;
+                // Until here, unless the client left meanwhile.
+                drop(asking);
+                found
             }
         }
     }

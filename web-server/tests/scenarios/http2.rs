@@ -1,5 +1,7 @@
 //! HTTP/2 with prior knowledge, spoken by a client that is not ours.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
@@ -9,7 +11,9 @@ use rustix::process::Signal;
 use testkit::http::get;
 use testkit::wait_until;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
+use crate::live::bytes_read;
 use crate::support::{Server, Volume};
 
 struct Client {
@@ -115,4 +119,59 @@ async fn h2_follows_a_swap_and_drains() {
     assert_eq!(download.into_body().collect().await.unwrap().to_bytes().len(), large.len());
     client.connection.await.unwrap().unwrap();
     assert_eq!(server.process.wait().code(), Some(0));
+}
+
+/// Clients that ask for much that has to be hashed, and leave.
+#[tokio::test]
+async fn a_file_is_not_hashed_on_when_its_clients_have_gone() {
+    const CLIENTS: usize = 3;
+    const FILES: usize = 60;
+    const SIZE: usize = 8 * 1024 * 1024;
+    const ALL: u64 = (CLIENTS * FILES * SIZE) as u64;
+    let dir = tempfile::tempdir().unwrap();
+    for file in 0..CLIENTS * FILES {
+        // Sparse: it takes a while to hash, and nothing to store.
+        let file = std::fs::File::create(dir.path().join(format!("{file}.bin"))).unwrap();
+        file.set_len(SIZE as u64).unwrap();
+    }
+    let deadline = Instant::now() + testkit::wait::DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline, "the clients never left in time");
+        let server = Server::start(dir.path(), &[]);
+        let read = || bytes_read(server.process.id());
+        let before = read();
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(Client::connect(&server).await);
+        }
+        let paths: Vec<_> = (0..CLIENTS * FILES).map(|file| format!("/{file}.bin")).collect();
+        let asked =
+            paths.iter().zip(clients.iter().cycle()).map(|(path, client)| client.request("HEAD", path, &[]));
+        tokio::select! {
+            _ = futures_util::future::join_all(asked) => {}
+            () = async { while read() == before { sleep(Duration::from_millis(1)).await } } => {}
+        }
+        // While it cannot go on.
+        server.process.signal(Signal::STOP);
+        for client in clients {
+            client.connection.abort();
+            client.connection.await.unwrap_err();
+        }
+        let until_then = read() - before;
+        server.process.signal(Signal::CONT);
+        if until_then > ALL / 2 {
+            continue;
+        }
+        let (mut last, mut since) = (0, Instant::now());
+        wait_until("nothing is read any more", || {
+            let now = read();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            since.elapsed() > Duration::from_millis(500)
+        });
+        let after = last - before - until_then;
+        assert!(after < ALL / 4, "{after} bytes of {ALL} were hashed for nobody");
+        return;
+    }
 }

@@ -140,7 +140,7 @@ fn the_first_byte_of_a_large_file_does_not_wait_for_its_digest() {
 }
 
 /// By a process, from files and sockets, since it began.
-fn bytes_read(pid: u32) -> u64 {
+pub(crate) fn bytes_read(pid: u32) -> u64 {
     let counters = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
     counters.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
 }
