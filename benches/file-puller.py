@@ -366,7 +366,7 @@ def git(scratch, rounds):
         began = time.monotonic()
         subprocess.run(["sh", "-c", script, str(scratch / f"worktree-{number}")], cwd=clone, check=True)
         theirs.append(time.monotonic() - began)
-        # As git-sync does, but on nobody's time.
+        # As git-sync does. Its time is not counted.
         if number:
             repository.git("worktree", "remove", "--force", str(scratch / f"worktree-{number - 1}"), cwd=clone)
     peer = "git fetch, worktree, reset, sync"

@@ -18,7 +18,7 @@ BINARIES = pathlib.Path(os.environ["BINARIES"])
 CONTENT = pathlib.Path(__file__).parents[1] / "content"
 CONTAINERS = ("file-puller", "web-server", "log-agent")
 # Whatever takes longer than this has failed; nothing here waits for time to pass where it could wait for something to happen.
-PATIENCE = 20_000
+TIMEOUT = 20_000
 
 
 class Pod:
@@ -112,7 +112,7 @@ class Pod:
 
 
 def wait(condition, what):
-    deadline = time.monotonic() + PATIENCE / 1000
+    deadline = time.monotonic() + TIMEOUT / 1000
     while True:
         try:
             if condition():
@@ -154,12 +154,12 @@ class LivePage(unittest.TestCase):
         elsewhere = f"--host-resolver-rules=MAP another-machine {ip}"
         cls.browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", elsewhere])
         cls.addClassCleanup(cls.browser.close)
-        expect.set_options(timeout=PATIENCE)
+        expect.set_options(timeout=TIMEOUT)
 
     def open(self, address=None, live=True, **options):
         context = self.browser.new_context(**options)
         self.addCleanup(context.close)
-        context.set_default_timeout(PATIENCE)
+        context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         self.complaints = []
         page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)

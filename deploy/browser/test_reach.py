@@ -6,7 +6,7 @@ import time
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from live_page import CONTAINERS, PATIENCE, LivePage
+from live_page import CONTAINERS, TIMEOUT, LivePage
 
 WEIGHT_MAX = 80 * 1000
 CPU_MAX = 0.02
@@ -101,7 +101,7 @@ class WhoCanUseIt(LivePage):
         answers = []
         page.on("response", lambda answer: answers.append(answer))
         page.goto(self.pod.url("/live.html"))
-        expect(page.locator("#live")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#live")).to_be_visible(timeout=TIMEOUT)
         self.assertEqual({answer.url for answer in answers if not answer.url.startswith(self.pod.url("/"))}, set())
         loaded = {answer.url: len(answer.body()) for answer in answers if not answer.url.endswith("/pod/events")}
         self.assertGreaterEqual(len(loaded), 4, loaded)

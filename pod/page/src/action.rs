@@ -19,7 +19,7 @@ use crate::response::{Body, sentence};
 /// Where it is asked for.
 pub(crate) const PATH: &str = "/pod/sync";
 /// How long a sync may take; the next one that is due will do the rest.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Proof that a request may have its way.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ fn is_local(host: &str) -> bool {
 
 /// Asks file-puller, and passes its answer on.
 pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Body> {
-    match Client::new(puller).post("/sync", PATIENCE).await {
+    match Client::new(puller).post("/sync", TIMEOUT).await {
         Ok(answer) => {
             let mut response = Response::new(Body::Whole(answer.body));
             *response.status_mut() = answer.status;

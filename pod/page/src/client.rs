@@ -56,8 +56,8 @@ impl fmt::Display for PeerError {
                 }
                 _ => write!(out, "{error}"),
             },
-            Self::Timeout(patience) => {
-                write!(out, "no answer within {}", humantime::format_duration(*patience))
+            Self::Timeout(limit) => {
+                write!(out, "no answer within {}", humantime::format_duration(*limit))
             }
         }
     }
@@ -77,8 +77,8 @@ impl Client {
     /// Asks with GET.
     ///
     /// # Errors
-    /// Where no whole answer comes within `patience`.
-    pub(crate) async fn get(&mut self, path: &'static str, patience: Duration) -> Result<Answer, PeerError> {
+    /// Where no whole answer comes within `limit`.
+    pub(crate) async fn get(&mut self, path: &'static str, limit: Duration) -> Result<Answer, PeerError> {
         let asked = async {
             // A connection that was kept may have been closed since, which says nothing about the neighbour.
             if let Some(mut kept) = self.kept.take()
@@ -89,9 +89,9 @@ impl Client {
             let mut opened = Conversation::open(self.addr).await?;
             Ok((opened.ask(Method::GET, path).await?, opened))
         };
-        let (answer, conversation) = timeout(patience, asked)
+        let (answer, conversation) = timeout(limit, asked)
             .await
-            .map_err(|_elapsed| PeerError::Timeout(patience))?
+            .map_err(|_elapsed| PeerError::Timeout(limit))?
             .map_err(PeerError::Unreachable)?;
         self.kept = Some(conversation);
         Ok(answer)
@@ -100,12 +100,12 @@ impl Client {
     /// Asks for something to be done, once: on a connection of its own, and not again where it fails.
     ///
     /// # Errors
-    /// Where no whole answer comes within `patience`; it may have been done all the same.
-    pub(crate) async fn post(&self, path: &'static str, patience: Duration) -> Result<Answer, PeerError> {
+    /// Where no whole answer comes within `limit`; it may have been done all the same.
+    pub(crate) async fn post(&self, path: &'static str, limit: Duration) -> Result<Answer, PeerError> {
         let asked = async { Conversation::open(self.addr).await?.ask(Method::POST, path).await };
-        timeout(patience, asked)
+        timeout(limit, asked)
             .await
-            .map_err(|_elapsed| PeerError::Timeout(patience))?
+            .map_err(|_elapsed| PeerError::Timeout(limit))?
             .map_err(PeerError::Unreachable)
     }
 

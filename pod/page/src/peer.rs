@@ -8,7 +8,7 @@ use crate::status::Status;
 
 /// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
 /// is seen to.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A neighbour, and what was seen of it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl<S: Status> Peer<S> {
 
     /// Asks it once.
     pub(super) async fn poll(&mut self) -> Container {
-        let answer = self.neighbour.get("/status", PATIENCE).await;
+        let answer = self.neighbour.get("/status", TIMEOUT).await;
         let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
         let reason = match found {
             Ok(status) => {

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_is_known_by_name() {
+    fn the_container_that_answers_is_known_by_name() {
         let other = r#"{"name":"log-agent","version":"1","started":"","ready":true,"draining":false}"#;
         assert!(Agent::read(&answer(other)).is_ok());
         let error = Puller::read(&answer(other)).unwrap_err();

@@ -197,6 +197,6 @@ mod tests {
         let upstream = Upstream::start(|_| Answer::new(200, ""));
         let addr = upstream.addr();
         drop(upstream);
-        crate::wait_until("nobody listens", || TcpStream::connect(addr).is_err());
+        crate::wait_until("nothing listens", || TcpStream::connect(addr).is_err());
     }
 }

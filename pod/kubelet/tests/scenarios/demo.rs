@@ -43,13 +43,13 @@ fn a_wrong_flag_is_one_line_and_exit_code_64() {
 }
 
 #[test]
-fn an_address_of_somebody_else_is_named() {
+fn an_address_that_is_taken_is_named() {
     let (code, _, stderr) = testkit::process::run(env!("CARGO_BIN_EXE_kubelet"), ["--ip", "192.0.2.1"]);
     assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
     assert!(stderr.contains("192.0.2.1:9876") && stderr.contains("--ip"), "{stderr}");
 }
 
-/// A container that refuses its flags would refuse them for ever: that ends the Pod, with the container's own reason and code.
+/// A container that refuses its flags would refuse them forever: that ends the Pod, with the container's own reason and code.
 #[test]
 fn a_refused_configuration_is_no_crash_loop() {
     let dir = tempfile::tempdir().unwrap();

@@ -128,7 +128,7 @@ fn an_edit_arrives_at_the_leaves_of_a_mirror() {
         wait_until("the leaves serve it", || leaves.iter().all(|leaf| leaf.serves("/index.html", text)));
         all_wait(&[&mirror, &leaves[0], &leaves[1], &leaves[2]]);
     }
-    // Nobody has signed it, and each level's manifest is the mirror's.
+    // It is unsigned, and each level's manifest is the mirror's.
     assert_eq!(leaves[0].recorded(), mirror.recorded());
     // A dead mirror leaves its leaves serving.
     drop(mirror);

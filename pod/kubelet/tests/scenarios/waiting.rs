@@ -1,4 +1,4 @@
-//! The content manager tells the puller of a change, and nobody has to ask for it.
+//! The content manager tells the puller of a change, without being asked.
 
 use std::time::{Duration, Instant};
 

@@ -11,7 +11,7 @@ use lifecycle::Ignore as _;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 
 /// How long something may take that was asked to stop.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 
 /// From now on, what our children leave behind is ours.
@@ -48,13 +48,13 @@ pub fn command_line(pid: Pid) -> String {
 
 /// Ends them: asks, waits, and does not ask again. Returns when none is left.
 pub fn end_all() {
-    for (signal, patience) in [(Signal::TERM, PATIENCE), (Signal::KILL, PATIENCE)] {
+    for (signal, limit) in [(Signal::TERM, TIMEOUT), (Signal::KILL, TIMEOUT)] {
         let asked = Instant::now();
         for pid in all() {
             // An error means that the process has ended by itself meanwhile, which is what is wanted.
             kill_process(pid, signal).ignore();
         }
-        while asked.elapsed() < patience {
+        while asked.elapsed() < limit {
             reap();
             if all().is_empty() {
                 return;

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_nobody_would_run_is_a_mistake() {
+    fn a_block_that_is_never_run_is_a_mistake() {
         for (page, line) in [
             ("```console somewhere\n$ true\n```\n", 1),
             ("```text\n$ true\n```\n", 2),

@@ -39,7 +39,7 @@ pub fn page(
     environment: &[(String, std::ffi::OsString)],
 ) -> Result<usize, Deviation> {
     let environment = [workspace.environment(), environment].concat();
-    let mut reader = Reader { workspace, environment, patience: patience(place), terminals: HashMap::new() };
+    let mut reader = Reader { workspace, environment, limit: limit(place), terminals: HashMap::new() };
     let mut typed = 0;
     for block in blocks.iter().filter(|block| block.place == place) {
         for step in &block.steps {
@@ -53,7 +53,7 @@ pub fn page(
 }
 
 /// Processes start at once; containers are made, and a cluster has to be asked for everything.
-fn patience(place: RunsOn) -> Duration {
+fn limit(place: RunsOn) -> Duration {
     Duration::from_secs(if place == RunsOn::Processes { 60 } else { 180 })
 }
 
@@ -61,19 +61,19 @@ fn patience(place: RunsOn) -> Duration {
 struct Reader<'a> {
     workspace: &'a Workspace,
     environment: Vec<(String, std::ffi::OsString)>,
-    patience: Duration,
+    limit: Duration,
     terminals: HashMap<Terminal, Shell>,
 }
 
 impl Reader<'_> {
     fn take(&mut self, step: &Step, block: &Block) -> Result<(), Deviation> {
-        let patience = self.patience;
+        let limit = self.limit;
         let deviation = |what: String| Deviation { line: step.line, what };
         let terminal = self.terminal(&block.screen).map_err(|error| deviation(error.to_string()))?;
         let outcome = match (&block.screen, block.tries) {
-            (Terminal::Own, Tries::Once) => own(terminal, step, patience),
-            (Terminal::Own, Tries::Repeat) => repeated(terminal, step, patience),
-            (Terminal::Other(_), _) => other(terminal, step, patience),
+            (Terminal::Own, Tries::Once) => own(terminal, step, limit),
+            (Terminal::Own, Tries::Repeat) => repeated(terminal, step, limit),
+            (Terminal::Other(_), _) => other(terminal, step, limit),
         };
         outcome.map_err(deviation)
     }
@@ -111,11 +111,11 @@ impl Reader<'_> {
 }
 
 /// The command ends well, and shows just this.
-fn own(terminal: &mut Shell, step: &Step, patience: Duration) -> Result<(), String> {
+fn own(terminal: &mut Shell, step: &Step, limit: Duration) -> Result<(), String> {
     let Action::Type(command) = &step.action else {
         return Err("only a terminal with a name can be looked at or interrupted".to_owned());
     };
-    match ended(terminal, command, patience)? {
+    match ended(terminal, command, limit)? {
         (0, said) if step.shown.as_ref().is_none_or(|shown| shows(shown, &said)) => Ok(()),
         (0, said) => {
             let shown = step.shown.as_deref().unwrap_or_default();
@@ -126,31 +126,31 @@ fn own(terminal: &mut Shell, step: &Step, patience: Duration) -> Result<(), Stri
 }
 
 /// The same as often as it takes.
-fn repeated(terminal: &mut Shell, step: &Step, patience: Duration) -> Result<(), String> {
+fn repeated(terminal: &mut Shell, step: &Step, limit: Duration) -> Result<(), String> {
     let begun = Instant::now();
     loop {
-        match own(terminal, step, patience) {
+        match own(terminal, step, limit) {
             Ok(()) => return Ok(()),
-            Err(last) if begun.elapsed() > patience => {
-                return Err(format!("repeated for {patience:?} in vain, at last: {last}"));
+            Err(last) if begun.elapsed() > limit => {
+                return Err(format!("repeated for {limit:?} in vain, at last: {last}"));
             }
             Err(_) => std::thread::sleep(POLL),
         }
     }
 }
 
-fn ended(terminal: &mut Shell, command: &str, patience: Duration) -> Result<(i32, Vec<String>), String> {
+fn ended(terminal: &mut Shell, command: &str, limit: Duration) -> Result<(i32, Vec<String>), String> {
     terminal.type_in(command).map_err(|error| format!("$ {command}\n{error}"))?;
-    match terminal.wait(patience) {
+    match terminal.wait(limit) {
         Outcome::Ended(code, said) => Ok((code, said)),
         Outcome::Runs(said) => {
-            Err(format!("$ {command}\nhas not ended within {patience:?}:\n{}", indented(&said)))
+            Err(format!("$ {command}\nhas not ended within {limit:?}:\n{}", indented(&said)))
         }
     }
 }
 
 /// Something runs on there; what the page shows comes sooner or later, in this order.
-fn other(terminal: &mut Shell, step: &Step, patience: Duration) -> Result<(), String> {
+fn other(terminal: &mut Shell, step: &Step, limit: Duration) -> Result<(), String> {
     match &step.action {
         Action::Type(command) => {
             terminal.type_in(command).map_err(|error| format!("$ {command}\n{error}"))?;
@@ -167,9 +167,9 @@ fn other(terminal: &mut Shell, step: &Step, patience: Duration) -> Result<(), St
                 terminal.pass(lines);
                 return Ok(());
             }
-            Err(missing) if begun.elapsed() > patience => {
+            Err(missing) if begun.elapsed() > limit => {
                 return Err(format!(
-                    "waited {patience:?} in vain for the line\n    {missing}\nwhat came:\n{}",
+                    "waited {limit:?} in vain for the line\n    {missing}\nwhat came:\n{}",
                     indented(&unseen)
                 ));
             }

@@ -89,7 +89,7 @@ impl Shell {
     }
 
     /// Waits until the command that was typed last has ended, for so long.
-    pub fn wait(&mut self, patience: Duration) -> Outcome {
+    pub fn wait(&mut self, limit: Duration) -> Outcome {
         let begun = Instant::now();
         loop {
             let lines = self.lines();
@@ -102,7 +102,7 @@ impl Shell {
                 self.seen += end + 1;
                 return Outcome::Ended(code, said);
             }
-            if begun.elapsed() > patience || self.has_ended() {
+            if begun.elapsed() > limit || self.has_ended() {
                 return Outcome::Runs(unseen.to_vec());
             }
             std::thread::sleep(POLL);
@@ -149,7 +149,7 @@ impl Shell {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn shell() -> Shell {
         Shell::open(Path::new("/"), &[] as &[(String, String)]).unwrap()
@@ -163,11 +163,11 @@ mod tests {
     fn one_shell_sees_every_command() {
         let mut shell = shell();
         shell.type_in("greeting=hello; cd /tmp").unwrap();
-        assert_eq!(shell.wait(PATIENCE), Outcome::Ended(0, vec![]));
+        assert_eq!(shell.wait(TIMEOUT), Outcome::Ended(0, vec![]));
         shell.type_in("printf \"$greeting $PWD\"; false").unwrap();
-        assert_eq!(shell.wait(PATIENCE), Outcome::Ended(1, lines(&["hello /tmp"])));
+        assert_eq!(shell.wait(TIMEOUT), Outcome::Ended(1, lines(&["hello /tmp"])));
         shell.type_in("echo to stderr >&2\necho\nread nothing || echo the end").unwrap();
-        assert_eq!(shell.wait(PATIENCE), Outcome::Ended(0, lines(&["to stderr", "", "the end"])));
+        assert_eq!(shell.wait(TIMEOUT), Outcome::Ended(0, lines(&["to stderr", "", "the end"])));
     }
 
     #[test]
@@ -178,9 +178,9 @@ mod tests {
             .unwrap();
         assert_eq!(shell.wait(Duration::from_millis(500)), Outcome::Runs(lines(&["up"])));
         shell.interrupt().unwrap();
-        let Outcome::Ended(3, said) = shell.wait(PATIENCE) else { panic!("it runs on") };
+        let Outcome::Ended(3, said) = shell.wait(TIMEOUT) else { panic!("it runs on") };
         assert!(said.contains(&"bye".to_owned()), "{said:?}");
         shell.type_in("echo here").unwrap();
-        assert_eq!(shell.wait(PATIENCE), Outcome::Ended(0, lines(&["here"])));
+        assert_eq!(shell.wait(TIMEOUT), Outcome::Ended(0, lines(&["here"])));
     }
 }
