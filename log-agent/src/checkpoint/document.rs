@@ -38,9 +38,12 @@ pub(crate) struct FileEntry {
     /// Of the bytes right before `size`, where that is behind what was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tail: Option<Fingerprint>,
-    /// The first bytes of what was not read.
+    /// Bytes behind what was read.
     #[serde(with = "optional_base64", default, skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<Vec<u8>>,
+    /// Where those begin, where that is not right behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_at: Option<u64>,
     /// How far it was read for the sink that is furthest: records before it may have arrived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sent: Option<Confirmed>,
@@ -224,6 +227,7 @@ pub(super) mod tests {
             head: Fingerprint::of(b"head"),
             tail: None,
             next: None,
+            next_at: None,
             sent_since: Vec::new(),
             confirmed: confirmed.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect(),
             seen: 1000,

@@ -131,8 +131,12 @@ pub(crate) fn note_sent(entries: &mut [FileEntry], sent: Vec<Sent>) {
         if let Some(sent) = entry.id.and_then(|id| by_id.remove(&id)) {
             let furthest = sent.iter().copied().chain(entry.sent).max_by_key(|sent| sent.offset);
             if furthest != entry.sent {
+                entry.next_at.get_or_insert(entry.sent.map_or(0, |sent| sent.offset.get()));
+                entry.sent = furthest;
                 // What follows that was not looked at.
-                (entry.sent, entry.next) = (furthest, None);
+                if entry.next_at < furthest.map(|sent| sent.offset.get()) {
+                    entry.next = None;
+                }
             }
             entry.sent_since = sent;
         }

@@ -20,6 +20,8 @@ use crate::record::chunk::{Chunk, Origin};
 
 /// So many bytes behind what was read are kept.
 const AHEAD: usize = 64;
+/// The line in which the first window ends is looked through this far for its end.
+const LINE_SEARCH: u64 = 4096;
 
 /// What bytes can be read from.
 pub(crate) trait ReadAt {
@@ -80,6 +82,54 @@ impl Window {
     }
 }
 
+/// The first bytes that are known by nothing else: those behind what was read, or, where that is within the first window, behind the line
+/// in which the window ends. Many logs begin with the same lines, and these tell them apart.
+#[derive(Debug, Clone)]
+struct Ahead {
+    /// How far the content was read, and how long it was, when it was looked at.
+    read: u64,
+    size: u64,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    /// Looks into a content with a head of this length.
+    fn look(file: &impl ReadAt, head: usize, read: u64, size: u64) -> Self {
+        let at = if read < head as u64 { end_of_line(file, head as u64, size) } else { Some(read) };
+        let (at, len) = at.map_or((size, 0), |at| (at, size.saturating_sub(at)));
+        let mut bytes = vec![0; usize::try_from(len).map_or(AHEAD, |len| len.min(AHEAD))];
+        let filled = file.fill(&mut bytes, at).unwrap_or_default();
+        bytes.truncate(filled);
+        Self { read, size, at, bytes }
+    }
+
+    /// Whether another look, at a content that was read this far and is this long, would find no more.
+    fn is_of(&self, head: usize, read: u64, size: u64) -> bool {
+        let is_whole = self.bytes.len() == AHEAD
+            || self.size == size
+            || (self.bytes.is_empty() && self.size > head as u64 + LINE_SEARCH);
+        self.read == read && is_whole
+    }
+
+    /// From where on a file holds other lines, where it does.
+    fn changed_from(&self, file: &impl ReadAt) -> io::Result<Option<u64>> {
+        let mut is = [0; AHEAD];
+        let filled = file.fill(&mut is[..self.bytes.len()], self.at)?;
+        let alike = self.bytes.iter().zip(&is[..filled]).take_while(|(known, is)| known == is).count();
+        Ok((alike < filled).then(|| self.at + line_start(&self.bytes[..alike])))
+    }
+}
+
+/// Where the line ends that the byte before `from` belongs to.
+fn end_of_line(file: &impl ReadAt, from: u64, size: u64) -> Option<u64> {
+    let from = from.saturating_sub(1);
+    let len = size.saturating_sub(from).min(LINE_SEARCH);
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    let filled = file.fill(&mut bytes, from).unwrap_or_default();
+    memchr::memchr(b'\n', &bytes[..filled]).map(|newline| from + newline as u64 + 1)
+}
+
 /// Where one sink stands.
 #[derive(Debug)]
 struct Cursor {
@@ -116,6 +166,8 @@ pub(super) enum Comparison {
 /// What counts as the copy of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Match {
+    /// All that was seen is in it, up to the end.
+    Whole,
     /// All that was read is in it.
     Full,
     /// It may end earlier: what was written after it was made, and before the truncation, was in the original alone.
@@ -156,8 +208,8 @@ pub(crate) struct Content {
     proofs: Vec<Confirmed>,
     /// Of the bytes before its end, where that was behind what was read, and where it was.
     tail: Option<(u64, Fingerprint)>,
-    /// And the bytes right behind what was read.
-    next: Option<(u64, Vec<u8>)>,
+    /// And bytes behind what was read.
+    next: Option<Ahead>,
     /// What the checkpoint on the disk says of it.
     durable: Option<Covered>,
     shrinks: u32,
@@ -202,7 +254,10 @@ impl Content {
             sent: entry.sent,
             proofs: entry.sent_since.clone(),
             tail: entry.tail.map(|tail| (entry.size, tail)),
-            next: entry.next.clone().map(|next| (entry.sent.map_or(0, |sent| sent.offset.get()), next)),
+            next: entry.next.clone().map(|bytes| {
+                let read = entry.sent.map_or(0, |sent| sent.offset.get());
+                Ahead { read, size: entry.size, at: entry.next_at.unwrap_or(read), bytes }
+            }),
             durable: entry.id.map(|_| Covered {
                 head: entry.head.len,
                 sent: entry.sent.map_or(0, |sent| sent.offset.get()),
@@ -324,35 +379,38 @@ impl Content {
             Some((end, tail)) if size >= end => is_at(&Window::Print(tail), end)?,
             _ => true,
         };
-        let Window::Bytes(head) = &self.head else {
-            let same = is_at(&self.head, self.head.len() as u64)? && (read > 0 || size >= self.size);
-            return Ok(match (same, size >= self.size) {
-                (false, _) => Comparison::Replaced,
-                (true, true) if tail => Comparison::Same,
-                (true, true) => Comparison::Shrunk(read),
-                (true, false) => Comparison::Shrunk(size),
-            });
-        };
         let changed = match &self.next {
-            Some((at, known)) if *at == read => {
-                let filled = file.fill(&mut buffer[..known.len()], read)?;
-                let alike = known.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
-                (alike < filled).then(|| read + line_start(&known[..alike]))
-            }
+            Some(next) if next.at >= read => next.changed_from(file)?,
             _ => None,
+        };
+        let Window::Bytes(head) = &self.head else {
+            let is_other = size < self.size || changed.is_some();
+            if !is_at(&self.head, self.head.len() as u64)? || (read == 0 && is_other) {
+                return Ok(Comparison::Replaced);
+            }
+            return Ok(match changed {
+                Some(end) => Comparison::Shrunk(end),
+                None if size < self.size => Comparison::Shrunk(size),
+                None if tail => Comparison::Same,
+                None => Comparison::Shrunk(read),
+            });
         };
         let filled = file.fill(&mut buffer[..head.len()], 0)?;
         let alike = head.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
         let known = usize::try_from(read).map_or(head.len(), |read| read.min(head.len()));
         // Where nothing was read, nothing was sent: what is there now is another content as soon as anything is missing.
-        if alike < known || (read == 0 && (alike < head.len() || size < self.size || !tail)) {
+        if alike < known
+            || (read == 0 && (alike < head.len() || size < self.size || !tail || changed.is_some()))
+        {
             return Ok(Comparison::Replaced);
         }
         Ok(if alike < head.len() {
             // The line that is another one is gone as a whole.
             Comparison::Shrunk(if alike == filled { size } else { line_start(&head[..alike]).max(read) })
+        } else if let Some(end) = changed {
+            Comparison::Shrunk(end)
         } else if size < self.size {
-            Comparison::Shrunk(changed.unwrap_or(size))
+            Comparison::Shrunk(size)
         } else if !tail {
             Comparison::Shrunk(read)
         } else {
@@ -623,8 +681,9 @@ impl Content {
     pub(super) fn is_copied_in(&self, copy: &impl ReadAt, size: u64, how: Match) -> io::Result<bool> {
         let furthest = self.furthest();
         // What was sent before a restart, and is known by its fingerprint alone, has to be there whole: else other lines may be there.
-        let whole = how == Match::Full || self.sent.is_some_and(|sent| sent.offset.get() > size);
-        if size == 0 || (whole && furthest.offset.get() > size) {
+        let whole = how != Match::Prefix || self.sent.is_some_and(|sent| sent.offset.get() > size);
+        let is_short = how == Match::Whole && self.size > size;
+        if size == 0 || is_short || (whole && furthest.offset.get() > size) {
             return Ok(false);
         }
         // As much of a window as the copy has room for. A fingerprint is of the whole of it, or says nothing.
@@ -655,8 +714,8 @@ impl Content {
             alike &= shares(&Window::Print(sent.before), sent.offset.get())?;
         }
         // What was seen and not read may be behind the end of the copy.
-        if let Some((at, known)) = self.next.as_ref().filter(|(at, _)| *at < size) {
-            alike &= shares(&Window::Bytes(known.clone()), at + known.len() as u64)?;
+        if let Some(next) = self.next.as_ref().filter(|next| next.at < size) {
+            alike &= shares(&Window::Bytes(next.bytes.clone()), next.at + next.bytes.len() as u64)?;
         }
         let seen = self.tail.map(|(size, tail)| Confirmed::skipped_to(size, tail));
         for seen in self.proofs.iter().copied().chain(seen).filter(|seen| seen.offset.get() <= size) {
@@ -753,17 +812,12 @@ impl Content {
         let bytes = bytes_before(file, self.size, window).ok().filter(|bytes| bytes.len() == window);
         self.tail = bytes.map(|bytes| (self.size, Fingerprint::of(&bytes)));
         let read = self.furthest().offset.get();
-        let mut next = vec![0; usize::try_from(self.size - read).map_or(AHEAD, |unread| unread.min(AHEAD))];
-        let filled = file.fill(&mut next, read).unwrap_or_default();
-        next.truncate(filled);
-        self.next = Some((read, next));
+        self.next = Some(Ahead::look(file, self.head.len(), read, self.size));
     }
 
     fn has_looked_ahead(&self) -> bool {
         let read = self.furthest().offset.get();
-        let next = self.next.as_ref().is_some_and(|(at, next)| {
-            *at == read && next.len() as u64 >= (self.size.saturating_sub(read)).min(AHEAD as u64)
-        });
+        let next = self.next.as_ref().is_some_and(|next| next.is_of(self.head.len(), read, self.size));
         read >= self.size || (next && self.tail().is_some())
     }
 
@@ -778,6 +832,8 @@ impl Content {
     pub(super) fn entry(&self, key: FileKey, path: &Path, log: &Path, sinks: &[String]) -> FileEntry {
         let confirmed = sinks.iter().cloned().zip(self.cursors.iter().map(|cursor| cursor.confirmed));
         let sent = self.furthest().offset.get();
+        let next = self.tail().and(self.next.as_ref());
+        let next = next.filter(|next| next.at >= sent && !next.bytes.is_empty());
         FileEntry {
             key,
             epoch: self.epoch,
@@ -787,11 +843,8 @@ impl Content {
             size: self.size,
             head: self.head.print(),
             tail: self.tail(),
-            next: self
-                .tail()
-                .and(self.next.as_ref())
-                .filter(|(at, _)| *at == sent)
-                .map(|(_, next)| next.clone()),
+            next: next.map(|next| next.bytes.clone()),
+            next_at: next.map(|next| next.at).filter(|at| *at != sent),
             sent_since: Vec::new(),
             sent: Some(self.furthest()).filter(|sent| sent.offset.get() > 0),
             confirmed: confirmed.collect(),

@@ -62,7 +62,7 @@ pub(super) fn resolve(
     let mut moved = false;
     // First all that are in a copy as a whole. One that ends before what was read has less to prove it, and is believed where no other
     // can be meant.
-    for how in [Match::Full, Match::Prefix] {
+    for how in [Match::Whole, Match::Full, Match::Prefix] {
         former.retain_mut(|former| {
             let Some(content) = &former.content else { return true };
             let Some(copy) = find(content, files, &pending, how) else { return true };
