@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lifecycle::admin::{self, Admin};
 use lifecycle::cli;
-use lifecycle::exit::Failure;
+use lifecycle::exit::{Exit, Failure, OrExit as _};
 use lifecycle::rlimit;
 use lifecycle::signals::Signals;
 use tokio::net::TcpListener;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::CONTAINER;
 use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, Status, Until, run_sink};
-use crate::checkpoint::{CheckpointWriter, SentLog, StateDir, note_sent};
+use crate::checkpoint::{CheckpointWriter, SentLog, SentWriter, StateDir, note_sent};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
 use crate::loss::LossLedger;
@@ -96,7 +96,7 @@ pub async fn run(
         options,
         feeds,
         checkpoints: Checkpoints::new(config.checkpoint_period),
-        sent_log,
+        sent_log: SentWriter::start(sent_log).or_exit(Exit::Internal)?,
         resource,
         status: Arc::clone(&status),
         metrics: metrics.clone(),
@@ -115,4 +115,73 @@ pub async fn run(
         termination_log: lifecycle.termination_log,
     };
     agent.work(reader, &signals).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use clap::Parser;
+    use testkit::http::get;
+    use testkit::wait_until;
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::tail::slow_disk;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        lifecycle: cli::Flags,
+    }
+
+    /// The agent as `main` runs it: one thread for the event loop, another one for files.
+    #[test]
+    fn a_read_that_takes_three_seconds_keeps_no_probe_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(path("a.log"), "line 0\n").unwrap();
+        let (include, state, sink) = (path("a.log"), path("state"), format!("raw+file:{}", path("out")));
+        let command = Command::parse_from(
+            ["log-agent", "--include", &include, "--state-dir", &state, "--sink", &sink]
+                .into_iter()
+                .chain(["--admin-addr", "127.0.0.1:0"]),
+        );
+        let disk = slow_disk::Stuck::begin();
+        let signals = Signals::default();
+        let (told, admin) = std::sync::mpsc::channel();
+        let agent = {
+            let signals = signals.clone();
+            std::thread::spawn(move || {
+                Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                    let listener = TcpListener::bind(command.lifecycle.admin_addr).await.unwrap();
+                    told.send(listener.local_addr().unwrap()).unwrap();
+                    run(command.config, command.lifecycle, listener, signals).await
+                })
+            })
+        };
+        let admin = admin.recv().unwrap();
+        wait_until("the reader waits for its disk", || slow_disk::reads() == 1);
+        let begin = Instant::now();
+        let mut probes = Vec::new();
+        while begin.elapsed() < Duration::from_secs(3) {
+            let asked = Instant::now();
+            assert_eq!(get(admin, "/livez").status(), 200);
+            probes.push(asked.elapsed());
+            assert_eq!(slow_disk::reads(), 1, "all the while it is the same read");
+            // As often as that is enough: each probe takes a port of the machine's.
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        probes.sort_unstable();
+        // A machine that is loud where tests run may hold up some of them, but not most.
+        let median = probes[probes.len() / 2];
+        println!("{} probes, median {median:?}, slowest {:?}", probes.len(), probes[probes.len() - 1]);
+        assert!(median < Duration::from_millis(100), "{median:?}");
+        drop(disk);
+        wait_until("the line arrives", || std::fs::read(path("out")).is_ok_and(|out| out == b"line 0\n"));
+        signals.shutdown.cancel();
+        agent.join().unwrap().unwrap();
+    }
 }

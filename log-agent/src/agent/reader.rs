@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::checkpoints::{Checkpoints, Disk};
 use super::drain::Remains;
 use super::status::{FileState, Status};
-use crate::checkpoint::{FileEntry, SentLog};
+use crate::checkpoint::{FileEntry, SentWriter};
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
 use crate::record::chunk::{Chunk, ChunkMode};
@@ -120,7 +120,7 @@ pub(crate) struct Reader {
     pub(crate) options: ReadOptions,
     pub(crate) feeds: Vec<Feed>,
     pub(crate) checkpoints: Checkpoints,
-    pub(crate) sent_log: SentLog,
+    pub(crate) sent_log: SentWriter,
     pub(crate) resource: SharedResource,
     pub(crate) status: Arc<Status>,
     pub(crate) metrics: Metrics,
@@ -301,13 +301,16 @@ impl Reader {
             // Copies have no ids.
             ChunkMode::Raw => Vec::new(),
         };
-        let waits = !sent.is_empty() && self.checkpoints.disk() == Disk::Slow;
-        if (waits || !self.catalog.is_durable(&chunk)) && self.checkpoints.hold() {
+        let is_slow = self.checkpoints.disk() == Disk::Slow || self.sent_log.is_stalled();
+        let waits = (is_slow && !sent.is_empty()) || !self.catalog.is_durable(&chunk);
+        if waits && self.checkpoints.hold() {
             feed.filling = Some(chunk);
             return false;
         }
-        if !sent.is_empty() && self.checkpoints.disk() == Disk::Answers {
-            self.sent_log.append(&sent);
+        let notes = !sent.is_empty() && self.checkpoints.disk() == Disk::Answers;
+        if notes && !self.sent_log.append(sent) && self.checkpoints.hold() {
+            feed.filling = Some(chunk);
+            return false;
         }
         feed.filling = feed.spare.take();
         feed.with_sink += 1;

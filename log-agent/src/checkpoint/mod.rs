@@ -7,7 +7,7 @@ mod unclaimed;
 mod writer;
 
 pub(crate) use document::FileEntry;
-pub(crate) use sent_log::{Sent, SentLog, note_sent};
+pub(crate) use sent_log::{Sent, SentLog, SentWriter, note_sent};
 pub(crate) use state_dir::StateDir;
 pub(crate) use unclaimed::UnclaimedEntries;
 pub(crate) use writer::CheckpointWriter;

@@ -3,14 +3,19 @@
 //! A checkpoint is written once a second at most, and lines are sent as soon as they are there. Should the agent be killed in between,
 //! and a file be rewritten before it is back, with the same beginning, then other lines would get the ids of those that were sent. So
 //! before anything is sent that no checkpoint covers, a line is written here. It reaches the kernel and not the disk, which is enough for
-//! the death of a process: a power loss takes the last of it away.
+//! the death of a process: a power loss takes the last of it away. To sync it would cost every chunk the time of a disk.
+//!
+//! It is written on a thread of its own, so that a state directory that stalls does not stop reading.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
+use lifecycle::Ignore as _;
 use serde::{Deserialize, Serialize};
 
 use super::FileEntry;
@@ -20,6 +25,8 @@ use crate::position::Confirmed;
 const NAME: &str = "sent.ndjson";
 /// What a checkpoint covers is taken out when it is more than this.
 const LIMIT: u64 = 256 * 1024;
+/// A note that takes longer is not waited for.
+const IN_TIME: Duration = Duration::from_millis(500);
 
 /// How far a content was read for what is sent next.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +63,7 @@ impl SentLog {
     }
 
     /// Notes what is sent next.
-    pub(crate) fn append(&mut self, sent: &[Sent]) {
+    fn append(&mut self, sent: &[Sent]) {
         let mut lines = Vec::with_capacity(sent.len() * 128);
         for one in sent {
             serde_json::to_writer(&mut lines, one).expect("it is always JSON and a vector always takes it");
@@ -84,12 +91,12 @@ impl SentLog {
     }
 
     /// A checkpoint begins to be written: it covers all that is here now.
-    pub(crate) fn checkpoint_begins(&mut self) {
+    fn checkpoint_begins(&mut self) {
         self.since_checkpoint = Some(Vec::new());
     }
 
     /// It is on the disk, or could not be written.
-    pub(crate) fn checkpoint_ended(&mut self, written: bool) {
+    fn checkpoint_ended(&mut self, written: bool) {
         let since = self.since_checkpoint.take().unwrap_or_default();
         if !written || self.length == 0 || (self.length < LIMIT && !since.is_empty()) {
             return;
@@ -118,6 +125,75 @@ impl SentLog {
             ),
             Err(_) => {}
         }
+    }
+}
+
+#[derive(Debug)]
+enum Task {
+    Append(Vec<Sent>),
+    CheckpointBegins,
+    CheckpointEnded(bool),
+}
+
+/// The thread that writes the file.
+#[derive(Debug)]
+pub(crate) struct SentWriter {
+    tasks: Sender<Task>,
+    appended: Receiver<()>,
+    /// What was to be appended is not yet.
+    is_behind: bool,
+}
+
+impl SentWriter {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where the system has no thread to give.
+    pub(crate) fn start(mut log: SentLog) -> io::Result<Self> {
+        let (tasks, queue) = channel();
+        let (done, appended) = channel();
+        let work = move || {
+            for task in queue {
+                match task {
+                    Task::Append(sent) => {
+                        log.append(&sent);
+                        done.send(()).ignore();
+                    }
+                    Task::CheckpointBegins => log.checkpoint_begins(),
+                    Task::CheckpointEnded(written) => log.checkpoint_ended(written),
+                }
+            }
+        };
+        std::thread::Builder::new().name("sent-log".to_owned()).spawn(work)?;
+        Ok(Self { tasks, appended, is_behind: false })
+    }
+
+    /// Notes what is sent next; false where that takes too long. Then nothing is sent before a checkpoint covers it.
+    pub(crate) fn append(&mut self, sent: Vec<Sent>) -> bool {
+        self.tell(Task::Append(sent));
+        self.is_behind = self.appended.recv_timeout(IN_TIME).is_err();
+        !self.is_behind
+    }
+
+    /// Whether the last note is not written yet: nothing else is to be noted before it is.
+    pub(crate) fn is_stalled(&mut self) -> bool {
+        self.is_behind = self.is_behind && self.appended.try_recv().is_err();
+        self.is_behind
+    }
+
+    /// See [`SentLog::checkpoint_begins`].
+    pub(crate) fn checkpoint_begins(&self) {
+        self.tell(Task::CheckpointBegins);
+    }
+
+    /// See [`SentLog::checkpoint_ended`].
+    pub(crate) fn checkpoint_ended(&self, written: bool) {
+        self.tell(Task::CheckpointEnded(written));
+    }
+
+    fn tell(&self, task: Task) {
+        // The thread ends with this value.
+        self.tasks.send(task).ignore();
     }
 }
 

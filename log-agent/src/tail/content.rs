@@ -31,6 +31,8 @@ pub(crate) trait ReadAt {
 
 impl ReadAt for File {
     fn fill(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
+        #[cfg(test)]
+        super::slow_disk::read();
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_at(&mut buffer[filled..], from + filled as u64) {

@@ -15,6 +15,8 @@ mod model_tests;
 mod queue;
 mod read;
 mod rotation;
+#[cfg(test)]
+pub(crate) mod slow_disk;
 
 pub(crate) use catalog::{Catalog, CatalogOptions, Filled, Past, Snapshot, StartAt};
 pub(crate) use file::{Naming, TailedFile};

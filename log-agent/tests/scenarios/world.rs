@@ -160,6 +160,52 @@ fn probes_while_there_is_much_to_look_at() {
     probes.expect_quick();
 }
 
+/// An agent with an empty log directory whose state directory stalls from now on, for files of these names: to open a FIFO for writing
+/// takes as long as it takes until something reads from it.
+fn stalled(room: &Room, receiver: &Receiver, names: &[&str]) -> Process {
+    let agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--checkpoint-period", "50ms"]].concat());
+    let admin = agent.addr("admin");
+    wait_until("it has read its state", || try_get(admin, "/livez").is_ok());
+    for name in names {
+        assert!(Command::new("mkfifo").arg(room.state().join(name)).status().unwrap().success());
+    }
+    agent
+}
+
+#[test]
+fn a_state_directory_that_stalls() {
+    let (room, quiet, receiver) = (Room::new(), Room::new(), Receiver::start());
+    let idle = quiet.agent(&receiver.sink(), &[]);
+    let agent = stalled(&room, &receiver, &["checkpoint.tmp", "sent.ndjson"]);
+    let agents = [agent.addr("admin"), idle.addr("admin")];
+    let mut probes = Probes { agents, slowest: [Duration::ZERO; 2] };
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    let why = "the state directory does not answer: records are sent all the same";
+    probes.until("it says why nothing is sent", || agent.stderr().contains(why));
+    probes.until("they arrive all the same", || receiver.count() == 10);
+    for round in 1..=10 {
+        write_numbers(&mut file, round * 10..round * 10 + 10);
+        probes.until("and so do more", || receiver.count() == round * 10 + 10);
+    }
+    receiver.expect_numbers(110);
+    probes.expect_quick();
+}
+
+/// A checkpoint then has to say what the notes cannot.
+#[test]
+fn a_state_directory_that_stalls_for_notes_alone() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut agent = stalled(&room, &receiver, &["sent.ndjson"]);
+    let mut file = append(&room.log("a.log"));
+    // The first KiB of a file is in a checkpoint anyway before it is sent.
+    for round in 0..5 {
+        write_numbers(&mut file, round * 200..round * 200 + 200);
+        receiver.expect_numbers(round * 200 + 200);
+    }
+    assert!(agent.terminate().success(), "{}", agent.stderr());
+}
+
 /// How often the threads of a process have waited for something so far.
 fn waits(agent: &Process) -> u64 {
     let threads = fs::read_dir(format!("/proc/{}/task", agent.id())).unwrap();
