@@ -4,7 +4,7 @@ use tar::EntryType;
 use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::{ContentManager, Tree, sha256};
-use crate::puller::{BINARY, Volume, metric, once, sync};
+use crate::puller::{Volume, metric, once, start_when_asked, sync};
 use crate::tarball::{gzip, header, raw_entry, tar, tar_with, zstd};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("empty", "")];
@@ -66,18 +66,7 @@ fn tar_plain_gzip_and_zstd() {
 fn archive_is_followed() {
     let mut files = site(SITE);
     let (volume, (upstream, url)) = (Volume::new(), serve("site.tar", tar(&files)));
-    let path = volume.path();
-    let flags = [
-        "--source",
-        &url,
-        "--volume",
-        path.to_str().expect("UTF-8"),
-        "--period",
-        "1h",
-        "--verify-period",
-        "50ms",
-    ];
-    let process = testkit::Process::start(BINARY, flags);
+    let process = start_when_asked(&url, &volume, &["--verify-period", "50ms"]);
     assert_eq!(sync(&process)["result"], "unchanged");
     upstream.forget();
     let before = volume.snapshot();

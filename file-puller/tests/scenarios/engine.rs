@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, sha256};
-use crate::puller::{BINARY, Volume, metric, once, start, sync, tree, try_sync};
+use crate::puller::{BINARY, Volume, metric, once, start, sync, tree, try_sync, when_asked};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -22,8 +22,13 @@ fn many(files: usize) -> ContentManager {
 /// A puller on a volume whose disk is slow, or whose file system lacks something.
 fn start_with(manager: &ContentManager, volume: &Volume, fault: (&str, &str), flags: &[&str]) -> Process {
     let mut command = Command::new(BINARY);
-    command.args(["--period", "1h", "--log-level", "debug", "--source", &manager.url(), "--volume"]);
-    command.arg(volume.path()).args(flags).env(fault.0, fault.1);
+    command.args(["--log-level", "debug", "--source", &manager.url(), "--volume"]);
+    command.arg(volume.path()).args(flags);
+    let mut command = when_asked(command);
+    match fault {
+        ("FILE_PULLER_WITHOUT", lacking) => command.env("FILE_PULLER_WITHOUT", format!("{lacking},retries")),
+        (name, value) => command.env(name, value),
+    };
     Process::start_command(command)
 }
 

@@ -1,12 +1,13 @@
 //! Credentials: read from files, again at each sync, and never shown.
 
 use std::fs;
+use std::process::Command;
 
 use testkit::http::{Message, get};
-use testkit::{Answer, Upstream, wait_until};
+use testkit::{Answer, Process, Upstream, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, once, publishes, start, start_with_period, try_sync};
+use crate::puller::{BINARY, Volume, once, publishes, start, start_with_period, try_sync, when_asked};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>")];
 
@@ -61,22 +62,14 @@ fn secret_never_printed() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     let_in(&manager, "Bearer s3cr3t-token");
     let file = token(&volume, "s3cr3t-token");
-    let (url, path) = (manager.url() + "?signature=s3cr3t-query", volume.path());
+    let url = manager.url() + "?signature=s3cr3t-query";
     let hook = Upstream::start(|_| Answer::new(200, ""));
     // A hook's path is its secret, as with most chat services.
     let hook_url = hook.url("/s3cr3t-hook");
-    let secrets = ["--bearer-token-file", &file, "--log-level", "trace"];
-    let flags = [
-        "--source",
-        &url,
-        "--volume",
-        path.to_str().expect("UTF-8"),
-        "--period",
-        "1h",
-        "--webhook",
-        &hook_url,
-    ];
-    let process = testkit::Process::start(crate::puller::BINARY, flags.into_iter().chain(secrets));
+    let secrets = ["--bearer-token-file", &file, "--log-level", "trace", "--webhook", &hook_url];
+    let mut command = Command::new(BINARY);
+    command.args(["--source", &url, "--volume"]).arg(volume.path()).args(secrets);
+    let process = Process::start_command(when_asked(command));
     let mut said = String::new();
     said += try_sync(&process).text();
     assert_eq!(volume.tree(), manager.site().files);
