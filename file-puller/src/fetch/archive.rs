@@ -279,7 +279,7 @@ impl Unpacker<'_> {
         // As Git keeps it: see `manifest_cmd`, which does the same, so that a directory and an archive of it are one release.
         let bits = entry.header().mode().map_err(|error| unreadable(&error))?;
         let mode = if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
-        let mut writer = self.unpacked.create()?;
+        let mut writer = self.unpacked.create_for_later(entry.size())?;
         loop {
             // Between this entry and the next begins where this one ends.
             meter.between.set(0);
@@ -291,7 +291,7 @@ impl Unpacker<'_> {
         if writer.size() != entry.size() {
             return Err(ArchiveError::Refused(format!("it ends within {path}")));
         }
-        let (size, number) = (writer.size(), self.unpacked.keep(writer));
+        let (size, number) = (writer.size(), self.unpacked.keep(writer)?);
         Ok(Arrived { size, digest: self.unpacked.digest(number), mode, file: Some(number) })
     }
 

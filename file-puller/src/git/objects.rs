@@ -148,7 +148,7 @@ impl Objects {
         self.flush(&mut writer)?;
         let ObjectWriter { kind, size, hasher, file, .. } = writer;
         let place = if let Some(file) = file {
-            Place::File(self.unpacked.keep(file))
+            Place::File(self.unpacked.keep(file)?)
         } else {
             let at = self.spooled;
             self.spooled += size;

@@ -57,6 +57,11 @@ pub(super) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
 
 /// Makes a file that was not there before, and that no other program can read yet.
 pub(super) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    create_file_as(beneath, name, Mode::from_raw_mode(0o600))
+}
+
+/// Makes a file that was not there before, with what the umask leaves of a mode.
+pub(super) fn create_file_as(beneath: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
     let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(beneath, name, new, Mode::from_raw_mode(0o600))?)
+    Ok(rustix::fs::openat(beneath, name, new, mode)?)
 }

@@ -14,10 +14,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
+use lifecycle::Ignore as _;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::create::DIRECTORY;
 use super::directory::entries;
 use super::sys;
 
@@ -126,6 +128,13 @@ impl FsyncSet {
         }
         Ok(())
     }
+}
+
+/// Has the system begin to write what will be flushed soon, while something else is done. Whether it can is told by the flush: it has
+/// its own handle on the root, and the system reports an error once to each.
+pub(super) fn begin_flush(root: BorrowedFd<'_>) {
+    let Ok(root) = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()) else { return };
+    thread::Builder::new().spawn(move || sys::sync_file_system(root.as_fd()).ignore()).ignore();
 }
 
 /// The directory that holds it.

@@ -3,6 +3,8 @@
 mod create;
 mod directory;
 mod fsync;
+mod lanes;
+mod numbered;
 mod objects;
 mod private;
 mod publish;

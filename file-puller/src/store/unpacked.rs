@@ -4,35 +4,33 @@
 //! belongs, and hard-linked where it belongs in several places, so that links within a source cost no space.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::create::{DIRECTORY, create_file, make_directory};
-use super::directory::remove;
-use super::private::{Private, UNPACKED};
+use super::fsync::{FEW, begin_flush};
+use super::lanes::{Batch, Lanes};
+use super::numbered::{Name, NumberedFiles};
 use super::staging::Staging;
 use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Digest, FileMode, ReleasePath};
-use crate::crash_point::crash_point;
 
 /// Files that are kept open until they are synced: as many as are synced one by one (see `fsync`).
-const KEPT_OPEN: usize = 64;
-/// Files to a directory. ext4 looks through a block of names for each that is made or moved, and short names are many to a block.
-const SHARE: usize = 64;
+const KEPT_OPEN: usize = FEW;
+/// The largest file that is gathered in memory, to be written by another thread.
+const SMALL: u64 = 64 * 1024;
 
 /// The files that have arrived so far.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     volume: Arc<Volume>,
-    private: Arc<Private>,
-    directory: OwnedFd,
+    directory: Arc<NumberedFiles>,
     files: Vec<UnpackedFile>,
-    created: usize,
+    /// The name of the next file that is written by this thread.
+    next: Name,
+    lanes: Lanes,
+    /// Small files that were not given to a thread yet.
+    batch: Batch,
 }
 
 /// Stands for one of them.
@@ -41,7 +39,7 @@ pub(crate) struct FileNumber(usize);
 
 #[derive(Debug)]
 struct UnpackedFile {
-    name: usize,
+    name: Name,
     digest: Digest,
     open: Option<File>,
 }
@@ -57,28 +55,31 @@ pub(crate) struct Placement<'p> {
 /// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct UnpackedWriter {
-    name: usize,
-    /// Of the directory, for messages.
-    path: PathBuf,
-    file: File,
+    target: Target,
     hasher: Sha256,
     size: u64,
+}
+
+/// Where its bytes go.
+#[derive(Debug)]
+enum Target {
+    File(Arc<NumberedFiles>, Name, File),
+    Batch(Batch),
 }
 
 impl Unpacked {
     /// Makes an empty directory for what arrives.
     pub(crate) fn begin(volume: Arc<Volume>) -> Result<Self, VolumeError> {
-        let private = volume.private()?;
-        let making = || format!("make {}/{UNPACKED}", private.path().display());
-        match remove(private.directory(), UNPACKED) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(making),
-            _ => {}
-        }
-        make_directory(private.directory(), UNPACKED, volume.directory_mode()).context(making)?;
-        crash_point();
-        let directory =
-            rustix::fs::openat(private.directory(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
-        Ok(Self { volume, private, directory, files: Vec::new(), created: 0 })
+        let directory = Arc::new(NumberedFiles::begin(&volume)?);
+        let lanes = Lanes::new(Arc::clone(&directory));
+        Ok(Self {
+            volume,
+            directory,
+            files: Vec::new(),
+            next: Name::first(0),
+            lanes,
+            batch: Batch::default(),
+        })
     }
 
     /// The volume that they are on.
@@ -86,33 +87,42 @@ impl Unpacked {
         &self.volume
     }
 
-    /// Begins a file.
+    /// Begins a file, which can be opened as soon as it is kept.
     pub(crate) fn create(&mut self) -> Result<UnpackedWriter, VolumeError> {
-        let name = self.created;
-        self.created += 1;
-        if name.is_multiple_of(SHARE) {
-            make_directory(&self.directory, &(name / SHARE).to_string(), self.volume.directory_mode())
-                .context(|| self.naming("make the directory of", name))?;
+        let name = self.next.take();
+        let file = self.directory.create(name)?;
+        let target = Target::File(Arc::clone(&self.directory), name, file);
+        Ok(UnpackedWriter { target, hasher: Sha256::new(), size: 0 })
+    }
+
+    /// Begins a file of at most this size, which is not needed before it has a place in a release.
+    pub(crate) fn create_for_later(&mut self, size: u64) -> Result<UnpackedWriter, VolumeError> {
+        if size > SMALL || self.files.len() < KEPT_OPEN {
+            return self.create();
         }
-        let file = create_file(&self.directory, &place(name)).context(|| self.naming("make", name))?;
-        crash_point();
-        let path = self.private.path().join(UNPACKED);
-        Ok(UnpackedWriter { name, path, file: file.into(), hasher: Sha256::new(), size: 0 })
+        let target = Target::Batch(std::mem::take(&mut self.batch));
+        Ok(UnpackedWriter { target, hasher: Sha256::new(), size: 0 })
     }
 
     /// Keeps a file that has been written.
-    pub(crate) fn keep(&mut self, writer: UnpackedWriter) -> FileNumber {
-        let UnpackedWriter { name, file, hasher, .. } = writer;
-        let open = (self.files.len() < KEPT_OPEN).then_some(file);
+    pub(crate) fn keep(&mut self, writer: UnpackedWriter) -> Result<FileNumber, VolumeError> {
+        let UnpackedWriter { target, hasher, .. } = writer;
+        let (name, open) = match target {
+            Target::File(_, name, file) => (name, (self.files.len() < KEPT_OPEN).then_some(file)),
+            Target::Batch(mut batch) => {
+                let name = self.lanes.name();
+                batch.end(name);
+                self.batch = if batch.is_full() { self.lanes.send(batch)? } else { batch };
+                (name, None)
+            }
+        };
         self.files.push(UnpackedFile { name, digest: Digest::of(hasher), open });
-        FileNumber(self.files.len() - 1)
+        Ok(FileNumber(self.files.len() - 1))
     }
 
     /// A file for bytes that are no content, to write and to read.
     pub(crate) fn scratch(&self, name: &str) -> Result<File, VolumeError> {
-        let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name, new, Mode::from_raw_mode(0o600));
-        Ok(file.context(|| self.naming_scratch("make", name))?.into())
+        self.directory.scratch(name)
     }
 
     pub(crate) fn digest(&self, file: FileNumber) -> Digest {
@@ -121,10 +131,7 @@ impl Unpacked {
 
     /// Opens a file to read what was written.
     pub(crate) fn open(&self, file: FileNumber) -> Result<File, VolumeError> {
-        let name = self.files[file.0].name;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, place(name), flags, Mode::empty());
-        Ok(file.context(|| self.naming("open", name))?.into())
+        self.directory.open(self.files[file.0].name)
     }
 
     /// Gives files their places in the release. A file that has several is hard-linked.
@@ -133,6 +140,11 @@ impl Unpacked {
         staging: &Staging,
         mut placements: Vec<Placement<'_>>,
     ) -> Result<(), VolumeError> {
+        self.batch.write(&self.directory)?;
+        self.lanes.finish()?;
+        if placements.len() > FEW {
+            begin_flush(self.volume.root());
+        }
         placements.sort_unstable_by_key(|placement| (placement.number, placement.mode));
         let mut before: Option<Placement<'_>> = None;
         for placement in placements {
@@ -143,57 +155,38 @@ impl Unpacked {
                 }
                 // A mode belongs to the inode, so the same content as a program and as a plain file is two files.
                 Some(before) => {
-                    let UnpackedFile { name, .. } = self.files[number.0];
-                    let mut writer = self.create()?;
-                    let copied = staging.open_file(before.path).and_then(|mut from| {
-                        std::io::copy(&mut from, &mut writer.file).context(|| self.naming("copy", name))
-                    });
-                    copied?;
-                    self.set_mode(writer.name, mode)?;
-                    let (name, file) = (place(writer.name), Some(writer.file));
-                    staging.adopt(self.directory.as_fd(), &name, path, file)?;
+                    let name = self.next.take();
+                    let mut copy = self.directory.create(name)?;
+                    let mut from = staging.open_file(before.path)?;
+                    std::io::copy(&mut from, &mut copy).context(|| self.directory.naming("write", name))?;
+                    self.directory.set_mode(name, mode)?;
+                    staging.adopt(self.directory.directory(), &name.path(), path, Some(copy))?;
                 }
                 None => {
                     let UnpackedFile { name, .. } = self.files[number.0];
                     let open = self.files[number.0].open.take();
-                    self.set_mode(name, mode)?;
-                    staging.adopt(self.directory.as_fd(), &place(name), path, open)?;
+                    self.directory.set_mode(name, mode)?;
+                    staging.adopt(self.directory.directory(), &name.path(), path, open)?;
                 }
             }
             before = Some(placement);
         }
         Ok(())
     }
-
-    fn set_mode(&self, name: usize, mode: FileMode) -> Result<(), VolumeError> {
-        let bits = Mode::from_raw_mode(mode.bits());
-        let set = rustix::fs::chmodat(&self.directory, place(name), bits, AtFlags::empty());
-        set.context(|| self.naming("set the mode of", name))
-    }
-
-    fn naming_scratch(&self, verb: &str, name: &str) -> String {
-        format!("{verb} {}/{UNPACKED}/{name}", self.private.path().display())
-    }
-
-    fn naming(&self, verb: &str, name: usize) -> String {
-        format!("{verb} {}/{UNPACKED}/{}", self.private.path().display(), place(name))
-    }
-}
-
-/// Where a file is in the directory.
-fn place(name: usize) -> String {
-    format!("{}/{}", name / SHARE, name % SHARE)
 }
 
 impl UnpackedWriter {
     /// Adds bytes, and hashes them.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), VolumeError> {
         self.hasher.update(bytes);
-        let written = self.file.write_all(bytes);
-        written.context(|| format!("write {}/{}", self.path.display(), place(self.name)))?;
         self.size += bytes.len() as u64;
-        crash_point();
-        Ok(())
+        match &mut self.target {
+            Target::File(directory, name, file) => directory.append(*name, file, bytes),
+            Target::Batch(batch) => {
+                batch.append(bytes);
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -1,10 +1,12 @@
 //! Archives as a source: what becomes a release, and what is refused whole.
 
+use std::process::Command;
+
 use tar::EntryType;
 use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::{ContentManager, Tree, sha256};
-use crate::puller::{Volume, metric, once, start_when_asked, sync};
+use crate::puller::{BINARY, Volume, metric, once, start_when_asked, sync, tree};
 use crate::tarball::{gzip, header, raw_entry, tar, tar_with, zstd};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("empty", "")];
@@ -84,6 +86,29 @@ fn archive_is_followed() {
     std::fs::write(volume.join("current/index.html"), "bad").expect("it can be written");
     wait_until("repaired", || metric(&process, "file_puller_repaired_files_total") >= 1.0);
     assert_eq!(volume.tree(), files);
+}
+
+/// More files than are written one by one, of sizes around those that are gathered, under an umask that leaves others nothing.
+#[test]
+fn tar_of_many_files() {
+    let mut files = Tree::new();
+    for number in 0..300_usize {
+        let size = [0, 1, 4096, 65_535, 65_536, 65_537, 200_000][number % 7];
+        let mode = if number % 5 == 0 { 0o755 } else { 0o644 };
+        let content = number.to_string().repeat(size).into_bytes();
+        files.insert(format!("d{}/{number}", number % 3), (mode, content[..size].to_vec()));
+    }
+    let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar.gz", gzip(&tar(&files))));
+    for umask in ["022", "077"] {
+        let path = volume.above().join(umask);
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask $0 && exec \"$@\"", umask, BINARY, "--once", "--source", &url]);
+        let ran = command.arg("--volume").arg(&path).output().expect("a shell");
+        assert!(ran.status.success(), "{ran:?}");
+        let found = tree(&path.join("current"));
+        let wrong: Vec<_> = files.keys().filter(|path| found.get(*path) != files.get(*path)).collect();
+        assert!(wrong.is_empty() && found.len() == files.len(), "{umask}: {wrong:?}");
+    }
 }
 
 #[test]

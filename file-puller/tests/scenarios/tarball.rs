@@ -19,8 +19,9 @@ pub(crate) fn header(kind: EntryType, size: u64) -> Header {
 /// An archive with these files, and with what `more` adds.
 pub(crate) fn tar_with(files: &Tree, more: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
-    for (path, (_, content)) in files {
+    for (path, (mode, content)) in files {
         let mut header = header(EntryType::Regular, content.len() as u64);
+        header.set_mode(mode | 0o020);
         builder.append_data(&mut header, path, content.as_slice()).expect("in memory");
     }
     more(&mut builder);
