@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
@@ -17,11 +16,11 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
+import scenario
 from server import GitServer
 
-BINARY = os.environ["FILE_PULLER"]
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a",
     "GIT_AUTHOR_EMAIL": "a@example.com",
@@ -59,43 +58,13 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
-class Scenario(unittest.TestCase):
+class Scenario(scenario.Scenario):
     def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.root = Path(directory.name)
+        super().setUp()
         self.server = GitServer(str(self.root))
         self.addCleanup(self.server.close)
         self.repository = Repository(self.root / "site")
-        self.volume = self.root / "volume"
         self.url = self.server.url("site/.git")
-
-    def pull(self, *flags, volume=None, url=None, **environment):
-        return subprocess.run(
-            [BINARY, "--once", "--source", url or self.url, "--volume", str(volume or self.volume), *flags],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment},
-        )
-
-    def published(self, *flags, **options):
-        done = self.pull(*flags, **options)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return self.tree(options.get("volume"))
-
-    def refused(self, reason, *flags, code=78, **options):
-        done = self.pull("--log-level", "error", *flags, **options)
-        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (code, 1), done.stderr)
-        self.assertIn(reason, done.stderr)
-
-    def tree(self, volume=None):
-        current = (volume or self.volume) / "current"
-        files = {}
-        for directory, _, names in os.walk(current.resolve()):
-            for name in names:
-                file = Path(directory, name)
-                files[str(file.relative_to(current.resolve()))] = file.read_bytes()
-        return files
 
     def used(self, name=".git-objects"):
         return sum(file.stat().st_size for file in (self.volume / name).rglob("*") if file.is_file())
@@ -367,24 +336,6 @@ class Changes(Scenario):
         self.assertEqual(self.tree(fresh), self.tree())
         bytes_of = lambda volume: sum(f.stat().st_size for f in (volume / ".git-objects").iterdir())
         self.assertLessEqual(bytes_of(self.volume), 2 * bytes_of(fresh))
-
-    def daemon(self, *flags):
-        process = subprocess.Popen(
-            [BINARY, "--source", self.url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
-            stderr=subprocess.PIPE, text=True,
-        )
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stderr:
-            if "addr=" in line:
-                return process, int(line.split("addr=")[1].split()[0].rsplit(":", 1)[1])
-        self.fail("it ended")
-
-    def sync(self, port):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/sync", method="POST")
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
 
     def test_no_change_is_one_request_and_the_commit_is_told(self):
         commit = self.repository.commit({"index.html": "one"})

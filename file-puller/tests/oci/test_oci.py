@@ -6,9 +6,9 @@ import http.client
 import http.server
 import io
 import json
-import os
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -17,7 +17,10 @@ import unittest
 import urllib.request
 from pathlib import Path
 
-BINARY = os.environ["FILE_PULLER"]
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import scenario
+
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -154,7 +157,7 @@ class Front:
         self.http.server_close()
 
 
-class Scenario(unittest.TestCase):
+class Scenario(scenario.Scenario):
     @classmethod
     def setUpClass(cls):
         directory = tempfile.TemporaryDirectory()
@@ -180,10 +183,7 @@ class Scenario(unittest.TestCase):
                 time.sleep(0.05)
 
     def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.root = Path(directory.name)
-        self.volume = self.root / "volume"
+        super().setUp()
         self.layouts = 0
         self.name = self.id().rsplit(".", 1)[1].replace("_", "-")
         self.url = f"oci://127.0.0.1:{self.port}/{self.name}:v1"
@@ -203,23 +203,6 @@ class Scenario(unittest.TestCase):
     def push_image(self, *layers, **options):
         layout = self.layout()
         self.push(layout, layout.image(*layers, **options))
-
-    def pull(self, *flags, url=None):
-        return subprocess.run(
-            [BINARY, "--once", "--source", url or self.url, "--volume", str(self.volume), *flags],
-            capture_output=True, text=True,
-        )
-
-    def published(self, *flags, **options):
-        done = self.pull(*flags, **options)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        current = (self.volume / "current").resolve()
-        return {str(file.relative_to(current)): file.read_bytes() for file in current.rglob("*") if file.is_file()}
-
-    def refused(self, reason, *flags, code=78, **options):
-        done = self.pull("--log-level", "error", *flags, **options)
-        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (code, 1), done.stderr)
-        self.assertIn(reason, done.stderr)
 
 
 class Images(Scenario):
@@ -318,38 +301,20 @@ class Following(Scenario):
         self.addCleanup(self.front.close)
         self.front_url = self.front.base.replace("http:", "oci:") + f"/{self.name}:v1"
 
-    def daemon(self, *flags):
-        process = subprocess.Popen(
-            [BINARY, "--source", self.front_url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
-            stderr=subprocess.PIPE, text=True,
-        )
-        self.addCleanup(process.stderr.close)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        for line in process.stderr:
-            if "addr=" in line:
-                return int(line.split("addr=")[1].split()[0].rsplit(":", 1)[1])
-        self.fail("it ended")
-
-    def sync(self, port):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/sync", method="POST")
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)["result"]
-
     def test_no_change_is_one_head(self):
         self.push_image({"index.html": b"one"})
-        port = self.daemon()
+        _, port = self.daemon(url=self.front_url)
         self.sync(port)
         self.front.requests.clear()
-        self.assertEqual(self.sync(port), "unchanged")
+        self.assertEqual(self.sync(port)["result"], "unchanged")
         self.assertEqual([(method, path) for method, path, _ in self.front.requests], [("HEAD", f"/v2/{self.name}/manifests/v1")])
         self.push_image({"index.html": b"two"})
-        self.assertEqual(self.sync(port), "published")
+        self.assertEqual(self.sync(port)["result"], "published")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
             self.assertRegex(json.load(answer)["digest"], "^sha256:[0-9a-f]{64}$")
         # The token has expired on the other side.
         self.front.tokens += 1
-        self.assertEqual(self.sync(port), "unchanged")
+        self.assertEqual(self.sync(port)["result"], "unchanged")
 
     def test_an_unchanged_image_is_not_fetched_again_after_a_restart(self):
         self.push_image({"index.html": b"one", "notes.txt": b"n"})
