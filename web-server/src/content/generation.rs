@@ -110,9 +110,8 @@ impl Generation {
 
     /// The file at exactly this path.
     pub(crate) fn file(&self, path: &str) -> Option<Arc<Representation>> {
-        let entry = self.index.get(path)?;
-        let ready = self.index.ready(path).map(Arc::clone);
-        Some(ready.unwrap_or_else(|| Arc::new(self.represent(entry, None))))
+        let (entry, ready) = self.index.find(path)?;
+        Some(ready.map_or_else(|| Arc::new(self.represent(entry, None)), Arc::clone))
     }
 
     /// A file of the release for a puller, under whatever name: visitors cannot ask for hidden ones. Blocks.
@@ -142,7 +141,7 @@ impl Generation {
 
     /// The body of a file that is held in memory.
     pub(super) fn body(&self, path: &str) -> Option<&Source> {
-        let ready = self.index.ready(path)?;
+        let ready = self.index.find(path)?.1?;
         matches!(ready.source, Source::Memory(_)).then_some(&ready.source)
     }
 

@@ -102,9 +102,9 @@ impl Index {
         self.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
     }
 
-    /// The file at a path, if its body is in memory.
-    pub(super) fn ready(&self, path: &str) -> Option<&Arc<Representation>> {
-        self.files.get(path.as_bytes())?.as_ref()
+    /// The file at a path, and how it is represented if its body is in memory.
+    pub(super) fn find(&self, path: &str) -> Option<(&Entry, Option<&Arc<Representation>>)> {
+        self.files.get_key_value(path.as_bytes()).map(|(entry, ready)| (entry, ready.as_ref()))
     }
 
     /// Keeps a file whose body is in memory.

@@ -66,8 +66,12 @@ impl ContentPath {
     /// for hidden names and whatever is not UTF-8.
     pub fn from_target(path: &str) -> Result<Self, Rejected> {
         let path = path.strip_prefix('/').ok_or(Rejected::Malformed)?;
-        check_encoding(path)?;
         let mut decoded = String::with_capacity(path.len() + INDEX.len() + 1);
+        if is_normal(path) {
+            decoded.push_str(path);
+            return Self::of(decoded, Form::File);
+        }
+        check_encoding(path)?;
         let mut form = Form::Directory;
         // Every segment is decoded by itself and once, so that `%252e` stays a name and never becomes a dot.
         for segment in path.split('/') {
@@ -88,7 +92,15 @@ impl ContentPath {
                 }
             }
         }
-        if !(decoded.is_empty() || is_public_path(&decoded)) || decoded.len() > MAX_BYTES {
+        if !(decoded.is_empty() || is_public_path(&decoded)) {
+            return Err(Rejected::NotFound);
+        }
+        Self::of(decoded, form)
+    }
+
+    /// Of a path that is normalised, decoded and public.
+    fn of(mut decoded: String, form: Form) -> Result<Self, Rejected> {
+        if decoded.len() > MAX_BYTES {
             return Err(Rejected::NotFound);
         }
         let requested = decoded.len();
@@ -159,6 +171,21 @@ pub(crate) fn relative(requested: &str, to: &str) -> String {
 /// A content path percent-encoded for a URL, slashes kept.
 pub(crate) fn encoded(path: &str) -> String {
     utf8_percent_encode(path, ENCODED).to_string()
+}
+
+/// Whether a file's path is as nearly all are: of segments that stand for themselves and begin with neither a dot nor another
+/// slash, so that there is nothing to decode, to resolve or to hide.
+fn is_normal(path: &str) -> bool {
+    let mut before = b'/';
+    path.bytes().all(|byte| {
+        let is_plain = match byte {
+            b'/' | b'.' => before != b'/',
+            b'-' | b'_' => true,
+            _ => byte.is_ascii_alphanumeric(),
+        };
+        before = byte;
+        is_plain
+    }) && before != b'/'
 }
 
 fn check_encoding(path: &str) -> Result<(), Rejected> {

@@ -155,7 +155,7 @@ impl Exchange {
             }
             payload = Payload::Empty;
         }
-        self.held = head.headers.contains_key(PREFERENCE_APPLIED);
+        self.held = head.headers.keys().any(|name| name == PREFERENCE_APPLIED);
         self.answered = Some((head.status, release));
         self.connection.state.sending();
         Response::from_parts(head, ResponseBody { payload, exchange: self })

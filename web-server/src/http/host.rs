@@ -46,7 +46,7 @@ fn is_host(text: &str) -> bool {
         let Some((address, rest)) = literal.split_once(']') else { return false };
         (address.parse::<Ipv6Addr>().is_ok(), rest)
     } else {
-        let name = text.split_once(':').map_or(text, |(name, _)| name);
+        let name = &text[..text.bytes().position(|byte| byte == b':').unwrap_or(text.len())];
         (is_name(name), &text[name.len()..])
     };
     host && match rest.strip_prefix(':') {
@@ -60,9 +60,17 @@ fn is_host(text: &str) -> bool {
 
 /// Labels with dots between them, none of which is empty; one dot may end it.
 fn is_name(name: &str) -> bool {
-    let labels = name.strip_suffix('.').unwrap_or(name);
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'%');
-    !labels.is_empty() && labels.bytes().all(allowed) && labels.split('.').all(|label| !label.is_empty())
+    let mut before = b'.';
+    // In one pass: every request comes through here.
+    name.bytes().all(|byte| {
+        let is_allowed = match byte {
+            b'.' => before != b'.',
+            b'-' | b'_' | b'~' | b'%' => true,
+            _ => byte.is_ascii_alphanumeric(),
+        };
+        before = byte;
+        is_allowed
+    }) && !name.is_empty()
 }
 
 #[cfg(test)]
