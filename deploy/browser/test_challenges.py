@@ -91,6 +91,7 @@ class Challenges(LivePage):
         temporary.mkdir()
         self.type(re.sub("/tmp/$", f"{temporary}/", away))
         self.done("gate")
+        expect(self.item("manager")).not_to_have_class(re.compile("done"))
         expect(self.value(self.page, "last")).to_contain_text("held back")
         self.assertEqual(self.pod.status("/index.html"), 200, "the last good release is served on")
         self.type(back.partition("then: mv ")[2].replace("/tmp/", f"mv {temporary}/", 1))

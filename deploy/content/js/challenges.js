@@ -41,6 +41,9 @@ const restarted = (before, after, at) => {
 };
 const answers = (snapshot, kind) => snapshot.requests.classes[kind];
 const failed = (snapshot) => snapshot.sync?.result === "failed";
+// The content manager is not there; not that its release is refused.
+const away = (snapshot) => failed(snapshot) && !heldBack(snapshot);
+const heldBack = (snapshot) => /held back/.test(snapshot.sync.error ?? "");
 const failing = (snapshot) => snapshot.log.sinks.some((sink) => sink.failing);
 const lostBytes = (snapshot) => snapshot.log.sinks.reduce((sum, sink) => sum + (sink.lost_bytes ?? 0), 0);
 const arrived = (before, after) => after.release && before.release && after.release.id !== before.release.id;
@@ -102,7 +105,7 @@ const CHALLENGES = [
     id: "manager", title: "Stop the content manager", commands: (snapshot) => [manager(true)(snapshot)],
     why: "The last good release stays and is served on: what a reader sees does not depend on what is outside the Pod.",
     lab: "08-sidecars", code: "file-puller/src/daemon/backoff.rs",
-    happened: (before, after) => failed(after) && after.release && after.release.id === before.release?.id,
+    happened: (before, after) => away(after) && after.release && after.release.id === before.release?.id,
   },
   {
     id: "return", title: "Bring it back with another page", commands: (snapshot) => [edit(snapshot), manager(false)(snapshot)],
@@ -116,7 +119,7 @@ const CHALLENGES = [
       : [`mv ${folder(snapshot)}/index.html /tmp/`, `# look at “Last sync”, then: mv /tmp/index.html ${folder(snapshot)}/`]),
     why: "file-puller is told that every release must have index.html. A release without it is held back, and the one before is served.",
     lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
-    happened: (_, after) => failed(after) && /held back/.test(after.sync.error ?? ""),
+    happened: (_, after) => failed(after) && heldBack(after),
   },
   {
     id: "sink", title: "Take the log’s sink away, and give it back",
@@ -146,7 +149,7 @@ export function observe(before, after) {
     if (state === "up" && started && !starts.includes(started)) starts.push(started);
     memory.starts[name] = starts.slice(-3);
   }
-  if (failed(after)) memory.failed ??= after.release?.id ?? null;
+  if (away(after)) memory.failed ??= after.release?.id ?? null;
   memory.silent ||= failing(after);
   const fresh = CHALLENGES.filter(({ id, happened }) => !memory.done[id] && happened(before, after));
   for (const { id } of fresh) memory.done[id] = new Date().toISOString();

@@ -1,7 +1,7 @@
 //! What `cargo demo` can be told.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lifecycle::Container;
@@ -27,7 +27,7 @@ pub(crate) struct Flags {
     pub(crate) port: u16,
 
     /// What the content manager serves: edit it while the Pod runs
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/content"))]
+    #[arg(long, value_name = "DIR", default_value_os_t = sample_site())]
     pub(crate) content: PathBuf,
 
     /// Sync from this content manager, instead of running one over the content folder
@@ -95,6 +95,12 @@ pub(crate) enum Sidecars {
     Native,
     /// Plain containers beside it: no order at start, none at stop.
     Classic,
+}
+
+/// The sample site in the repository that this was built in.
+fn sample_site() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    repository.unwrap_or(Path::new(".")).join("deploy/content")
 }
 
 impl Flags {

@@ -229,8 +229,10 @@ impl Supervisor {
             }
         };
         let probes = async {
-            if let Some(admin) = self.container.admin {
-                probe::watch(self.container.name, admin, &ready, &self.events).await;
+            match self.container.admin {
+                Some(admin) => probe::watch(self.container.name, admin, &ready, &self.events).await,
+                // As in a cluster: without a readiness probe, a container is ready as soon as it runs.
+                None => self.tell(What::Ready),
             }
             std::future::pending().await
         };
