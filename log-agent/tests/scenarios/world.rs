@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::process::Command;
@@ -91,21 +90,40 @@ fn ten_thousand_files_at_1024_descriptors() {
     println!("{FILES} files: {open} descriptors, {} KiB", agent.resident_bytes() / 1024);
 }
 
-/// How long probes take: of the agent, and of one that has nothing to do, on the same machine at the same time.
-struct Probes {
-    agents: [SocketAddr; 2],
+/// How long probes take: of the agent, and of one that has nothing to do, on the same machine at the same time. What they wait for a
+/// processor is the machine's and does not count.
+struct Probes<'a> {
+    agents: [&'a Process; 2],
     slowest: [Duration; 2],
 }
 
-impl Probes {
+/// How long a thread has waited for a processor so far; nothing where the kernel does not count it.
+fn queued(thread: &str) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
+    let nanoseconds = text.split(' ').nth(1).and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
+}
+
+fn probe(agent: &Process) -> Duration {
+    // The event loop is the main thread.
+    let (id, addr) = (agent.id(), agent.addr("admin"));
+    let queues = || queued("thread-self") + queued(&format!("{id}/task/{id}"));
+    let (asked, before) = (Instant::now(), queues());
+    assert_eq!(try_get(addr, "/livez").unwrap().status(), 200);
+    asked.elapsed().saturating_sub(queues().saturating_sub(before))
+}
+
+impl<'a> Probes<'a> {
+    fn of(busy: &'a Process, idle: &'a Process) -> Self {
+        Self { agents: [busy, idle], slowest: [Duration::ZERO; 2] }
+    }
+
     /// Asks both, again and again, until it is so.
     fn until(&mut self, what: &str, mut until: impl FnMut() -> bool) {
         let mut slowest = [Duration::ZERO; 2];
         wait_until(what, || {
-            for (addr, slowest) in self.agents.iter().zip(&mut slowest) {
-                let asked = Instant::now();
-                assert_eq!(try_get(*addr, "/livez").unwrap().status(), 200);
-                *slowest = (*slowest).max(asked.elapsed());
+            for (agent, slowest) in self.agents.iter().zip(&mut slowest) {
+                *slowest = (*slowest).max(probe(agent));
             }
             until()
         });
@@ -130,8 +148,7 @@ fn probes_while_there_is_much_to_look_at() {
     // To a file, so that nothing but probes keeps this process busy.
     let sink = |room: &Room| format!("file:{}", room.path("out").display());
     let (idle, agent) = (quiet.agent(&sink(&quiet), &[]), room.agent(&sink(&room), &[]));
-    let agents = [agent.addr("admin"), idle.addr("admin")];
-    let mut probes = Probes { agents, slowest: [Duration::ZERO; 2] };
+    let mut probes = Probes::of(&agent, &idle);
     let mut out = fs::OpenOptions::new().create(true).append(true).read(true).open(room.path("out")).unwrap();
     let (mut new, mut lines) = (Vec::new(), 0);
     let mut come = move |count: usize| {
@@ -177,8 +194,7 @@ fn a_state_directory_that_stalls() {
     let (room, quiet, receiver) = (Room::new(), Room::new(), Receiver::start());
     let idle = quiet.agent(&receiver.sink(), &[]);
     let agent = stalled(&room, &receiver, &["checkpoint.tmp", "sent.ndjson"]);
-    let agents = [agent.addr("admin"), idle.addr("admin")];
-    let mut probes = Probes { agents, slowest: [Duration::ZERO; 2] };
+    let mut probes = Probes::of(&agent, &idle);
     let mut file = append(&room.log("a.log"));
     write_numbers(&mut file, 0..10);
     let why = "the state directory does not answer: records are sent all the same";
