@@ -3,7 +3,7 @@
 //! What was known stays known while the names cannot be seen. And nothing that was there disappears without a word: what is
 //! not delivered before a file is let go is entered in the loss ledger.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,9 +14,11 @@ use super::content::{Content, Covered};
 use super::copytruncate;
 use super::descriptors::Descriptors;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
-use super::queue::ReadQueue;
+use super::files::FileTable;
+use super::obstacles::Obstacles;
+use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
-use super::rotation::{LogFamily, RotationAge, age_in, rotations_of};
+use super::rotation::{LogFamily, RotationAge, age_in};
 use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
 use crate::identity::{Epoch, FileKey};
 use crate::loss::{LossLedger, LossReason, SkipReason};
@@ -26,9 +28,6 @@ use crate::watch::{Names, Place};
 
 /// How often names that change are looked at again before they are taken as they are.
 const STILL: usize = 16;
-
-/// What logs are called that rotators put a number or a date behind.
-const LOG_EXTENSIONS: [&str; 5] = ["log", "txt", "out", "err", "json"];
 
 /// Where reading begins in a file that is there when the agent starts for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -75,41 +74,24 @@ pub(crate) enum Filled {
 /// Which contents a checkpoint knows, and what of them.
 pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
 
-/// A content that has no file any more, and is under way to a sink.
-#[derive(Debug)]
-struct Leaving {
-    key: FileKey,
-    path: PathBuf,
-    log: PathBuf,
-    content: Content,
-}
-
 /// The files and their order.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     sinks: Vec<String>,
     ledger: LossLedger,
     options: CatalogOptions,
-    files: BTreeMap<FileSeq, TailedFile>,
-    by_key: HashMap<FileKey, FileSeq>,
-    by_path: HashMap<PathBuf, FileSeq>,
-    by_content: HashMap<ContentSeq, FileSeq>,
+    files: FileTable,
     /// The youngest content of each log that is read.
     newest: HashMap<LogFamily, ContentSeq>,
-    leaving: Vec<Leaving>,
     unclaimed: UnclaimedEntries,
     descriptors: Descriptors,
-    /// By sink.
-    queues: Vec<ReadQueue>,
+    queues: ReadQueues,
     numbers: Numbers,
     /// Files that are found now were there before the first start.
     is_first_scan: bool,
     /// All files that were there when the agent started are known.
     has_scanned: bool,
-    /// Why the last look at the names saw less than all.
-    scan_failure: Option<String>,
-    /// Files that could not be opened, logged once.
-    warned: HashSet<PathBuf>,
+    obstacles: Obstacles,
 }
 
 #[derive(Debug)]
@@ -135,23 +117,18 @@ impl Catalog {
     /// Knows what the checkpoint knew, and follows nothing yet.
     pub(crate) fn new(sinks: Vec<String>, past: Past, options: CatalogOptions, ledger: LossLedger) -> Self {
         Self {
-            queues: sinks.iter().map(|_| ReadQueue::default()).collect(),
+            queues: ReadQueues::new(sinks.len()),
             sinks,
             ledger,
-            files: BTreeMap::new(),
-            by_key: HashMap::new(),
-            by_path: HashMap::new(),
-            by_content: HashMap::new(),
+            files: FileTable::default(),
             newest: HashMap::new(),
-            leaving: Vec::new(),
             unclaimed: UnclaimedEntries::new(past.entries),
             descriptors: Descriptors::new(options.max_open),
             options,
             numbers: Numbers { file: 0, content: 0, fresh: past.fresh },
             is_first_scan: past.is_first_start,
             has_scanned: false,
-            scan_failure: None,
-            warned: HashSet::new(),
+            obstacles: Obstacles::default(),
         }
     }
 
@@ -186,15 +163,14 @@ impl Catalog {
         self.has_scanned = true;
         self.find_newest();
         self.enforce_held_bytes();
-        let all: Vec<FileSeq> = self.files.keys().copied().collect();
-        for file in all {
+        for file in self.files.seqs() {
             self.enqueue(file);
         }
     }
 
     /// Whether all files of these names are followed.
     fn has_all(&self, names: &Names) -> bool {
-        names.files.iter().all(|found| self.by_key.contains_key(&FileKey::of(&found.metadata)))
+        names.files.iter().all(|found| self.files.with_key(&FileKey::of(&found.metadata)).is_some())
     }
 
     /// Follows those that are not followed; false where one of the names leads to another file by now.
@@ -204,8 +180,8 @@ impl Catalog {
         let mut keys = HashSet::new();
         for found in &names.files {
             let key = FileKey::of(&found.metadata);
-            if !self.by_key.contains_key(&key) && keys.insert(key) {
-                let (family, age) = family_of(&found.place.path, &logs);
+            if self.files.with_key(&key).is_none() && keys.insert(key) {
+                let (family, age) = LogFamily::among(&logs, &found.place.path);
                 new.push((family, age, &found.place, key));
             }
         }
@@ -223,7 +199,7 @@ impl Catalog {
     /// Names of which a rotated name may be one of.
     fn known_logs(&self, names: &Names) -> HashSet<PathBuf> {
         let found = names.files.iter().map(|found| found.place.path.clone());
-        let followed = self.files.values().map(|file| file.family().log().to_owned());
+        let followed = self.files.iter().map(|file| file.family().log().to_owned());
         let entries =
             self.unclaimed.all().map(|entry| entry.log.clone().unwrap_or_else(|| entry.path.clone()));
         found.chain(followed).chain(entries).collect()
@@ -271,12 +247,7 @@ impl Catalog {
         }
         let name = place.path.to_string_lossy();
         tracing::info!(file = %escaped(&name), from = file.content().least_confirmed(), "following");
-        self.by_key.insert(key, seq);
-        self.by_content.insert(file.content().seq(), seq);
-        for previous in file.previous() {
-            self.by_content.insert(previous.seq(), seq);
-        }
-        self.files.insert(seq, file);
+        self.files.put(file);
         self.descriptors.opened(seq);
         Ok(true)
     }
@@ -300,20 +271,18 @@ impl Catalog {
 
     /// Looks into the files whose size has changed, or that hold something else than what was read.
     fn look_at_contents(&mut self) {
-        let seqs: Vec<FileSeq> = self.files.keys().copied().collect();
-        for seq in seqs {
-            let Some(mut file) = self.files.remove(&seq) else { continue };
+        for seq in self.files.seqs() {
+            let Some(mut file) = self.files.take(seq) else { continue };
             let looked = file.poll(None).and_then(|changed| {
                 let due = file.is_open() && (changed || file.is_unclear());
                 if due { self.look_at(&mut file) } else { Ok(false) }
             });
             if let Err(error) = looked {
                 let path = file.path().to_owned();
-                self.queues.iter_mut().for_each(|queue| queue.remove(seq));
+                self.queues.remove(seq);
                 self.cannot_read(&path, &error);
             }
-            self.by_content.insert(file.content().seq(), seq);
-            self.files.insert(seq, file);
+            self.files.put(file);
         }
     }
 
@@ -324,43 +293,38 @@ impl Catalog {
 
     /// Notes which names lead to which files, and which files have none.
     fn settle_names(&mut self, names: &Names) {
-        self.by_path.clear();
-        if !self.warned.is_empty() {
-            let found: HashSet<&Path> = names.files.iter().map(|found| found.place.path.as_path()).collect();
-            self.warned.retain(|path| found.contains(path.as_path()));
-        }
+        self.files.forget_paths();
+        self.obstacles.keep(names);
         let mut with_name = HashSet::new();
         for found in &names.files {
-            let Some(seq) = self.by_key.get(&FileKey::of(&found.metadata)).copied() else { continue };
-            self.by_path.insert(found.place.path.clone(), seq);
+            let Some(seq) = self.files.with_key(&FileKey::of(&found.metadata)) else { continue };
+            self.files.note_path(found.place.path.clone(), seq);
             if found.is_link
                 && let Ok(target) = std::fs::canonicalize(&found.place.path)
             {
-                self.by_path.insert(target, seq);
+                self.files.note_path(target, seq);
             }
             // Of several names, the first counts.
             if with_name.insert(seq)
-                && let Some(file) = self.files.get_mut(&seq)
+                && let Some(file) = self.files.get_mut(seq)
             {
                 file.named(found.place.clone());
                 let stat = FileStat::of(&found.metadata);
                 if !file.is_open() && file.poll(Some(stat)).is_ok_and(|changed| changed) {
-                    self.queues.iter_mut().for_each(|queue| {
-                        queue.enqueue(file.family(), file.content().seq(), seq);
-                    });
+                    self.queues.enqueue(file);
                 }
             }
         }
         let mut gone = Vec::new();
-        for (seq, file) in &mut self.files {
+        for file in self.files.iter_mut() {
             // What cannot be seen is where it was, unless it is known to be nowhere.
             if file.naming() == Naming::Named
-                && !with_name.contains(seq)
+                && !with_name.contains(&file.seq())
                 && (names.has_seen(file.path()) || file.is_unlinked())
             {
                 file.unnamed();
                 if !file.is_open() {
-                    gone.push(*seq);
+                    gone.push(file.seq());
                 }
             }
         }
@@ -371,23 +335,8 @@ impl Catalog {
 
     /// Follows a file no more: what was not read of it is lost.
     fn let_go(&mut self, seq: FileSeq, reason: LossReason) {
-        let Some(mut file) = self.files.remove(&seq) else { return };
-        file.note_last_size();
-        self.queues.iter_mut().for_each(|queue| queue.remove(seq));
-        self.by_key.remove(&file.key());
-        if self.by_path.get(file.path()) == Some(&seq) {
-            self.by_path.remove(file.path());
-        }
-        let previous = file.take_previous();
-        let (key, path, log) = (file.key(), file.path().to_owned(), file.family().log().to_owned());
-        let read = file.state() != ReadState::Skipped;
-        for mut content in previous.into_iter().chain(read.then(|| file.into_content())) {
-            self.by_content.remove(&content.seq());
-            content.lose_unread(reason, &path, &self.ledger);
-            if content.is_under_way() {
-                self.leaving.push(Leaving { key, path: path.clone(), log: log.clone(), content });
-            }
-        }
+        self.queues.remove(seq);
+        self.files.let_go(seq, reason, &self.ledger);
     }
 
     fn note_scan(&mut self, names: &Names) {
@@ -396,46 +345,34 @@ impl Catalog {
         });
         // A directory that is away with files in it that are followed.
         let away = || {
-            let followed = self.files.values().filter(|file| file.naming() == Naming::Named);
+            let followed = self.files.iter().filter(|file| file.naming() == Naming::Named);
             let away =
                 |file: &TailedFile| names.missing.iter().find(|missing| file.path().starts_with(missing));
             let mut away = followed.filter_map(away);
             away.next().map(|directory| format!("{} is away", escaped(&directory.to_string_lossy())))
         };
         let failure = failure.or_else(away).or_else(|| self.descriptors.shortage());
-        match (&failure, &self.scan_failure) {
-            (Some(reason), before) if before.as_ref() != Some(reason) => tracing::warn!(
-                reason,
-                "cannot look at all names: what is followed stays followed, and what is new is not seen"
-            ),
-            (None, Some(_)) => tracing::info!("all names can be looked at again"),
-            _ => {}
-        }
-        self.scan_failure = failure;
+        self.obstacles.note_scan(failure);
     }
 
     /// Why the last look at the names saw less than all.
     pub(crate) fn scan_failure(&self) -> Option<&str> {
-        self.scan_failure.as_deref()
+        self.obstacles.scan_failure()
     }
 
     fn cannot_read(&mut self, path: &Path, error: &io::Error) {
         if Descriptors::are_short(error) {
             self.descriptors.note_shortage(error);
         }
-        // Gone between the scan and now: the next scan knows.
-        if error.kind() != io::ErrorKind::NotFound && self.warned.insert(path.to_owned()) {
-            let path = path.to_string_lossy();
-            tracing::warn!(file = %escaped(&path), %error, "cannot read it: trying again at every scan");
-        }
+        self.obstacles.note_file(path, error);
     }
 
     /// Finds the copies among the files that may be some; all names are known where `is_complete`.
     fn resolve_copies(&mut self, is_complete: bool) {
         let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
         let mut concerned = HashSet::new();
-        for (seq, file) in &self.files {
-            families.entry(file.family().clone()).or_default().push(*seq);
+        for file in self.files.iter() {
+            families.entry(file.family().clone()).or_default().push(file.seq());
             if file.state() == ReadState::PendingCopy || !file.previous().is_empty() {
                 concerned.insert(file.family().clone());
             }
@@ -450,13 +387,13 @@ impl Catalog {
         for seq in members {
             if self
                 .files
-                .get(seq)
+                .get(*seq)
                 .is_some_and(|file| !file.is_open() && file.state() == ReadState::PendingCopy)
             {
                 self.ensure_open(*seq);
             }
         }
-        let mut files: Vec<TailedFile> = members.iter().filter_map(|seq| self.files.remove(seq)).collect();
+        let mut files: Vec<TailedFile> = members.iter().filter_map(|seq| self.files.take(*seq)).collect();
         let of_family = |entry: &FileEntry| entry.log.as_deref().unwrap_or(&entry.path) == family.log();
         // What a checkpoint knows of contents whose file is gone, or has another content since.
         let entries = if is_complete { self.unclaimed.take_where(of_family) } else { Vec::new() };
@@ -468,24 +405,14 @@ impl Catalog {
             self.unclaimed.keep(former.into_entry());
         }
         for mut file in files {
-            let seq = file.seq();
             let settled = if is_complete { file.settle_previous(&self.ledger) } else { Ok(Vec::new()) };
             if let Err(error) = &settled {
                 self.cannot_read(file.path(), error);
             }
-            for mut content in settled.unwrap_or_default() {
-                self.by_content.remove(&content.seq());
-                content.lose_unread(LossReason::Truncated, file.path(), &self.ledger);
-                if content.is_under_way() {
-                    let (key, path, log) = (file.key(), file.path().to_owned(), family.log().to_owned());
-                    self.leaving.push(Leaving { key, path, log, content });
-                }
+            for content in settled.unwrap_or_default() {
+                self.files.let_go_of_previous(&file, content, &self.ledger);
             }
-            self.by_content.insert(file.content().seq(), seq);
-            for previous in file.previous() {
-                self.by_content.insert(previous.seq(), seq);
-            }
-            self.files.insert(seq, file);
+            self.files.put(file);
         }
     }
 
@@ -496,7 +423,7 @@ impl Catalog {
             !names.has_seen(&entry.path)
                 || self
                     .files
-                    .values()
+                    .iter()
                     .any(|file| file.state() == ReadState::PendingCopy && file.family().log() == log)
         };
         let sinks = &self.sinks;
@@ -519,7 +446,7 @@ impl Catalog {
 
     fn find_newest(&mut self) {
         self.newest.clear();
-        for file in self.files.values().filter(|file| file.state() == ReadState::Active) {
+        for file in self.files.iter().filter(|file| file.state() == ReadState::Active) {
             let newest = self.newest.entry(file.family().clone()).or_insert_with(|| file.content().seq());
             *newest = (*newest).max(file.content().seq());
         }
@@ -527,7 +454,7 @@ impl Catalog {
 
     /// Bytes of the disk that removed files hold.
     pub(crate) fn held_bytes(&self) -> u64 {
-        let held = self.files.values().filter_map(TailedFile::leftover);
+        let held = self.files.iter().filter_map(TailedFile::leftover);
         held.filter(|left| left.is_unlinked).map(|left| left.bytes).sum()
     }
 
@@ -535,7 +462,7 @@ impl Catalog {
     fn enforce_held_bytes(&mut self) {
         let Some(limit) = self.options.max_held_bytes else { return };
         let mut held: Vec<(ContentSeq, FileSeq, u64)> = Vec::new();
-        for file in self.files.values() {
+        for file in self.files.iter() {
             if let Some(left) = file.leftover()
                 && left.is_unlinked
             {
@@ -548,7 +475,7 @@ impl Catalog {
             if sum <= limit {
                 break;
             }
-            let path = self.files.get(&seq).map(|file| file.path().to_string_lossy().into_owned());
+            let path = self.files.get(seq).map(|file| file.path().to_string_lossy().into_owned());
             tracing::warn!(file = %escaped(&path.unwrap_or_default()), bytes, limit, "removed files hold more than --max-held-bytes: letting go of the oldest");
             self.let_go(seq, LossReason::Held);
             sum -= bytes;
@@ -557,34 +484,30 @@ impl Catalog {
 
     /// A file may have something to read.
     fn enqueue(&mut self, seq: FileSeq) {
-        let Some(file) = self.files.get(&seq) else { return };
+        let Some(file) = self.files.get(seq) else { return };
         if file.state() == ReadState::Active && (!file.is_read() || file.is_unclear()) {
-            for queue in &mut self.queues {
-                queue.enqueue(file.family(), file.content().seq(), seq);
-            }
+            self.queues.enqueue(file);
         }
     }
 
     /// The file at this path was written to.
     pub(crate) fn written(&mut self, path: &Path) {
-        let files: Vec<FileSeq> = match self.by_path.get(path) {
-            Some(seq) => vec![*seq],
+        let files: Vec<FileSeq> = match self.files.at_path(path) {
+            Some(seq) => vec![seq],
             // A name that is not followed: perhaps the new one of a file that was renamed out of the globs.
             None => self.unnamed().collect(),
         };
         for seq in files {
-            if let Some(file) = self.files.get(&seq)
+            if let Some(file) = self.files.get(seq)
                 && file.state() == ReadState::Active
             {
-                for queue in &mut self.queues {
-                    queue.enqueue(file.family(), file.content().seq(), seq);
-                }
+                self.queues.enqueue(file);
             }
         }
     }
 
     fn unnamed(&self) -> impl Iterator<Item = FileSeq> {
-        let unnamed = self.files.values().filter(|file| file.naming() == Naming::Unnamed);
+        let unnamed = self.files.iter().filter(|file| file.naming() == Naming::Unnamed);
         unnamed.map(TailedFile::seq)
     }
 
@@ -593,19 +516,19 @@ impl Catalog {
     pub(crate) fn poll_quiet(&mut self, unread: bool) -> bool {
         let due: Vec<FileSeq> = self
             .files
-            .values()
+            .iter()
             .filter(|file| self.awaits_quiet(file) || (unread && !file.is_read()))
             .map(TailedFile::seq)
             .collect();
         for seq in due {
-            if let Some(Ok(_)) = self.files.get_mut(&seq).map(|file| file.poll(None)) {
+            if let Some(Ok(_)) = self.files.get_mut(seq).map(|file| file.poll(None)) {
                 self.enqueue(seq);
             }
         }
         self.close_drained();
         let pending: Vec<(LogFamily, bool)> = self
             .files
-            .values()
+            .iter()
             .filter(|file| file.state() == ReadState::PendingCopy)
             .map(|file| (file.family().clone(), file.quiet() >= self.options.rotate_wait))
             .collect();
@@ -613,17 +536,16 @@ impl Catalog {
             return false;
         }
         let families: HashSet<&LogFamily> = pending.iter().map(|(family, _)| family).collect();
-        let mut originals = self.files.values_mut().filter(|file| families.contains(file.family()));
+        let mut originals = self.files.iter_mut().filter(|file| families.contains(file.family()));
         pending.iter().any(|(_, quiet)| *quiet)
             || originals.any(|file| file.poll(None).is_ok() && file.last_size() < file.content().size())
     }
 
     /// Whether anything has been added to any file since the last look; what has is read next.
     pub(crate) fn has_grown(&mut self) -> bool {
-        let seqs: Vec<FileSeq> = self.files.keys().copied().collect();
         let mut grown = false;
-        for seq in seqs {
-            let Some(file) = self.files.get_mut(&seq) else { continue };
+        for seq in self.files.seqs() {
+            let Some(file) = self.files.get_mut(seq) else { continue };
             let read = file.is_open() && file.state() == ReadState::Active;
             if read && file.poll(None).is_ok() && file.last_size() != file.content().size() {
                 grown = true;
@@ -643,17 +565,17 @@ impl Catalog {
 
     /// Whether any file is waited for in this way.
     pub(crate) fn any_awaits_quiet(&self) -> bool {
-        self.files.values().any(|file| self.awaits_quiet(file))
+        self.files.iter().any(|file| self.awaits_quiet(file))
     }
 
     /// Whether any file is not read yet because it may be a copy.
     pub(crate) fn any_pending(&self) -> bool {
-        self.files.values().any(|file| file.state() == ReadState::PendingCopy)
+        self.files.iter().any(|file| file.state() == ReadState::PendingCopy)
     }
 
     /// Whether any file holds more than what was read of it.
     pub(crate) fn any_unread(&self) -> bool {
-        self.files.values().any(|file| !file.is_read())
+        self.files.iter().any(|file| !file.is_read())
     }
 
     fn is_superseded(&self, file: &TailedFile) -> bool {
@@ -672,7 +594,7 @@ impl Catalog {
 
     /// Whether no file waits to be read, for any sink.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queues.iter().all(ReadQueue::is_empty)
+        self.queues.are_empty()
     }
 
     /// Reads for a sink as much as its chunk takes. `last_lines` says what unfinished ones are, where that does not depend on the
@@ -686,20 +608,20 @@ impl Catalog {
         buffer: &mut Vec<u8>,
     ) -> Filled {
         while !chunk.is_full()
-            && let Some(seq) = self.queues.get_mut(sink.get()).and_then(ReadQueue::next)
+            && let Some(seq) = self.queues.next(sink)
         {
             let opened = self.ensure_open(seq);
-            let unterminated = self.files.get(&seq).map(|file| self.unterminated(file));
-            let (true, Some(file), Some(unterminated)) = (opened, self.files.get_mut(&seq), unterminated)
+            let unterminated = self.files.get(seq).map(|file| self.unterminated(file));
+            let (true, Some(file), Some(unterminated)) = (opened, self.files.get_mut(seq), unterminated)
             else {
-                self.done(sink, seq);
+                self.queues.done(sink, seq);
                 continue;
             };
             let unterminated = last_lines.unwrap_or(unterminated);
             let mut to = ReadContext { sink, unterminated, chunk, options, ledger: &self.ledger, buffer };
             match file.read(&mut to) {
                 Ok(Progress::More) => {}
-                Ok(Progress::AtEnd) => self.done(sink, seq),
+                Ok(Progress::AtEnd) => self.queues.done(sink, seq),
                 Ok(Progress::Replaced) => {
                     file.suspect();
                     return Filled::NeedsScan;
@@ -711,11 +633,11 @@ impl Catalog {
                         file = %escaped(&name),
                         "compressed, so not read: exclude it, or let rotation compress later"
                     );
-                    self.queues.iter_mut().for_each(|queue| queue.remove(seq));
+                    self.queues.remove(seq);
                 }
                 Err(error) => {
                     let path = file.path().to_owned();
-                    self.done(sink, seq);
+                    self.queues.done(sink, seq);
                     self.cannot_read(&path, &error);
                 }
             }
@@ -723,15 +645,9 @@ impl Catalog {
         Filled::AsFarAsItGoes
     }
 
-    fn done(&mut self, sink: SinkIndex, seq: FileSeq) {
-        if let Some(queue) = self.queues.get_mut(sink.get()) {
-            queue.remove(seq);
-        }
-    }
-
     /// Opens a file again that was closed while descriptors were short; false where it cannot be had now.
     fn ensure_open(&mut self, seq: FileSeq) -> bool {
-        let Some(mut file) = self.files.remove(&seq) else { return false };
+        let Some(mut file) = self.files.take(seq) else { return false };
         let outcome = if file.is_open() {
             Ok(true)
         } else {
@@ -754,31 +670,21 @@ impl Catalog {
                 false
             }
         };
-        self.files.insert(seq, file);
+        self.files.put(file);
         is_open
     }
 
     /// Notes what a sink has confirmed.
     pub(crate) fn confirm(&mut self, sink: SinkIndex, segment: &Segment) {
-        let file = self.by_content.get(&segment.content).and_then(|seq| self.files.get_mut(seq));
-        if let Some((path, content)) = file.and_then(|file| file.content_with(segment.content)) {
-            let path = path.to_owned();
-            content.confirm(sink, segment, &path);
-            return;
-        }
-        for leaving in self.leaving.iter_mut().filter(|leaving| leaving.content.seq() == segment.content) {
-            leaving.content.confirm(sink, segment, &leaving.path);
-        }
-        self.leaving.retain(|leaving| leaving.content.is_under_way());
+        self.files.confirm(sink, segment);
     }
 
     /// Whether a restart would know all contents again that the chunk has records of.
     pub(crate) fn is_durable(&mut self, chunk: &Chunk) -> bool {
         chunk.parts().iter().all(|part| {
-            let content = part.segment.content;
-            let file = self.by_content.get(&content).and_then(|seq| self.files.get_mut(seq));
-            let content = file.and_then(|file| file.content_with(content));
-            content.is_none_or(|(_, content)| content.is_durable(part.segment.end))
+            self.files
+                .content(part.segment.content)
+                .is_none_or(|(_, content)| content.is_durable(part.segment.end))
         })
     }
 
@@ -786,8 +692,7 @@ impl Catalog {
     pub(crate) fn uncovered(&mut self, chunk: &Chunk) -> Vec<Sent> {
         let mut uncovered = Vec::new();
         for segment in chunk.parts().iter().map(|part| &part.segment) {
-            let file = self.by_content.get(&segment.content).and_then(|seq| self.files.get_mut(seq));
-            let content = file.and_then(|file| file.content_with(segment.content));
+            let content = self.files.content(segment.content);
             if let Some(id) = content.and_then(|(_, content)| content.uncovered(segment.end)) {
                 uncovered.push(Sent { id, end: Confirmed::skipped_to(segment.end.0, segment.before_end) });
             }
@@ -798,8 +703,8 @@ impl Catalog {
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
         let (mut entries, mut snapshot) = (Vec::new(), Snapshot::new());
-        self.files.values_mut().for_each(TailedFile::prepare_entry);
-        for file in self.files.values().filter(|file| file.state() != ReadState::Skipped) {
+        self.files.iter_mut().for_each(TailedFile::prepare_entry);
+        for file in self.files.iter().filter(|file| file.state() != ReadState::Skipped) {
             let mut add = |content: &Content, gone: bool| {
                 let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
                 entries.push(FileEntry { gone, ..entry });
@@ -808,9 +713,7 @@ impl Catalog {
             add(file.content(), false);
             file.previous().iter().for_each(|previous| add(previous, true));
         }
-        for Leaving { key, path, log, content } in &self.leaving {
-            entries.push(FileEntry { gone: true, ..content.entry(*key, path, log, &self.sinks) });
-        }
+        entries.extend(self.files.leaving_entries(&self.sinks));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         for forgotten in self.unclaimed.forget(now) {
             for (sink, range) in forgotten.unconfirmed(&self.sinks) {
@@ -824,8 +727,7 @@ impl Catalog {
     /// The checkpoint that was made with this snapshot is on the disk.
     pub(crate) fn note_durable(&mut self, snapshot: &Snapshot) {
         for (content, covered) in snapshot {
-            let file = self.by_content.get(content).and_then(|seq| self.files.get_mut(seq));
-            if let Some((_, content)) = file.and_then(|file| file.content_with(*content)) {
+            if let Some((_, content)) = self.files.content(*content) {
                 content.note_durable(*covered);
             }
         }
@@ -839,9 +741,9 @@ impl Catalog {
                 && file.quiet() >= self.options.rotate_wait
                 && file.state() != ReadState::PendingCopy
         };
-        let over: Vec<FileSeq> = self.files.values().filter(|file| over(file)).map(TailedFile::seq).collect();
+        let over: Vec<FileSeq> = self.files.iter().filter(|file| over(file)).map(TailedFile::seq).collect();
         for seq in over {
-            let Some(file) = self.files.get(&seq) else { continue };
+            let Some(file) = self.files.get(seq) else { continue };
             // It may be renamed back into sight; without a single name left it cannot.
             if !file.is_unlinked() && file.state() != ReadState::Skipped {
                 let log = file.family().log();
@@ -858,7 +760,7 @@ impl Catalog {
     pub(crate) fn give_up_unnamed(&mut self) {
         let unnamed: Vec<FileSeq> = self.unnamed().collect();
         for seq in unnamed {
-            let Some(file) = self.files.get(&seq) else { continue };
+            let Some(file) = self.files.get(seq) else { continue };
             if file.is_drained() {
                 continue;
             }
@@ -868,43 +770,20 @@ impl Catalog {
                 let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
                 self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
             }
-            if let Some(file) = self.files.remove(&seq) {
-                self.by_key.remove(&file.key());
-            }
+            self.files.remove(seq);
         }
-        for Leaving { path, content, .. } in std::mem::take(&mut self.leaving) {
-            content.lose_unconfirmed(LossReason::Removed, &path, &self.ledger);
-        }
+        self.files.lose_leaving(&self.ledger);
     }
 
     /// How many files there are, and how long they are together.
     pub(crate) fn extent(&self) -> (usize, u64) {
-        (self.files.len(), self.files.values().map(|file| file.content().size()).sum())
+        (self.files.len(), self.files.iter().map(|file| file.content().size()).sum())
     }
 
     /// All files, oldest first.
     pub(crate) fn files(&self) -> impl Iterator<Item = &TailedFile> {
-        self.files.values()
+        self.files.iter()
     }
-}
-
-/// The family of a name, and its age there: a rotated name belongs to a log that is known, else it is a log of its own.
-fn family_of(path: &Path, logs: &HashSet<PathBuf>) -> (LogFamily, RotationAge) {
-    // Between a rotation and the next line, a log has no file of its own name; one with an extension is known all the same.
-    let is_log = |log: &Path| {
-        let extension = log.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| LOG_EXTENSIONS.contains(&extension))
-    };
-    let mut rotations = rotations_of(path);
-    let known = rotations.iter().position(|(log, _)| logs.contains(log));
-    let known = known.or_else(|| rotations.iter().position(|(log, _)| is_log(log) && is_behind(path, log)));
-    let known = known.map(|at| rotations.swap_remove(at));
-    known.map_or_else(|| (LogFamily::of(path), RotationAge::Current), |(log, age)| (LogFamily::of(&log), age))
-}
-
-/// Whether a name is another one with something behind it.
-fn is_behind(path: &Path, log: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().starts_with(log.as_os_str().as_encoded_bytes())
 }
 
 /// Whether the same names lead to the same files.

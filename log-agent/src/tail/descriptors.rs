@@ -1,11 +1,12 @@
 //! Descriptors are fewer than files can be: those with a name take turns, and those without keep theirs longest.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 
 use rustix::io::Errno;
 
-use super::file::{FileSeq, Naming, TailedFile};
+use super::file::{FileSeq, Naming};
+use super::files::FileTable;
 
 /// Which files are open, those first that were opened first.
 #[derive(Debug)]
@@ -44,16 +45,16 @@ impl Descriptors {
     }
 
     /// Makes room for one more.
-    pub(super) fn make_room(&mut self, files: &mut BTreeMap<FileSeq, TailedFile>) {
+    pub(super) fn make_room(&mut self, files: &mut FileTable) {
         while self.open.len() >= self.most && self.release_one(files) {}
     }
 
     /// Closes the file with a name that was opened first; false where there is none. A file without a name is not closed here: it
     /// could not be opened again.
-    pub(super) fn release_one(&mut self, files: &mut BTreeMap<FileSeq, TailedFile>) -> bool {
+    pub(super) fn release_one(&mut self, files: &mut FileTable) -> bool {
         for _ in 0..self.open.len() {
             let Some(seq) = self.open.pop_front() else { break };
-            match files.get_mut(&seq) {
+            match files.get_mut(seq) {
                 Some(file) if file.is_open() && file.naming() == Naming::Named => {
                     file.close();
                     return true;

@@ -8,10 +8,12 @@ mod content;
 mod copytruncate;
 mod descriptors;
 mod file;
+mod files;
 mod framing;
 mod lag;
 #[cfg(test)]
 mod model_tests;
+mod obstacles;
 mod queue;
 mod read;
 mod rotation;

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use super::file::FileSeq;
+use super::file::{FileSeq, TailedFile};
 use super::rotation::LogFamily;
-use crate::position::ContentSeq;
+use crate::position::{ContentSeq, SinkIndex};
 
 /// The files that may have something to read for one sink.
 #[derive(Debug, Default)]
-pub(crate) struct ReadQueue {
+struct ReadQueue {
     waiting: BTreeMap<LogFamily, BTreeMap<ContentSeq, FileSeq>>,
     /// Under which content each file waits.
     places: HashMap<FileSeq, (LogFamily, ContentSeq)>,
@@ -19,7 +19,7 @@ pub(crate) struct ReadQueue {
 
 impl ReadQueue {
     /// A file may have something to read, of this content.
-    pub(super) fn enqueue(&mut self, family: &LogFamily, content: ContentSeq, file: FileSeq) {
+    fn enqueue(&mut self, family: &LogFamily, content: ContentSeq, file: FileSeq) {
         match self.places.get(&file) {
             Some((_, known)) if *known == content => return,
             Some(_) => self.remove(file),
@@ -30,7 +30,7 @@ impl ReadQueue {
     }
 
     /// A file was read to its end, or is followed no more.
-    pub(super) fn remove(&mut self, file: FileSeq) {
+    fn remove(&mut self, file: FileSeq) {
         let Some((family, content)) = self.places.remove(&file) else { return };
         if let Some(files) = self.waiting.get_mut(&family) {
             // A copy that has taken the content over may wait in this place.
@@ -44,7 +44,7 @@ impl ReadQueue {
     }
 
     /// The file with the oldest content, of the family whose turn it is.
-    pub(super) fn next(&mut self) -> Option<FileSeq> {
+    fn next(&mut self) -> Option<FileSeq> {
         let after = self.last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.waiting.range((after, Bound::Unbounded)).next();
         let (family, files) = next.or_else(|| self.waiting.first_key_value())?;
@@ -54,8 +54,45 @@ impl ReadQueue {
     }
 
     /// Whether no file waits.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+}
+
+/// Those of all sinks.
+#[derive(Debug)]
+pub(super) struct ReadQueues(Vec<ReadQueue>);
+
+impl ReadQueues {
+    pub(super) fn new(sinks: usize) -> Self {
+        Self((0..sinks).map(|_| ReadQueue::default()).collect())
+    }
+
+    /// A file may have something to read, for every sink.
+    pub(super) fn enqueue(&mut self, file: &TailedFile) {
+        self.0.iter_mut().for_each(|queue| queue.enqueue(file.family(), file.content().seq(), file.seq()));
+    }
+
+    /// A file is followed no more.
+    pub(super) fn remove(&mut self, file: FileSeq) {
+        self.0.iter_mut().for_each(|queue| queue.remove(file));
+    }
+
+    /// The file that is read next for a sink.
+    pub(super) fn next(&mut self, sink: SinkIndex) -> Option<FileSeq> {
+        self.0.get_mut(sink.get())?.next()
+    }
+
+    /// A file was read to its end for a sink.
+    pub(super) fn done(&mut self, sink: SinkIndex, file: FileSeq) {
+        if let Some(queue) = self.0.get_mut(sink.get()) {
+            queue.remove(file);
+        }
+    }
+
+    /// Whether no file waits, for any sink.
+    pub(super) fn are_empty(&self) -> bool {
+        self.0.iter().all(ReadQueue::is_empty)
     }
 }
 

@@ -4,10 +4,14 @@
 //! where a log of the name that it leads to is, or was, followed itself.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What logs are called that rotators put a number or a date behind.
+const LOG_EXTENSIONS: [&str; 5] = ["log", "txt", "out", "err", "json"];
 
 /// The files that rotation makes of one log: `access.log`, `access.log.1`, `access-20261123.log`, …
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +21,21 @@ impl LogFamily {
     /// That of the log with this name.
     pub(super) fn of(log: &Path) -> Self {
         Self(log.into())
+    }
+
+    /// The family of a name, and its age there: a rotated name belongs to a log that is known, else it is a log of its own.
+    pub(super) fn among(logs: &HashSet<PathBuf>, path: &Path) -> (Self, RotationAge) {
+        // Between a rotation and the next line, a log has no file of its own name; one with an extension is known all the same.
+        let is_log = |log: &Path| {
+            let extension = log.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| LOG_EXTENSIONS.contains(&extension))
+        };
+        let mut rotations = rotations_of(path);
+        let known = rotations.iter().position(|(log, _)| logs.contains(log));
+        let known =
+            known.or_else(|| rotations.iter().position(|(log, _)| is_log(log) && is_behind(path, log)));
+        let known = known.map(|at| rotations.swap_remove(at));
+        known.map_or_else(|| (Self::of(path), RotationAge::Current), |(log, age)| (Self::of(&log), age))
     }
 
     /// The log's name.
@@ -71,6 +90,11 @@ pub(super) fn rotations_of(path: &Path) -> Vec<(PathBuf, RotationAge)> {
 pub(super) fn age_in(path: &Path, family: &LogFamily) -> RotationAge {
     let rotation = rotations_of(path).into_iter().find(|(log, _)| log == family.log());
     rotation.map_or(RotationAge::Current, |(_, age)| age)
+}
+
+/// Whether a name is another one with something behind it.
+fn is_behind(path: &Path, log: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().starts_with(log.as_os_str().as_encoded_bytes())
 }
 
 /// Where the rotation begins that a name ends with: at a separator, behind which there is nothing but digits, separators, and the

@@ -1,0 +1,299 @@
+//! What a content is recognised by: in its file, in a copy, and after a restart.
+
+use std::io;
+
+use super::ahead::Ahead;
+use super::cursors::Cursors;
+use super::window::{ReadAt, Window, line_start, window_before};
+use crate::checkpoint::FileEntry;
+use crate::identity::{Fingerprint, WINDOW};
+use crate::position::Confirmed;
+
+/// What a file holds, compared with a content that it held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tail) enum Comparison {
+    /// The same.
+    Same,
+    /// The same up to here; what had been seen behind it, and was not read, is gone.
+    Shrunk(u64),
+    /// Another content.
+    Replaced,
+}
+
+/// What counts as the copy of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tail) enum Match {
+    /// All that was seen is in it, up to the end.
+    Whole,
+    /// All that was read is in it.
+    Full,
+    /// It may end earlier: what was written after it was made, and before the truncation, was in the original alone.
+    Prefix,
+}
+
+/// Beside the bytes before each position, which the [`Cursors`] have.
+#[derive(Debug)]
+pub(super) struct Marks {
+    /// The first bytes.
+    head: Window,
+    /// After a restart: how far it had been read before for what was sent, and what is before that.
+    sent: Option<Confirmed>,
+    /// After a restart, until it was compared: places that have these bytes before them.
+    proofs: Vec<Confirmed>,
+    /// Of the bytes before its end, where that was behind what was read, and where it was.
+    tail: Option<(u64, Fingerprint)>,
+    /// And bytes behind what was read.
+    next: Option<Ahead>,
+}
+
+impl Marks {
+    /// Of a content that was never seen.
+    pub(super) fn new() -> Self {
+        Self { head: Window::Bytes(Vec::new()), sent: None, proofs: Vec::new(), tail: None, next: None }
+    }
+
+    /// What a checkpoint says.
+    pub(super) fn restored(entry: &FileEntry) -> Self {
+        let read = entry.sent.map_or(0, |sent| sent.offset.get());
+        let next = |bytes| Ahead::restored(bytes, entry.next_at, read, entry.size);
+        Self {
+            head: Window::Print(entry.head),
+            sent: entry.sent,
+            proofs: entry.sent_since.clone(),
+            tail: entry.tail.map(|tail| (entry.size, tail)),
+            next: entry.next.clone().map(next),
+        }
+    }
+
+    pub(super) fn head(&self) -> &Window {
+        &self.head
+    }
+
+    pub(super) fn next(&self) -> Option<&Ahead> {
+        self.next.as_ref()
+    }
+
+    /// How far it was read for the sink that is furthest, in this run or before.
+    pub(super) fn furthest(&self, cursors: &Cursors) -> Confirmed {
+        let read = cursors.furthest();
+        self.sent.filter(|sent| sent.offset > read.offset).unwrap_or(read)
+    }
+
+    /// Compares a content of which this size is known with what a file holds now.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn compare(
+        &self,
+        cursors: &Cursors,
+        known_size: u64,
+        file: &impl ReadAt,
+        size: u64,
+    ) -> io::Result<Comparison> {
+        let mut buffer = [0; WINDOW];
+        let mut is_at = |window: &Window, end: u64| -> io::Result<bool> {
+            let part = &mut buffer[..window.len()];
+            let Some(from) = end.checked_sub(part.len() as u64) else { return Ok(false) };
+            let filled = file.fill(part, from)?;
+            Ok(filled == part.len() && window.is(part))
+        };
+        let mut read = 0;
+        for (at, before) in cursors.windows() {
+            read = read.max(at);
+            if !is_at(before, at)? {
+                return Ok(Comparison::Replaced);
+            }
+        }
+        if let Some(sent) = self.sent.filter(|sent| sent.offset.get() > read) {
+            read = sent.offset.get();
+            if !is_at(&Window::Print(sent.before), read)? {
+                return Ok(Comparison::Replaced);
+            }
+        }
+        for proof in &self.proofs {
+            if !is_at(&Window::Print(proof.before), proof.offset.get())? {
+                return Ok(Comparison::Replaced);
+            }
+        }
+        let tail = match self.tail {
+            Some((end, tail)) if size >= end => is_at(&Window::Print(tail), end)?,
+            _ => true,
+        };
+        let changed = match &self.next {
+            Some(next) if next.at() >= read => next.changed_from(file)?,
+            _ => None,
+        };
+        let Window::Bytes(head) = &self.head else {
+            let is_other = size < known_size || changed.is_some();
+            if !is_at(&self.head, self.head.len() as u64)? || (read == 0 && is_other) {
+                return Ok(Comparison::Replaced);
+            }
+            return Ok(match changed {
+                Some(end) => Comparison::Shrunk(end),
+                None if size < known_size => Comparison::Shrunk(size),
+                None if tail => Comparison::Same,
+                None => Comparison::Shrunk(read),
+            });
+        };
+        let filled = file.fill(&mut buffer[..head.len()], 0)?;
+        let alike = head.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
+        let known = usize::try_from(read).map_or(head.len(), |read| read.min(head.len()));
+        // Where nothing was read, nothing was sent: what is there now is another content as soon as anything is missing.
+        if alike < known
+            || (read == 0 && (alike < head.len() || size < known_size || !tail || changed.is_some()))
+        {
+            return Ok(Comparison::Replaced);
+        }
+        Ok(if alike < head.len() {
+            // The line that is another one is gone as a whole.
+            Comparison::Shrunk(if alike == filled { size } else { line_start(&head[..alike]).max(read) })
+        } else if let Some(end) = changed {
+            Comparison::Shrunk(end)
+        } else if size < known_size {
+            Comparison::Shrunk(size)
+        } else if !tail {
+            Comparison::Shrunk(read)
+        } else {
+            Comparison::Same
+        })
+    }
+
+    /// A file was compared with it and holds the same: its beginning is kept, where it is not yet.
+    pub(super) fn observe(&mut self, file: &impl ReadAt, size: u64) -> io::Result<()> {
+        self.proofs.clear();
+        let wanted = usize::try_from(size).map_or(WINDOW, |size| size.min(WINDOW));
+        if matches!(self.head, Window::Print(_)) || self.head.len() < wanted {
+            let mut head = vec![0; wanted.max(self.head.len())];
+            let filled = file.fill(&mut head, 0)?;
+            head.truncate(filled);
+            self.head = Window::Bytes(head);
+        }
+        Ok(())
+    }
+
+    /// Keeps the first bytes of the content, of which `bytes` begin at `start`.
+    pub(super) fn extend_head(&mut self, start: u64, bytes: &[u8]) {
+        let Window::Bytes(head) = &mut self.head else { return };
+        if head.len() < WINDOW
+            && let Some(skip) = (head.len() as u64).checked_sub(start)
+            && let Some(new) = usize::try_from(skip).ok().and_then(|skip| bytes.get(skip..))
+        {
+            let room = WINDOW - head.len();
+            head.extend_from_slice(&new[..new.len().min(room)]);
+        }
+    }
+
+    /// Whether a file of this size holds a copy of it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn is_copied_in(
+        &self,
+        cursors: &Cursors,
+        known_size: u64,
+        copy: &impl ReadAt,
+        size: u64,
+        how: Match,
+    ) -> io::Result<bool> {
+        let furthest = self.furthest(cursors);
+        // What was sent before a restart, and is known by its fingerprint alone, has to be there whole: else other lines may be there.
+        let whole = how != Match::Prefix || self.sent.is_some_and(|sent| sent.offset.get() > size);
+        let is_short = how == Match::Whole && known_size > size;
+        if size == 0 || is_short || (whole && furthest.offset.get() > size) {
+            return Ok(false);
+        }
+        // As much of a window as the copy has room for. A fingerprint is of the whole of it, or says nothing.
+        let mut proofs = 0;
+        let mut shares = |window: &Window, end: u64| -> io::Result<bool> {
+            let from = end.saturating_sub(window.len() as u64);
+            let room = usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX);
+            let mut is = vec![0; window.len().min(room)];
+            let filled = copy.fill(&mut is, from)?;
+            is.truncate(filled);
+            let alike = match window {
+                Window::Bytes(bytes) => bytes.starts_with(&is),
+                Window::Print(print) if is.len() == print.len => print.matches(&is),
+                Window::Print(_) => return Ok(how == Match::Prefix),
+            };
+            proofs += usize::from(alike && !is.is_empty());
+            Ok(alike)
+        };
+        // All that a restart knows of the beginning has to be there: less would be proof of nothing.
+        if matches!(self.head, Window::Print(print) if (print.len as u64) > size) {
+            return Ok(false);
+        }
+        let mut alike = shares(&self.head, self.head.len() as u64)?;
+        for (at, before) in cursors.windows() {
+            alike &= shares(before, at)?;
+        }
+        if let Some(sent) = self.sent {
+            alike &= shares(&Window::Print(sent.before), sent.offset.get())?;
+        }
+        // What was seen and not read may be behind the end of the copy.
+        if let Some(next) = self.next.as_ref().filter(|next| next.at() < size) {
+            alike &= shares(&Window::Bytes(next.bytes().to_vec()), next.at() + next.bytes().len() as u64)?;
+        }
+        let seen = self.tail.map(|(size, tail)| Confirmed::skipped_to(size, tail));
+        for seen in self.proofs.iter().copied().chain(seen).filter(|seen| seen.offset.get() <= size) {
+            alike &= shares(&Window::Print(seen.before), seen.offset.get())?;
+        }
+        Ok(alike && proofs > 0)
+    }
+
+    /// Whether a file begins as it does, as far as both go.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn begins_like(&self, file: &impl ReadAt) -> io::Result<bool> {
+        let mut head = vec![0; self.head.len()];
+        let filled = file.fill(&mut head, 0)?;
+        Ok(match &self.head {
+            Window::Bytes(known) => known.starts_with(&head[..filled]) && (filled > 0 || !known.is_empty()),
+            Window::Print(print) => filled == 0 || print.matches(&head[..filled]),
+        })
+    }
+
+    /// What is seen behind `end` is gone.
+    pub(super) fn shrink(&mut self, end: u64) {
+        (self.tail, self.next) = (None, None);
+        self.cut_head(end);
+    }
+
+    /// The content ends at `end`, whatever was sent behind that.
+    pub(super) fn cut(&mut self, end: u64) {
+        self.cut_head(end);
+        if self.sent.is_some_and(|sent| sent.offset.get() > end) {
+            self.sent = None;
+        }
+    }
+
+    fn cut_head(&mut self, end: u64) {
+        if let Window::Bytes(head) = &mut self.head {
+            head.truncate(usize::try_from(end).unwrap_or(WINDOW));
+        }
+    }
+
+    /// Of the bytes before the end of a content of this size, where they were looked at.
+    pub(super) fn tail(&self, size: u64) -> Option<Fingerprint> {
+        self.tail.filter(|(end, _)| *end == size).map(|(_, tail)| tail)
+    }
+
+    /// Looks at the bytes before its end and at those behind what was read, where that is not the end: they have to be there when it is
+    /// read on. Right before, the file was compared with it.
+    pub(super) fn look_ahead(&mut self, cursors: &Cursors, file: &impl ReadAt, size: u64) {
+        if self.has_looked_ahead(cursors, size) {
+            return;
+        }
+        let tail = window_before(file, size).ok();
+        let is_whole = |tail: &Vec<u8>| tail.len() as u64 == size.min(WINDOW as u64);
+        self.tail = tail.filter(is_whole).map(|tail| (size, Fingerprint::of(&tail)));
+        let read = self.furthest(cursors).offset.get();
+        self.next = Some(Ahead::look(file, self.head.len(), read, size));
+    }
+
+    pub(super) fn has_looked_ahead(&self, cursors: &Cursors, size: u64) -> bool {
+        let read = self.furthest(cursors).offset.get();
+        let next = self.next.as_ref().is_some_and(|next| next.is_of(self.head.len(), read, size));
+        read >= size || (next && self.tail(size).is_some())
+    }
+}
