@@ -116,8 +116,8 @@ const CHALLENGES = [
   {
     id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => (snapshot.runs_on === "kubernetes"
       ? ["# with --require index.html among file-puller’s arguments: take index.html away from the content manager"]
-      : [`mv ${folder(snapshot)}/index.html /tmp/`, `# look at “Last sync”, then: mv /tmp/index.html ${folder(snapshot)}/`]),
-    why: "file-puller is told that every release must have index.html. A release without it is held back, and the one before is served.",
+      : ["# take it away, and look at “Last sync”:", `mv ${folder(snapshot)}/index.html /tmp/`, "# bring it back:", `mv /tmp/index.html ${folder(snapshot)}/`]),
+    why: "A gate is a rule that a release must pass before it is published, here that it has index.html. A release that does not pass is held back, and the one before is served.",
     lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
     happened: (_, after) => failed(after) && heldBack(after),
   },
