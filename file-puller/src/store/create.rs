@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::OnceLock;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -60,8 +61,31 @@ pub(super) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd>
     create_file_as(beneath, name, Mode::from_raw_mode(0o600))
 }
 
-/// Makes a file that was not there before, with what the umask leaves of a mode.
-pub(super) fn create_file_as(beneath: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
+fn create_file_as(beneath: impl AsFd, name: &str, mode: Mode) -> io::Result<OwnedFd> {
     let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(beneath, name, new, mode)?)
+}
+
+/// Makes files that are most likely plain ones, so that nearly none needs its mode set.
+#[derive(Debug, Default)]
+pub(super) struct PlainFiles {
+    /// Whether a new file has the mode of a plain file: what the umask or the directory's own rules did to the first, they do to all.
+    are_plain: OnceLock<bool>,
+}
+
+impl PlainFiles {
+    /// Makes a file that was not there before.
+    pub(super) fn create(&self, beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+        let plain = FileMode::PLAIN.as_mode();
+        let file = create_file_as(beneath, name, plain)?;
+        self.are_plain.get_or_init(|| {
+            rustix::fs::fstat(&file).is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode & 0o7777) == plain)
+        });
+        Ok(file)
+    }
+
+    /// Whether a file that was made has this mode.
+    pub(super) fn have(&self, mode: FileMode) -> bool {
+        mode == FileMode::PLAIN && self.are_plain.get() == Some(&true)
+    }
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::create::{DIRECTORY, create_file_as, make_directory};
+use super::create::{DIRECTORY, PlainFiles, make_directory};
 use super::directory::remove;
 use super::private::{Private, UNPACKED};
 use super::volume::{Context as _, Volume, VolumeError};
@@ -31,8 +31,7 @@ pub(super) struct NumberedFiles {
     private: Arc<Private>,
     directory: OwnedFd,
     directory_mode: Mode,
-    /// Whether a new file has the mode of a plain file, as nearly every umask allows.
-    makes_plain: OnceLock<bool>,
+    plain_files: PlainFiles,
 }
 
 impl Name {
@@ -72,7 +71,7 @@ impl NumberedFiles {
         crash_point();
         let directory =
             rustix::fs::openat(private.directory(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
-        Ok(Self { private, directory, directory_mode, makes_plain: OnceLock::new() })
+        Ok(Self { private, directory, directory_mode, plain_files: PlainFiles::default() })
     }
 
     /// A handle on it.
@@ -86,12 +85,8 @@ impl NumberedFiles {
             make_directory(&self.directory, &name.directory(), self.directory_mode)
                 .context(|| self.naming("make the directory of", name))?;
         }
-        let plain = FileMode::PLAIN.as_mode();
-        let file =
-            create_file_as(&self.directory, &name.path(), plain).context(|| self.naming("make", name))?;
-        self.makes_plain.get_or_init(|| {
-            rustix::fs::fstat(&file).is_ok_and(|stat| Mode::from_raw_mode(stat.st_mode & 0o7777) == plain)
-        });
+        let file = self.plain_files.create(&self.directory, &name.path());
+        let file = file.context(|| self.naming("make", name))?;
         crash_point();
         Ok(file.into())
     }
@@ -119,7 +114,7 @@ impl NumberedFiles {
 
     /// Gives a file its mode, which most have from the start.
     pub(super) fn set_mode(&self, name: Name, mode: FileMode) -> Result<(), VolumeError> {
-        if mode == FileMode::PLAIN && self.makes_plain.get() == Some(&true) {
+        if self.plain_files.have(mode) {
             return Ok(());
         }
         let set = rustix::fs::chmodat(&self.directory, name.path(), mode.as_mode(), AtFlags::empty());

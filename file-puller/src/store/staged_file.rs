@@ -4,7 +4,7 @@
 //! is hashed before it is used.
 
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
+use std::io::{self, IoSlice, Seek as _, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -61,11 +61,11 @@ impl StagedFile {
         stall("write");
         for chunk in chunks {
             self.hasher.update(chunk);
-            let written = file.write_all(chunk);
-            written.context(|| format!("write {} on {}", self.path, self.staging.volume()))?;
             self.written += chunk.len() as u64;
-            crash_point();
         }
+        let written = write_all(file, chunks);
+        written.context(|| format!("write {} on {}", self.path, self.staging.volume()))?;
+        crash_point();
         Ok(())
     }
 
@@ -94,6 +94,23 @@ impl StagedFile {
             None => Ok(()),
         }
     }
+}
+
+/// Writes all chunks, in one call if the system takes them all: even a small file comes in several.
+fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<_> = chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+    let mut rest = &mut slices[..];
+    // Takes away those that are empty.
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl Drop for StagedFile {

@@ -16,7 +16,7 @@ use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::create::{DIRECTORY, create_file, make_directory, set_mode};
+use super::create::{DIRECTORY, PlainFiles, create_file, make_directory, set_mode};
 use super::fsync::FsyncSet;
 use super::objects::Objects;
 use super::private::Private;
@@ -33,6 +33,7 @@ pub(crate) struct Staging {
     private: Arc<Private>,
     id: ReleaseId,
     tree: OwnedFd,
+    plain_files: PlainFiles,
     /// The release whose files are in the tree already, where the new one has them at the same paths.
     copy_of: Option<ReleaseId>,
     /// Open since it was written, as the release's own files are.
@@ -76,6 +77,7 @@ impl Staging {
             private,
             id: id.clone(),
             tree,
+            plain_files: PlainFiles::default(),
             copy_of: None,
             manifest,
             signature: None,
@@ -93,8 +95,9 @@ impl Staging {
         manifest: File,
         fsync_set: FsyncSet,
     ) -> Self {
-        let (volume, id) = (Arc::clone(volume), id.clone());
-        Self { volume, private, id, tree, copy_of: Some(base), manifest, signature: None, fsync_set }
+        let (volume, id, plain_files) = (Arc::clone(volume), id.clone(), PlainFiles::default());
+        let copy_of = Some(base);
+        Self { volume, private, id, tree, plain_files, copy_of, manifest, signature: None, fsync_set }
     }
 
     /// Puts the signed manifest in the place of the one that was written here.
@@ -179,11 +182,11 @@ impl Staging {
 
     /// Begins a file of the release, which nothing else has the name of.
     pub(super) fn create(&self, path: &ReleasePath) -> Result<File, VolumeError> {
-        let file = match create_file(self.tree(), path.as_str()) {
+        let file = match self.plain_files.create(self.tree(), path.as_str()) {
             // Something that was put into a copy from outside.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.remove(path)?;
-                create_file(self.tree(), path.as_str())
+                self.plain_files.create(self.tree(), path.as_str())
             }
             made => made,
         };
@@ -194,7 +197,9 @@ impl Staging {
 
     /// Takes in a file that was created, now that it is complete.
     pub(super) fn arrived(&self, path: &ReleasePath, mode: FileMode, file: File) -> Result<(), VolumeError> {
-        set_mode(&file, mode).context(|| format!("take in {path} on {}", self.volume))?;
+        if !self.plain_files.have(mode) {
+            set_mode(&file, mode).context(|| format!("take in {path} on {}", self.volume))?;
+        }
         self.fsync_set.created(path.as_str());
         self.fsync_set.wrote(path.as_str(), file);
         crash_point();

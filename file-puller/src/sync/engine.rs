@@ -13,9 +13,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SyncError;
-use super::git::{Incomplete, Repository, is_of};
+use super::followed::Followed;
+use super::git::{Incomplete, is_of};
 use super::http_gate::HttpGate;
-use super::image::{ImageSource, Received, tag};
+use super::image::{Received, tag};
 use super::intake::Intake;
 use super::options::EngineOptions;
 use super::outcome::{Awaited, Outcome, Verdict};
@@ -29,7 +30,7 @@ use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
 use crate::fetch::{Downloader, NotArrived, Unpacking, download_all};
 use crate::git::{self, Commit, Known, Tip};
 use crate::metrics::{Metrics, Phase, Retry};
-use crate::oci::{Registry, RegistryError};
+use crate::oci::RegistryError;
 use crate::progress::{Audience, Progress};
 use crate::source::{
     Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
@@ -63,15 +64,6 @@ pub(crate) struct Engine {
     verification: Option<Verification>,
 }
 
-/// What is followed, and what is remembered of it from one sync to the next.
-#[derive(Debug)]
-enum Followed {
-    /// A manifest or an archive.
-    File,
-    Repository(Repository),
-    Image(ImageSource),
-}
-
 impl Engine {
     /// Takes a volume's present state as the starting point.
     pub(crate) fn new(
@@ -99,13 +91,7 @@ impl Engine {
             ..
         } = options.clone();
         let platform = oci.platform.clone();
-        let mut followed = match (source.url().kind(), source.url().image()) {
-            (Some(Kind::Repository), _) => Followed::Repository(Repository::new(git)),
-            (Some(Kind::Image), Some(image)) => {
-                Followed::Image(ImageSource::new(Registry::new(image.clone(), oci.platform)))
-            }
-            _ => Followed::File,
-        };
+        let mut followed = Followed::new(source.url(), git, oci.platform);
         let path = volume.path().to_owned();
         let memory = Memory::new(path, source.url(), &authenticity, &selection, platform.as_ref());
         // It is an answer only while what it speaks of is in place, and intact.
@@ -289,7 +275,7 @@ impl Engine {
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         let intake = self.intake();
-        let repository = self.repository()?;
+        let repository = self.followed.repository()?;
         let origin = repository.origin(&intake);
         let tip = repository.tip(&intake.source).await?;
         if let Some(id) = current.clone().filter(|id| repository.is_in_step(&tip, &origin, id)) {
@@ -327,7 +313,7 @@ impl Engine {
     ) -> Result<(ReleaseId, Outcome), Incomplete> {
         let began = Instant::now();
         self.publisher.begin_staging()?;
-        let (commit, wire_bytes) = self.repository()?.receive(intake, tip, known).await?;
+        let (commit, wire_bytes) = self.followed.repository()?.receive(intake, tip, known).await?;
         self.metrics.phase(Phase::Unpack, began);
         let id = commit.id();
         let Commit { contents, manifest, trace, .. } = commit;
@@ -337,7 +323,7 @@ impl Engine {
         let (release, outcome) = followed.map_err(|NotArrived(path)| {
             Incomplete::Missing(SyncError::Repository(format!("{path} is not in what was sent")))
         })?;
-        let published = git::Published::new(&self.repository()?.origin(intake), &id, &release);
+        let published = git::Published::new(&self.followed.repository()?.origin(intake), &id, &release);
         // The release is in place; without this, the next fetch only brings more.
         if let Err(error) = trace.keep(&published) {
             tracing::warn!(%error, "the next fetch will bring the whole commit");
@@ -349,14 +335,14 @@ impl Engine {
     /// Notes which commit `current` is.
     fn follows_commit(&mut self, published: git::Published) -> Result<(), SyncError> {
         self.revision.set(Revision::Commit(published.commit.clone()));
-        self.repository()?.published(published);
+        self.followed.repository()?.published(published);
         Ok(())
     }
 
     /// Follows an image in a registry.
     async fn follow_image(&mut self, current: Option<ReleaseId>) -> Result<(ReleaseId, Outcome), SyncError> {
         let intake = self.intake();
-        let in_step = self.image()?.is_in_step(&intake.source, current.as_ref()).await?;
+        let in_step = self.followed.image()?.is_in_step(&intake.source, current.as_ref()).await?;
         if let Some(id) = current.clone().filter(|_| in_step) {
             return Ok((id.clone(), Outcome::Unchanged(id)));
         }
@@ -369,15 +355,15 @@ impl Engine {
         let (id, outcome) =
             followed.map_err(|NotArrived(path)| RegistryError::Refused(format!("{path} was not in it")))?;
         self.revision.set(Revision::Digest(tag(&digest)));
-        let remembered = self.image()?.published(digest, id.clone());
+        let remembered = self.followed.image()?.published(digest, id.clone());
         self.memory.store(&remembered);
         Ok((id, outcome))
     }
 
     async fn receive_image(&mut self, intake: &Intake) -> Result<Received, SyncError> {
-        let (digest, layers) = self.image()?.layers(intake).await?;
+        let (digest, layers) = self.followed.image()?.layers(intake).await?;
         self.publisher.begin_staging()?;
-        self.image()?.receive(intake, digest, &layers).await
+        self.followed.image()?.receive(intake, digest, &layers).await
     }
 
     fn intake(&self) -> Intake {
@@ -391,24 +377,6 @@ impl Engine {
         }
     }
 
-    fn repository(&mut self) -> Result<&mut Repository, SyncError> {
-        match &mut self.followed {
-            Followed::Repository(repository) => Ok(repository),
-            Followed::File | Followed::Image(_) => {
-                Err(SyncError::Repository("no repository is followed".to_owned()))
-            }
-        }
-    }
-
-    fn image(&mut self) -> Result<&mut ImageSource, SyncError> {
-        match &mut self.followed {
-            Followed::Image(image) => Ok(image),
-            Followed::File | Followed::Repository(_) => {
-                Err(RegistryError::Refused("no image is followed".to_owned()).into())
-            }
-        }
-    }
-
     /// What the published release is in its source, where that has names for its states.
     pub(super) fn current_revision(&self) -> CurrentRevision {
         self.revision.clone()
@@ -417,11 +385,7 @@ impl Engine {
     /// Makes the next sync compare the volume with the source, whether or not that has changed.
     fn distrust(&mut self) {
         self.last_answer = None;
-        match &mut self.followed {
-            Followed::File => {}
-            Followed::Repository(repository) => repository.distrust(),
-            Followed::Image(image) => image.distrust(),
-        }
+        self.followed.distrust();
     }
 
     /// A manifest says what the release is, so only what the volume lacks is fetched.
@@ -579,9 +543,9 @@ impl Engine {
             Some(Kind::Manifest) => Some(self.fetch_damaged(&id, &damaged).await?),
             Some(Kind::Repository) => {
                 let intake = self.intake();
-                let tip = self.repository()?.tip(&intake.source).await?;
+                let tip = self.followed.repository()?.tip(&intake.source).await?;
                 self.publisher.begin_staging()?;
-                let received = self.repository()?.receive(&intake, &tip, None).await;
+                let received = self.followed.repository()?.receive(&intake, &tip, None).await;
                 let (commit, _) = received.map_err(Incomplete::into_error)?;
                 self.publisher.stage_damaged(&id, commit.contents, &commit.manifest, &damaged)?.map(Arc::new)
             }

@@ -3,6 +3,7 @@
 mod assemble;
 mod engine;
 mod error;
+mod followed;
 mod gate;
 mod git;
 mod handle;

@@ -92,10 +92,41 @@ fn sigkill_everywhere() {
             TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Manifest))).collect();
         let archives: Vec<_> =
             TRANSITIONS.iter().map(|one| threads.spawn(|| kill_at_each_step(one, Form::Archive))).collect();
-        let others = [threads.spawn(kill_while_repairing), threads.spawn(kill_with_a_spare)];
+        let others = [
+            threads.spawn(kill_while_repairing),
+            threads.spawn(kill_with_a_spare),
+            threads.spawn(kill_among_many),
+        ];
         transitions.into_iter().chain(archives).chain(others).map(|one| one.join().expect("it passed")).sum()
     });
     assert!(kills >= 200, "only {kills} steps: are the fault points compiled in?");
+}
+
+/// More files than one thread writes: a step of any thread is the last of all. Every ninety-seventh.
+fn kill_among_many() -> u32 {
+    let (old, new) = (ContentManager::start(A), ContentManager::start(A));
+    for number in 0..300 {
+        new.put(&format!("f/{number}"), format!("content {number}"));
+    }
+    Form::Archive.serve(&new);
+    let (url, files) = (Form::Archive.url(&new), new.site().files.clone());
+    let mut kills = 0;
+    loop {
+        let volume = Volume::new();
+        assert_eq!(once(&old.url(), &volume.path(), &[]).0, 0);
+        let survived = run_until_killed(&url, &volume, "0", kills * 97 + 1);
+        let seen = volume.tree();
+        assert!(seen == files || (!survived && seen == old.site().files), "step {}", kills * 97 + 1);
+        let (code, stderr) = once(&url, &volume.path(), &["--keep", "0", "--keep-for", "0s"]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(volume.tree(), files);
+        assert_eq!(volume.staging(), [] as [&str; 0]);
+        if survived {
+            assert!(kills > 5, "only {kills} steps");
+            return kills;
+        }
+        kills += 1;
+    }
 }
 
 /// A repair puts one file in the place of another, so that nobody can see less than was there when it began.

@@ -42,11 +42,11 @@ BOUND = 60
 # Calls on files, directories and sockets. What is left out has no place where it could fail (`futex`), or fails only in a process
 # that is at its end anyway (memory).
 SYNCS = {"fsync", "fdatasync", "syncfs"}
-CHANGES = {"write", "pwrite64", "mkdirat", "unlinkat", "unlink", "rmdir", "renameat", "renameat2", "rename", "linkat", "symlinkat",
+CHANGES = {"write", "writev", "pwrite64", "mkdirat", "unlinkat", "unlink", "rmdir", "renameat", "renameat2", "rename", "linkat", "symlinkat",
            "fchmod", "fchmodat", "fchmodat2", "utimensat", "ftruncate", "copy_file_range", "sendfile", "mkdir", "openat"} | SYNCS
 CALLS = CHANGES | {"read", "pread64", "close", "lseek", "getdents64", "newfstatat", "fstat", "statx", "lstat", "stat", "readlink", "readlinkat", "statfs",
                    "fstatfs", "fcntl", "flock", "faccessat", "faccessat2", "access", "open", "dup", "socket", "connect", "sendto", "recvfrom", "sendmsg", "recvmsg",
-                   "writev", "getsockopt", "setsockopt", "getsockname", "getpeername", "clone3", "getcwd"}
+                   "getsockopt", "setsockopt", "getsockname", "getpeername", "clone3", "getcwd"}
 
 
 
