@@ -248,7 +248,7 @@ fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
         ));
     }
     let files = wire.files;
-    if let Err((index, conflict)) = disjoint(files.iter().map(|file| &file.path)) {
+    if let Err((index, conflict)) = disjoint(&files, |file| &file.path) {
         return Err(refusal(&format!("files[{index}].path"), format!("{} {conflict}", files[index].path)));
     }
     let manifest = Manifest { created, site, files };
