@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
-use crate::support::{Server, Volume, write_tree};
+use crate::support::{Over, Server, Volume, write_tree};
 
 #[test]
 fn etag_is_content() {
@@ -179,15 +179,6 @@ fn swap_under_load() {
     });
     volume.swap("2");
     server.wait_for("/", &body(2, "index"));
-}
-
-/// Tells the clients that it is over, also where the test fails.
-struct Over<'t>(&'t AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
-use crate::support::Server;
+use crate::support::{Over, Server};
 
 /// How many times how much is published.
 #[derive(Clone, Copy)]
@@ -18,7 +19,8 @@ struct Load {
 }
 
 const SMALL: Load = Load { swaps: 30, files: 40, size: 300 * 1024 };
-/// For `cargo test -p web-server --test scenarios -- --ignored --test-threads 1 removal::`; needs 1 GiB in /dev/shm.
+/// For `cargo test --release -p web-server --test scenarios -- --ignored --test-threads 1 removal::`; needs 1 GiB in /dev/shm, and
+/// some minutes for each layout: 90 GiB are written, and hashed.
 const FULL: Load = Load { swaps: 300, files: 300, size: 1024 * 1024 };
 
 fn directory(load: Load) -> tempfile::TempDir {
@@ -72,13 +74,15 @@ fn remove_at_once(load: Load, root: &Path, link: &Path, tree: impl Fn(usize) -> 
                 })
             })
             .collect();
+        let over = Over(&over);
         for number in 1..=swaps {
+            assert!(!clients.iter().any(ScopedJoinHandle::is_finished), "a client has failed");
             publish(number);
         }
         wait_until("the last is served", || {
             get(server.addr, "/f0.bin").text().starts_with(&format!("{swaps:08}"))
         });
-        over.store(true, Ordering::Relaxed);
+        drop(over);
         let answers: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
         assert!(answers > swaps, "only {answers} answers");
     });

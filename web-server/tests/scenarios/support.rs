@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 use testkit::http::{Message, get, request};
@@ -116,6 +117,15 @@ impl Server {
     #[track_caller]
     pub(crate) fn wait_for(&self, path: &str, body: &str) {
         wait_until(&format!("{path} says {body:?}"), || self.get(path).body == body.as_bytes());
+    }
+}
+
+/// Tells the other threads of a test that it is over, also where it fails: they would go on for ever.
+pub(crate) struct Over<'t>(pub(crate) &'t AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
