@@ -263,6 +263,10 @@ impl Reader {
         }
         self.checkpoints.note_files(self.catalog.extent());
         self.publish();
+        if self.is_idle() {
+            // Who has nothing to read needs nothing to read into.
+            run.buffer = Vec::new();
+        }
         run.last_scan = Instant::now();
         run.scan_took = run.last_scan - begin;
         run.next_scan = run.last_scan + self.rescan_period;

@@ -1,6 +1,5 @@
 //! What a checkpoint says: each file, and what each sink has confirmed of it.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -54,7 +53,8 @@ pub(crate) struct FileEntry {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) gone: bool,
     /// By sink.
-    pub(crate) confirmed: BTreeMap<String, Confirmed>,
+    #[serde(with = "by_sink")]
+    pub(crate) confirmed: Vec<(String, Confirmed)>,
     /// When it was last followed, in seconds since 1970.
     pub(crate) seen: u64,
     /// How far it was read for what was sent after this was written, by [`super::SentLog`].
@@ -63,6 +63,11 @@ pub(crate) struct FileEntry {
 }
 
 impl FileEntry {
+    /// Where this sink stands, if the entry knows it.
+    pub(crate) fn of_sink(&self, name: &str) -> Option<Confirmed> {
+        self.confirmed.iter().find(|(known, _)| known == name).map(|(_, at)| *at)
+    }
+
     /// Where each of these sinks stands.
     ///
     /// A sink that the entry does not know takes over from one that is configured no more (its URL was changed), from the
@@ -70,14 +75,14 @@ impl FileEntry {
     pub(crate) fn confirmed_by(&self, sinks: &[String]) -> Vec<Confirmed> {
         let former = self.confirmed.iter().filter(|(name, _)| !sinks.contains(name)).map(|(_, at)| *at);
         let inherited = former.min_by_key(|confirmed| confirmed.offset).unwrap_or_else(Confirmed::nothing);
-        sinks.iter().map(|name| self.confirmed.get(name).copied().unwrap_or(inherited)).collect()
+        sinks.iter().map(|name| self.of_sink(name).unwrap_or(inherited)).collect()
     }
 
     /// The bytes that were there and that sinks did not confirm. A sink that is configured additionally has no claim to a file
     /// that was gone before.
     pub(crate) fn unconfirmed(&self, sinks: &[String]) -> Vec<(SinkIndex, Range<u64>)> {
         let additional = |name| {
-            !self.confirmed.contains_key(name) && self.confirmed.keys().all(|known| sinks.contains(known))
+            self.of_sink(name).is_none() && self.confirmed.iter().all(|(known, _)| sinks.contains(known))
         };
         let positions = SinkIndex::all(sinks.len()).zip(sinks).zip(self.confirmed_by(sinks));
         let left = positions
@@ -139,6 +144,25 @@ mod optional_path_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
         path_text::deserialize(from).map(Some)
+    }
+}
+
+/// A map, of which an entry has a handful of pairs: for each of many files at once, a tree would take ten times the memory.
+mod by_sink {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::position::Confirmed;
+
+    pub(super) fn serialize<S: Serializer>(pairs: &[(String, Confirmed)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(pairs.iter().map(|(name, at)| (name, at)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<(String, Confirmed)>, D::Error> {
+        BTreeMap::deserialize(from).map(|pairs| pairs.into_iter().collect())
     }
 }
 

@@ -197,14 +197,14 @@ mod tests {
         assert!(state.load().is_empty());
         write(&mut state, vec![entry(&[("a", at(1))])]);
         write(&mut state, vec![entry(&[("a", at(2))])]);
-        assert_eq!(state.load()[0].confirmed["a"], at(2));
+        assert_eq!(state.load()[0].of_sink("a"), Some(at(2)));
 
         let newest = dir.path().join(SLOTS[1]);
         let whole = fs::read(&newest).unwrap();
         for damage in [whole[..whole.len() / 2].to_vec(), [&whole[..20], b"X", &whole[21..]].concat(), vec![]]
         {
             fs::write(&newest, damage).unwrap();
-            assert_eq!(state.load()[0].confirmed["a"], at(1));
+            assert_eq!(state.load()[0].of_sink("a"), Some(at(1)));
         }
         fs::write(dir.path().join(SLOTS[0]), b"\0\0\0").unwrap();
         assert!(state.load().is_empty());
