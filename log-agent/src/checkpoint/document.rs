@@ -1,6 +1,6 @@
 //! What a checkpoint says: each file, and what each sink has confirmed of it.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -201,12 +201,13 @@ impl Document {
         Self { format: FORMAT.to_owned(), generation, written, files }
     }
 
-    /// As it is written: one line of JSON, and its checksum as the second.
-    pub(super) fn to_bytes(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec(self)?;
-        let checksum = crc32fast::hash(&bytes);
-        write!(bytes, "\n{checksum:08x}\n")?;
-        Ok(bytes)
+    /// Writes it: one line of JSON, and its checksum as the second. Piece by piece, since it is as long as there are files.
+    pub(super) fn write_to(&self, to: impl Write) -> io::Result<()> {
+        let mut line = BufWriter::new(Summed { to, checksum: crc32fast::Hasher::new() });
+        serde_json::to_writer(&mut line, self)?;
+        let Summed { mut to, checksum } = line.into_inner().map_err(IntoInnerError::into_error)?;
+        let checksum = checksum.finalize();
+        to.write_all(format!("\n{checksum:08x}\n").as_bytes())
     }
 
     /// Reads what was written.
@@ -230,6 +231,24 @@ impl Document {
             return Err(format!("its format is {:?}, this version reads {FORMAT:?}", document.format));
         }
         Ok(document)
+    }
+}
+
+/// Sums up what is written.
+struct Summed<W> {
+    to: W,
+    checksum: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.checksum.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

@@ -137,7 +137,7 @@ fn instance(dir: &Path) -> Instance {
     let Some(known) = known else {
         // The standard library seeds it from the system's source of randomness.
         let number = RandomState::new().hash_one(std::process::id());
-        match replace(dir, INSTANCE, format!("{number:016x}\n").as_bytes()) {
+        match replace(dir, INSTANCE, |file| writeln!(file, "{number:016x}")) {
             Ok(()) => tracing::info!(
                 state_dir = %dir.display(),
                 "a new state directory: records get ids that were never used"
@@ -154,10 +154,10 @@ fn instance(dir: &Path) -> Instance {
 }
 
 /// Writes a file so that it is there as a whole or not at all.
-fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+fn replace(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = dir.join(format!("{}.tmp", name.split('.').next().unwrap_or(name)));
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
+    write(&mut file)?;
     file.sync_all()?;
     fs::rename(&temporary, dir.join(name))?;
     File::open(dir)?.sync_all()
@@ -177,7 +177,7 @@ impl Pending {
     /// # Errors
     /// As the disk gives them; the older checkpoint is then still there.
     pub(crate) fn write(&self) -> io::Result<()> {
-        replace(&self.dir, self.slot, &self.document.to_bytes()?)
+        replace(&self.dir, self.slot, |file| self.document.write_to(file))
     }
 }
 
