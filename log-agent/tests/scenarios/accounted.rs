@@ -66,7 +66,7 @@ fn compressed_by_rotation_while_the_agent_was_down() {
 fn a_drain_says_what_no_next_start_can_ship() {
     let (room, receiver, mut agent) = stuck_at_5000();
     agent.kill();
-    let mut agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--shutdown-timeout", "1s"]].concat());
+    let mut agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--shutdown-timeout", "5s"]].concat());
     wait_until("it is followed", || status(&agent)["files"].as_array().is_some_and(|files| files.len() == 1));
     fs::remove_file(room.log("access.log")).unwrap();
     wait_until("it is known to be gone", || status(&agent)["files"][0]["named"] == false);

@@ -197,7 +197,7 @@ fn a_changed_url_goes_on_where_the_old_one_was() {
 fn exit_at_eof_gives_up_on_a_sink_that_is_down() {
     let (room, receiver) = (Room::new(), Receiver::that(|_| Verdict::Refuse(Answer::new(503, ""))));
     write(&room.log("a.log"), "line 0\n");
-    let more = ["--exit-at-eof", "--shutdown-timeout", "300ms", "--rescan-period", "1h"];
+    let more = ["--exit-at-eof", "--shutdown-timeout", "2s", "--rescan-period", "1h"];
     let mut agent = room.agent(&receiver.sink(), &more);
     assert_eq!(agent.wait().code(), Some(69));
     let last = agent.stderr().lines().last().unwrap().to_owned();

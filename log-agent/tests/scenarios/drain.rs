@@ -38,7 +38,7 @@ fn sigterm_sink_down() {
     write_numbers(&mut append(&room.log("a.log")), 0..100);
     let termination = room.path("termination-log");
     std::fs::write(&termination, "").unwrap();
-    let more = ["--shutdown-timeout", "500ms", "--termination-log", termination.to_str().unwrap()];
+    let more = ["--shutdown-timeout", "2s", "--termination-log", termination.to_str().unwrap()];
     let mut agent = room.agent(&receiver.sink(), &more);
     wait_until("it was tried", || !receiver.upstream.requests().is_empty());
     let asked = Instant::now();
