@@ -90,10 +90,9 @@ impl Engine {
             limits,
             ..
         } = options.clone();
-        let platform = oci.platform.clone();
-        let mut followed = Followed::new(source.url(), git, oci.platform);
         let path = volume.path().to_owned();
-        let memory = Memory::new(path, source.url(), &authenticity, &selection, platform.as_ref());
+        let memory = Memory::new(path, source.url(), &authenticity, &selection, oci.platform.as_ref());
+        let mut followed = Followed::new(source.url(), git, oci.platform);
         // It is an answer only while what it speaks of is in place, and intact.
         let is_in_place = |last: &Remembered| {
             current.as_ref() == Some(&last.release)
