@@ -6,7 +6,7 @@ import time
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from live_page import CONTAINERS, TIMEOUT, LivePage
+from live_page import CONTAINERS, CONTENT, TIMEOUT, LivePage
 
 WEIGHT_MAX = 80 * 1000
 CPU_MAX = 0.02
@@ -92,6 +92,9 @@ class WhoCanUseIt(LivePage):
         expect(snapshot.get_by_role("heading", name="log-agent")).to_be_visible()
         expect(snapshot.get_by_text("up, ready").first).to_be_visible()
         expect(snapshot.get_by_text("web-server: ready").first).to_be_visible()
+        # The things to try are named, as the script would name them.
+        titles = re.findall(r'title: "([^"]*)"', (CONTENT / "js/challenges.js").read_text())
+        self.assertEqual(page.locator(".titles li").all_text_contents(), titles)
         self.quiet()
 
     def test_light_in_weight_and_from_here_alone(self):

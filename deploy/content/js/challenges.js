@@ -30,7 +30,7 @@ const manager = (away) => (snapshot) => where(snapshot,
   `${compose} ${away ? "stop" : "start"} content-manager`,
   `kubectl scale deployment content-manager --replicas ${away ? 0 : 1}`);
 const freeze = (on) => (snapshot) => (snapshot.runs_on === "compose" ? `${compose} ${on ? "pause" : "unpause"} log-agent` : kill("log-agent", on ? "STOP" : "CONT")(snapshot));
-const ask = (times) => `for i in $(seq ${times}); do curl -s -o /dev/null ${site()}/; done`;
+const ask = (times, also = "") => `for i in $(seq ${times}); do curl -s -o /dev/null ${site()}/; ${also}done`;
 
 // ---- what happened ----
 
@@ -80,7 +80,7 @@ const CHALLENGES = [
     happened: (before, after) => restarted(before, after, PULLER) && !restarted(before, after, SERVER) && after.release?.id === before.release?.id,
   },
   {
-    id: "kill-agent", title: "Kill log-agent under load, and lose nothing", commands: (snapshot) => [kill("log-agent")(snapshot), ask(200)],
+    id: "kill-agent", title: "Kill log-agent under load, and lose nothing", commands: (snapshot) => [ask(400, `if [ $i = 100 ]; then ${kill("log-agent")(snapshot)}; fi; `)],
     why: "The file is the buffer, and a checkpoint says up to which byte the sink has confirmed: the next process goes on there.",
     lab: "09-log-shipping", code: "log-agent/src/agent/checkpoints.rs",
     happened: (_, after) => memory.load && after.containers[AGENT].state === "up" && after.containers[AGENT].started !== memory.load.started
@@ -97,7 +97,7 @@ const CHALLENGES = [
   {
     id: "freeze", title: "Freeze log-agent, ask for pages, and thaw it", commands: (snapshot) => [freeze(true)(snapshot), ask(10), freeze(false)(snapshot)],
     why: "A process that hangs holds its port and answers nothing. Its lines wait in their file, and web-server does not wait for it.",
-    lab: "05-probes", code: "log-agent/src/tail/content.rs",
+    lab: "05-probes", code: "log-agent/src/tail/content/mod.rs",
     happened: (_, after) => memory.frozen && after.containers[AGENT].state === "up" && after.containers[AGENT].started === memory.frozen.started
       && after.log.written > memory.frozen.written && after.log.waiting === 0,
   },
