@@ -262,7 +262,11 @@ async fn http1(
         if let Some(ended) = ended {
             return ended.inspect_err(|error| record_malformed(&info, error));
         }
-        let parts = connection.into_parts();
+        // The box itself goes only at the end of its scope, which would be after the rest.
+        let parts = {
+            let connection = connection;
+            connection.into_parts()
+        };
         paced = parts.io.into_inner();
         // What is left of it, even if that is nothing, is a hold on all of the read buffer.
         let rest = Some(parts.read_buf).filter(|rest| !rest.is_empty());
