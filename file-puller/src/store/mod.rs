@@ -31,7 +31,7 @@ pub(crate) use self::space::{Need, Room, check_room};
 pub(crate) use self::staged_file::{FinishError, Mismatch, StagedFile};
 pub(crate) use self::staging::{Reused, Staging};
 pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};
-pub(crate) use self::tree::looks_intact;
+pub(crate) use self::tree::looks_whole;
 pub(crate) use self::unpacked::{FileNumber, Placement, Unpacked, UnpackedWriter};
 pub(crate) use self::verify::{Verification, restore};
 pub(crate) use self::volume::{CURRENT, Context, RELEASES, STAGING, Volume, VolumeError};

@@ -16,10 +16,11 @@ use rustix::io::Errno;
 use super::private::same_file;
 use super::staging::Staging;
 use super::sys;
+use super::tree::looks_whole;
 use super::volume::{
     CURRENT, Context as _, RELEASES, STAGING, Volume, VolumeError, link_text, manifest_name, signature_name,
 };
-use crate::content::ReleaseId;
+use crate::content::{Manifest, ReleaseId};
 use crate::crash_point::{crash_point, lacks};
 
 /// The proof that `current` names a release, and when the release before it was replaced.
@@ -30,12 +31,26 @@ pub(crate) struct Published {
 }
 
 /// Publishes a staged release; `replaced` is the one that `current` names now.
-pub(crate) fn publish(staging: &Staging, replaced: Option<&ReleaseId>) -> Result<Published, VolumeError> {
+pub(crate) fn publish(
+    staging: &Staging,
+    manifest: &Manifest,
+    replaced: Option<&ReleaseId>,
+) -> Result<Published, VolumeError> {
     staging.flush()?;
     crash_point();
-    place(staging)?;
+    let tree = match place(staging, manifest)? {
+        Placed::Ours => Some(staging.tree()),
+        Placed::Theirs => None,
+    };
     crash_point();
-    point(staging.volume(), staging.id(), Some(staging.tree()), replaced)
+    point(staging.volume(), staging.id(), tree, replaced)
+}
+
+/// Whose tree is in a release's place.
+enum Placed {
+    Ours,
+    /// Another process was quicker with the same release.
+    Theirs,
 }
 
 /// Points `current` at a release that is in its place.
@@ -98,11 +113,11 @@ fn stamp(volume: &Volume, replaced: &ReleaseId) {
 }
 
 /// Moves signature, manifest and tree from staging to their names.
-fn place(staging: &Staging) -> Result<(), VolumeError> {
+fn place(staging: &Staging, manifest: &Manifest) -> Result<Placed, VolumeError> {
     let (volume, id, private) = (staging.volume(), staging.id().as_str(), staging.private());
     let context = || format!("put release {id} in its place in {volume}/{RELEASES}");
     let (from, releases) = (volume.staging(), volume.releases());
-    let manifest = manifest_name(staging.id());
+    let named = manifest_name(staging.id());
     let moved = |moved: Result<(), Errno>| match moved {
         Err(Errno::NOENT) => Err(volume.is_shared()),
         moved => moved.context(context),
@@ -119,12 +134,16 @@ fn place(staging: &Staging) -> Result<(), VolumeError> {
         }
     }
     crash_point();
-    moved(rustix::fs::renameat(from, &*private.beneath(&manifest), releases, &*manifest))?;
+    moved(rustix::fs::renameat(from, &*private.beneath(&named), releases, &*named))?;
     crash_point();
     let staged = private.beneath(id);
     match rustix::fs::renameat(from, &*staged, releases, id) {
-        // A damaged tree of the same release is in the way. It may be the current one, so the two change places at once, and
-        // the damaged one is swept from staging.
+        // A tree of the same release is in the way. If it is whole, another process has put it there since the sync began, and it
+        // has readers already: it stays.
+        Err(Errno::NOTEMPTY | Errno::EXIST) if looks_whole(volume, staging.id(), manifest)? => {
+            Ok(Placed::Theirs)
+        }
+        // If it is damaged, it may be the current one: so the two change places at once, and the damaged one is swept from staging.
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
             if !sys::exchange(from, &staged, releases, id).context(context)? {
                 let damaged = format!("{id}.damaged");
@@ -133,9 +152,9 @@ fn place(staging: &Staging) -> Result<(), VolumeError> {
                 moved(rustix::fs::renameat(from, &*staged, releases, id))?;
             }
             crash_point();
-            Ok(())
+            Ok(Placed::Ours)
         }
-        renamed => moved(renamed),
+        renamed => moved(renamed).map(|()| Placed::Ours),
     }
 }
 
@@ -148,8 +167,50 @@ impl Volume {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
+    use crate::content::{Digest, Limits};
     use crate::store::create::DirectoryOptions;
+    use crate::store::staged_file::StagedFile;
+    use crate::store::{Clear, clear};
+
+    /// Where locks do not hold, another process may put the same release in its place first. The tree that readers have is not
+    /// exchanged for an equal one, which would take its files away beneath them; a damaged one is.
+    #[test]
+    fn a_whole_tree_in_the_way_stays() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("volume");
+        let volume = Arc::new(Volume::open(&path, DirectoryOptions::default()).unwrap());
+        let digest = Digest::of(Sha256::new_with_prefix("text"));
+        let json = format!(
+            r#"{{"format":"sidecar-manifest/1","created":"2026-11-23T18:00:00Z","files":[{{"path":"a","size":4,"sha256":"{digest}","mode":"0644"}}]}}"#
+        );
+        let limits =
+            Limits { manifest: 999, files: 9, directories: 9, file_size: 99, size: 999, min_free: 0 };
+        let manifest = Manifest::parse(json.as_bytes(), &limits).unwrap();
+        let stage = || {
+            clear(&volume, Clear::Attempt).unwrap();
+            let staging = Arc::new(Staging::begin(&volume, &manifest.id(), &manifest).unwrap());
+            let mut file = StagedFile::create(&staging, &manifest.files[0]).unwrap();
+            file.append(&[Bytes::from("text")]).unwrap();
+            file.finish_verified(&manifest.files[0]).unwrap();
+            staging
+        };
+        let inode = || std::fs::metadata(path.join("releases").join(manifest.id().as_str())).unwrap().ino();
+        let _published = publish(&stage(), &manifest, None).unwrap();
+        let theirs = inode();
+        let _published = publish(&stage(), &manifest, None).unwrap();
+        assert_eq!(inode(), theirs);
+        std::fs::remove_file(path.join("current/a")).unwrap();
+        let _published = publish(&stage(), &manifest, None).unwrap();
+        assert_ne!(inode(), theirs);
+        assert_eq!(std::fs::read(path.join("current/a")).unwrap(), b"text");
+    }
 
     /// A pipe cannot be synced: nothing points at a release whose name is not known to be on the disk.
     #[test]

@@ -210,7 +210,7 @@ mod tests {
         let all = [".", "5", "a", "a/1", "a/2", "b", "b/c", "b/c/3", "d", "d/4"];
         assert_eq!(staging.fsync_set().names().unwrap(), all);
         assert_eq!(staging.fsync_set().kept(), ["5", "a/1", "a/2", "b/c/3", "d/4"]);
-        let _published = publish(&staging, None).unwrap();
+        let _published = publish(&staging, &old, None).unwrap();
         assert_eq!(staging.fsync_set().kept(), [""; 0], "what readers see, nobody has open for writing");
 
         let spare = SeedTree::make(&volume, old.id(), 1).unwrap().unwrap();
@@ -222,6 +222,6 @@ mod tests {
         write(&staging, &[&new.files[1], &new.files[3]], &["changed", ""]);
         // `b` and all beneath it is gone, which `.` remembers.
         assert_eq!(staging.fsync_set().names().unwrap(), [".", "a", "a/2", "e", "e/f", "e/f/6"]);
-        let _published = publish(&staging, None).unwrap();
+        let _published = publish(&staging, &new, None).unwrap();
     }
 }

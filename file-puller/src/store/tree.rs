@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::create::{create_file, set_mode};
 use super::sys;
-use super::volume::Volume;
-use crate::content::{Digest, FileMode, ManifestFile, ReleasePath};
+use super::volume::{Volume, VolumeError};
+use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId, ReleasePath};
 use crate::crash_point::stall;
 
 /// Bytes read at a time.
@@ -30,6 +30,15 @@ pub(crate) fn looks_intact(
             && u64::try_from(stat.st_size) == Ok(file.size)
             && (!volume.keeps_modes() || file.mode.is_intact(stat.st_mode))
     })
+}
+
+/// Whether every file of a release is in its place, as far as size and mode tell.
+pub(crate) fn looks_whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
+    if !volume.holds(id) {
+        return Ok(false);
+    }
+    let tree = volume.open_release(id)?;
+    Ok(manifest.files.iter().all(|file| looks_intact(volume, tree.as_fd(), &file.path, file)))
 }
 
 /// The digest of a file's content.

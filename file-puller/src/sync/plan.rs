@@ -1,15 +1,14 @@
 //! What a release still needs: which of its files are on the volume already, and which have to be fetched.
 //!
 //! A file of an earlier release stands for one of the new release when content and mode are the same, wherever it lies, so that a
-//! renamed file costs no request. Here only manifests are compared; what is linked is looked at first (`looks_intact`), because
+//! renamed file costs no request. Here only manifests are compared; what is linked is looked at first (`Staging::reuse`), because
 //! a manifest says what a file was, and its size and mode whether it still can be.
 
 use std::collections::HashMap;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use crate::content::{Digest, FileMode, Manifest, ReleaseId, ReleasePath};
-use crate::store::{CachedManifest, Diff, Volume, VolumeError, looks_intact};
+use crate::store::{CachedManifest, Diff, Volume, VolumeError, looks_whole};
 
 /// How a manifest's release comes about.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub(crate) fn plan(
     known: Option<&CachedManifest>,
 ) -> Result<Plan, VolumeError> {
     let current = volume.current()?;
-    if volume.manifest(id).is_some() && whole(volume, id, manifest)? {
+    if volume.manifest(id).is_some() && looks_whole(volume, id, manifest)? {
         let in_step = current.as_ref() == Some(id);
         return Ok(if in_step { Plan::InStep } else { Plan::Repoint });
     }
@@ -87,16 +86,7 @@ pub(crate) fn plan(
 
 /// Whether a release looks as it was published.
 pub(super) fn is_intact(volume: &Volume, id: &ReleaseId) -> bool {
-    volume.manifest(id).is_some_and(|manifest| whole(volume, id, &manifest).unwrap_or_default())
-}
-
-/// Whether every file of the release is there, by size and mode.
-fn whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
-    if !volume.holds(id) {
-        return Ok(false);
-    }
-    let tree = volume.open_release(id)?;
-    Ok(manifest.files.iter().all(|file| looks_intact(volume, tree.as_fd(), &file.path, file)))
+    volume.manifest(id).is_some_and(|manifest| looks_whole(volume, id, &manifest).unwrap_or_default())
 }
 
 /// The files of a new manifest, and which of them were found so far.

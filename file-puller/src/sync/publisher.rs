@@ -160,7 +160,7 @@ impl Publisher {
                     return Ok(Err(not_arrived));
                 }
                 self.pass_gate(&id, staging.directory(), commit).await?;
-                let published = publish(&staging, current.as_ref())?;
+                let published = publish(&staging, manifest, current.as_ref())?;
                 self.metrics.phase(Phase::Publish, began);
                 let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
                 self.published(&published, &id, manifest, current, fetched)
@@ -192,7 +192,7 @@ impl Publisher {
     ) -> Result<Outcome, SyncError> {
         let began = Instant::now();
         self.pass_gate(staging.id(), staging.directory(), None).await?;
-        let published = publish(staging, replaced.as_ref())?;
+        let published = publish(staging, manifest, replaced.as_ref())?;
         self.metrics.phase(Phase::Publish, began);
         Ok(self.published(&published, staging.id(), manifest, replaced, fetched))
     }
