@@ -44,8 +44,9 @@ impl Shell {
     pub fn open(folder: &Path, environment: &[(String, impl AsRef<OsStr>)]) -> io::Result<Self> {
         // One pipe for both streams, so that lines come in the order in which they were written, as on a screen.
         let (reader, writer) = io::pipe()?;
-        let mut bash = Command::new("bash")
-            .args(["--noprofile", "--norc"])
+        // A shell cannot trap what was ignored when it started, and in the background of a script SIGINT is ignored.
+        let mut bash = Command::new("env")
+            .args(["--default-signal=INT", "bash", "--noprofile", "--norc"])
             .current_dir(folder)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
@@ -173,8 +174,7 @@ mod tests {
     #[test]
     fn ctrl_c_meets_the_command_and_not_the_shell() {
         let mut shell = shell();
-        // It waits for a job. While bash waits for a command, it drops a SIGINT that comes as the command ends by itself.
-        let command = "bash -c 'sleep 1000 & trap \"kill $!; echo bye; exit 3\" INT; echo up; wait'";
+        let command = "bash -c 'trap \"echo bye; exit 3\" INT; echo up; while :; do sleep 0.01; done'";
         shell.type_in(command).unwrap();
         let begun = Instant::now();
         while shell.unseen() != lines(&["up"]) {
