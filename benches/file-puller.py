@@ -418,8 +418,8 @@ def growth(scratch, rounds, sizes):
         cpu, wall, kib = (statistics.median(one[key] for one in runs) for key in ["cpu", "wall", "kib"])
         print(f"| {files:,} | {len(runs)} | {cpu:.2f} s | {wall:.2f} s | {kib / 1024:.1f} MiB |")
         seen[files] = cpu
-        record(f"full sync of {files:,} files", "CPU", "s", cpu)
-        record(f"full sync of {files:,} files", "peak RSS", "MiB", kib / 1024, goal=32 if files == 100_000 else None)
+        record(f"growth: {files:,} files", "CPU", "s", cpu)
+        record(f"growth: {files:,} files", "peak RSS", "MiB", kib / 1024, goal=32 if files == 100_000 else None)
     if {10_000, 100_000} <= seen.keys():
         record("100,000 files beside 10,000", "CPU, times", "×", seen[100_000] / seen[10_000], goal=11)
 
