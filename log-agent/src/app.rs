@@ -103,7 +103,7 @@ pub async fn run(
         names,
         until: if config.exit_at_eof { Until::EndOfFiles } else { Until::Signalled },
         rescan_period: config.rescan_period,
-        patience: lifecycle.shutdown_timeout,
+        shutdown_timeout: lifecycle.shutdown_timeout,
     };
     let agent = Agent {
         to_reader,

@@ -2,6 +2,8 @@
 
 mod create;
 mod directory;
+#[cfg(test)]
+mod fixtures;
 mod fsync;
 mod lanes;
 mod numbered;

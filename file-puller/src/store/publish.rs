@@ -30,7 +30,7 @@ pub(crate) struct Published {
     pub(crate) replaced_at: SystemTime,
 }
 
-/// Publishes a staged release; `replaced` is the one that `current` names now.
+/// Publishes a staged release, whose files `manifest` lists; `replaced` is the one that `current` names now.
 pub(crate) fn publish(
     staging: &Staging,
     manifest: &Manifest,
@@ -170,13 +170,9 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
     use std::sync::Arc;
 
-    use bytes::Bytes;
-    use sha2::{Digest as _, Sha256};
-
     use super::*;
-    use crate::content::{Digest, Limits};
     use crate::store::create::DirectoryOptions;
-    use crate::store::staged_file::StagedFile;
+    use crate::store::fixtures::{manifest, write};
     use crate::store::{Clear, clear};
 
     /// Where locks do not hold, another process may put the same release in its place first. The tree that readers have is not
@@ -186,19 +182,11 @@ mod tests {
         let above = tempfile::tempdir().unwrap();
         let path = above.path().join("volume");
         let volume = Arc::new(Volume::open(&path, DirectoryOptions::default()).unwrap());
-        let digest = Digest::of(Sha256::new_with_prefix("text"));
-        let json = format!(
-            r#"{{"format":"sidecar-manifest/1","created":"2026-11-23T18:00:00Z","files":[{{"path":"a","size":4,"sha256":"{digest}","mode":"0644"}}]}}"#
-        );
-        let limits =
-            Limits { manifest: 999, files: 9, directories: 9, file_size: 99, size: 999, min_free: 0 };
-        let manifest = Manifest::parse(json.as_bytes(), &limits).unwrap();
+        let manifest = manifest(&[("a", "")]);
         let stage = || {
             clear(&volume, Clear::Attempt).unwrap();
             let staging = Arc::new(Staging::begin(&volume, &manifest.id(), &manifest).unwrap());
-            let mut file = StagedFile::create(&staging, &manifest.files[0]).unwrap();
-            file.append(&[Bytes::from("text")]).unwrap();
-            file.finish_verified(&manifest.files[0]).unwrap();
+            write(&staging, &[&manifest.files[0]], &[""]);
             staging
         };
         let inode = || std::fs::metadata(path.join("releases").join(manifest.id().as_str())).unwrap().ino();
@@ -209,7 +197,7 @@ mod tests {
         std::fs::remove_file(path.join("current/a")).unwrap();
         let _published = publish(&stage(), &manifest, None).unwrap();
         assert_ne!(inode(), theirs);
-        assert_eq!(std::fs::read(path.join("current/a")).unwrap(), b"text");
+        assert_eq!(std::fs::read(path.join("current/a")).unwrap(), b"a");
     }
 
     /// A pipe cannot be synced: nothing points at a release whose name is not known to be on the disk.

@@ -163,40 +163,9 @@ fn remove_file(tree: &OwnedFd, path: &ReleasePath, fsync_set: &FsyncSet) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Limits;
     use crate::store::create::DirectoryOptions;
+    use crate::store::fixtures::{manifest, write};
     use crate::store::publish::publish;
-    use crate::store::staged_file::StagedFile;
-    use bytes::Bytes;
-    use sha2::{Digest as _, Sha256};
-
-    const LIMITS: Limits =
-        Limits { manifest: 1 << 20, files: 9, directories: 9, file_size: 99, size: 999, min_free: 0 };
-
-    /// Files whose content is their path and a version.
-    fn manifest(files: &[(&str, &str)]) -> Manifest {
-        let files: Vec<_> = files
-            .iter()
-            .map(|(path, version)| {
-                let digest = crate::content::Digest::of(Sha256::new_with_prefix(format!("{path}{version}")));
-                let size = path.len() + version.len();
-                format!(r#"{{"path":"{path}","size":{size},"sha256":"{digest}","mode":"0644"}}"#)
-            })
-            .collect();
-        let json = format!(
-            r#"{{"format":"sidecar-manifest/1","created":"2026-11-23T18:00:00Z","files":[{}]}}"#,
-            files.join(",")
-        );
-        Manifest::parse(json.as_bytes(), &LIMITS).unwrap()
-    }
-
-    fn write(staging: &Arc<Staging>, files: &[&crate::content::ManifestFile], versions: &[&str]) {
-        for (file, version) in files.iter().zip(versions) {
-            let mut staged = StagedFile::create(staging, file).unwrap();
-            staged.append(&[Bytes::from(format!("{}{version}", file.path))]).unwrap();
-            staged.finish_verified(file).unwrap();
-        }
-    }
 
     /// A release that begins with a copy syncs what it changes in it: nothing else, and nothing less.
     #[test]

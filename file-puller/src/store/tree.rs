@@ -19,7 +19,7 @@ use crate::crash_point::stall;
 const BUFFER: usize = 64 * 1024;
 
 /// Whether a file can be what its manifest says, as far as its size and mode tell.
-pub(crate) fn looks_intact(
+pub(super) fn looks_intact(
     volume: &Volume,
     tree: BorrowedFd<'_>,
     path: &ReleasePath,

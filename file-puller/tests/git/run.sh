@@ -10,13 +10,8 @@ if ! command -v git >/dev/null; then
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes git
 fi
 
-# With the places where a test ends the process as `kill -9` would.
-if [ -z "${BINARIES-}" ]; then
-    cargo build --locked --quiet --package file-puller --features fault-points
-    BINARIES=${CARGO_TARGET_DIR:-target}/debug
-fi
-FILE_PULLER=$(realpath "$BINARIES/file-puller")
-export FILE_PULLER
+# shellcheck source=file-puller/tests/program.sh
+. file-puller/tests/program.sh
 only=()
 for name; do only+=(-k "$name"); done
 exec python3 -m unittest --buffer "${only[@]}" file-puller/tests/git/test_git.py

@@ -326,7 +326,7 @@ fn recipe_nginx_signed() {
     internet.follows(&recipe, &volume, &files);
 }
 
-/// As S3 speaks: XML for errors, quoted digests as tags, and no patience for two credentials.
+/// As S3 speaks: XML for errors, quoted digests as tags, and an error for two credentials.
 fn s3(request: &Message, objects: &BTreeMap<String, Vec<u8>>) -> Answer {
     if request.header("authorization").is_some() {
         return Answer::new(400, "<Error><Code>InvalidArgument</Code></Error>")

@@ -129,7 +129,7 @@ fn wait_gives_way_to_a_verification() {
     assert!(waited(&process, "unchanged") < 0.5, "nothing had to be waited for to its end");
 }
 
-/// A proxy that loses its patience, in the ways that proxies do.
+/// A proxy that cuts a question off, in the ways that proxies do.
 fn cut(how: fn() -> Answer) {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     manager.fault(move |request, site| {

@@ -12,10 +12,6 @@ if ! command -v strace >/dev/null || ! command -v git >/dev/null; then
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes strace git
 fi
 
-if [ -z "${BINARIES-}" ]; then
-    cargo build --locked --quiet --package file-puller --features fault-points
-    BINARIES=${CARGO_TARGET_DIR:-target}/debug
-fi
-FILE_PULLER=$(realpath "$BINARIES/file-puller")
-export FILE_PULLER
+# shellcheck source=file-puller/tests/program.sh
+. file-puller/tests/program.sh
 exec python3 file-puller/tests/strace/faults.py "$@"

@@ -6,10 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
 tar --version | grep -q 'GNU tar' || { echo "$0: needs GNU tar as 'tar'" >&2; exit 1; }
-if [ -z "${BINARIES-}" ]; then
-    cargo build --locked --quiet --package file-puller --features fault-points
-    BINARIES=${CARGO_TARGET_DIR:-target}/debug
-fi
-FILE_PULLER=$(realpath "$BINARIES/file-puller")
-export FILE_PULLER
+# shellcheck source=file-puller/tests/program.sh
+. file-puller/tests/program.sh
 exec python3 file-puller/tests/tar/differential.py "$@"

@@ -11,7 +11,7 @@ use crate::checkpoint::FileEntry;
 use crate::tail::Snapshot;
 
 /// A disk that does not answer for this long is taken to have failed.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SLOW_AFTER: Duration = Duration::from_secs(2);
 /// While a checkpoint takes longer than this, nothing else is written to the state directory: that might not come back.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -68,7 +68,7 @@ impl Checkpoints {
         let now = Instant::now();
         let since = *self.holding.get_or_insert(now);
         self.due = Some(self.due.map_or(now, |due| due.min(now)));
-        if now.duration_since(since) < PATIENCE {
+        if now.duration_since(since) < SLOW_AFTER {
             return true;
         }
         self.failed = true;
@@ -91,7 +91,7 @@ impl Checkpoints {
     pub(super) fn due(&self) -> Option<Instant> {
         match (&self.writing, self.holding) {
             (None, _) => self.due,
-            (Some(_), Some(since)) if !self.failed => Some(since + PATIENCE),
+            (Some(_), Some(since)) if !self.failed => Some(since + SLOW_AFTER),
             (Some(_), _) => None,
         }
     }

@@ -128,7 +128,7 @@ pub(crate) struct Reader {
     pub(crate) until: Until,
     pub(crate) rescan_period: Duration,
     /// With `--exit-at-eof`, a sink that fails for this long is the end.
-    pub(crate) patience: Duration,
+    pub(crate) shutdown_timeout: Duration,
 }
 
 /// What one run of the reader keeps besides its parts.
@@ -264,7 +264,7 @@ impl Reader {
         self.checkpoints.note_files(self.catalog.extent());
         self.publish();
         if self.is_idle() {
-            // Who has nothing to read needs nothing to read into.
+            // An idle agent keeps no buffer for reading.
             run.buffer = Vec::new();
         }
         run.last_scan = Instant::now();
@@ -360,7 +360,7 @@ impl Reader {
     /// With `--exit-at-eof` the end is waited for: a sink that fails for too long is the end.
     fn sink_failed_too_long(&self) -> bool {
         self.until == Until::EndOfFiles
-            && self.status.longest_outage().is_some_and(|(_, outage, _)| outage >= self.patience)
+            && self.status.longest_outage().is_some_and(|(_, outage, _)| outage >= self.shutdown_timeout)
     }
 
     /// Waits until nothing is delivered any more, then says what remains.

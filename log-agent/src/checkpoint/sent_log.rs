@@ -140,7 +140,7 @@ enum Task {
 pub(crate) struct SentWriter {
     tasks: Sender<Task>,
     appended: Receiver<()>,
-    /// What was to be appended is not yet.
+    /// The last note is not written yet.
     is_behind: bool,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// What a step comes to; nothing where it takes longer than this.
+    /// The outcome of `step`, or `None` where it takes longer than `timeout`.
     pub(super) async fn within<T>(&mut self, timeout: Duration, step: impl Future<Output = T>) -> Option<T> {
         let due = Instant::now() + timeout;
         tokio::select! {
@@ -25,7 +25,7 @@ impl Watchdog {
         }
     }
 
-    /// Waits, not longer than it has to.
+    /// Waits until `due`.
     pub(super) async fn wait_until(&mut self, due: Instant) {
         while Instant::now() < due {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));

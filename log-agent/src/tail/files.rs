@@ -86,7 +86,7 @@ impl FileTable {
         self.by_path.insert(path, file);
     }
 
-    /// All names are about to be noted anew.
+    /// Forgets all names, before they are noted again.
     pub(super) fn forget_paths(&mut self) {
         self.by_path.clear();
     }

@@ -154,7 +154,7 @@ impl Discovery {
                 links_on_the_way(link, &mut linked);
             }
         }
-        let missing = names.missing.iter().filter_map(|path| path.ancestors().find(|above| above.is_dir()));
+        let missing = names.missing.iter().filter_map(|path| nearest_directory(path));
         let wanted: BTreeSet<PathBuf> = names
             .directories
             .iter()
@@ -235,9 +235,14 @@ fn links_on_the_way(path: &Path, found: &mut BTreeSet<PathBuf>) {
             break;
         }
         if links > 0 && rest.is_empty() && at != Path::new("/") {
-            found.extend(at.ancestors().skip(1).find(|above| above.is_dir()).map(Path::to_owned));
+            found.extend(at.parent().and_then(nearest_directory).map(Path::to_owned));
         }
     }
+}
+
+/// The path itself where it is a directory, else the nearest one above it.
+fn nearest_directory(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|above| above.is_dir())
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub(crate) struct Names {
     pub(crate) missing: Vec<PathBuf>,
     /// Directories that were looked into.
     pub(super) directories: BTreeSet<PathBuf>,
-    /// Links that the pattern matches, also those that lead nowhere at the moment.
+    /// Links that the pattern matches and that are followed wherever they lead, also those that lead nowhere at the moment.
     pub(super) links: Vec<PathBuf>,
 }
 
@@ -224,7 +224,7 @@ impl<'a> Walk<'a> {
     /// What a component matches: a file where it is the last one, else a directory.
     fn entry(&mut self, path: PathBuf, metadata: Metadata, rest: &[Component], depth: usize) {
         let is_link = metadata.is_symlink();
-        if is_link && !(self.is_excluded)(&path) {
+        if is_link && self.symlinks == Symlinks::All && !(self.is_excluded)(&path) {
             self.names.links.push(path.clone());
         }
         if !rest.is_empty() {

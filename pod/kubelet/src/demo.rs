@@ -62,7 +62,7 @@ impl Demo {
                 () = requests.stop.cancelled() => {}
                 () = pod.completed() => {
                     let phase = events.final_phase().to_lowercase();
-                    terminal.say(Speaker::POD, &format!("ended for good, all but sidecars: the Pod has {phase}"));
+                    terminal.say(Speaker::POD, &format!("all but sidecars have ended: the Pod has {phase}"));
                 }
                 never = content_manager.toggle_at(toggle, &terminal, kubelet) => match never {},
             }

@@ -24,7 +24,7 @@ use crate::watcher::Watcher;
 /// What is left of the grace period for a container whose turn to stop comes last: at least this, as the kubelet has it.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 /// How long the start of a Pod may stand still before a line says what it waits for.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const REPORT_AFTER: Duration = Duration::from_secs(1);
 
 /// What has been asked of the Pod so far, by the person at the terminal or by a container that cannot run at all.
 #[derive(Debug, Clone, Default)]
@@ -114,7 +114,7 @@ impl Kubelet {
             };
             self.containers.push(Supervised { stop, task: tokio::spawn(supervisor.run(first)), sidecar });
             let waiting = async {
-                tokio::time::sleep(TIMEOUT).await;
+                tokio::time::sleep(REPORT_AFTER).await;
                 if let Some(next) = containers.peek() {
                     self.events.record(next.name, What::Waits(name));
                 }

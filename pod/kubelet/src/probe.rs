@@ -13,7 +13,7 @@ const STARTUP_PERIOD: Duration = Duration::from_millis(50);
 /// How often one is asked that has: `periodSeconds` of a readiness probe.
 const PERIOD: Duration = Duration::from_secs(2);
 /// How long a container may be on its way before its reason is worth a line.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const REPORT_AFTER: Duration = Duration::from_secs(1);
 
 /// Asks until it is dropped, and tells the event log of every change. `started` is cancelled at the first answer that is a yes.
 pub(crate) async fn watch(
@@ -33,7 +33,7 @@ pub(crate) async fn watch(
             NotReady::NoAnswer(error) => format!("{admin} does not answer: {error}"),
             NotReady::Answer { reason, .. } => reason,
         });
-        let worth_a_line = now.is_ok() || last.is_some() || begun.elapsed() > TIMEOUT;
+        let worth_a_line = now.is_ok() || last.is_some() || begun.elapsed() > REPORT_AFTER;
         if worth_a_line && last.as_ref() != Some(&now) {
             events.record(name, now.clone().map_or_else(What::NotReady, |()| What::Ready));
             last = Some(now.clone());

@@ -132,10 +132,10 @@ impl AccessLog {
     }
 
     /// Waits until every line handed over before is in the file.
-    pub(crate) async fn close(&self, patience: Duration) {
+    pub(crate) async fn close(&self, limit: Duration) {
         let (done, finished) = oneshot::channel();
         self.queue.finish(done);
-        if !matches!(tokio::time::timeout(patience, finished).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(limit, finished).await, Ok(Ok(()))) {
             let bytes = self.queue.bytes();
             tracing::error!(bytes, "the last lines of the access log could not be written in time");
         }

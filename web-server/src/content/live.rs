@@ -3,8 +3,8 @@
 //! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file is opened once per
 //! request, and all that is said of it (length, tag, body) comes from that one open file: never an old length with a new body.
 //!
-//! A file is hashed once for all who ask for it meanwhile, and no further once none of them waits any more. One that would take longer to hash than a client should wait is not
-//! hashed for a request at all: its entity tag is made of its stamp.
+//! A file is hashed once for all requests that ask for it meanwhile, and hashing stops once none of them waits any more. A file that
+//! would take longer to hash than a client should wait is not hashed for a request at all: its entity tag is made of its stamp.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -233,9 +233,13 @@ impl LiveDirectory {
         Ok(Some(Known::by_stamp(stamp)))
     }
 
+    fn turn(&self, stamp: FileState) -> &Turn {
+        &self.turns[usize::try_from(stamp.inode % HASHED_AT_ONCE as u64).unwrap_or_default()]
+    }
+
     /// Reads the file, unless another request does so already: then its result is waited for.
     fn learn_once(&self, file: &File, stamp: FileState, asked: &Asked) -> io::Result<Option<Known>> {
-        let turn = &self.turns[usize::try_from(stamp.inode % HASHED_AT_ONCE as u64).unwrap_or_default()];
+        let turn = self.turn(stamp);
         turn.join(asked);
         let _hashing = turn.hashing.lock();
         match self.recall(stamp) {
@@ -396,7 +400,7 @@ mod tests {
         let path = ContentPath::from_target("/f").unwrap();
         std::fs::File::create(root.path().join("f")).unwrap().set_len(4 << 20).unwrap();
         let Lookup::File((file, stamp)) = live.directory().file("f").unwrap() else { panic!("no file") };
-        let turn = &live.turns[usize::try_from(stamp.inode).unwrap() % HASHED_AT_ONCE];
+        let turn = live.turn(stamp);
         let (one, other) = (Asking::default(), Asking::default());
         for asking in [&one, &other] {
             turn.join(&asking.asked());

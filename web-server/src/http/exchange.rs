@@ -155,6 +155,7 @@ impl Exchange {
             }
             payload = Payload::Empty;
         }
+        // As in `conditional::evaluate`, cheaper than to look the name up.
         self.held = head.headers.keys().any(|name| name == PREFERENCE_APPLIED);
         self.answered = Some((head.status, release));
         self.connection.state.sending();

@@ -333,11 +333,11 @@ enum Parked {
     Over,
 }
 
-async fn park(paced: &DeadlineStream, patience: Duration, closing: &CancellationToken) -> Parked {
+async fn park(paced: &DeadlineStream, limit: Duration, closing: &CancellationToken) -> Parked {
     tokio::select! {
         // Also where the connection has failed: reading will say how.
         _ = paced.stream().readable() => Parked::Woken,
-        () = sleep(patience) => {
+        () = sleep(limit) => {
             paced.idled();
             Parked::Over
         }

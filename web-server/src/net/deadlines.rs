@@ -150,7 +150,7 @@ impl DeadlineStream {
 
     fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let phase = self.state.phase();
-        let (patience, overdue) = match (phase, self.flow) {
+        let (limit, overdue) = match (phase, self.flow) {
             (Phase::Head, _) => (self.deadlines.header, Overdue::Header),
             // A short idle is over soon, and nothing is gained by resting.
             (Phase::Idle, FlowControl::Tcp) if self.flushed && self.deadlines.idle > PARK_AFTER => {
@@ -166,7 +166,7 @@ impl DeadlineStream {
                 return Poll::Pending;
             }
         };
-        if self.reading.poll(phase, patience, context).is_pending() {
+        if self.reading.poll(phase, limit, context).is_pending() {
             return Poll::Pending;
         }
         self.metrics.overdue(overdue);
@@ -373,14 +373,14 @@ struct Timer {
 }
 
 impl Timer {
-    fn since(begin: Instant, phase: Phase, patience: Duration) -> Self {
-        Self { due: Some((phase, begin + patience)), alarm: None }
+    fn since(begin: Instant, phase: Phase, limit: Duration) -> Self {
+        Self { due: Some((phase, begin + limit)), alarm: None }
     }
 
-    fn poll(&mut self, phase: Phase, patience: Duration, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, phase: Phase, limit: Duration, context: &mut Context<'_>) -> Poll<()> {
         let due = match self.due {
             Some((known, due)) if known == phase => due,
-            _ => Instant::now() + patience,
+            _ => Instant::now() + limit,
         };
         self.due = Some((phase, due));
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));

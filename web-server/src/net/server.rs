@@ -147,12 +147,12 @@ impl Server {
         }
     }
 
-    /// Lets connections finish, for at most `patience`; says how many had to be cut.
-    pub(crate) async fn drain(&self, patience: Duration) -> usize {
+    /// Lets connections finish, for at most `limit`; says how many had to be cut.
+    pub(crate) async fn drain(&self, limit: Duration) -> usize {
         self.context.closing.cancel();
         self.connections.close();
         self.context.streams.close();
-        let in_time = tokio::time::timeout(patience, self.ended()).await.is_ok();
+        let in_time = tokio::time::timeout(limit, self.ended()).await.is_ok();
         let left = self.connections.len();
         if in_time {
             return 0;

@@ -33,7 +33,7 @@ IMAGE = sys.argv[1]
 # What another client is to wait at most in 98 of 100 requests: what is aimed at, and what fails a case.
 AIM, WITHIN = 0.1, 1.0
 # For a client's own steps, which take as long as the machine lets them.
-PATIENCE = 30
+TIMEOUT = 30
 # Sends from a few addresses, so that none runs out of ports.
 ADDRESSES = [f"127.0.0.{n}" for n in range(2, 10)]
 # So many connections may wait to be accepted before more come; it is looked at with each of so many connections.
@@ -165,7 +165,7 @@ def ask(port, pid, results, stop):
     while not stop.is_set():
         begin, delay = time.monotonic(), run_delay(pid)
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as s:
+            with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as s:
                 s.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
                 answer = s.recv(4096)
             outcome = answer.split(b"\r\n")[0].decode()
@@ -212,7 +212,7 @@ def connect(server, number, receive=None):
     if receive:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     s.bind((ADDRESSES[number % len(ADDRESSES)], 0))
-    s.settimeout(PATIENCE)
+    s.settimeout(TIMEOUT)
     s.connect(("127.0.0.1", server.port))
     return s
 

@@ -171,7 +171,7 @@ async fn a_file_is_not_hashed_on_when_its_clients_have_gone() {
             since.elapsed() > Duration::from_millis(500)
         });
         let after = last - before - until_then;
-        assert!(after < ALL / 4, "{after} bytes of {ALL} were hashed for nobody");
+        assert!(after < ALL / 4, "{after} bytes of {ALL} were hashed after their clients had left");
         return;
     }
 }

@@ -120,7 +120,7 @@ impl Server {
     }
 }
 
-/// Tells the other threads of a test that it is over, also where it fails: they would go on for ever.
+/// Stops the other threads of a test when the test ends or fails; without it they would never stop.
 pub(crate) struct Over<'t>(pub(crate) &'t AtomicBool);
 
 impl Drop for Over<'_> {

@@ -3,7 +3,6 @@
 //!
 //! A file that is truncated has another content from then on. The old one stays a value of its own: the copy that
 //! `copytruncate` made takes it over, as it is, with its id, its positions and the chunks that are under way.
-
 //!
 //! Where the sinks stand is in `cursors`, what it is recognised by in `marks`.
 
@@ -505,7 +504,7 @@ mod tests {
         let read = content("one\ntwo\nthree\n", 8);
         assert_eq!(compare(&read, "one\ntwo\nthree\nfour\n"), Comparison::Same);
         assert_eq!(compare(&read, "one\ntwo\nth"), Comparison::Shrunk(10), "an end is taken back");
-        assert_eq!(compare(&read, "one\ntwo\nother\n"), Comparison::Shrunk(8), "and written anew");
+        assert_eq!(compare(&read, "one\ntwo\nother\n"), Comparison::Shrunk(8), "and written again");
         assert_eq!(compare(&read, "one\ntwi\nthree\n"), Comparison::Replaced);
         assert_eq!(compare(&read, "one\n"), Comparison::Replaced);
         let unread = content("one\n", 0);
