@@ -3,12 +3,19 @@
 //! SECURITY: a file name, a header or a remote error can hold a line break, an ESC sequence or a bidirectional control
 //! character, and with it forge a line of a log or change what a terminal shows (CWE-117, CWE-150, CVE-2021-42574).
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
+use std::path::Path;
 
 /// Displays `text` with everything that is not plain text written as an escape: `\n`, `\u{1b}`, `\u{202e}`. A backslash
 /// stays as it is: the result is for people, and is not parsed again.
 pub fn escaped(text: &str) -> Escaped<'_> {
-    Escaped(text)
+    Escaped(text.into())
+}
+
+/// Displays a path in the same way, as far as it is UTF-8.
+pub fn escaped_path(path: &Path) -> Escaped<'_> {
+    Escaped(path.to_string_lossy())
 }
 
 /// Whether `c` is refused in names and escaped in messages: C0 and C1 control characters, DEL, U+2028 and U+2029, and
@@ -19,12 +26,12 @@ pub fn is_unsafe(c: char) -> bool {
 }
 
 /// See [`escaped`].
-#[derive(Debug, Clone, Copy)]
-pub struct Escaped<'a>(&'a str);
+#[derive(Debug, Clone)]
+pub struct Escaped<'a>(Cow<'a, str>);
 
 impl Display for Escaped<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = self.0;
+        let mut rest = &*self.0;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
             out.write_str(&rest[..at])?;
             for escape in c.escape_default() {

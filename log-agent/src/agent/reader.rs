@@ -191,13 +191,8 @@ impl Reader {
         }
         let now = Instant::now();
         let asked = run.names_changed && now >= run.last_scan + run.scan_took;
-        if asked || now >= run.next_scan {
+        if asked || now >= run.next_scan || (self.looks_often() && self.catalog.poll_quiet()) {
             self.rescan(run);
-        } else if self.looks_often() {
-            let multiline = matches!(self.options.multiline, Multiline::StartsWith { .. });
-            if self.catalog.poll_quiet(multiline) {
-                self.rescan(run);
-            }
         }
         false
     }
@@ -232,11 +227,8 @@ impl Reader {
 
     /// Whether something is waited for that no event tells of.
     fn looks_often(&self) -> bool {
-        let multiline = matches!(self.options.multiline, Multiline::StartsWith { .. });
         // Who waits for the end of the files waits for a sink that fails, too, but not until the next scan.
-        self.until == Until::EndOfFiles
-            || self.catalog.any_awaits_quiet()
-            || (multiline && self.catalog.any_unread())
+        self.until == Until::EndOfFiles || self.catalog.any_awaits_quiet()
     }
 
     fn next_deadline(&self, run: &Run, now: Instant) -> Instant {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,11 @@ pub(crate) struct FileEntry {
 }
 
 impl FileEntry {
+    /// The log that the file belongs to.
+    pub(crate) fn log(&self) -> &Path {
+        self.log.as_deref().unwrap_or(&self.path)
+    }
+
     /// Where this sink stands, if the entry knows it.
     pub(crate) fn of_sink(&self, name: &str) -> Option<Confirmed> {
         self.confirmed.iter().find(|(known, _)| known == name).map(|(_, at)| *at)

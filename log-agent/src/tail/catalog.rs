@@ -8,20 +8,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 
-use super::content::{Content, Covered};
+use super::content::Content;
 use super::copytruncate;
 use super::descriptors::Descriptors;
+use super::ends::FileEnds;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
-use super::files::FileTable;
+use super::files::{FileTable, Snapshot};
 use super::obstacles::Obstacles;
 use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
 use super::rotation::{LogFamily, RotationAge, age_in};
+use super::start::{Start, StartAt};
 use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
 use crate::identity::{Epoch, FileKey};
-use crate::loss::{LossLedger, LossReason, SkipReason};
+use crate::loss::{LossLedger, LossReason};
 use crate::position::{Confirmed, ContentSeq, Segment, SinkIndex};
 use crate::record::chunk::Chunk;
 use crate::watch::{Names, Place};
@@ -29,20 +31,13 @@ use crate::watch::{Names, Place};
 /// How often names that change are looked at again before they are taken as they are.
 const STILL: usize = 16;
 
-/// Where reading begins in a file that is there when the agent starts for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum StartAt {
-    /// At the first line
-    Beginning,
-    /// Behind the last line
-    End,
-}
-
 /// What the user says about files.
 #[derive(Debug, Clone)]
 pub(crate) struct CatalogOptions {
     /// How long a file that no process should write to any more has to be quiet before its end is believed.
     pub(crate) rotate_wait: Duration,
+    /// Whether a record may be lines of which the last one is known only once the file is quiet.
+    pub(crate) joins_lines: bool,
     pub(crate) start_at: StartAt,
     /// Files that were not written to for longer are not read, but for what is added.
     pub(crate) ignore_older: Option<Duration>,
@@ -71,9 +66,6 @@ pub(crate) enum Filled {
     NeedsScan,
 }
 
-/// Which contents a checkpoint knows, and what of them.
-pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
-
 /// The files and their order.
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -81,16 +73,12 @@ pub(crate) struct Catalog {
     ledger: LossLedger,
     options: CatalogOptions,
     files: FileTable,
-    /// The youngest content of each log that is read.
-    newest: HashMap<LogFamily, ContentSeq>,
+    ends: FileEnds,
     unclaimed: UnclaimedEntries,
     descriptors: Descriptors,
     queues: ReadQueues,
     numbers: Numbers,
-    /// Files that are found now were there before the first start.
-    is_first_scan: bool,
-    /// All files that were there when the agent started are known.
-    has_scanned: bool,
+    start: Start,
     obstacles: Obstacles,
 }
 
@@ -116,18 +104,18 @@ impl Numbers {
 impl Catalog {
     /// Knows what the checkpoint knew, and follows nothing yet.
     pub(crate) fn new(sinks: Vec<String>, past: Past, options: CatalogOptions, ledger: LossLedger) -> Self {
+        let start = Start::new(options.start_at, options.ignore_older, past.is_first_start);
         Self {
             queues: ReadQueues::new(sinks.len()),
             sinks,
             ledger,
             files: FileTable::default(),
-            newest: HashMap::new(),
+            ends: FileEnds::new(options.rotate_wait, options.joins_lines),
             unclaimed: UnclaimedEntries::new(past.entries),
             descriptors: Descriptors::new(options.max_open),
             options,
             numbers: Numbers { file: 0, content: 0, fresh: past.fresh },
-            is_first_scan: past.is_first_start,
-            has_scanned: false,
+            start,
             obstacles: Obstacles::default(),
         }
     }
@@ -156,12 +144,11 @@ impl Catalog {
             self.take_in(&names);
         }
         self.settle_names(&names);
-        self.note_scan(&names);
+        self.obstacles.note_scan(&names, &self.files);
         self.resolve_copies(names.failures.is_empty());
         self.give_up_unclaimed(&names);
-        self.is_first_scan = false;
-        self.has_scanned = true;
-        self.find_newest();
+        self.start.end();
+        self.ends.note(self.files.iter());
         self.enforce_held_bytes();
         for file in self.files.seqs() {
             self.enqueue(file);
@@ -190,7 +177,7 @@ impl Catalog {
         for (family, _, place, key) in new {
             match self.follow(family, place, key) {
                 Ok(followed) => all &= followed,
-                Err(error) => self.cannot_read(&place.path, &error),
+                Err(error) => self.obstacles.note_file(&place.path, &error),
             }
         }
         all
@@ -200,20 +187,13 @@ impl Catalog {
     fn known_logs(&self, names: &Names) -> HashSet<PathBuf> {
         let found = names.files.iter().map(|found| found.place.path.clone());
         let followed = self.files.iter().map(|file| file.family().log().to_owned());
-        let entries =
-            self.unclaimed.all().map(|entry| entry.log.clone().unwrap_or_else(|| entry.path.clone()));
+        let entries = self.unclaimed.all().map(|entry| entry.log().to_owned());
         found.chain(followed).chain(entries).collect()
     }
 
     /// Begins to follow a file; false where its name leads to another one by now.
     fn follow(&mut self, family: LogFamily, place: &Place, key: FileKey) -> io::Result<bool> {
-        self.descriptors.make_room(&mut self.files);
-        let handle = match place.open() {
-            Err(error) if Descriptors::are_short(&error) && self.descriptors.release_one(&mut self.files) => {
-                place.open()?
-            }
-            opened => opened?,
-        };
+        let handle = self.descriptors.open(&mut self.files, || place.open())?;
         let metadata = handle.metadata()?;
         if FileKey::of(&metadata) != key {
             return Ok(false);
@@ -222,7 +202,7 @@ impl Catalog {
         let content = self.numbers.content();
         // A name that was seen to change tells where it belongs, whatever it is now.
         let family = match &entry {
-            Some(entry) => LogFamily::of(entry.log.as_deref().unwrap_or(&entry.path)),
+            Some(entry) => LogFamily::of(entry.log()),
             None => family,
         };
         let content = match &entry {
@@ -234,10 +214,10 @@ impl Catalog {
         let replaced = self.look_at(&mut file)?;
         file.content_mut().note_arrival();
         match &entry {
-            Some(entry) if !replaced => file.skip_given_up(entry.given_up)?,
+            Some(entry) if !replaced => file.skip_to(|_| entry.given_up)?,
             Some(_) => {}
             None => {
-                file.set_there_at_start(!self.has_scanned);
+                file.set_there_at_start(!self.start.is_over());
                 // Only a file with a rotated name is a copy, and only of a log that is, or was, read.
                 if age_in(&place.path, &family) != RotationAge::Current {
                     file.set_state(ReadState::PendingCopy);
@@ -245,8 +225,8 @@ impl Catalog {
                 self.skip_what_is_old(&mut file, metadata.modified().ok())?;
             }
         }
-        let name = place.path.to_string_lossy();
-        tracing::info!(file = %escaped(&name), from = file.content().least_confirmed(), "following");
+        let from = file.content().least_confirmed();
+        tracing::info!(file = %escaped_path(&place.path), from, "following");
         self.files.put(file);
         self.descriptors.opened(seq);
         Ok(true)
@@ -254,17 +234,10 @@ impl Catalog {
 
     /// What the user does not want to read of a file that was never seen.
     fn skip_what_is_old(&self, file: &mut TailedFile, modified: Option<SystemTime>) -> io::Result<()> {
-        let age = modified.and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
-        let reason = if self.is_first_scan && self.options.start_at == StartAt::End {
-            SkipReason::StartAtEnd
-        } else if self.options.ignore_older.is_some_and(|limit| age > limit) {
-            SkipReason::IgnoreOlder
-        } else {
-            return Ok(());
-        };
+        let Some(reason) = self.start.reason_to_skip(modified) else { return Ok(()) };
         let bytes = file.skip_to_end()?;
-        let name = file.path().to_string_lossy();
-        tracing::info!(file = %escaped(&name), bytes, reason = reason.as_str(), "skipped: what is added is read");
+        let name = escaped_path(file.path());
+        tracing::info!(file = %name, bytes, reason = reason.as_str(), "skipped: what is added is read");
         SinkIndex::all(self.sinks.len()).for_each(|sink| self.ledger.record_skipped(reason, sink, bytes));
         Ok(())
     }
@@ -278,9 +251,8 @@ impl Catalog {
                 if due { self.look_at(&mut file) } else { Ok(false) }
             });
             if let Err(error) = looked {
-                let path = file.path().to_owned();
                 self.queues.remove(seq);
-                self.cannot_read(&path, &error);
+                self.obstacles.note_file(file.path(), &error);
             }
             self.files.put(file);
         }
@@ -339,32 +311,9 @@ impl Catalog {
         self.files.let_go(seq, reason, &self.ledger);
     }
 
-    fn note_scan(&mut self, names: &Names) {
-        let failure = names.failures.first().map(|(directory, error)| {
-            format!("cannot read {}: {error}", escaped(&directory.to_string_lossy()))
-        });
-        // A directory that is away with files in it that are followed.
-        let away = || {
-            let followed = self.files.iter().filter(|file| file.naming() == Naming::Named);
-            let away =
-                |file: &TailedFile| names.missing.iter().find(|missing| file.path().starts_with(missing));
-            let mut away = followed.filter_map(away);
-            away.next().map(|directory| format!("{} is away", escaped(&directory.to_string_lossy())))
-        };
-        let failure = failure.or_else(away).or_else(|| self.descriptors.shortage());
-        self.obstacles.note_scan(failure);
-    }
-
     /// Why the last look at the names saw less than all.
     pub(crate) fn scan_failure(&self) -> Option<&str> {
         self.obstacles.scan_failure()
-    }
-
-    fn cannot_read(&mut self, path: &Path, error: &io::Error) {
-        if Descriptors::are_short(error) {
-            self.descriptors.note_shortage(error);
-        }
-        self.obstacles.note_file(path, error);
     }
 
     /// Finds the copies among the files that may be some; all names are known where `is_complete`.
@@ -385,29 +334,24 @@ impl Catalog {
 
     fn resolve_copies_of(&mut self, family: &LogFamily, members: &[FileSeq], is_complete: bool) {
         for seq in members {
-            if self
-                .files
-                .get(*seq)
-                .is_some_and(|file| !file.is_open() && file.state() == ReadState::PendingCopy)
-            {
+            if self.files.get(*seq).is_some_and(|file| file.state() == ReadState::PendingCopy) {
                 self.ensure_open(*seq);
             }
         }
         let mut files: Vec<TailedFile> = members.iter().filter_map(|seq| self.files.take(*seq)).collect();
-        let of_family = |entry: &FileEntry| entry.log.as_deref().unwrap_or(&entry.path) == family.log();
+        let of_family = |entry: &FileEntry| entry.log() == family.log();
         // What a checkpoint knows of contents whose file is gone, or has another content since.
         let entries = if is_complete { self.unclaimed.take_where(of_family) } else { Vec::new() };
         let mut lost = copytruncate::Former::of_entries(entries, &self.sinks, || self.numbers.content());
-        copytruncate::resolve(&mut files, &mut lost, &self.ledger, self.options.rotate_wait, || {
-            self.numbers.content()
-        });
+        let next = || self.numbers.content();
+        copytruncate::resolve(&mut files, &mut lost, &self.ledger, &self.ends, next);
         for former in lost {
             self.unclaimed.keep(former.into_entry());
         }
         for mut file in files {
             let settled = if is_complete { file.settle_previous(&self.ledger) } else { Ok(Vec::new()) };
             if let Err(error) = &settled {
-                self.cannot_read(file.path(), error);
+                self.obstacles.note_file(file.path(), error);
             }
             for content in settled.unwrap_or_default() {
                 self.files.let_go_of_previous(&file, content, &self.ledger);
@@ -418,65 +362,47 @@ impl Catalog {
 
     /// Enters what a checkpoint knew as unconfirmed of files that are gone.
     fn give_up_unclaimed(&mut self, names: &Names) {
-        let waits = |entry: &FileEntry| {
-            let log = entry.log.as_deref().unwrap_or(&entry.path);
-            !names.has_seen(&entry.path)
-                || self
-                    .files
-                    .iter()
-                    .any(|file| file.state() == ReadState::PendingCopy && file.family().log() == log)
-        };
+        let is_pending = |file: &&TailedFile| file.state() == ReadState::PendingCopy;
+        let pending: HashSet<&Path> =
+            self.files.iter().filter(is_pending).map(|file| file.family().log()).collect();
+        let waits = |entry: &FileEntry| !names.has_seen(&entry.path) || pending.contains(entry.log());
         let sinks = &self.sinks;
         let given_up =
             self.unclaimed.take_where(|entry| !entry.unconfirmed(sinks).is_empty() && !waits(entry));
         for entry in given_up {
-            self.give_up(entry);
+            self.enter_lost(&entry);
+            if !entry.gone {
+                self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
+            }
         }
     }
 
-    fn give_up(&mut self, mut entry: FileEntry) {
+    /// The file of an entry is gone: what sinks did not confirm of it is lost.
+    fn enter_lost(&self, entry: &FileEntry) {
         for (sink, range) in entry.unconfirmed(&self.sinks) {
             self.ledger.record_lost(LossReason::Removed, sink, &entry.path, range);
-        }
-        if !entry.gone {
-            entry.given_up = entry.size;
-            self.unclaimed.keep(entry);
-        }
-    }
-
-    fn find_newest(&mut self) {
-        self.newest.clear();
-        for file in self.files.iter().filter(|file| file.state() == ReadState::Active) {
-            let newest = self.newest.entry(file.family().clone()).or_insert_with(|| file.content().seq());
-            *newest = (*newest).max(file.content().seq());
         }
     }
 
     /// Bytes of the disk that removed files hold.
     pub(crate) fn held_bytes(&self) -> u64 {
-        let held = self.files.iter().filter_map(TailedFile::leftover);
-        held.filter(|left| left.is_unlinked).map(|left| left.bytes).sum()
+        self.files.iter().filter_map(TailedFile::held_bytes).sum()
     }
 
     /// Lets go of removed files where they hold more than they may, the oldest first.
     fn enforce_held_bytes(&mut self) {
         let Some(limit) = self.options.max_held_bytes else { return };
-        let mut held: Vec<(ContentSeq, FileSeq, u64)> = Vec::new();
-        for file in self.files.iter() {
-            if let Some(left) = file.leftover()
-                && left.is_unlinked
-            {
-                held.push((file.content().seq(), file.seq(), left.bytes));
-            }
-        }
-        held.sort();
+        let held = |file: &TailedFile| Some((file.content().seq(), file.seq(), file.held_bytes()?));
+        let mut held: Vec<_> = self.files.iter().filter_map(held).collect();
+        held.sort_unstable();
         let mut sum: u64 = held.iter().map(|(.., bytes)| bytes).sum();
         for (_, seq, bytes) in held {
             if sum <= limit {
                 break;
             }
-            let path = self.files.get(seq).map(|file| file.path().to_string_lossy().into_owned());
-            tracing::warn!(file = %escaped(&path.unwrap_or_default()), bytes, limit, "removed files hold more than --max-held-bytes: letting go of the oldest");
+            if let Some(file) = self.files.get(seq) {
+                tracing::warn!(file = %escaped_path(file.path()), bytes, limit, "removed files hold more than --max-held-bytes: letting go of the oldest");
+            }
             self.let_go(seq, LossReason::Held);
             sum -= bytes;
         }
@@ -511,17 +437,12 @@ impl Catalog {
         unnamed.map(TailedFile::seq)
     }
 
-    /// Asks for the sizes of the files of which no event speaks: those without a name, and those that wait to be quiet. With
-    /// `unread`, of all that are not read to their end, too. True where a look at all names would tell whether a file is a copy.
-    pub(crate) fn poll_quiet(&mut self, unread: bool) -> bool {
-        let due: Vec<FileSeq> = self
-            .files
-            .iter()
-            .filter(|file| self.awaits_quiet(file) || (unread && !file.is_read()))
-            .map(TailedFile::seq)
-            .collect();
-        for seq in due {
-            if let Some(Ok(_)) = self.files.get_mut(seq).map(|file| file.poll(None)) {
+    /// Asks for the sizes of the files of which no event speaks: those without a name, and those that wait to be quiet. True where a
+    /// look at all names would tell whether a file is a copy.
+    pub(crate) fn poll_quiet(&mut self) -> bool {
+        for seq in self.files.seqs() {
+            let file = self.files.get_mut(seq).filter(|file| self.ends.awaits_quiet(file));
+            if file.is_some_and(|file| file.poll(None).is_ok()) {
                 self.enqueue(seq);
             }
         }
@@ -530,7 +451,7 @@ impl Catalog {
             .files
             .iter()
             .filter(|file| file.state() == ReadState::PendingCopy)
-            .map(|file| (file.family().clone(), file.quiet() >= self.options.rotate_wait))
+            .map(|file| (file.family().clone(), self.ends.is_quiet(file)))
             .collect();
         if pending.is_empty() {
             return false;
@@ -555,41 +476,14 @@ impl Catalog {
         grown
     }
 
-    /// Whether a file's end is not known yet though its time is over: it was rotated away with an unfinished line, or has no name,
-    /// or may be a copy. Such files are looked at more often, for the little while until they are quiet.
-    fn awaits_quiet(&self, file: &TailedFile) -> bool {
-        file.state() == ReadState::PendingCopy
-            || file.naming() == Naming::Unnamed
-            || (self.is_superseded(file) && !file.is_read())
-    }
-
-    /// Whether any file is waited for in this way.
+    /// Whether the end of any file is waited for.
     pub(crate) fn any_awaits_quiet(&self) -> bool {
-        self.files.iter().any(|file| self.awaits_quiet(file))
+        self.files.iter().any(|file| self.ends.awaits_quiet(file))
     }
 
     /// Whether any file is not read yet because it may be a copy.
     pub(crate) fn any_pending(&self) -> bool {
         self.files.iter().any(|file| file.state() == ReadState::PendingCopy)
-    }
-
-    /// Whether any file holds more than what was read of it.
-    pub(crate) fn any_unread(&self) -> bool {
-        self.files.iter().any(|file| !file.is_read())
-    }
-
-    fn is_superseded(&self, file: &TailedFile) -> bool {
-        self.newest.get(file.family()).is_some_and(|newest| *newest > file.content().seq())
-    }
-
-    /// What an unfinished last line of this file is.
-    fn unterminated(&self, file: &TailedFile) -> UnterminatedLine {
-        let over = file.naming() == Naming::Unnamed || self.is_superseded(file);
-        if over && file.quiet() >= self.options.rotate_wait {
-            UnterminatedLine::Emit
-        } else {
-            UnterminatedLine::Hold
-        }
     }
 
     /// Whether no file waits to be read, for any sink.
@@ -611,13 +505,11 @@ impl Catalog {
             && let Some(seq) = self.queues.next(sink)
         {
             let opened = self.ensure_open(seq);
-            let unterminated = self.files.get(seq).map(|file| self.unterminated(file));
-            let (true, Some(file), Some(unterminated)) = (opened, self.files.get_mut(seq), unterminated)
-            else {
+            let Some(file) = self.files.get_mut(seq).filter(|_| opened) else {
                 self.queues.done(sink, seq);
                 continue;
             };
-            let unterminated = last_lines.unwrap_or(unterminated);
+            let unterminated = last_lines.unwrap_or_else(|| self.ends.unterminated(file));
             let mut to = ReadContext { sink, unterminated, chunk, options, ledger: &self.ledger, buffer };
             match file.read(&mut to) {
                 Ok(Progress::More) => {}
@@ -628,17 +520,15 @@ impl Catalog {
                 }
                 Ok(Progress::Compressed) => {
                     file.set_state(ReadState::Skipped);
-                    let name = file.path().to_string_lossy();
                     tracing::info!(
-                        file = %escaped(&name),
+                        file = %escaped_path(file.path()),
                         "compressed, so not read: exclude it, or let rotation compress later"
                     );
                     self.queues.remove(seq);
                 }
                 Err(error) => {
-                    let path = file.path().to_owned();
+                    self.obstacles.note_file(file.path(), &error);
                     self.queues.done(sink, seq);
-                    self.cannot_read(&path, &error);
                 }
             }
         }
@@ -648,28 +538,13 @@ impl Catalog {
     /// Opens a file again that was closed while descriptors were short; false where it cannot be had now.
     fn ensure_open(&mut self, seq: FileSeq) -> bool {
         let Some(mut file) = self.files.take(seq) else { return false };
-        let outcome = if file.is_open() {
-            Ok(true)
-        } else {
-            self.descriptors.make_room(&mut self.files);
-            self.descriptors.opened(seq);
-            match file.open() {
-                Err(error)
-                    if Descriptors::are_short(&error) && self.descriptors.release_one(&mut self.files) =>
-                {
-                    file.open()
-                }
-                outcome => outcome,
+        if !file.is_open() {
+            match self.descriptors.open(&mut self.files, || file.open()) {
+                Ok(()) => self.descriptors.opened(seq),
+                Err(error) => self.obstacles.note_file(file.path(), &error),
             }
-        };
-        let is_open = match outcome {
-            Ok(is_open) => is_open,
-            Err(error) => {
-                let path = file.path().to_owned();
-                self.cannot_read(&path, &error);
-                false
-            }
-        };
+        }
+        let is_open = file.is_open();
         self.files.put(file);
         is_open
     }
@@ -702,23 +577,10 @@ impl Catalog {
 
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
-        let (mut entries, mut snapshot) = (Vec::new(), Snapshot::new());
-        self.files.iter_mut().for_each(TailedFile::prepare_entry);
-        for file in self.files.iter().filter(|file| file.state() != ReadState::Skipped) {
-            let mut add = |content: &Content, gone: bool| {
-                let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
-                entries.push(FileEntry { gone, ..entry });
-                snapshot.extend(content.covered().map(|covered| (content.seq(), covered)));
-            };
-            add(file.content(), false);
-            file.previous().iter().for_each(|previous| add(previous, true));
-        }
-        entries.extend(self.files.leaving_entries(&self.sinks));
+        let (mut entries, snapshot) = self.files.entries(&self.sinks);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         for forgotten in self.unclaimed.forget(now) {
-            for (sink, range) in forgotten.unconfirmed(&self.sinks) {
-                self.ledger.record_lost(LossReason::Removed, sink, &forgotten.path, range);
-            }
+            self.enter_lost(&forgotten);
         }
         entries.extend(self.unclaimed.all().cloned());
         (entries, snapshot)
@@ -735,24 +597,17 @@ impl Catalog {
 
     /// Closes files without a name that are quiet and confirmed by every sink.
     pub(crate) fn close_drained(&mut self) {
-        let over = |file: &TailedFile| {
-            file.naming() == Naming::Unnamed
-                && file.is_drained()
-                && file.quiet() >= self.options.rotate_wait
-                && file.state() != ReadState::PendingCopy
-        };
-        let over: Vec<FileSeq> = self.files.iter().filter(|file| over(file)).map(TailedFile::seq).collect();
-        for seq in over {
+        let over = self.files.iter().filter(|file| self.ends.is_over(file));
+        for seq in over.map(TailedFile::seq).collect::<Vec<_>>() {
             let Some(file) = self.files.get(seq) else { continue };
             // It may be renamed back into sight; without a single name left it cannot.
             if !file.is_unlinked() && file.state() != ReadState::Skipped {
-                let log = file.family().log();
-                self.unclaimed.keep(file.content().entry(file.key(), file.path(), log, &self.sinks));
+                self.unclaimed.keep(file.entry_of(file.content(), &self.sinks));
             }
-            let (path, bytes) = (file.path().to_string_lossy().into_owned(), file.content().size());
+            let (path, bytes) = (file.path().to_owned(), file.content().size());
             self.let_go(seq, LossReason::Removed);
             // Logged only when it is true: the disk has its space back.
-            tracing::info!(file = %escaped(&path), bytes, "drained and closed");
+            tracing::info!(file = %escaped_path(&path), bytes, "drained and closed");
         }
     }
 
@@ -764,10 +619,9 @@ impl Catalog {
             if file.is_drained() {
                 continue;
             }
-            let content = file.content();
-            content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
+            file.content().lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
             if !file.is_unlinked() {
-                let entry = content.entry(file.key(), file.path(), file.family().log(), &self.sinks);
+                let entry = file.entry_of(file.content(), &self.sinks);
                 self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
             }
             self.files.remove(seq);

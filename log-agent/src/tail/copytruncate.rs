@@ -7,11 +7,11 @@
 //! or until it has been quiet for so long that it is a file like any other.
 
 use std::path::Path;
-use std::time::Duration;
 
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 
 use super::content::{Content, Match};
+use super::ends::FileEnds;
 use super::file::{ReadState, TailedFile};
 use super::rotation::RotationAge;
 use crate::checkpoint::FileEntry;
@@ -48,7 +48,7 @@ pub(super) fn resolve(
     files: &mut [TailedFile],
     former: &mut Vec<Former>,
     ledger: &LossLedger,
-    rotate_wait: Duration,
+    ends: &FileEnds,
     mut next: impl FnMut() -> ContentSeq,
 ) {
     let mut pending: Vec<usize> =
@@ -90,7 +90,7 @@ pub(super) fn resolve(
             let is_alike = |at: &&usize| files[**at].content().begins_like(handle).unwrap_or(false);
             current.iter().find(is_alike).copied()
         });
-        if alike.is_none() || copy.quiet() >= rotate_wait {
+        if alike.is_none() || ends.is_quiet(copy) {
             if let Some(original) = alike {
                 settle_as_it_is(files, at, original);
             }
@@ -134,14 +134,13 @@ fn take_over(
     pending.retain(|at| *at != copy);
     let (from, read) = (content.least_confirmed(), content.size());
     let file = &mut files[copy];
-    let path = file.path().to_string_lossy().into_owned();
     match file.take_over(content, original, ledger) {
         Ok(()) => {
-            tracing::info!(file = %escaped(&path), from, read, "a copy made before a truncation: reading goes on in it");
+            tracing::info!(file = %escaped_path(file.path()), from, read, "a copy made before a truncation: reading goes on in it");
             true
         }
         Err(error) => {
-            tracing::warn!(file = %escaped(&path), %error, "cannot read the copy of a truncated file: it is read as a file of its own");
+            tracing::warn!(file = %escaped_path(file.path()), %error, "cannot read the copy of a truncated file: it is read as a file of its own");
             file.set_state(ReadState::Active);
             false
         }
@@ -151,8 +150,11 @@ fn take_over(
 /// A copy of a file that is not going to be truncated: a file of its own.
 fn settle_as_it_is(files: &mut [TailedFile], copy: usize, original: usize) {
     let Ok([copy, original]) = files.get_disjoint_mut([copy, original]) else { return };
-    if let Err(error) = copy.skip_what_is_known(original.content()) {
-        let path = copy.path().to_string_lossy();
-        tracing::warn!(file = %escaped(&path), %error, "cannot read it: it is read from its beginning");
+    if !copy.was_there_at_start() {
+        return;
+    }
+    // Made while the agent was away: what sinks have of the original, they have of this.
+    if let Err(error) = copy.skip_to(|sink| original.content().confirmed(sink)) {
+        tracing::warn!(file = %escaped_path(copy.path()), %error, "cannot read it: it is read from its beginning");
     }
 }

@@ -13,14 +13,12 @@ use super::files::FileTable;
 pub(super) struct Descriptors {
     most: usize,
     open: VecDeque<FileSeq>,
-    /// Why the system gave fewer than there may be.
-    shortage: Option<String>,
 }
 
 impl Descriptors {
     /// For at most so many files at once.
     pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), open: VecDeque::new(), shortage: None }
+        Self { most: most.max(1), open: VecDeque::new() }
     }
 
     /// Whether an error says that there are none left.
@@ -29,14 +27,17 @@ impl Descriptors {
         short.contains(&error.raw_os_error())
     }
 
-    /// Notes that even after one was given back there was none.
-    pub(super) fn note_shortage(&mut self, error: &io::Error) {
-        self.shortage = Some(format!("no descriptor left for files: {error}"));
-    }
-
-    /// Why the system gave fewer than there may be, since the last time that this was asked.
-    pub(super) fn shortage(&mut self) -> Option<String> {
-        self.shortage.take()
+    /// Opens one more, in the place of another one where there are too many.
+    pub(super) fn open<T>(
+        &mut self,
+        files: &mut FileTable,
+        mut open: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<T> {
+        while self.open.len() >= self.most && self.release_one(files) {}
+        match open() {
+            Err(error) if Self::are_short(&error) && self.release_one(files) => open(),
+            opened => opened,
+        }
     }
 
     /// A file was opened.
@@ -44,14 +45,9 @@ impl Descriptors {
         self.open.push_back(file);
     }
 
-    /// Makes room for one more.
-    pub(super) fn make_room(&mut self, files: &mut FileTable) {
-        while self.open.len() >= self.most && self.release_one(files) {}
-    }
-
     /// Closes the file with a name that was opened first; false where there is none. A file without a name is not closed here: it
     /// could not be opened again.
-    pub(super) fn release_one(&mut self, files: &mut FileTable) -> bool {
+    fn release_one(&mut self, files: &mut FileTable) -> bool {
         for _ in 0..self.open.len() {
             let Some(seq) = self.open.pop_front() else { break };
             match files.get_mut(seq) {

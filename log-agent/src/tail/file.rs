@@ -6,11 +6,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 
 use super::content::{Comparison, Content};
 use super::read::{Input, Progress, ReadContext, line_start_before};
 use super::rotation::{LogFamily, RotationAge, age_in};
+use crate::checkpoint::FileEntry;
 use crate::identity::FileKey;
 use crate::loss::LossLedger;
 use crate::position::{ContentSeq, SinkIndex};
@@ -53,15 +54,6 @@ impl FileStat {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self { size: metadata.len(), modified: metadata.modified().ok() }
     }
-}
-
-/// A file without a name.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Leftover {
-    /// On the disk.
-    pub(super) bytes: u64,
-    /// No name at all leads to it.
-    pub(super) is_unlinked: bool,
 }
 
 /// See the module.
@@ -165,15 +157,13 @@ impl TailedFile {
         self.there_at_start = there;
     }
 
-    /// It is a copy of what `original` holds, made while the agent was away: what sinks have of that, they have of this.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub(super) fn skip_what_is_known(&mut self, original: &Content) -> io::Result<()> {
-        match &self.handle {
-            Some(file) if self.there_at_start => self.content.skip_confirmed_of(original, file),
-            _ => Ok(()),
-        }
+    pub(super) fn was_there_at_start(&self) -> bool {
+        self.there_at_start
+    }
+
+    /// What to remember of a content that it holds, or held.
+    pub(super) fn entry_of(&self, content: &Content, sinks: &[String]) -> FileEntry {
+        content.entry(self.key, self.path(), self.family.log(), sinks)
     }
 
     /// What it holds.
@@ -204,8 +194,8 @@ impl TailedFile {
         self.naming = Naming::Named;
         if self.place.path != place.path {
             tracing::debug!(
-                from = %escaped(&self.place.path.to_string_lossy()),
-                to = %escaped(&place.path.to_string_lossy()),
+                from = %escaped_path(&self.place.path),
+                to = %escaped_path(&place.path),
                 "renamed"
             );
         }
@@ -215,7 +205,7 @@ impl TailedFile {
     /// No name leads to it any more.
     pub(super) fn unnamed(&mut self) {
         tracing::debug!(
-            file = %escaped(&self.place.path.to_string_lossy()),
+            file = %escaped_path(&self.place.path),
             "no name leads to it any more: reading it to its end"
         );
         self.naming = Naming::Unnamed;
@@ -234,23 +224,22 @@ impl TailedFile {
         self.handle = None;
     }
 
-    /// Opens it by its name; false where that leads to another file now.
+    /// Opens it by its name, unless that leads to another file now.
     ///
     /// # Errors
     /// As the system gives them.
-    pub(super) fn open(&mut self) -> io::Result<bool> {
+    pub(super) fn open(&mut self) -> io::Result<()> {
         let file = self.place.open()?;
-        if FileKey::of(&file.metadata()?) != self.key {
-            return Ok(false);
+        if FileKey::of(&file.metadata()?) == self.key {
+            self.handle = Some(file);
         }
-        self.handle = Some(file);
-        Ok(true)
+        Ok(())
     }
 
-    /// What is left of it where no name that is followed leads to it.
-    pub(super) fn leftover(&self) -> Option<Leftover> {
+    /// Bytes of the disk that it holds alone, because it was removed.
+    pub(super) fn held_bytes(&self) -> Option<u64> {
         let metadata = self.handle.as_ref().filter(|_| self.naming == Naming::Unnamed)?.metadata().ok()?;
-        Some(Leftover { bytes: metadata.blocks() * 512, is_unlinked: metadata.nlink() == 0 })
+        (metadata.nlink() == 0).then(|| metadata.blocks() * 512)
     }
 
     /// Whether it has no name left at all, as far as that can be seen.
@@ -343,8 +332,8 @@ impl TailedFile {
     }
 
     fn warn_of_replacement(&self) {
-        let name = self.place.path.to_string_lossy();
-        tracing::warn!(file = %escaped(&name), "the file's content was replaced: reading it from its beginning");
+        let name = escaped_path(&self.place.path);
+        tracing::warn!(file = %name, "the file's content was replaced: reading it from its beginning");
     }
 
     /// Gives away what it held before, to a copy that has it.
@@ -381,14 +370,14 @@ impl TailedFile {
         Ok(self.take_previous())
     }
 
-    /// What was entered as lost before is not sent after all.
+    /// Sinks that stand before their offset by `to` go on there: what is before it is neither sent nor lost.
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub(super) fn skip_given_up(&mut self, offset: u64) -> io::Result<()> {
+    pub(super) fn skip_to(&mut self, to: impl Fn(SinkIndex) -> u64) -> io::Result<()> {
         match &self.handle {
-            Some(file) if offset > 0 => self.content.skip_given_up(file, offset),
-            _ => Ok(()),
+            Some(file) => self.content.skip_to(file, to),
+            None => Ok(()),
         }
     }
 
@@ -399,7 +388,7 @@ impl TailedFile {
     pub(super) fn skip_to_end(&mut self) -> io::Result<u64> {
         let Some(file) = &self.handle else { return Ok(0) };
         let end = line_start_before(file, self.content.size())?;
-        self.content.skip_to(file, end)?;
+        self.content.skip_to(file, |_| end)?;
         Ok(end)
     }
 

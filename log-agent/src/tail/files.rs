@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::content::Content;
+use super::content::{Content, Covered};
 use super::file::{FileSeq, ReadState, TailedFile};
 use crate::checkpoint::FileEntry;
 use crate::identity::FileKey;
 use crate::loss::{LossLedger, LossReason};
 use crate::position::{ContentSeq, Segment, SinkIndex};
+
+/// Which contents a checkpoint knows, and what of them.
+pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
 
 /// A content that has no file any more, and is under way to a sink.
 #[derive(Debug)]
@@ -146,13 +149,22 @@ impl FileTable {
         self.leaving.retain(|leaving| leaving.content.is_under_way());
     }
 
-    /// What a checkpoint has to say of what has no file any more.
-    pub(super) fn leaving_entries(&self, sinks: &[String]) -> impl Iterator<Item = FileEntry> {
-        let entry = |leaving: &Leaving| {
-            let Leaving { key, path, log, content } = leaving;
-            FileEntry { gone: true, ..content.entry(*key, path, log, sinks) }
-        };
-        self.leaving.iter().map(entry)
+    /// What a checkpoint has to say now, and what is known to it then.
+    pub(super) fn entries(&mut self, sinks: &[String]) -> (Vec<FileEntry>, Snapshot) {
+        let (mut entries, mut snapshot) = (Vec::new(), Snapshot::new());
+        self.files.values_mut().for_each(TailedFile::prepare_entry);
+        for file in self.iter().filter(|file| file.state() != ReadState::Skipped) {
+            let mut add = |content: &Content, gone: bool| {
+                entries.push(FileEntry { gone, ..file.entry_of(content, sinks) });
+                snapshot.extend(content.covered().map(|covered| (content.seq(), covered)));
+            };
+            add(file.content(), false);
+            file.previous().iter().for_each(|previous| add(previous, true));
+        }
+        for Leaving { key, path, log, content } in &self.leaving {
+            entries.push(FileEntry { gone: true, ..content.entry(*key, path, log, sinks) });
+        }
+        (entries, snapshot)
     }
 
     /// Nothing that is under way is waited for any more.

@@ -40,16 +40,11 @@ impl ArrivalTimes {
     /// All sinks have the bytes before `offset` of a file of this size.
     pub(super) fn forget_before(&mut self, offset: u64, size: u64) {
         if offset >= size {
-            self.clear();
+            self.marks.clear();
         }
         while self.marks.get(1).is_some_and(|(from, _)| *from <= offset) {
             self.marks.pop_front();
         }
-    }
-
-    /// The content is another.
-    pub(super) fn clear(&mut self) {
-        self.marks.clear();
     }
 }
 

@@ -7,6 +7,7 @@ mod catalog;
 mod content;
 mod copytruncate;
 mod descriptors;
+mod ends;
 mod file;
 mod files;
 mod framing;
@@ -19,7 +20,10 @@ mod read;
 mod rotation;
 #[cfg(test)]
 pub(crate) mod slow_disk;
+mod start;
 
-pub(crate) use catalog::{Catalog, CatalogOptions, Filled, Past, Snapshot, StartAt};
+pub(crate) use catalog::{Catalog, CatalogOptions, Filled, Past};
 pub(crate) use file::{Naming, TailedFile};
+pub(crate) use files::Snapshot;
 pub(crate) use read::{Multiline, ReadOptions, UnterminatedLine};
+pub(crate) use start::StartAt;

@@ -20,8 +20,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use tempfile::TempDir;
 
-use super::catalog::{Catalog, CatalogOptions, Filled, Past, StartAt};
+use super::catalog::{Catalog, CatalogOptions, Filled, Past};
 use super::read::{Multiline, ReadOptions, UnterminatedLine};
+use super::start::StartAt;
 use crate::checkpoint::{FileEntry, Sent, note_sent};
 use crate::identity::{Instance, WINDOW};
 use crate::loss::{Entered, LossLedger};
@@ -131,6 +132,7 @@ impl Agent {
             LossLedger::new(&sinks, Metrics::new(&mut prometheus_client::registry::Registry::default()));
         let options = CatalogOptions {
             rotate_wait: Duration::ZERO,
+            joins_lines: false,
             start_at: StartAt::Beginning,
             ignore_older: None,
             max_held_bytes: None,

@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 
+use super::descriptors::Descriptors;
+use super::file::{Naming, TailedFile};
+use super::files::FileTable;
 use crate::watch::Names;
 
 /// See the module.
@@ -13,6 +16,8 @@ use crate::watch::Names;
 pub(super) struct Obstacles {
     /// Why the last look at the names saw less than all.
     scan_failure: Option<String>,
+    /// Why files could not be opened since the last look at the names, where all descriptors are taken.
+    shortage: Option<String>,
     /// Files that could not be opened.
     files: HashSet<PathBuf>,
 }
@@ -23,8 +28,20 @@ impl Obstacles {
         self.scan_failure.as_deref()
     }
 
-    /// The outcome of a look at the names.
-    pub(super) fn note_scan(&mut self, failure: Option<String>) {
+    /// The outcome of a look at the names, while these files are followed.
+    pub(super) fn note_scan(&mut self, names: &Names, files: &FileTable) {
+        let unread = names.failures.first();
+        let unread =
+            unread.map(|(directory, error)| format!("cannot read {}: {error}", escaped_path(directory)));
+        // A directory that is away with files in it that are followed.
+        let away = || {
+            let is_above =
+                |file: &TailedFile| names.missing.iter().find(|missing| file.path().starts_with(missing));
+            let directory = files.iter().filter(|file| file.naming() == Naming::Named).find_map(is_above)?;
+            Some(format!("{} is away", escaped_path(directory)))
+        };
+        let shortage = self.shortage.take();
+        let failure = unread.or_else(away).or(shortage);
         match (&failure, &self.scan_failure) {
             (Some(reason), before) if before.as_ref() != Some(reason) => tracing::warn!(
                 reason,
@@ -38,10 +55,12 @@ impl Obstacles {
 
     /// A file cannot be read.
     pub(super) fn note_file(&mut self, path: &Path, error: &io::Error) {
+        if Descriptors::are_short(error) {
+            self.shortage = Some(format!("no descriptor left for files: {error}"));
+        }
         // Gone between the scan and now: the next scan knows.
         if error.kind() != io::ErrorKind::NotFound && self.files.insert(path.to_owned()) {
-            let path = path.to_string_lossy();
-            tracing::warn!(file = %escaped(&path), %error, "cannot read it: trying again at every scan");
+            tracing::warn!(file = %escaped_path(path), %error, "cannot read it: trying again at every scan");
         }
     }
 

@@ -145,30 +145,10 @@ impl Cursors {
         is_next
     }
 
-    /// All sinks go on at this offset, wherever they were.
-    pub(super) fn skip_to(&mut self, file: &impl ReadAt, offset: u64) -> io::Result<()> {
-        let before = window_before(file, offset)?;
-        self.0.iter_mut().for_each(|cursor| cursor.skip_to(offset, &before));
-        Ok(())
-    }
-
-    /// Sinks that are before this offset go on there.
-    pub(super) fn skip_at_least_to(&mut self, file: &impl ReadAt, offset: u64) -> io::Result<()> {
-        let before = window_before(file, offset)?;
-        let behind = self.0.iter_mut().filter(|cursor| cursor.read.0 < offset);
-        behind.for_each(|cursor| cursor.skip_to(offset, &before));
-        Ok(())
-    }
-
-    /// Sinks go on where they are in `original`, as far as that goes in a file of this size.
-    pub(super) fn skip_confirmed_of(
-        &mut self,
-        original: &Self,
-        file: &impl ReadAt,
-        size: u64,
-    ) -> io::Result<()> {
-        for (cursor, of_original) in self.0.iter_mut().zip(&original.0) {
-            let offset = of_original.confirmed.offset.get().min(size);
+    /// Sinks that stand before their offset by `to` go on there.
+    pub(super) fn skip_to(&mut self, file: &impl ReadAt, to: impl Fn(SinkIndex) -> u64) -> io::Result<()> {
+        for (sink, cursor) in self.sinks().zip(&mut self.0) {
+            let offset = to(sink);
             if offset > cursor.read.0 {
                 cursor.skip_to(offset, &window_before(file, offset)?);
             }

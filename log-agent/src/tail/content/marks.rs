@@ -90,71 +90,76 @@ impl Marks {
         file: &impl ReadAt,
         size: u64,
     ) -> io::Result<Comparison> {
-        let mut buffer = [0; WINDOW];
-        let mut is_at = |window: &Window, end: u64| -> io::Result<bool> {
-            let part = &mut buffer[..window.len()];
-            let Some(from) = end.checked_sub(part.len() as u64) else { return Ok(false) };
-            let filled = file.fill(part, from)?;
-            Ok(filled == part.len() && window.is(part))
+        let Some(read) = self.read_in(cursors, file)? else { return Ok(Comparison::Replaced) };
+        let (alike, there) = self.head_in(file)?;
+        let gone_from = if alike == self.head.len() {
+            self.gone_behind(read, known_size, file, size)?
+        } else if (alike as u64) < read {
+            return Ok(Comparison::Replaced);
+        } else if alike == there {
+            Some(size)
+        } else {
+            // The line that is another one is gone as a whole.
+            Some(line_start(&self.head.bytes()[..alike]).max(read))
         };
+        Ok(match gone_from {
+            None => Comparison::Same,
+            // Where nothing was read, nothing was sent: what is there now is another content as soon as anything is missing.
+            Some(_) if read == 0 => Comparison::Replaced,
+            Some(end) => Comparison::Shrunk(end),
+        })
+    }
+
+    /// How far the content was read, where a file has what is before every position.
+    fn read_in(&self, cursors: &Cursors, file: &impl ReadAt) -> io::Result<Option<u64>> {
         let mut read = 0;
         for (at, before) in cursors.windows() {
+            if !before.is_before(file, at)? {
+                return Ok(None);
+            }
             read = read.max(at);
-            if !is_at(before, at)? {
-                return Ok(Comparison::Replaced);
+        }
+        let sent = self.sent.filter(|sent| sent.offset.get() > read);
+        for known in sent.iter().chain(&self.proofs) {
+            if !Window::Print(known.before).is_before(file, known.offset.get())? {
+                return Ok(None);
             }
         }
-        if let Some(sent) = self.sent.filter(|sent| sent.offset.get() > read) {
-            read = sent.offset.get();
-            if !is_at(&Window::Print(sent.before), read)? {
-                return Ok(Comparison::Replaced);
-            }
-        }
-        for proof in &self.proofs {
-            if !is_at(&Window::Print(proof.before), proof.offset.get())? {
-                return Ok(Comparison::Replaced);
-            }
-        }
-        let tail = match self.tail {
-            Some((end, tail)) if size >= end => is_at(&Window::Print(tail), end)?,
-            _ => true,
+        Ok(Some(sent.map_or(read, |sent| sent.offset.get())))
+    }
+
+    /// How many bytes of its beginning a file begins with, and how many the file has there. Of a fingerprint that is all or nothing.
+    fn head_in(&self, file: &impl ReadAt) -> io::Result<(usize, usize)> {
+        let mut buffer = [0; WINDOW];
+        let there = file.fill(&mut buffer[..self.head.len()], 0)?;
+        let is = &buffer[..there];
+        let alike = match &self.head {
+            Window::Bytes(head) => head.iter().zip(is).take_while(|(known, is)| known == is).count(),
+            Window::Print(print) if print.matches(is) => there,
+            Window::Print(_) => 0,
         };
-        let changed = match &self.next {
-            Some(next) if next.at() >= read => next.changed_from(file)?,
-            _ => None,
-        };
-        let Window::Bytes(head) = &self.head else {
-            let is_other = size < known_size || changed.is_some();
-            if !is_at(&self.head, self.head.len() as u64)? || (read == 0 && is_other) {
-                return Ok(Comparison::Replaced);
-            }
-            return Ok(match changed {
-                Some(end) => Comparison::Shrunk(end),
-                None if size < known_size => Comparison::Shrunk(size),
-                None if tail => Comparison::Same,
-                None => Comparison::Shrunk(read),
-            });
-        };
-        let filled = file.fill(&mut buffer[..head.len()], 0)?;
-        let alike = head.iter().zip(&buffer[..filled]).take_while(|(known, is)| known == is).count();
-        let known = usize::try_from(read).map_or(head.len(), |read| read.min(head.len()));
-        // Where nothing was read, nothing was sent: what is there now is another content as soon as anything is missing.
-        if alike < known
-            || (read == 0 && (alike < head.len() || size < known_size || !tail || changed.is_some()))
+        Ok((alike, there))
+    }
+
+    /// From where on a file with its beginning and with all that was read lacks what had been seen behind that.
+    fn gone_behind(
+        &self,
+        read: u64,
+        known_size: u64,
+        file: &impl ReadAt,
+        size: u64,
+    ) -> io::Result<Option<u64>> {
+        if let Some(next) = self.next.as_ref().filter(|next| next.at() >= read)
+            && let Some(end) = next.changed_from(file)?
         {
-            return Ok(Comparison::Replaced);
+            return Ok(Some(end));
         }
-        Ok(if alike < head.len() {
-            // The line that is another one is gone as a whole.
-            Comparison::Shrunk(if alike == filled { size } else { line_start(&head[..alike]).max(read) })
-        } else if let Some(end) = changed {
-            Comparison::Shrunk(end)
-        } else if size < known_size {
-            Comparison::Shrunk(size)
-        } else if !tail {
-            Comparison::Shrunk(read)
-        } else {
-            Comparison::Same
+        if size < known_size {
+            return Ok(Some(size));
+        }
+        Ok(match self.tail {
+            Some((end, tail)) if size >= end && !Window::Print(tail).is_before(file, end)? => Some(read),
+            _ => None,
         })
     }
 
@@ -199,7 +204,9 @@ impl Marks {
         // What was sent before a restart, and is known by its fingerprint alone, has to be there whole: else other lines may be there.
         let whole = how != Match::Prefix || self.sent.is_some_and(|sent| sent.offset.get() > size);
         let is_short = how == Match::Whole && known_size > size;
-        if size == 0 || is_short || (whole && furthest.offset.get() > size) {
+        // All that a restart knows of the beginning has to be there: less would be proof of nothing.
+        let lacks_head = matches!(self.head, Window::Print(print) if (print.len as u64) > size);
+        if size == 0 || is_short || lacks_head || (whole && furthest.offset.get() > size) {
             return Ok(false);
         }
         // As much of a window as the copy has room for. A fingerprint is of the whole of it, or says nothing.
@@ -218,10 +225,6 @@ impl Marks {
             proofs += usize::from(alike && !is.is_empty());
             Ok(alike)
         };
-        // All that a restart knows of the beginning has to be there: less would be proof of nothing.
-        if matches!(self.head, Window::Print(print) if (print.len as u64) > size) {
-            return Ok(false);
-        }
         let mut alike = shares(&self.head, self.head.len() as u64)?;
         for (at, before) in cursors.windows() {
             alike &= shares(before, at)?;
@@ -245,12 +248,8 @@ impl Marks {
     /// # Errors
     /// Where the file cannot be read.
     pub(super) fn begins_like(&self, file: &impl ReadAt) -> io::Result<bool> {
-        let mut head = vec![0; self.head.len()];
-        let filled = file.fill(&mut head, 0)?;
-        Ok(match &self.head {
-            Window::Bytes(known) => known.starts_with(&head[..filled]) && (filled > 0 || !known.is_empty()),
-            Window::Print(print) => filled == 0 || print.matches(&head[..filled]),
-        })
+        let (alike, there) = self.head_in(file)?;
+        Ok(alike == there && self.head.len() > 0)
     }
 
     /// What is seen behind `end` is gone.

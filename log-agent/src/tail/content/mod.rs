@@ -264,29 +264,15 @@ impl Content {
         self.marks.extend_head(start, bytes);
     }
 
-    /// Begins behind what is there now: at the last line break before this offset, and nothing before it is lost or sent.
+    /// Sinks that stand before their offset by `to` go on there, as far as that goes: what is before it is neither sent nor lost.
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(super) fn skip_to(&mut self, file: &impl ReadAt, offset: u64) -> io::Result<()> {
-        self.arrivals.clear();
-        self.cursors.skip_to(file, offset)
-    }
-
-    /// What was entered as lost before is not sent after all: sinks that stand before `offset` go on there.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub(super) fn skip_given_up(&mut self, file: &impl ReadAt, offset: u64) -> io::Result<()> {
-        self.cursors.skip_at_least_to(file, offset.min(self.size))
-    }
-
-    /// Sinks go on where they are in `original`, as far as that goes here.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
-    pub(super) fn skip_confirmed_of(&mut self, original: &Self, file: &impl ReadAt) -> io::Result<()> {
-        self.cursors.skip_confirmed_of(&original.cursors, file, self.size)
+    pub(super) fn skip_to(&mut self, file: &impl ReadAt, to: impl Fn(SinkIndex) -> u64) -> io::Result<()> {
+        let size = self.size;
+        self.cursors.skip_to(file, |sink| to(sink).min(size))?;
+        self.arrivals.forget_before(self.least_confirmed(), self.size);
+        Ok(())
     }
 
     /// Notes what a sink has confirmed.

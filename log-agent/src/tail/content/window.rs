@@ -58,12 +58,16 @@ impl Window {
         }
     }
 
-    /// Whether these bytes, as many as there are, are its own.
-    pub(super) fn is(&self, bytes: &[u8]) -> bool {
-        match self {
-            Self::Bytes(known) => known == bytes,
-            Self::Print(print) => print.matches(bytes),
-        }
+    /// Whether they are right before this place.
+    pub(super) fn is_before(&self, file: &impl ReadAt, end: u64) -> io::Result<bool> {
+        let mut buffer = [0; WINDOW];
+        let bytes = &mut buffer[..self.len()];
+        let Some(from) = end.checked_sub(bytes.len() as u64) else { return Ok(false) };
+        let filled = file.fill(bytes, from)?;
+        Ok(match self {
+            Self::Bytes(known) => filled == bytes.len() && known == bytes,
+            Self::Print(print) => filled == bytes.len() && print.matches(bytes),
+        })
     }
 }
 

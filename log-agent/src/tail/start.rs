@@ -1,0 +1,53 @@
+//! Which of what is there already is read of a file that was never seen: all of it, unless the user wants less of a volume that is full
+//! of old logs.
+
+use std::time::{Duration, SystemTime};
+
+use crate::loss::SkipReason;
+
+/// Where reading begins in a file that is there when the agent starts for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StartAt {
+    /// At the first line
+    Beginning,
+    /// Behind the last line
+    End,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Start {
+    at: StartAt,
+    ignore_older: Option<Duration>,
+    /// No earlier run has left a checkpoint.
+    is_first: bool,
+    /// All files that were there when the agent started are known.
+    is_over: bool,
+}
+
+impl Start {
+    pub(super) fn new(at: StartAt, ignore_older: Option<Duration>, is_first: bool) -> Self {
+        Self { at, ignore_older, is_first, is_over: false }
+    }
+
+    /// Files that are found from now on are new.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Why nothing is read of a file that was modified then but what is added to it; none where all is read.
+    pub(super) fn reason_to_skip(&self, modified: Option<SystemTime>) -> Option<SkipReason> {
+        let age = modified.and_then(|modified| modified.elapsed().ok()).unwrap_or_default();
+        if self.is_first && !self.is_over && self.at == StartAt::End {
+            Some(SkipReason::StartAtEnd)
+        } else if self.ignore_older.is_some_and(|limit| age > limit) {
+            Some(SkipReason::IgnoreOlder)
+        } else {
+            None
+        }
+    }
+}
