@@ -92,8 +92,8 @@ impl Agent {
         let Ok(Some((entries, remains))) = ended.await else {
             return Err(Failure::new(
                 Exit::Unavailable,
-                "drained: the disk with the logs did not answer in time, so nothing is known of what remains; the next start ships it, \
-                 from the last checkpoint on",
+                "drained: the thread that reads did not end in time, because a disk did not answer it or it got no CPU, so nothing is \
+                 known of what remains; the next start ships it, from the last checkpoint on",
             ));
         };
         self.writer.write_by(drain.leave_by, entries).await;
