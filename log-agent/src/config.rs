@@ -204,7 +204,7 @@ impl Config {
         let kept_back = (descriptors / 4).min(DESCRIPTORS_KEPT_BACK);
         CatalogOptions {
             rotate_wait: self.rotate_wait,
-            joins_lines: self.multiline_start.is_some(),
+            joins_lines: self.multiline_start.is_some() || self.parse.is_of_containers(),
             start_at: self.start_at,
             ignore_older: self.ignore_older,
             max_held_bytes: self.max_held_bytes,

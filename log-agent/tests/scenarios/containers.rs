@@ -64,6 +64,14 @@ fn cri_part_without_an_end() {
 }
 
 #[test]
+fn cri_part_without_an_end_is_not_waited_for_until_the_next_scan() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), format!("{T} stdout P no end\n"));
+    let _agent = room.agent(&receiver.sink(), &["--parse", "cri", "--rescan-period", "1h"]);
+    receiver.expect(&["no end"]);
+}
+
+#[test]
 fn docker_lines() {
     let (room, receiver) = (Room::new(), Receiver::start());
     let line = |log: &str, stream: &str| format!("{}\n", json!({"log": log, "stream": stream, "time": T}));
