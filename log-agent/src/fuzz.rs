@@ -38,7 +38,7 @@ pub fn line(line: &[u8]) {
         let before_end = Fingerprint::of(b"");
         chunk.close(&origin, Segment { content: ContentSeq(0), start, end, before_end });
         let resource = Resource::new(|_| None, &[]);
-        for encoding in [Encoding::Ndjson, Encoding::Otlp, Encoding::Forward, Encoding::Raw] {
+        for encoding in [Encoding::Ndjson, Encoding::Otlp, Encoding::Forward] {
             let mut out = Vec::new();
             encoding.encode(&chunk, &(0..1), &resource, &mut out);
             if encoding == Encoding::Ndjson {

@@ -66,7 +66,7 @@ impl Compressor {
             Kind::None => return Compression::None,
             Kind::Gzip => gzip(body, &mut self.spare).map(|()| Compression::Gzip),
             Kind::Zstd(compressor) => {
-                // Never shorter than what it needs at the longest_outage.
+                // Never shorter than what it needs at the worst.
                 self.spare.reserve(zstd::zstd_safe::compress_bound(body.len()));
                 compressor.compress_to_buffer(body, &mut self.spare).map(|_| Compression::Zstd)
             }

@@ -3,15 +3,15 @@
 //! A record is on the disk here before its sink's position moves over it. The file is bounded: a full one becomes the
 //! `.1` of the next, and the one before that goes.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifecycle::Ignore as _;
 use parking_lot::Mutex;
 use serde_json::json;
+
+use super::file::{append_lines, open_lines};
 
 const NAME: &str = "dead-letter.ndjson";
 const LIMIT: u64 = 16 * 1024 * 1024;
@@ -44,20 +44,7 @@ impl DeadLetters {
         if fs::metadata(&self.file).is_ok_and(|metadata| metadata.len() > LIMIT) {
             fs::rename(&self.file, older(&self.file))?;
         }
-        let mut file =
-            OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&self.file)?;
-        let before = file.metadata()?.len();
         let mut lines = Vec::with_capacity(records.len());
-        if before == 0 {
-            // The name has to outlive a crash, as what is under it does.
-            let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty());
-            File::open(dir.unwrap_or(Path::new(".")))?.sync_all()?;
-        } else {
-            let mut last = [0];
-            file.read_exact_at(&mut last, before - 1)?;
-            // A crash in the middle of a letter: what is left of it is a line of its own.
-            lines.extend((last != *b"\n").then_some(b'\n'));
-        }
         let head = json!({"reason": reason, "sink": sink}).to_string();
         let head = head.strip_suffix('}').unwrap_or_default();
         for record in records.split(|byte| *byte == b'\n').filter(|record| !record.is_empty()) {
@@ -67,10 +54,7 @@ impl DeadLetters {
             lines.extend_from_slice(record);
             lines.extend_from_slice(b"}\n");
         }
-        file.write_all(&lines).and_then(|()| file.sync_data()).inspect_err(|_| {
-            // It is tried again, so that half of it would be there twice. Where even this fails, that is so.
-            file.set_len(before).ignore();
-        })
+        append_lines(&open_lines(&self.file, 0o600)?, &lines).map(drop)
     }
 }
 
@@ -83,6 +67,9 @@ fn older(file: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,18 +57,25 @@ impl FileSink {
 fn append(path: &Path, open: Option<Arc<File>>, body: &Bytes) -> io::Result<Arc<File>> {
     let file = match open {
         Some(file) if is_at(&file, path) => file,
-        _ => Arc::new(take_up(path)?),
+        _ => Arc::new(open_lines(path, 0o666)?),
     };
-    let before = file.metadata()?.len();
-    let written = (&*file).write_all(body).and_then(|()| file.sync_data());
-    if let Err(error) = written {
+    let start = append_lines(&file, body)?;
+    let_go(&file, start, start + body.len() as u64);
+    Ok(file)
+}
+
+/// Appends lines, and returns where they begin when they are on the disk.
+///
+/// # Errors
+/// As the disk gives them; nothing is appended then.
+pub(super) fn append_lines(mut file: &File, lines: &[u8]) -> io::Result<u64> {
+    let start = file.metadata()?.len();
+    file.write_all(lines).and_then(|()| file.sync_data()).inspect_err(|_| {
         // All of it is written again, so what is there of it goes. Where even that fails, the line is closed at the next
         // opening, and a reader knows the second copies by their ids.
-        file.set_len(before).ignore();
-        return Err(error);
-    }
-    let_go(&file, before, before + body.len() as u64);
-    Ok(file)
+        file.set_len(start).ignore();
+    })?;
+    Ok(start)
 }
 
 /// Gives back the memory of what was written in bulk and is on the disk; but for the page that the next chunk begins in.
@@ -82,13 +89,14 @@ fn let_go(file: &File, start: u64, end: u64) {
     }
 }
 
-/// Opens the file, and closes a line that a crash left open.
-fn take_up(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+/// Opens a file for [`append_lines`], and closes a line that a crash left open.
+pub(super) fn open_lines(path: &Path, mode: u32) -> io::Result<File> {
+    let mut file = OpenOptions::new().create(true).append(true).read(true).mode(mode).open(path)?;
     let length = file.metadata()?.len();
     if length == 0 {
         // Perhaps it is new: its name has to outlive a crash, as what is under it does.
-        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
         match File::open(directory).and_then(|directory| directory.sync_all()) {
             // A directory that may be written to and not read, or a file system whose directories know no sync.
             Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {}

@@ -10,7 +10,6 @@ mod file;
 mod forward;
 mod health;
 mod http;
-mod ndjson;
 mod otlp;
 mod retry;
 mod spec;

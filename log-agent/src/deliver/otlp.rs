@@ -5,58 +5,48 @@
 //! about the records: a receiver or a proxy that waited for the request for too long or was asked too early (408, 425), and a wrong
 //! address or credential (401, 403, 404, 405). Every other status is about the request.
 
-use lifecycle::exit::Failure;
 use prost::Message;
 use reqwest::{StatusCode, Url};
 
-use super::attempt::{Accepted, DeliveryError, Payload, Retry};
-use super::credentials::WatchedCredentials;
-use super::http::Http;
+use super::attempt::{Accepted, DeliveryError, Retry};
+use super::http::Answer;
 
-/// Where logs go when the URL names no path.
-const PATH: &str = "/v1/logs";
+pub(super) const CONTENT_TYPE: &str = "application/x-protobuf";
 
-/// A receiver.
-#[derive(Debug)]
-pub(super) struct Otlp {
-    http: Http,
+/// Logs go to `/v1/logs` where the URL names no path.
+pub(super) fn url(mut url: Url) -> Url {
+    if url.path() == "/" {
+        url.set_path("/v1/logs");
+    }
+    url
 }
 
-impl Otlp {
-    pub(super) fn new(mut url: Url, credentials: WatchedCredentials) -> Result<Self, Failure> {
-        if url.path() == "/" {
-            url.set_path(PATH);
-        }
-        Ok(Self { http: Http::new(url, "application/x-protobuf", credentials)? })
-    }
-
-    pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, DeliveryError> {
-        let answer = self.http.post(payload).await?;
-        if answer.status.is_success() {
+/// What an answer to so many records means.
+pub(super) fn verdict(answer: &Answer, records: usize) -> Result<Accepted, DeliveryError> {
+    let retry = match answer.status {
+        status if status.is_success() => {
             return Ok(match partial_success(&answer.body) {
                 // A receiver may say any number; it cannot have refused more than it was sent.
-                Some((refused, reason)) => Accepted::AllBut(refused.min(payload.records as u64), reason),
+                Some((refused, reason)) => Accepted::AllBut(refused.min(records as u64), reason),
                 None => Accepted::All,
             });
         }
-        let retry = match answer.status {
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_EARLY
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-            | StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED => Retry::After(answer.retry_after),
-            // A redirect is a wrong address, too.
-            status if status.is_redirection() => Retry::After(None),
-            status if status.is_server_error() => Retry::MaybeReject,
-            _ => Retry::Reject,
-        };
-        Err(answer.error(retry))
-    }
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_EARLY
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT
+        | StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED => Retry::After(answer.retry_after),
+        // A redirect is a wrong address, too.
+        status if status.is_redirection() => Retry::After(None),
+        status if status.is_server_error() => Retry::MaybeReject,
+        _ => Retry::Reject,
+    };
+    Err(answer.error(retry))
 }
 
 /// `ExportLogsServiceResponse.partial_success`: how many records were refused, and why.

@@ -9,6 +9,7 @@
 //! A receiver that is slow gets less at once, until it keeps up; a single record gets more and more time.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,14 +17,14 @@ use bytes::Bytes;
 use lifecycle::blocking;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 
-use super::attempt::{Accepted, DeliveryError, Payload, Retry};
+use super::attempt::{Accepted, Payload, Retry};
 use super::backoff::Backoff;
 use super::compress::Compressor;
 use super::credentials::CredentialFiles;
 use super::dead_letter::DeadLetters;
 use super::health::Health;
 use super::spec::SinkSpec;
-use super::transport::{self, Settings, Transport};
+use super::transport::{Settings, Transport};
 use crate::loss::{LossLedger, LossReason};
 use crate::metrics::SinkMetrics;
 use crate::position::SinkIndex;
@@ -91,18 +92,16 @@ pub(crate) struct Sink {
     index: SinkIndex,
     name: String,
     transport: Transport,
-    encoding: Encoding,
-    resource: SharedResource,
-    dead_letters: DeadLetters,
-    ledger: LossLedger,
+    /// What its chunks are for.
+    mode: ChunkMode,
+    settings: Settings,
+    records: Records,
     health: Arc<Health>,
     metrics: SinkMetrics,
     /// Whether it has ever confirmed anything.
     has_ever_confirmed: bool,
     /// Records that it has refused one by one since it accepted any.
     rejected_in_a_row: usize,
-    reject_wait: Duration,
-    timeout: Duration,
     /// Sent at once at most: less than a chunk has only where the receiver was too slow for one.
     most_records: usize,
     compressor: Compressor,
@@ -114,7 +113,7 @@ impl Sink {
     /// Prepares a sink; nothing is sent before the first chunk.
     ///
     /// # Errors
-    /// 70 or 74 where its client or its thread cannot be made.
+    /// 70 or 74 where its client cannot be made.
     pub(crate) fn new(
         index: SinkIndex,
         spec: &SinkSpec,
@@ -123,31 +122,24 @@ impl Sink {
         records: Records,
         metrics: SinkMetrics,
     ) -> Result<Self, Failure> {
-        let Records { resource, dead_letters, ledger } = records;
         let name = spec.name();
         let transport = Transport::new(&name, &spec.url, files)?;
         let compression = transport.compression(settings.compression);
-        let encoding = transport::encoding(&spec.url);
-        let compressor = Compressor::new(compression).or_exit(Exit::Internal)?;
         metrics.up.set(1);
-        let (health, has_ever_confirmed, spare) = (Arc::default(), false, Vec::new());
         Ok(Self {
             index,
             name,
             transport,
-            encoding,
-            resource,
-            dead_letters,
-            ledger,
-            health,
+            mode: spec.url.mode(),
+            settings: settings.clone(),
+            records,
+            health: Arc::default(),
             metrics,
-            has_ever_confirmed,
+            has_ever_confirmed: false,
             rejected_in_a_row: 0,
-            reject_wait: settings.reject_wait,
-            timeout: settings.timeout,
             most_records: usize::MAX,
-            compressor,
-            spare,
+            compressor: Compressor::new(compression).or_exit(Exit::Internal)?,
+            spare: Vec::new(),
         })
     }
 
@@ -158,15 +150,12 @@ impl Sink {
 
     /// What the records carry of the chunks to come.
     pub(crate) fn set_resource(&mut self, resource: SharedResource) {
-        self.resource = resource;
+        self.records.resource = resource;
     }
 
     /// What its chunks are for.
     pub(crate) fn purpose(&self) -> ChunkMode {
-        match self.encoding {
-            Encoding::Raw => ChunkMode::Raw,
-            Encoding::Ndjson | Encoding::Otlp | Encoding::Forward => ChunkMode::Records,
-        }
+        self.mode
     }
 
     /// How it is doing, for others to look at.
@@ -214,7 +203,9 @@ impl Sink {
         self.metrics.refused_records.inc_by(tally.refused);
         // Also where all of it was given up: the sink goes on.
         self.note_recovery();
-        self.note_success(bytes - tally.refused_bytes, records - tally.refused);
+        self.metrics.confirmed_records.inc_by(records - tally.refused);
+        self.metrics.confirmed_bytes.inc_by(bytes - tally.refused_bytes);
+        self.health.count_chunk();
     }
 
     /// Delivers ranges of a chunk, the last one first, in halves where they are refused or too large for the receiver. Records that are
@@ -225,7 +216,7 @@ impl Sink {
         mut todo: Vec<Range<usize>>,
         tally: &mut Tally,
     ) -> Vec<(usize, String)> {
-        let (mut held, mut accepted) = (Vec::new(), tally.accepted);
+        let mut held: Vec<(usize, String)> = Vec::new();
         while let Some(numbers) = todo.pop() {
             if numbers.len() > self.most_records && chunk.purpose() == ChunkMode::Records {
                 let at = numbers.start + self.most_records;
@@ -233,22 +224,20 @@ impl Sink {
                 continue;
             }
             // The first refusal counts after several attempts, where nothing tells that the receiver is in its right mind.
-            let attempts = if held.is_empty() || accepted { SUSPECT_ATTEMPTS } else { 1 };
+            let attempts = if held.is_empty() || tally.accepted { SUSPECT_ATTEMPTS } else { 1 };
             match self.deliver_lines(chunk, &numbers, attempts).await {
                 Ok(partly) => {
-                    tally.refused += partly;
-                    self.note_acceptance();
-                    (accepted, tally.accepted) = (true, true);
+                    self.note_acceptance(partly, tally);
                     // The receiver was in order when it refused those before, or it has recovered in between: they are told apart by
                     // asking again.
-                    todo.extend(held.drain(..).rev().map(|(number, _): (usize, String)| number..number + 1));
+                    todo.extend(held.drain(..).rev().map(|(number, _)| number..number + 1));
                 }
                 Err(_) if numbers.len() > 1 => {
                     let middle = numbers.start + numbers.len() / 2;
                     // A stack: the first half is the next, so that the order stays.
                     todo.extend([middle..numbers.end, numbers.start..middle]);
                 }
-                Err(reason) if accepted => self.give_up(chunk, numbers.start, &reason, tally).await,
+                Err(reason) if tally.accepted => self.give_up(chunk, numbers.start, &reason, tally).await,
                 Err(reason) => held.push((numbers.start, reason)),
             }
         }
@@ -272,13 +261,13 @@ impl Sink {
         let (count, why) = (rejected.len(), rejected.first().map_or("", |(_, reason)| reason));
         let reason = format!("it refuses each of {count} records, one by one, and accepts none: {why}");
         loop {
-            let left = self.reject_wait.saturating_sub(suspicion.since.elapsed());
+            let left = self.settings.reject_wait.saturating_sub(suspicion.since.elapsed());
             if left.is_zero() && self.has_ever_confirmed {
                 return Verdict::Data;
             }
             let wait = suspicion.backoff.next(None);
             let wait = if self.has_ever_confirmed { wait.min(left) } else { wait };
-            self.note_failure(&DeliveryError::retry(reason.clone()), wait);
+            self.note_failure(&reason, wait);
             tokio::time::sleep(wait).await;
             let numbers = |at: usize| rejected.get(at).map_or(0..0, |(number, _)| *number..number + 1);
             let contiguous = rejected.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1);
@@ -297,15 +286,16 @@ impl Sink {
 
     async fn accepts(&mut self, chunk: &mut Chunk, numbers: &Range<usize>, tally: &mut Tally) -> bool {
         let accepted = self.deliver_lines(chunk, numbers, 1).await;
-        if let Ok(partly) = &accepted {
-            tally.refused += partly;
-            tally.accepted = true;
-            self.note_acceptance();
+        if let Ok(partly) = accepted {
+            self.note_acceptance(partly, tally);
         }
         accepted.is_ok()
     }
 
-    fn note_acceptance(&mut self) {
+    /// The receiver has accepted records of a chunk, but for so many of them.
+    fn note_acceptance(&mut self, partly_refused: u64, tally: &mut Tally) {
+        tally.refused += partly_refused;
+        tally.accepted = true;
         self.has_ever_confirmed = true;
         self.rejected_in_a_row = 0;
         self.note_recovery();
@@ -318,10 +308,15 @@ impl Sink {
         }
     }
 
-    /// Gives up on one record: it becomes a dead letter.
+    /// Gives up on one record, once it is safe in the dead-letter file.
     async fn give_up(&self, chunk: &Chunk, number: usize, reason: &str, tally: &mut Tally) {
-        tally.refused_bytes += self.dead_letter_one(chunk, number, reason).await;
+        self.write_dead_letter(chunk, &(number..number + 1), reason).await;
         tally.refused += 1;
+        if let Some((origin, line)) = chunk.line(number) {
+            let (path, place) = (Path::new(&*origin.path), line.place.clone());
+            self.records.ledger.record_lost(LossReason::Refused, self.index, path, place);
+            tally.refused_bytes += line.bytes();
+        }
     }
 
     /// Delivers some lines, again and again; says how many of them were refused in the end. Of a single record, a refusal counts after
@@ -354,11 +349,11 @@ impl Sink {
                 Retry::After(asked) => asked,
                 Retry::Slower if !alone => {
                     self.most_records = numbers.len() / 2;
-                    self.note_failure(&error, Duration::ZERO);
+                    self.note_failure(&error.reason, Duration::ZERO);
                     break Err(error.reason);
                 }
                 Retry::Slower => {
-                    payload.timeout = (payload.timeout * 2).min(self.timeout.max(LONGEST_TIMEOUT));
+                    payload.timeout = (payload.timeout * 2).min(self.settings.timeout.max(LONGEST_TIMEOUT));
                     None
                 }
                 Retry::Reject | Retry::MaybeReject if !alone => break Err(error.reason),
@@ -367,7 +362,7 @@ impl Sink {
                 Retry::Reject | Retry::MaybeReject => None,
             };
             let wait = backoff.next(asked);
-            self.note_failure(&error, wait);
+            self.note_failure(&error.reason, wait);
             tokio::time::sleep(wait).await;
         };
         // Memory that is still shared is let go.
@@ -387,7 +382,7 @@ impl Sink {
 
     /// A receiver that was too slow for what it was sent at once is sent more again once it takes much less time than it has.
     fn note_speed(&mut self, records: usize, took: Duration) {
-        if records >= self.most_records && took < self.timeout / 8 {
+        if records >= self.most_records && took < self.settings.timeout / 8 {
             self.most_records = self.most_records.saturating_mul(2);
         }
     }
@@ -399,7 +394,7 @@ impl Sink {
             ChunkMode::Records => {
                 let mut body = std::mem::take(&mut self.spare);
                 body.clear();
-                self.encoding.encode(chunk, numbers, &self.resource.now(), &mut body);
+                self.transport.encoding().encode(chunk, numbers, &self.records.resource.now(), &mut body);
                 body
             }
         };
@@ -409,7 +404,7 @@ impl Sink {
             body: body.into(),
             compression,
             records: numbers.len(),
-            timeout: self.timeout,
+            timeout: self.settings.timeout,
         }
     }
 
@@ -418,61 +413,41 @@ impl Sink {
     async fn dead_letter_batch(&self, chunk: &Chunk, numbers: &Range<usize>, refused: u64, reason: &str) {
         let reason = format!("{refused} of these {} records were refused: {reason}", numbers.len());
         self.write_dead_letter(chunk, numbers, &reason).await;
-        self.ledger.record_partial_rejection(self.index, refused, numbers.len(), &reason);
-    }
-
-    /// Gives up on one record, once it is safe in the dead-letter file; returns its bytes.
-    async fn dead_letter_one(&self, chunk: &Chunk, number: usize, reason: &str) -> u64 {
-        self.write_dead_letter(chunk, &(number..number + 1), reason).await;
-        let Some((origin, line)) = chunk.line(number) else { return 0 };
-        self.ledger.record_lost(
-            LossReason::Refused,
-            self.index,
-            origin.path.as_ref().as_ref(),
-            line.place.clone(),
-        );
-        line.bytes()
+        self.records.ledger.record_partial_rejection(self.index, refused, numbers.len(), &reason);
     }
 
     /// Writes records to the dead-letter file, and returns when they are on the disk.
     async fn write_dead_letter(&self, chunk: &Chunk, numbers: &Range<usize>, reason: &str) {
         let mut records = Vec::new();
-        Encoding::Ndjson.encode(chunk, numbers, &self.resource.now(), &mut records);
+        Encoding::Ndjson.encode(chunk, numbers, &self.records.resource.now(), &mut records);
         let records = Bytes::from(records);
         let mut backoff = Backoff::default();
         loop {
-            let (letters, sink) = (self.dead_letters.clone(), self.name.clone());
+            let (letters, sink) = (self.records.dead_letters.clone(), self.name.clone());
             let (why, copy) = (reason.to_owned(), records.clone());
             let Err(failure) = blocking(move || letters.keep(&sink, &why, &copy)).await else {
                 self.metrics.dead_lettered.inc_by(numbers.len() as u64);
                 break;
             };
-            let error = DeliveryError::retry(format!("cannot write the dead-letter file: {failure}"));
             let wait = backoff.next(None);
-            self.note_failure(&error, wait);
+            self.note_failure(&format!("cannot write the dead-letter file: {failure}"), wait);
             tokio::time::sleep(wait).await;
         }
     }
 
-    fn note_failure(&self, error: &DeliveryError, wait: Duration) {
+    fn note_failure(&self, reason: &str, wait: Duration) {
         self.metrics.retries.inc();
         self.metrics.up.set(0);
-        let (attempts, say) = self.health.fail(&error.reason);
+        let (attempts, say) = self.health.fail(reason);
         if say {
             tracing::warn!(
                 sink = self.name,
                 attempts,
                 retry_in = ?wait,
-                reason = error.reason,
+                reason,
                 "sink does not confirm: its lines wait in their files"
             );
         }
-    }
-
-    fn note_success(&self, bytes: u64, records: u64) {
-        self.metrics.confirmed_records.inc_by(records);
-        self.metrics.confirmed_bytes.inc_by(bytes);
-        self.health.count_chunk();
     }
 }
 

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use lifecycle::exit::Failure;
+use reqwest::StatusCode;
 
-use super::attempt::{Accepted, DeliveryError, Payload};
+use super::attempt::{Accepted, DeliveryError, Payload, Retry};
 use super::compress::Compression;
 use super::credentials::{CredentialFiles, WatchedCredentials};
 use super::file::FileSink;
 use super::forward::Forward;
-use super::ndjson::Ndjson;
-use super::otlp::Otlp;
+use super::http::{Answer, Http};
+use super::otlp;
 use super::stdout::Stdout;
-use super::url::{Form, SinkUrl};
+use super::url::SinkUrl;
 use crate::record::encode::Encoding;
 
 /// What sinks are set up with, besides where they are.
@@ -31,8 +32,8 @@ pub(crate) struct Settings {
 pub(super) enum Transport {
     Stdout(Stdout),
     File(FileSink),
-    Ndjson(Ndjson),
-    Otlp(Otlp),
+    Ndjson(Http),
+    Otlp(Http),
     Forward(Forward),
 }
 
@@ -41,12 +42,16 @@ impl Transport {
     pub(super) fn new(name: &str, url: &SinkUrl, files: &CredentialFiles) -> Result<Self, Failure> {
         let credentials = |encrypted| WatchedCredentials::read(name, files, encrypted);
         Ok(match url {
-            SinkUrl::Stdout(_) => Self::Stdout(Stdout::start()?),
+            SinkUrl::Stdout(_) => Self::Stdout(Stdout::new()?),
             SinkUrl::File(_, path) => Self::File(FileSink::new(path)),
             SinkUrl::Ndjson(url) => {
-                Self::Ndjson(Ndjson::new(url.clone(), credentials(url.scheme() == "https")?)?)
+                let credentials = credentials(url.scheme() == "https")?;
+                Self::Ndjson(Http::new(url.clone(), "application/x-ndjson", credentials)?)
             }
-            SinkUrl::Otlp(url) => Self::Otlp(Otlp::new(url.clone(), credentials(url.scheme() == "https")?)?),
+            SinkUrl::Otlp(url) => {
+                let credentials = credentials(url.scheme() == "https")?;
+                Self::Otlp(Http::new(otlp::url(url.clone()), otlp::CONTENT_TYPE, credentials)?)
+            }
             SinkUrl::Forward(url) => Self::Forward(Forward::new(url.clone(), credentials(url.tls)?)?),
         })
     }
@@ -59,27 +64,36 @@ impl Transport {
         }
     }
 
+    /// How records are written.
+    pub(super) fn encoding(&self) -> Encoding {
+        match self {
+            Self::Stdout(_) | Self::File(_) | Self::Ndjson(_) => Encoding::Ndjson,
+            Self::Otlp(_) => Encoding::Otlp,
+            Self::Forward(_) => Encoding::Forward,
+        }
+    }
+
     /// Makes one attempt.
     pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, DeliveryError> {
-        let confirmed = match self {
-            Self::Stdout(stdout) => stdout.attempt(payload).await,
-            Self::File(file) => file.attempt(payload).await,
-            Self::Ndjson(ndjson) => ndjson.attempt(payload).await,
-            Self::Otlp(otlp) => return otlp.attempt(payload).await,
-            Self::Forward(forward) => forward.attempt(payload).await,
-        };
-        confirmed.map(|()| Accepted::All)
+        match self {
+            Self::Stdout(stdout) => stdout.attempt(payload).await.map(|()| Accepted::All),
+            Self::File(file) => file.attempt(payload).await.map(|()| Accepted::All),
+            Self::Ndjson(http) => ndjson_verdict(&http.post(payload).await?),
+            Self::Otlp(http) => otlp::verdict(&http.post(payload).await?, payload.records),
+            Self::Forward(forward) => forward.attempt(payload).await.map(|()| Accepted::All),
+        }
     }
 }
 
-/// How records are written for a sink.
-pub(super) fn encoding(url: &SinkUrl) -> Encoding {
-    match url {
-        SinkUrl::Stdout(Form::Raw) | SinkUrl::File(Form::Raw, _) => Encoding::Raw,
-        SinkUrl::Stdout(Form::Records) | SinkUrl::File(Form::Records, _) | SinkUrl::Ndjson(_) => {
-            Encoding::Ndjson
+/// What an answer to NDJSON means: any 2xx confirms all records.
+fn ndjson_verdict(answer: &Answer) -> Result<Accepted, DeliveryError> {
+    Err(answer.error(match answer.status {
+        status if status.is_success() => return Ok(Accepted::All),
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+            Retry::Reject
         }
-        SinkUrl::Otlp(_) => Encoding::Otlp,
-        SinkUrl::Forward(_) => Encoding::Forward,
-    }
+        // Whatever else: a receiver that is overloaded, being mended, or not yet given the right path or
+        // credentials. Lines wait for that in their files.
+        _ => Retry::After(answer.retry_after),
+    }))
 }

@@ -5,37 +5,21 @@ use std::str::FromStr;
 
 use reqwest::Url;
 
+use crate::record::chunk::ChunkMode;
+
 /// One `--sink`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SinkUrl {
     /// `stdout:` and `raw+stdout:`
-    Stdout(Form),
+    Stdout(ChunkMode),
     /// `file:/path` and `raw+file:/path`
-    File(Form, PathBuf),
+    File(ChunkMode, PathBuf),
     /// `ndjson+http://…` and `ndjson+https://…`, without the `ndjson+`.
     Ndjson(Url),
     /// `otlp+http://…` and `otlp+https://…`, without the `otlp+`.
     Otlp(Url),
     /// `forward://…` and `forward+tls://…`
     Forward(ForwardUrl),
-}
-
-/// What is written to what stays on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Records, as NDJSON.
-    Records,
-    /// The lines alone, as they are.
-    Raw,
-}
-
-impl Form {
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Records => "",
-            Self::Raw => "raw+",
-        }
-    }
 }
 
 /// A Forward receiver.
@@ -57,11 +41,6 @@ const FORWARD_PORT: u16 = 24224;
 const FORWARD_TAG: &str = "log-agent";
 
 impl ForwardUrl {
-    /// What to look up.
-    pub(crate) fn address(&self) -> &str {
-        &self.host
-    }
-
     pub(super) fn name(&self) -> String {
         let scheme = if self.tls { "forward+tls" } else { "forward" };
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -99,11 +78,20 @@ impl SinkUrl {
         }
     }
 
+    /// Whether records are sent, or the lines alone.
+    pub(super) fn mode(&self) -> ChunkMode {
+        match self {
+            Self::Stdout(mode) | Self::File(mode, _) => *mode,
+            Self::Ndjson(_) | Self::Otlp(_) | Self::Forward(_) => ChunkMode::Records,
+        }
+    }
+
     /// As it may be shown: without user, password, query and fragment, any of which may be a secret.
     pub(crate) fn name(&self) -> String {
+        let prefix = if self.mode() == ChunkMode::Raw { "raw+" } else { "" };
         match self {
-            Self::Stdout(form) => format!("{}stdout:", form.prefix()),
-            Self::File(form, path) => format!("{}file:{}", form.prefix(), path.display()),
+            Self::Stdout(_) => format!("{prefix}stdout:"),
+            Self::File(_, path) => format!("{prefix}file:{}", path.display()),
             Self::Ndjson(url) => format!("ndjson+{}", without_secrets(url)),
             Self::Otlp(url) => format!("otlp+{}", without_secrets(url)),
             Self::Forward(url) => url.name(),
@@ -122,19 +110,19 @@ impl FromStr for SinkUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const KNOWN: &str = "sinks are (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST and forward(+tls)://HOST:PORT/TAG";
-        let (form, local) = match text.strip_prefix("raw+") {
-            Some(rest) => (Form::Raw, rest),
-            None => (Form::Records, text),
+        let (mode, local) = match text.strip_prefix("raw+") {
+            Some(rest) => (ChunkMode::Raw, rest),
+            None => (ChunkMode::Records, text),
         };
         if local == "stdout:" {
-            return Ok(Self::Stdout(form));
+            return Ok(Self::Stdout(mode));
         }
         if let Some(path) = local.strip_prefix("file:") {
             // `file:/path` and `file:///path` are the same in an URL.
             let path = path.strip_prefix("//").unwrap_or(path);
             let usable = path.starts_with('/') && !path.ends_with('/');
             return usable
-                .then(|| Self::File(form, path.into()))
+                .then(|| Self::File(mode, path.into()))
                 .ok_or_else(|| format!("a file sink needs a whole path; {KNOWN}"));
         }
         let told = |error: String| format!("{error}; {KNOWN}");

@@ -65,7 +65,7 @@ impl Forward {
     async fn connect(&self) -> Result<Connection, DeliveryError> {
         let whole = async {
             let cannot = |error| DeliveryError::retry(format!("cannot connect: {error}"));
-            let tcp = TcpStream::connect((self.url.address(), self.url.port)).await.map_err(cannot)?;
+            let tcp = TcpStream::connect((self.url.host.as_str(), self.url.port)).await.map_err(cannot)?;
             // Messages are written whole: there is nothing to wait for.
             tcp.set_nodelay(true).map_err(cannot)?;
             let credentials = self.credentials.current();

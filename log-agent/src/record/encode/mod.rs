@@ -5,7 +5,6 @@ pub(crate) mod msgpack;
 mod ndjson;
 mod otlp;
 mod protobuf;
-mod raw;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -25,8 +24,6 @@ pub(crate) enum Encoding {
     Otlp,
     /// A stream of Forward entries in MessagePack, each an event time and a map.
     Forward,
-    /// The lines alone, as they are, with a line break each.
-    Raw,
 }
 
 impl Encoding {
@@ -41,7 +38,6 @@ impl Encoding {
         match self {
             Self::Ndjson => ndjson::encode(chunk, numbers, resource, out),
             Self::Otlp => otlp::encode(chunk, numbers, resource, out),
-            Self::Raw => raw::encode(chunk, numbers, out),
             Self::Forward => forward::encode(chunk, numbers, resource, out),
         }
     }
@@ -94,14 +90,5 @@ fn severity_number(line: &Line, text: &[u8]) -> Option<severity::Number> {
 
 /// Appends a number's digits.
 fn digits(number: u64, out: &mut Vec<u8>) {
-    let (mut rest, mut at, mut text) = (number, 20, [0; 20]);
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&text[at..]);
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

@@ -1,6 +1,6 @@
 //! Reads JSON: checks a line and hands over each value where it lies, in one pass.
 //!
-//! Ignore is built on the way. A string is a slice of the line, and only one with escapes in it has to be copied. Who wants
+//! Nothing is built on the way. A string is a slice of the line, and only one with escapes in it has to be copied. Who wants
 //! the values says what becomes of each ([`Visitor`]): an encoder writes them down as it is told of them, [`Ignore`] is for who only
 //! wants to know whether the text is right. The compiler makes a reader of its own for each, so that what is not asked for is not computed.
 //!
@@ -23,7 +23,7 @@ const DEEPEST: u32 = 32;
 
 /// What becomes of the values. In an object each is told after its name.
 pub(crate) trait Visitor<'a> {
-    /// What an array or an object that was begun is unclaimed by.
+    /// What an array or an object that was begun is remembered by.
     type Open;
 
     fn name(&mut self, name: Text<'a>);
