@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use crate::deliver::{Compression, CredentialFlags, DeadLetters, Health, Records, Settings, Sink, SinkSpec};
 use crate::identity::{FileId, Fingerprint};
 use crate::loss::LossLedger;
-use crate::metrics::{Metrics, SinkMetrics};
+use crate::metrics::Metrics;
 use crate::position::{ContentSeq, ReadOffset, Segment, SinkIndex};
 use crate::record::chunk::{Chunk, Origin};
 use crate::record::json;
@@ -71,20 +71,20 @@ impl Replay {
                 anyhow::Error::new(error).context(format!("cannot read {}", self.file.display()))
             })
             .or_exit(Exit::Io)?;
-        let letters = read(&text, &self.file)?;
+        let letters = self.read(&text)?;
         let mut sinks = self.sinks()?;
+        let is_one = letters.iter().all(|letter| letter.sink == letters[0].sink);
+        let all_go_there = is_one && sinks.len() == 1;
         let mut sent = 0;
         for sink in &mut sinks {
-            let own: Vec<_> =
-                letters.iter().filter(|letter| self.goes_to(letter, &letters, &sink.name)).collect();
+            let goes_there = |letter: &&Letter| all_go_there || letter.sink == sink.name();
+            let own: Vec<_> = letters.iter().filter(goes_there).collect();
             sent += own.len();
             self.send(&own, sink).await?;
         }
         if sent < letters.len() {
-            let stray = letters
-                .iter()
-                .find(|letter| !sinks.iter().any(|sink| self.goes_to(letter, &letters, &sink.name)));
-            let name = stray.map_or("", |letter| &letter.sink);
+            let is_stray = |letter: &&Letter| sinks.iter().all(|sink| sink.name() != letter.sink);
+            let name = letters.iter().find(is_stray).map_or("", |letter| &letter.sink);
             let left = letters.len() - sent;
             return Err(Failure::new(
                 Exit::Usage,
@@ -94,7 +94,7 @@ impl Replay {
                 ),
             ));
         }
-        let refused: u64 = sinks.iter().map(|sink| sink.metrics.refused_records.get()).sum();
+        let refused: u64 = sinks.iter().map(Sink::refused_records).sum();
         tracing::info!(records = sent, refused, "replayed");
         if refused == 0 {
             return Ok(());
@@ -106,12 +106,19 @@ impl Replay {
         ))
     }
 
-    fn goes_to(&self, letter: &Letter, all: &[Letter], sink: &str) -> bool {
-        let only = self.sink.len() == 1 && all.iter().all(|other| other.sink == letter.sink);
-        only || letter.sink == sink
+    fn read(&self, text: &[u8]) -> Result<Vec<Letter>, Failure> {
+        let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+        let letters = lines.map(|(number, line)| {
+            Letter::read(line, &self.names).map_err(|why| {
+                let (file, number) = (self.file.display(), number + 1);
+                let what = format!("{file}, line {number}, is no dead letter: {why}; take the line out");
+                Failure::new(Exit::Refused, what)
+            })
+        });
+        letters.collect()
     }
 
-    fn sinks(&self) -> Result<Vec<Target>, Failure> {
+    fn sinks(&self) -> Result<Vec<Sink>, Failure> {
         let settings = Settings {
             compression: self.compression,
             timeout: self.give_up_after,
@@ -128,49 +135,35 @@ impl Replay {
                 dead_letters: dead_letters.clone(),
                 ledger: ledger.clone(),
             };
-            let (name, metrics) = (spec.name(), metrics.sink(&spec.name()));
-            let files = self.credentials.files(spec);
-            let sink = Sink::new(index, spec, &files, &settings, records, metrics.clone())?;
-            Ok(Target { name, health: sink.health(), sink, metrics })
+            let (files, metrics) = (self.credentials.files(spec), metrics.sink(&spec.name()));
+            Sink::new(index, spec, &files, &settings, records, metrics)
         });
         sinks.collect()
     }
 
-    async fn send(&self, letters: &[&Letter], target: &mut Target) -> Result<(), Failure> {
-        let mut chunk = Chunk::new(CHUNK, target.sink.purpose());
-        let mut rest = letters;
-        while let Some(first) = rest.first() {
+    async fn send(&self, letters: &[&Letter], sink: &mut Sink) -> Result<(), Failure> {
+        let (name, health) = (sink.name().to_owned(), sink.health());
+        let mut chunk = Chunk::new(CHUNK, sink.purpose());
+        let mut rest = letters.iter().peekable();
+        while let Some(first) = rest.peek().copied() {
             chunk.clear();
             // What is said once for a chunk has to be the same for all of it.
             let same =
-                |letter: &&&Letter| letter.resource == first.resource && letter.observed == first.observed;
-            let group: Vec<_> = rest.iter().take_while(same).copied().collect();
-            let mut taken = 0;
-            while let Some(letter) = group.get(taken).filter(|_| !chunk.is_full()) {
-                letter.push(&mut chunk, &self.names);
-                taken += 1;
+                |letter: &Letter| letter.resource == first.resource && letter.observed == first.observed;
+            while let Some(letter) = rest.next_if(|letter| !chunk.is_full() && same(letter)) {
+                letter.push(&mut chunk);
             }
             chunk.set_observed(first.observed);
-            target.sink.set_resource(SharedResource::fixed(first.resource.clone()));
-            rest = &rest[taken..];
+            sink.set_resource(SharedResource::fixed(first.resource.clone()));
             tokio::select! {
-                () = target.sink.deliver(&mut chunk) => {}
-                reason = failing(&target.health, self.give_up_after) => {
-                    let name = &target.name;
+                () = sink.deliver(&mut chunk) => {}
+                reason = failing(&health, self.give_up_after) => {
                     return Err(Failure::new(Exit::Unavailable, format!("sink {name} does not confirm: {reason}")));
                 }
             }
         }
         Ok(())
     }
-}
-
-/// A sink, and what is known of it while it delivers.
-struct Target {
-    name: String,
-    sink: Sink,
-    health: Arc<Health>,
-    metrics: SinkMetrics,
 }
 
 /// Waits until a sink has been failing for this long, and says why.
@@ -200,50 +193,30 @@ struct Letter {
     observed: SystemTime,
     resource: Resource,
     text: Vec<u8>,
-    what: What,
+    parsed: Parsed,
     cut: u64,
     envelope: Option<Envelope>,
 }
 
-/// What the line was.
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Object,
-    Text,
-    Bad(BadLine),
-}
-
-fn read(text: &[u8], file: &Path) -> Result<Vec<Letter>, Failure> {
-    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    let letters = lines.map(|(number, line)| {
-        Letter::read(line).map_err(|why| {
-            let (file, number) = (file.display(), number + 1);
-            Failure::new(
-                Exit::Refused,
-                format!("{file}, line {number}, is no dead letter: {why}; take the line out"),
-            )
-        })
-    });
-    letters.collect()
-}
-
 impl Letter {
-    fn read(line: &[u8]) -> Result<Self, &'static str> {
+    fn read(line: &[u8], names: &FieldNames) -> Result<Self, &'static str> {
         let letter = Object::read(line).ok_or("it is no JSON object")?;
         let record = letter.get("record").and_then(Object::read).ok_or("it has no record")?;
         let id = record.text("id").ok_or("its record has no id")?;
-        let (file, offset) = id.rsplit_once(':').ok_or("its record's id is of another kind")?;
-        let id = FileId::try_from(file.to_owned()).map_err(|_| "its record's id is of another kind")?;
-        let offset = offset.parse().map_err(|_| "its record's id is of another kind")?;
+        let id = id
+            .rsplit_once(':')
+            .and_then(|(file, offset)| Some((FileId::try_from(file.to_owned()).ok()?, offset.parse().ok()?)));
+        let (id, offset) = id.ok_or("its record's id is of another kind")?;
         let path = record.text("log.file.path").unwrap_or_default();
         let bad = record.text("parse_error").and_then(|name| BadLine::of(&name));
-        let (text, what) = match (record.get("attributes"), record.text("body_base64"), record.text("body")) {
-            (Some(attributes), ..) => (attributes.to_vec(), What::Object),
+        let of_body = bad.map_or(Parsed::Text, Parsed::Bad);
+        let (text, parsed) = match (record.get("attributes"), record.text("body_base64"), record.text("body"))
+        {
+            (Some(attributes), ..) => (attributes.to_vec(), Format::Json.parse(attributes, names).0),
             (None, Some(bytes), _) => {
-                let bytes = STANDARD.decode(bytes).map_err(|_| "its body_base64 is not base64")?;
-                (bytes, bad.map_or(What::Text, What::Bad))
+                (STANDARD.decode(bytes).map_err(|_| "its body_base64 is not base64")?, of_body)
             }
-            (None, None, Some(body)) => (body.into_bytes(), bad.map_or(What::Text, What::Bad)),
+            (None, None, Some(body)) => (body.into_bytes(), of_body),
             (None, None, None) => return Err("its record has neither attributes nor a body"),
         };
         let time = record.text("timestamp").and_then(|time| unix_nanos(time.as_bytes()));
@@ -257,7 +230,7 @@ impl Letter {
             observed: observed.unwrap_or_else(SystemTime::now),
             resource: record.get("resource").map_or_else(|| Ok(Resource::default()), Resource::from_json)?,
             text,
-            what,
+            parsed,
             cut: record
                 .get("truncated_bytes")
                 .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
@@ -266,14 +239,9 @@ impl Letter {
         })
     }
 
-    fn push(&self, chunk: &mut Chunk, names: &FieldNames) {
-        let parsed = match self.what {
-            What::Object => Format::Json.parse(&self.text, names).0,
-            What::Text => Parsed::Text,
-            What::Bad(bad) => Parsed::Bad(bad),
-        };
+    fn push(&self, chunk: &mut Chunk) {
         let end = self.offset + self.text.len() as u64;
-        chunk.push_enveloped(self.offset..end, &self.text, self.cut, parsed, self.envelope);
+        chunk.push_enveloped(self.offset..end, &self.text, self.cut, self.parsed.clone(), self.envelope);
         let (start, end) = (ReadOffset(self.offset), ReadOffset(end));
         let before_end = Fingerprint::of(b"");
         chunk.close(&self.origin, Segment { content: ContentSeq(0), start, end, before_end });

@@ -158,6 +158,11 @@ impl Sink {
         self.mode
     }
 
+    /// How many records it has refused for good.
+    pub(crate) fn refused_records(&self) -> u64 {
+        self.metrics.refused_records.get()
+    }
+
     /// How it is doing, for others to look at.
     pub(crate) fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)

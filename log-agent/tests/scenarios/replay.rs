@@ -112,3 +112,20 @@ fn replay_that_cannot_be() {
     let (code, _) = replay(&room.path("none"), &["--sink", &down.sink()]);
     assert_eq!(code, 74);
 }
+
+/// As many short letters as such a file may hold: which sink each goes to is not asked of all of them for each.
+#[test]
+fn replay_of_a_full_file() {
+    let room = Room::new();
+    let letter = |at: usize| {
+        format!(
+            r#"{{"reason":"x","sink":"here","record":{{"id":"0123456789abcdef:{at}","observed_timestamp":"2026-11-23T18:02:03Z","body":"line","log.file.path":"/a","resource":{{}}}}}}"#
+        )
+    };
+    let file = room.path("letters");
+    write(&file, (0..100_000).map(|number| letter(number * 5) + "\n").collect::<String>());
+    let out = room.path("out");
+    let (code, stderr) = replay(&file, &["--sink", &format!("file:{}", out.display())]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(fs::read_to_string(out).unwrap().lines().count(), 100_000);
+}
