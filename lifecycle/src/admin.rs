@@ -159,7 +159,7 @@ impl Admin {
             return action().await;
         }
         if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/status") {
-            return text(StatusCode::NOT_FOUND, "try /livez, /readyz, /metrics or /status\n");
+            return self.not_found();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return not_allowed("GET, HEAD");
@@ -178,6 +178,14 @@ impl Admin {
             _ if local && !self.is_meant(request.headers()) => text(StatusCode::FORBIDDEN, FOREIGN_HOST),
             _ => answer(StatusCode::OK, "application/json", format!("{:#}\n", self.status())),
         }
+    }
+
+    /// Says who answers: on a port that another container should have, that is what a client needs to know.
+    fn not_found(&self) -> Answer {
+        let actions: String = self.actions.iter().flat_map(|(path, _)| [", POST ", path]).collect();
+        let name = self.container.name;
+        let routes = format!("this is {name}: try /livez, /readyz, /metrics, /status{actions}\n");
+        text(StatusCode::NOT_FOUND, routes)
     }
 
     /// Whether the request names this machine, this Pod or this cluster. A request without `Host` comes from no browser.
@@ -334,6 +342,13 @@ mod tests {
             ask(&admin, "127.0.0.1:1", Method::POST, "/livez").await.0,
             StatusCode::METHOD_NOT_ALLOWED
         );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_is_told_who_answers_and_what_there_is() {
+        let (status, body) = ask(&admin(), "127.0.0.1:1", Method::POST, "/snyc").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(body, "this is file-puller: try /livez, /readyz, /metrics, /status, POST /sync\n");
     }
 
     #[tokio::test]

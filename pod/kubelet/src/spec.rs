@@ -3,7 +3,7 @@
 //! `deploy/kubernetes/` says the same in YAML. What a kubelet then does with such a declaration is `kubelet.rs`.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,6 +65,9 @@ pub(crate) struct PodSpec {
 /// The budget of file-puller's startup probe, as in the Kubernetes manifests.
 const STARTUP_BUDGET: Duration = Duration::from_secs(300);
 
+/// A loopback address that no Pod has.
+const APART: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
+
 /// The page without which a release is held back.
 const HOME: &str = "index.html";
 
@@ -73,8 +76,9 @@ pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
     let container = Args::default()
         .flag("--root", &flags.content)
         .flag("--listen", flags.addr(4).to_string())
-        // It needs probes as little as a CDN does; any free port keeps it out of the Pod's way.
-        .flag("--admin-addr", SocketAddr::new(flags.ip, 0).to_string())
+        // It needs probes as little as a CDN does. The kernel may choose any port where it is told to choose from all of them
+        // (`ip_local_port_range`), so an address of its own keeps it out of the Pod's way.
+        .flag("--admin-addr", SocketAddr::new(APART.into(), 0).to_string())
         .word("--manifest")
         // Desktops show no file events on some bind mounts; an edit must not wait longer than the labs say.
         .flag("--rescan", "2s")
@@ -199,5 +203,27 @@ impl Args {
             restart_policy,
             pre_stop: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    /// It did once, where the kernel chooses from all ports: file-puller could not listen on 9878, and `POST /sync` got 404 there.
+    #[test]
+    fn the_content_managers_admin_server_never_takes_a_port_of_the_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["file-puller", "web-server", "log-agent"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let binaries = Binaries::find(Some(dir.path())).unwrap();
+        let flags = Flags::parse_from(["kubelet", "--ip", "127.0.0.2"]);
+        let args = content_manager(&flags, &binaries).containers.remove(0).args;
+        let admin = args.iter().skip_while(|arg| *arg != "--admin-addr").nth(1).unwrap();
+        let admin: SocketAddr = admin.to_str().unwrap().parse().unwrap();
+        assert!(admin.ip().is_loopback() && admin.ip() != flags.ip, "{admin}");
     }
 }
