@@ -1,7 +1,7 @@
 //! What a person reads: one short line an event on stderr; and on stdout the records that log-agent ships.
 //!
-//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide or
-//! than 80 columns. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
+//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide.
+//! What the kubelet says itself fits into 80 columns. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rustix::termios::tcgetwinsize;
 
 use crate::flags::Flags;
 
-/// The widest line on a terminal, whatever the terminal's width.
+/// The width of a terminal that does not tell its own.
 const COLUMNS: usize = 80;
 /// Room for the longest name, `content-manager`.
 const NAME: usize = 15;
@@ -90,10 +90,8 @@ impl Terminal {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let dumb = set("TERM").is_none_or(|term| term == "dumb");
         let style = if std::io::stderr().is_terminal() && !dumb {
-            let wide = tcgetwinsize(std::io::stderr()).map_or(COLUMNS, |size| usize::from(size.ws_col));
-            // A terminal that does not know its width says 0.
-            let columns = if wide == 0 { COLUMNS } else { wide.min(COLUMNS) };
-            Style::Terminal { coloured: set("NO_COLOR").is_none(), columns }
+            let told = tcgetwinsize(std::io::stderr()).map_or(0, |size| size.ws_col);
+            Style::Terminal { coloured: set("NO_COLOR").is_none(), columns: columns(told) }
         } else {
             Style::Plain
         };
@@ -186,6 +184,11 @@ fn write_stderr(text: &str) {
     std::io::stderr().lock().write_all(text.as_bytes()).ignore();
 }
 
+/// The width that lines are cut at. A terminal that does not know its width says 0.
+fn columns(told: u16) -> usize {
+    if told == 0 { COLUMNS } else { usize::from(told) }
+}
+
 /// The line, or its beginning and an ellipsis.
 fn cut(line: &str, columns: usize) -> String {
     match line.char_indices().nth(columns) {
@@ -221,6 +224,18 @@ mod tests {
         assert!(long.ends_with("é…\n"), "{long}");
         let verbose = terminal(style, Detail::Verbose).line(at, Speaker::POD, &"é".repeat(50));
         assert!(verbose.ends_with("éé\n"), "{verbose}");
+    }
+
+    #[test]
+    fn a_wide_terminal_is_used_and_an_unknown_one_has_80_columns() {
+        let text = "published release=0123456789abcdef files=1000 fetched=1000 took=1.234s from=manifest";
+        let line = |told| {
+            let style = Style::Terminal { coloured: false, columns: columns(told) };
+            terminal(style, Detail::Short).line(Duration::ZERO, Speaker::container("file-puller"), text)
+        };
+        assert!(line(120).ends_with(&format!("  {text}\n")), "{}", line(120));
+        assert_eq!(line(0).trim_end().chars().count(), 80);
+        assert_eq!(line(0), line(80));
     }
 
     #[test]
