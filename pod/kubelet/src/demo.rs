@@ -51,6 +51,7 @@ impl Demo {
         let mut content_manager = ContentManager { spec: outside, kubelet: None };
         let mut pod = kubelet();
         let mut started = content_manager.start(kubelet()).await;
+        let mut outcome = Ok(());
         if started.is_ok() {
             started = pod.start(inside).await.or_exit(Exit::Internal);
         }
@@ -61,8 +62,12 @@ impl Demo {
                 biased;
                 () = requests.stop.cancelled() => {}
                 () = pod.completed() => {
-                    let phase = events.final_phase().to_lowercase();
+                    let failed = events.failed();
+                    let phase = if failed.is_some() { "failed" } else { "succeeded" };
                     terminal.say(Speaker::POD, &format!("all but sidecars have ended: the Pod has {phase}"));
+                    outcome = failed.map_or(Ok(()), |(container, status)| {
+                        Err(Failure::new(Exit::Failed, format!("the Pod has failed: {container} ended: {status}")))
+                    });
                 }
                 never = content_manager.toggle_at(toggle, &terminal, kubelet) => match never {},
             }
@@ -79,7 +84,7 @@ impl Demo {
         terminal.finish();
         let drawn = draw_timeline(flags, &events);
         dir.leave(&terminal);
-        started.and_then(|()| requests.refusal()).and(drawn)
+        started.and_then(|()| requests.refusal()).and(outcome).and(drawn)
     }
 }
 
@@ -181,4 +186,22 @@ fn listen_for_signals(requests: &StopRequests) -> std::io::Result<()> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::event::What;
+
+    #[test]
+    fn the_banner_fits_into_80_columns() {
+        let flags = Flags::parse_from(["kubelet", "--ip", "127.100.100.100"]);
+        let events = EventLog::new(Arc::new(Terminal::new(&flags)), None);
+        events.record("content-manager", What::Started { pid: 4_194_304 });
+        for line in banner(&flags, &events) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
 }

@@ -170,10 +170,13 @@ impl EventLog {
         running
     }
 
-    /// The phase of a Pod whose containers have all ended for good, as Kubernetes calls it.
-    pub(crate) fn final_phase(&self) -> &'static str {
-        let failed = |event: &Event| matches!(event.what, What::StaysEnded(_, status) if !status.success());
-        if self.events.lock().iter().any(failed) { "Failed" } else { "Succeeded" }
+    /// The container that makes the Pod, whose containers have all ended for good, a `Failed` one, and how it ended; none where the
+    /// Pod has `Succeeded`.
+    pub(crate) fn failed(&self) -> Option<(&'static str, ExitStatus)> {
+        self.events.lock().iter().find_map(|event| match event.what {
+            What::StaysEnded(_, status) if !status.success() => Some((event.container, status)),
+            _ => None,
+        })
     }
 
     /// The events that are kept, oldest first.
@@ -212,6 +215,26 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_the_kubelet_says_itself_fits_into_80_columns() {
+        let long = Duration::from_secs(300);
+        for what in [
+            What::Waits("content-manager"),
+            What::Started { pid: 4_194_304 },
+            What::StartupProbeFailed(long),
+            // SIGSEGV, with a core dump.
+            What::Ended(ExitStatus::from_raw(0x8b)),
+            What::Restarts(long),
+            What::StaysEnded(RestartPolicy::OnFailure, ExitStatus::default()),
+            What::PreStop(long),
+            What::Stopping,
+            What::Killed(Why::GracePeriod),
+        ] {
+            // Time and name take 26.
+            assert!(what.to_string().len() <= 54, "{what}");
+        }
+    }
 
     #[test]
     fn an_event_for_programs_has_what_they_need_as_numbers() {

@@ -51,7 +51,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "KIND", default_value = "native")]
     pub(crate) sidecars: Sidecars,
 
-    /// What becomes of a container that ends by itself; native sidecars are always started again
+    /// What becomes of a container that ends by itself; native sidecars are always started again. Once the others have ended for
+    /// good, so does the demo: with exit code 0 where the Pod has succeeded, and 1 where it has failed
     #[arg(long, value_name = "POLICY", default_value = "Always", ignore_case = true)]
     pub(crate) restart_policy: RestartPolicy,
 

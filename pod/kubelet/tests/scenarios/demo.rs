@@ -187,8 +187,10 @@ fn the_content_manager_goes_away_and_comes_back() {
 fn a_pod_that_restarts_nothing_completes() {
     let pod = Processes::start(&["--restart-policy", "never"]);
     pod.kill(Name::WebServer).unwrap();
-    wait_until("the Pod is over", || pod.demo.lock().unwrap().has_ended());
+    let ended = pod.demo.lock().unwrap().wait();
     let stderr = pod.stderr();
+    assert_eq!(ended.code(), Some(1), "a Pod that has failed: {stderr}");
+    assert!(stderr.ends_with("demo: the Pod has failed: web-server ended: signal: 9 (SIGKILL)"), "{stderr}");
     assert!(stderr.contains("not started again: restart policy Never"), "{stderr}");
     assert!(stderr.contains("the Pod has failed"), "{stderr}");
     assert!(
@@ -207,8 +209,9 @@ fn on_failure_starts_again_what_has_failed() {
     let second = rustix::process::Pid::from_raw(second).unwrap();
     wait_until("it is ready", || pod.get_inside(9877, "/readyz").is_ok_and(|answer| answer.status() == 200));
     rustix::process::kill_process(second, Signal::TERM).unwrap();
-    wait_until("the Pod is over", || pod.demo.lock().unwrap().has_ended());
+    let ended = pod.demo.lock().unwrap().wait();
     let stderr = pod.stderr();
+    assert_eq!(ended.code(), Some(0), "a Pod that has succeeded: {stderr}");
     assert!(stderr.contains("not started again: restart policy OnFailure"), "{stderr}");
     assert!(stderr.contains("the Pod has succeeded"), "{stderr}");
 }
