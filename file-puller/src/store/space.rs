@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use bytesize::ByteSize;
@@ -15,10 +16,11 @@ use crate::content::ReleaseId;
 /// What a release will add to the volume.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Need {
-    sizes: u64,
-    files: u64,
-    directories: u64,
-    block: u64,
+    /// Bytes that are still to be written.
+    written: u64,
+    /// Bytes that its releases take more.
+    kept: u64,
+    inodes: u64,
 }
 
 /// What limits it.
@@ -34,17 +36,26 @@ impl Need {
     /// Files of these sizes, and so many directories.
     pub(crate) fn new(volume: &Volume, sizes: impl Iterator<Item = u64>, directories: usize) -> Self {
         let block = volume.space().map_or(4096, |space| space.block).max(1);
-        let mut need = Self { directories: directories as u64, block, ..Self::default() };
+        // A file takes whole blocks, and a directory at least one.
+        let mut need = Self { inodes: directories as u64, ..Self::default() };
+        need.kept = need.inodes.saturating_mul(block);
         for size in sizes {
-            need.files += 1;
-            need.sizes = need.sizes.saturating_add(size.next_multiple_of(block));
+            need.inodes += 1;
+            need.kept = need.kept.saturating_add(size.next_multiple_of(block));
         }
-        need
+        Self { written: need.kept, ..need }
     }
 
-    /// Bytes on the disk: a file takes whole blocks, and a directory at least one.
-    fn bytes(&self) -> u64 {
-        self.sizes.saturating_add(self.directories.saturating_mul(self.block))
+    /// The same, where the files are on the volume already, outside of its releases.
+    pub(crate) fn arrived(volume: &Volume, sizes: impl Iterator<Item = u64>, directories: usize) -> Self {
+        let Self { kept, .. } = Self::new(volume, sizes, directories);
+        Self { kept, ..Self::new(volume, iter::empty(), directories) }
+    }
+
+    /// So many bytes that come over the wire. What releases take of them is known once they are unpacked; it is no less than
+    /// this that is written, most of the time.
+    pub(crate) fn arriving(bytes: u64) -> Self {
+        Self { written: bytes, ..Self::default() }
     }
 }
 
@@ -55,26 +66,26 @@ pub(crate) fn check_room(
     room: Room,
     current: Option<&ReleaseId>,
 ) -> Result<(), VolumeError> {
-    let context = || format!("stage {} on {volume}", ByteSize(need.bytes()));
+    let context = || format!("stage {} on {volume}", ByteSize(need.written.max(need.kept)));
     let short = |why: String| Err(io::Error::new(io::ErrorKind::StorageFull, why)).context(context);
     if let Ok(space) = volume.space() {
-        if need.bytes().saturating_add(room.min_free) > space.free {
+        if need.written.saturating_add(room.min_free) > space.free {
             let (free, min_free) = (ByteSize(space.free), ByteSize(room.min_free));
             let held = held(volume, current);
             return short(format!(
                 "it has {free} free, and --min-free {min_free} of that is to stay free{held}"
             ));
         }
-        let inodes = need.files + need.directories;
+        let inodes = need.inodes;
         if space.free_inodes.is_some_and(|free| free < inodes) {
             let free = space.free_inodes.unwrap_or_default();
             let held = held(volume, current);
             return short(format!("its file system has {free} inodes free, and {inodes} are needed{held}"));
         }
     }
-    if let Some(limit) = room.max_volume_size {
+    if let Some(limit) = room.max_volume_size.filter(|_| need.kept > 0) {
         let usage = usage(volume, current).context(|| format!("read {volume}/{RELEASES}"))?;
-        if usage.total().saturating_add(need.bytes()) > limit {
+        if usage.total().saturating_add(need.kept) > limit {
             let (total, limit) = (ByteSize(usage.total()), ByteSize(limit));
             let why =
                 format!("its releases take {total} of --max-volume-size {limit}{}", usage.held_by_old());

@@ -272,21 +272,6 @@ impl Volume {
         rustix::fs::statat(&self.releases, signature_name(id), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Makes sure that so many more bytes fit and `min_free` stays free, before any of them is fetched.
-    pub(crate) fn has_room_for(&self, bytes: u64, min_free: u64) -> Result<(), VolumeError> {
-        let free = match self.free() {
-            Ok(free) => free,
-            Err(VolumeError::Io { cause, .. }) if is_missing(&cause) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if bytes.saturating_add(min_free) <= free {
-            return Ok(());
-        }
-        let [bytes, free, min_free] = [bytes, free, min_free].map(bytesize::ByteSize);
-        let cause = format!("it has {free} free, and --min-free {min_free} of that is to stay free");
-        Err(io::Error::new(io::ErrorKind::StorageFull, cause)).context(|| format!("stage {bytes} on {self}"))
-    }
-
     /// Says so where no release can ever fit, because the whole volume is smaller than what is to stay free.
     pub(crate) fn warn_if_too_small(&self, min_free: u64) -> Result<(), VolumeError> {
         let stat = rustix::fs::fstatvfs(&self.root).context(|| format!("ask how much space {self} has"))?;
@@ -428,11 +413,6 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<O
     rustix::fs::openat(root, name, DIRECTORY, Mode::empty())
         .map_err(|error| explained(error.into(), root.as_fd()))
         .context(|| format!("open {shown}/{name} as a directory"))
-}
-
-/// Whether a file system does not say what it was asked. Some FUSE file systems do not know how much space they have.
-fn is_missing(error: &io::Error) -> bool {
-    Errno::from_io_error(error).is_some_and(sys::is_missing)
 }
 
 /// The mode of the lock file: another user of the same group can take over.

@@ -16,7 +16,7 @@ use super::error::SyncError;
 use super::followed::Followed;
 use super::git::{Incomplete, is_of};
 use super::http_gate::HttpGate;
-use super::image::{Received, tag};
+use super::image::{Received, announced, tag};
 use super::intake::Intake;
 use super::options::EngineOptions;
 use super::outcome::{Awaited, Outcome, Verdict};
@@ -361,7 +361,7 @@ impl Engine {
 
     async fn receive_image(&mut self, intake: &Intake) -> Result<Received, SyncError> {
         let (digest, layers) = self.followed.image()?.layers(intake).await?;
-        self.publisher.begin_staging()?;
+        self.publisher.begin_arrival(announced(&layers))?;
         self.followed.image()?.receive(intake, digest, &layers).await
     }
 
@@ -457,7 +457,7 @@ impl Engine {
         compression: Compression,
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
-        self.publisher.begin_staging()?;
+        self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
         let (contents, manifest, wire_bytes) = self.intake().unpack(body, compression, self.digest).await?;
         let followed =
             self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
@@ -556,7 +556,7 @@ impl Engine {
             Some(Kind::Archive) | None => {
                 let opened = self.source.open(Freshness::Cached).await?;
                 let Content::Archive(compression) = opened.content else { return Ok(Verdict::Lost) };
-                self.publisher.begin_staging()?;
+                self.publisher.begin_arrival(opened.body.announced().unwrap_or(0))?;
                 let unpacked = self.intake().unpack(opened.body, compression, self.digest).await?;
                 let (contents, manifest, _) = unpacked;
                 self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)

@@ -93,7 +93,6 @@ impl ImageSource {
         digest: Digest,
         layers: &[Layer],
     ) -> Result<Received, SyncError> {
-        intake.volume.has_room_for(announced(layers), intake.limits.min_free)?;
         let limit = intake.unpacking.max_archive_size;
         let mut image = Image::begin(Arc::clone(&intake.volume))?;
         let mut wire_bytes = 0;
@@ -124,6 +123,7 @@ pub(super) fn tag(digest: &Digest) -> String {
     format!("{ALGORITHM}{digest}")
 }
 
-fn announced(layers: &[Layer]) -> u64 {
+/// Bytes of all layers as they come over the wire.
+pub(super) fn announced(layers: &[Layer]) -> u64 {
     layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size))
 }

@@ -32,8 +32,6 @@ impl Intake {
         digest: Option<Digest>,
     ) -> Result<(Contents, Manifest, u64), SyncError> {
         let began = Instant::now();
-        // What it unpacks to is not known yet; it is no less than this, most of the time.
-        self.volume.has_room_for(body.announced().unwrap_or(0), self.limits.min_free)?;
         let (sender, receiver) = feed();
         let Self { volume, selection, limits, unpacking, .. } = self.clone();
         let unpacked =

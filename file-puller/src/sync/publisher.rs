@@ -65,6 +65,12 @@ impl Publisher {
         Ok(clear(&self.volume, Clear::Attempt)?)
     }
 
+    /// The same, and makes room for so many bytes before they arrive.
+    pub(super) fn begin_arrival(&mut self, bytes: u64) -> Result<(), SyncError> {
+        self.begin_staging()?;
+        self.make_room(&Need::arriving(bytes))
+    }
+
     pub(super) fn objects(&mut self) -> Result<Objects, SyncError> {
         self.begin_staging()?;
         Ok(Objects::open(&self.volume)?)
@@ -152,8 +158,8 @@ impl Publisher {
             Plan::Repoint => self.repoint(&id, manifest, current, commit).await?,
             Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
                 let began = Instant::now();
-                // What has arrived is on the volume already.
-                self.make_room(&Need::new(&self.volume, std::iter::empty(), manifest.directories().len()))?;
+                let sizes = fetch.iter().map(|index| manifest.files[*index].size);
+                self.make_room(&Need::arrived(&self.volume, sizes, manifest.directories().len()))?;
                 let staging = Staging::begin(&self.volume, &id, manifest)?;
                 fetch.extend(link(&staging, &links, manifest)?);
                 if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {

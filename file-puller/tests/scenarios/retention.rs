@@ -1,9 +1,10 @@
 //! What becomes of old releases: they stay for those who read them, and then they go.
 
-use testkit::wait_until;
+use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{Volume, names, once, publishes, start_in_step, sync};
+use crate::tarball::tar;
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -93,4 +94,31 @@ fn an_old_release_goes_early_when_space_is_short() {
     for said in ["--max-volume-size", "2 old releases hold", "--keep-for"] {
         assert!(stderr.contains(said), "{said} is missing in {stderr}");
     }
+}
+
+/// What an archive holds is on the volume before its release is put together, and takes space there all the same.
+#[test]
+fn an_old_release_goes_early_for_an_archive_too() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let source = Upstream::start(|_| Answer::new(503, ""));
+    let pull = |version: u8, flags: &[&str]| {
+        manager.put("large", vec![version; 1 << 20]);
+        let archive = tar(&manager.site().files);
+        source.answer(move |_| Answer::new(200, archive.clone()));
+        once(&source.url("/site.tar"), &volume.path(), &[&["--keep", "9", "--log-level", "error"], flags].concat())
+    };
+    for version in 1..=5 {
+        let (code, stderr) = pull(version, &["--keep-for", "0s", "--max-volume-size", "3500KiB"]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(volume.tree(), manager.site().files);
+        assert_eq!(volume.releases().len(), usize::from(version).min(3), "release {version}");
+    }
+    // Before any of it is fetched.
+    let (code, stderr) = pull(6, &["--keep-for", "1h", "--min-free", "1EiB"]);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    assert!(stderr.contains("--min-free") && stderr.contains("2 old releases hold"), "{stderr}");
+    let (code, stderr) = pull(6, &["--keep-for", "0s", "--min-free", "1EiB"]);
+    assert_eq!(code, 74, "{stderr}");
+    assert!(stderr.contains("there is no old release that could go"), "{stderr}");
+    assert_eq!(volume.releases(), [volume.current().expect("published")]);
 }
