@@ -3,6 +3,7 @@
 //! What arrives is written into the staged tree. When a sync has failed, or a process has ended, its complete files are moved
 //! here, so none is fetched twice. A name proves nothing: a file is hashed before it is used.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -61,16 +62,6 @@ impl Objects {
     ) -> Result<(), Errno> {
         rustix::fs::renameat(&self.directory, &*object_name(content), tree, path)
     }
-
-    /// Puts an object in a tree, and keeps it for other places.
-    pub(super) fn share(
-        &self,
-        content: (Digest, FileMode),
-        tree: BorrowedFd<'_>,
-        path: &str,
-    ) -> io::Result<()> {
-        tree::link_or_copy(self.directory.as_fd(), &object_name(content), tree, path, content)
-    }
 }
 
 /// Makes objects of the files that had arrived for the releases which are staged in `from`. Those are given up with that.
@@ -93,12 +84,18 @@ pub(super) fn keep_arrived(from: BorrowedFd<'_>, private: BorrowedFd<'_>, mode: 
 }
 
 fn keep_files(tree: BorrowedFd<'_>, manifest: &Manifest, objects: BorrowedFd<'_>) {
+    let mut places: HashMap<_, usize> = HashMap::new();
+    for file in &manifest.files {
+        *places.entry(file.content()).or_default() += 1;
+    }
     for file in &manifest.files {
         let path = file.path.as_str();
         let Ok(stat) = rustix::fs::statat(tree, path, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        // What has several names is an earlier release's.
+        // What has more names than places in the tree is an earlier release's.
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && stat.st_nlink == 1
+            && places
+                .get(&file.content())
+                .is_some_and(|places| usize::try_from(stat.st_nlink).is_ok_and(|names| names <= *places))
             && u64::try_from(stat.st_size) == Ok(file.size)
         {
             // What cannot be kept is fetched again.

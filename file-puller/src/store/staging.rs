@@ -5,6 +5,7 @@
 //! arrived before.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::iter;
@@ -217,37 +218,25 @@ impl Staging {
     pub(crate) fn install<'m>(
         &self,
         objects: &Objects,
-        files: impl ExactSizeIterator<Item = &'m ManifestFile> + Clone,
+        files: impl ExactSizeIterator<Item = &'m ManifestFile>,
         arrived: impl ExactSizeIterator<Item = &'m ManifestFile>,
     ) -> Result<(), VolumeError> {
         if files.len() == arrived.len() {
             return Ok(());
         }
-        let arrived: HashMap<_, _> = arrived.map(|file| (file.content(), &file.path)).collect();
-        let mut places: HashMap<(Digest, FileMode), u32> = HashMap::new();
-        for file in files.clone() {
-            *places.entry(file.content()).or_default() += 1;
-        }
+        let mut in_tree: HashMap<_, _> = arrived.map(|file| (file.content(), &file.path)).collect();
         for file in files {
-            let (path, content) = (file.path.as_str(), file.content());
-            match arrived.get(&content) {
-                Some(same) if **same == file.path => continue,
-                Some(same) => {
-                    self.link_within(same, &file.path, content)?;
-                    continue;
+            match in_tree.entry(file.content()) {
+                Entry::Occupied(same) if **same.get() == file.path => {}
+                Entry::Occupied(same) => self.link_within(same.get(), &file.path, file.content())?,
+                Entry::Vacant(place) => {
+                    let path = file.path.as_str();
+                    objects.take(file.content(), self.tree(), path).context(|| self.name(path))?;
+                    self.fsync_set.created(path);
+                    crash_point();
+                    place.insert(&file.path);
                 }
-                None => {}
             }
-            // The last that needs an object gets it, the others get links.
-            let left = places.entry(content).or_default();
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                objects.take(content, self.tree(), path).context(|| self.name(path))?;
-            } else {
-                objects.share(content, self.tree(), path).context(|| self.name(path))?;
-            }
-            self.fsync_set.created(path);
-            crash_point();
         }
         Ok(())
     }

@@ -192,6 +192,26 @@ fn gate_is_asked_before_publishing() {
     assert!(!process.stderr().contains("s3cr3t"), "{}", process.stderr());
 }
 
+/// What a refused release has is fetched once, also what it has in several places.
+#[test]
+fn gate_that_refuses_costs_no_second_fetch() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let gate = Upstream::start(|_| Answer::new(403, ""));
+    for path in ["twice/a", "twice/b", "twice/c"] {
+        manager.put(path, "the same");
+    }
+    let url = gate.url("/");
+    let process = start(&manager, &volume, &["--gate", &url]);
+    let fetched = || manager.asked().iter().filter(|path| !path.ends_with("manifest.json")).count();
+    for _ in 0..3 {
+        assert_eq!(try_sync(&process).json()["reason"], "gate");
+        assert_eq!(fetched(), 3);
+    }
+    gate.answer(|_| Answer::new(200, ""));
+    publishes(&process, &volume, &manager);
+    assert_eq!(fetched(), 3);
+}
+
 #[test]
 fn gate_of_an_archive() {
     let (volume, asked) = (Volume::new(), Asked::default());
