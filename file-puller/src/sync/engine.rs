@@ -30,7 +30,7 @@ use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
 use crate::fetch::{Downloader, NotArrived, Unpacking, download_all};
 use crate::git::{self, Commit, Known, Tip};
 use crate::metrics::{Metrics, Phase, Retry};
-use crate::oci::RegistryError;
+use crate::oci::{Layer, RegistryError};
 use crate::progress::{Audience, Progress};
 use crate::source::{
     Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
@@ -345,8 +345,14 @@ impl Engine {
         if let Some(id) = current.clone().filter(|_| in_step) {
             return Ok((id.clone(), Outcome::Unchanged(id)));
         }
+        let (digest, layers) = self.followed.image()?.layers(&intake).await?;
+        // Where the registry did not tell the digest, the manifest does.
+        let image = self.followed.image()?;
+        if let Some(id) = current.clone().filter(|id| image.is_published(&digest, id)) {
+            return Ok((id.clone(), Outcome::Unchanged(id)));
+        }
         let began = Instant::now();
-        let Received { digest, contents, manifest, wire_bytes } = self.receive_image(&intake).await?;
+        let Received { contents, manifest, wire_bytes } = self.receive_image(&intake, &layers).await?;
         self.metrics.phase(Phase::Unpack, began);
         let followed =
             self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
@@ -359,10 +365,9 @@ impl Engine {
         Ok((id, outcome))
     }
 
-    async fn receive_image(&mut self, intake: &Intake) -> Result<Received, SyncError> {
-        let (digest, layers) = self.followed.image()?.layers(intake).await?;
-        self.publisher.begin_arrival(announced(&layers))?;
-        self.followed.image()?.receive(intake, digest, &layers).await
+    async fn receive_image(&mut self, intake: &Intake, layers: &[Layer]) -> Result<Received, SyncError> {
+        self.publisher.begin_arrival(announced(layers))?;
+        self.followed.image()?.receive(intake, layers).await
     }
 
     fn intake(&self) -> Intake {
@@ -550,7 +555,8 @@ impl Engine {
             }
             Some(Kind::Image) => {
                 let intake = self.intake();
-                let Received { contents, manifest, .. } = self.receive_image(&intake).await?;
+                let (_, layers) = self.followed.image()?.layers(&intake).await?;
+                let Received { contents, manifest, .. } = self.receive_image(&intake, &layers).await?;
                 self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
             }
             Some(Kind::Archive) | None => {

@@ -25,7 +25,6 @@ pub(super) struct ImageSource {
 
 /// An image whose layers have all arrived.
 pub(super) struct Received {
-    pub(super) digest: Digest,
     pub(super) contents: Contents,
     pub(super) manifest: Manifest,
     pub(super) wire_bytes: u64,
@@ -73,6 +72,11 @@ impl ImageSource {
         }
     }
 
+    /// Whether a release is known to be the image with this digest.
+    pub(super) fn is_published(&self, digest: &Digest, release: &ReleaseId) -> bool {
+        self.published.as_ref().is_some_and(|(published, is)| published == digest && is == release)
+    }
+
     /// The image's digest and its layers, lowest first, where they may be fetched.
     pub(super) async fn layers(&mut self, intake: &Intake) -> Result<(Digest, Vec<Layer>), SyncError> {
         let (digest, layers) = self.registry.layers(&intake.source).await?;
@@ -90,7 +94,6 @@ impl ImageSource {
     pub(super) async fn receive(
         &mut self,
         intake: &Intake,
-        digest: Digest,
         layers: &[Layer],
     ) -> Result<Received, SyncError> {
         let limit = intake.unpacking.max_archive_size;
@@ -114,7 +117,7 @@ impl ImageSource {
         }
         intake.metrics.fetched(layers.len(), wire_bytes);
         let (contents, manifest) = image.finish(&intake.limits)?;
-        Ok(Received { digest, contents, manifest, wire_bytes })
+        Ok(Received { contents, manifest, wire_bytes })
     }
 }
 

@@ -15,6 +15,7 @@ mod crashes;
 mod engine;
 mod gates;
 mod hooks;
+mod images;
 mod kinds;
 mod lifecycle;
 mod manifests;
