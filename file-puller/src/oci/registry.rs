@@ -230,16 +230,21 @@ impl Registry {
             return Err(SourceError::of_status(response, realm).await.into());
         }
         let json = read(source.body(response, realm.clone()), MAX_TOKEN, "token").await?;
-        let answer: Option<TokenAnswer> = serde_json::from_slice(&json).ok();
-        let token = answer.and_then(|answer| {
-            let life =
-                answer.expires_in.map_or(TOKEN_LIFE, |seconds| Duration::from_secs(seconds).mul_f64(0.9));
-            let mut header =
-                HeaderValue::try_from(format!("Bearer {}", answer.token.or(answer.access_token)?)).ok()?;
-            header.set_sensitive(true);
-            Some(Token { header, expires: Instant::now() + life })
-        });
-        token.ok_or_else(|| failed(format!("{} gives out no token", display(realm))))
+        Token::read(&json).ok_or_else(|| failed(format!("{} gives out no token", display(realm))))
+    }
+}
+
+impl Token {
+    /// Reads the answer of a token server.
+    fn read(json: &[u8]) -> Option<Self> {
+        let answer: TokenAnswer = serde_json::from_slice(json).ok()?;
+        let life = answer.expires_in.map_or(TOKEN_LIFE, |seconds| Duration::from_secs(seconds).mul_f64(0.9));
+        let mut header =
+            HeaderValue::try_from(format!("Bearer {}", answer.token.or(answer.access_token)?)).ok()?;
+        header.set_sensitive(true);
+        let now = Instant::now();
+        // A life that no clock can count is as good as none that is told.
+        Some(Self { header, expires: now.checked_add(life).unwrap_or(now + TOKEN_LIFE) })
     }
 }
 
@@ -268,4 +273,18 @@ async fn read(mut body: Body, limit: u64, what: &str) -> Result<Vec<u8>, Registr
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_never_expires_is_one_like_any_other() {
+        for life in ["300", "0", "18446744073709551615"] {
+            let token = Token::read(format!(r#"{{"token": "t", "expires_in": {life}}}"#).as_bytes()).unwrap();
+            assert_eq!(token.header, "Bearer t");
+        }
+        assert!(Token::read(b"{}").is_none());
+    }
 }
