@@ -51,7 +51,7 @@ pub(crate) async fn pump(
     }
     match (promised, hasher.map(Digest::of)) {
         (Some(promised), Some(found)) if promised != found => {
-            let why = format!("its SHA-256 is {found} instead of --digest sha256:{promised}");
+            let why = format!("its SHA-256 is {found} instead of sha256:{promised}");
             Err(ArchiveError::Refused(why))
         }
         _ => Ok(moved),
