@@ -4,6 +4,7 @@
 //! its first answer. What the server can do is kept from the first contact, so that "no change" costs one request.
 
 use std::io;
+use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -90,7 +91,7 @@ impl Remote {
     async fn greet(&mut self, source: &Source) -> Result<(Contact, Vec<refs::RefLine>), RemoteError> {
         let url = greeting_url(source.url().url());
         let protocol = [(GIT_PROTOCOL, VERSION_2)].into_iter().collect();
-        let (response, is_at_origin) = source.get_from(&url, &protocol).await?;
+        let (response, is_at_origin) = source.get_from(&url, &protocol, Duration::ZERO).await?;
         let response = check(response, &url, "advertisement").await?;
         // What answers is asked from then on, as git does.
         let base = base_of(response.url()).unwrap_or_else(|| source.url().url().clone());
@@ -225,15 +226,11 @@ async fn check(response: Response, url: &Url, what: &str) -> Result<Response, Re
 }
 
 async fn read(mut body: Body) -> Result<Vec<u8>, RemoteError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = body.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > MAX_REFS {
-            let why = "it lists more refs than can be read; follow one with --ref".to_owned();
-            return Err(RemoteError::Answer { url: display(body.url()), why });
-        }
-    }
-    Ok(bytes)
+    let bytes = body.read(MAX_REFS).await?;
+    bytes.ok_or_else(|| {
+        let why = "it lists more refs than can be read; follow one with --ref".to_owned();
+        RemoteError::Answer { url: display(body.url()), why }
+    })
 }
 
 fn unlike_git(url: &Url, error: &io::Error) -> RemoteError {

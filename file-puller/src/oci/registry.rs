@@ -264,15 +264,10 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, SourceError>>
 }
 
 async fn read(mut body: Body, limit: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = body.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > limit {
-            let url = display(body.url());
-            return Err(RegistryError::Refused(format!("the {what} of {url} has more than {limit} bytes")));
-        }
-    }
-    Ok(bytes)
+    let bytes = body.read(limit).await?;
+    bytes.ok_or_else(|| {
+        RegistryError::Refused(format!("the {what} of {} has more than {limit} bytes", display(body.url())))
+    })
 }
 
 #[cfg(test)]

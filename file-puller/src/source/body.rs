@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Response, Url};
 use tokio::time::timeout;
 
-use super::client::TIMED_OUT;
 use super::error::{SourceError, failed};
 use super::url;
 
@@ -80,6 +79,19 @@ impl Body {
         Ok(&self.ahead)
     }
 
+    /// All that is left, or `None` where that is more than the limit.
+    pub(crate) async fn read(&mut self, limit: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        let announced = self.announced().unwrap_or(0).min(limit);
+        let mut bytes = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        while let Some(chunk) = self.chunk().await? {
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
     /// The next bytes, or `None` at the end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
         if !self.ahead.is_empty() {
@@ -88,12 +100,7 @@ impl Body {
         let asked = Instant::now();
         let chunk = match timeout(self.pace.grace, self.response.chunk()).await {
             Ok(chunk) => chunk.map_err(|error| failed(&self.url, &error))?,
-            Err(_) => {
-                return Err(SourceError::Unreachable {
-                    url: url::display(&self.url),
-                    cause: TIMED_OUT.to_owned(),
-                });
-            }
+            Err(_) => return Err(SourceError::timed_out(&self.url)),
         };
         self.waited += asked.elapsed();
         self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use lifecycle::exit::Exit;
 use reqwest::RequestBuilder;
@@ -33,33 +34,44 @@ impl Credentials {
         self.bearer_token_file.is_some() || self.basic_auth_file.is_some() || !self.header_files.is_empty()
     }
 
-    /// The one way to log in that was chosen.
-    pub(crate) fn login(&self) -> Login {
-        match (&self.bearer_token_file, &self.basic_auth_file) {
-            (Some(path), _) => Login::Bearer(path.clone()),
-            (None, Some(path)) => Login::Basic(path.clone()),
-            (None, None) => Login::Anonymous,
+    /// Reads the secret as it is now, where there is one.
+    pub(crate) fn read(&self) -> Result<Option<Credential>, CredentialError> {
+        if let Some(path) = &self.bearer_token_file {
+            let token = read_line(path)?;
+            if !token.is_ascii() || token.contains(' ') {
+                let why = "a bearer token has neither spaces nor letters beyond ASCII";
+                return Err(CredentialError::malformed(path, why));
+            }
+            return Ok(Some(Credential::Bearer(token)));
+        }
+        let Some(path) = &self.basic_auth_file else { return Ok(None) };
+        match read_line(path)?.split_once(':') {
+            Some((user, password)) => Ok(Some(Credential::Basic(user.to_owned(), password.to_owned()))),
+            None => Err(CredentialError::malformed(path, "it is not user:password")),
         }
     }
 }
 
-/// How the puller says who it is, and where its secret lies.
-#[derive(Debug, Clone)]
-pub(crate) enum Login {
-    /// It does not.
-    Anonymous,
-    /// A bearer token (RFC 6750).
-    Bearer(PathBuf),
-    /// User and password (RFC 7617).
-    Basic(PathBuf),
+/// The one line of a file.
+fn read_line(path: &Path) -> Result<String, CredentialError> {
+    let text = fs::read_to_string(path).map_err(CredentialError::unreadable(path))?;
+    // Editors and `echo` end a file with a line break, which is no part of the secret.
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(CredentialError::malformed(path, "it is empty"));
+    }
+    if secret.chars().any(char::is_control) {
+        return Err(CredentialError::malformed(path, "it has more than one line, or a control character"));
+    }
+    Ok(secret.to_owned())
 }
 
 /// A secret that was read.
 #[derive(Clone)]
 pub(crate) enum Credential {
-    /// A token.
+    /// A bearer token (RFC 6750).
     Bearer(String),
-    /// User and password.
+    /// User and password (RFC 7617).
     Basic(String, String),
 }
 
@@ -68,16 +80,10 @@ pub(crate) enum Credential {
 pub(crate) enum CredentialError {
     /// The file is not there, or not ours to read.
     #[error("cannot read the credential {path}: {cause}", path = path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
+    Unreadable { path: PathBuf, cause: io::Error },
     /// It holds something else.
     #[error("the credential in {path} cannot be sent: {why}", path = path.display())]
     Malformed {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it, without saying what it is.
         why: &'static str,
@@ -85,41 +91,20 @@ pub(crate) enum CredentialError {
 }
 
 impl CredentialError {
+    pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Unreadable { path: path.to_owned(), cause }
+    }
+
+    pub(super) fn malformed(path: &Path, why: &'static str) -> Self {
+        Self::Malformed { path: path.to_owned(), why }
+    }
+
     /// The exit code for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Unreadable { .. } => Exit::Io,
             Self::Malformed { .. } => Exit::Refused,
         }
-    }
-}
-
-impl Login {
-    /// Reads the secret as it is now.
-    pub(crate) fn read(&self) -> Result<Option<Credential>, CredentialError> {
-        let path = match self {
-            Self::Anonymous => return Ok(None),
-            Self::Bearer(path) | Self::Basic(path) => path,
-        };
-        let malformed = |why| CredentialError::Malformed { path: path.clone(), why };
-        let text = fs::read_to_string(path)
-            .map_err(|cause| CredentialError::Unreadable { path: path.clone(), cause })?;
-        // Editors and `echo` end a file with a line break, which is no part of the secret.
-        let secret = text.trim_end_matches(['\r', '\n']);
-        if secret.is_empty() {
-            return Err(malformed("it is empty"));
-        }
-        if secret.chars().any(char::is_control) {
-            return Err(malformed("it has more than one line, or a control character"));
-        }
-        if let Self::Bearer(_) = self {
-            if !secret.is_ascii() || secret.contains(' ') {
-                return Err(malformed("a bearer token has neither spaces nor letters beyond ASCII"));
-            }
-            return Ok(Some(Credential::Bearer(secret.to_owned())));
-        }
-        let (user, password) = secret.split_once(':').ok_or_else(|| malformed("it is not user:password"))?;
-        Ok(Some(Credential::Basic(user.to_owned(), password.to_owned())))
     }
 }
 
@@ -147,7 +132,14 @@ impl fmt::Debug for Credential {
 mod tests {
     use super::*;
 
-    fn read(login: fn(PathBuf) -> Login, text: &str) -> Result<Option<Credential>, String> {
+    const NONE: Credentials =
+        Credentials { bearer_token_file: None, basic_auth_file: None, header_files: Vec::new() };
+
+    type Login = fn(PathBuf) -> Credentials;
+    const BEARER: Login = |path| Credentials { bearer_token_file: Some(path), ..NONE };
+    const BASIC: Login = |path| Credentials { basic_auth_file: Some(path), ..NONE };
+
+    fn read(login: Login, text: &str) -> Result<Option<Credential>, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
         login(file.path().to_owned()).read().map_err(|error| error.to_string())
@@ -155,28 +147,26 @@ mod tests {
 
     #[test]
     fn a_secret_is_the_file_without_its_last_line_break() {
-        assert!(
-            matches!(read(Login::Bearer, "tok.en\n"), Ok(Some(Credential::Bearer(token))) if token == "tok.en")
-        );
-        let basic = read(Login::Basic, "me:pass: word\r\n");
+        assert!(matches!(read(BEARER, "tok.en\n"), Ok(Some(Credential::Bearer(token))) if token == "tok.en"));
+        let basic = read(BASIC, "me:pass: word\r\n");
         assert!(
             matches!(basic, Ok(Some(Credential::Basic(user, word))) if user == "me" && word == "pass: word")
         );
-        assert!(matches!(Login::Anonymous.read(), Ok(None)));
+        assert!(matches!(NONE.read(), Ok(None)));
     }
 
     #[test]
     fn what_cannot_be_sent_is_refused_and_not_shown() {
         for (login, text, why) in [
-            (Login::Bearer as fn(PathBuf) -> Login, "\n", "empty"),
-            (Login::Bearer, "secret\nsecret", "more than one line"),
-            (Login::Bearer, "secret secret", "spaces"),
-            (Login::Basic, "secret", "user:password"),
+            (BEARER, "\n", "empty"),
+            (BEARER, "secret\nsecret", "more than one line"),
+            (BEARER, "secret secret", "spaces"),
+            (BASIC, "secret", "user:password"),
         ] {
             let error = read(login, text).unwrap_err();
             assert!(error.contains(why) && !error.contains("secret"), "{error}");
         }
-        assert!(Login::Bearer("/no/such".into()).read().is_err());
+        assert!(BEARER("/no/such".into()).read().is_err());
         assert!(!format!("{:?}", Credential::Basic("secret".into(), "secret".into())).contains("secret"));
     }
 }

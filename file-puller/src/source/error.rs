@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use lifecycle::escape::escaped;
 use reqwest::{Response, Url};
 
-use super::client::causes;
+use super::client::{TIMED_OUT, causes};
 use super::kind::WrongKind;
 use super::url;
 
@@ -17,18 +17,11 @@ use super::url;
 pub(crate) enum SourceError {
     /// No connection, no name, no answer in time, or a connection that broke.
     #[error("cannot fetch {url}: {cause}")]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// The chain of causes.
-        cause: String,
-    },
+    Unreachable { url: String, cause: String },
     /// An answer that is not content.
     #[error("cannot fetch {url}: it answers {status}{}", explanation.as_ref().map(|text| format!(": {text}")).unwrap_or_default())]
     Status {
-        /// What was asked for.
         url: String,
-        /// What came back.
         status: StatusCode,
         /// The server's own words, where it has some for people.
         explanation: Option<String>,
@@ -37,16 +30,10 @@ pub(crate) enum SourceError {
     },
     /// Bytes come, but at this rate never all of them.
     #[error("cannot fetch {url}: slower than --min-throughput {limit} a second")]
-    TooSlow {
-        /// What was asked for.
-        url: String,
-        /// The limit.
-        limit: bytesize::ByteSize,
-    },
+    TooSlow { url: String, limit: bytesize::ByteSize },
     /// The content manager sends us elsewhere.
     #[error("cannot fetch {url}: {cause}")]
     Redirect {
-        /// What was asked for.
         url: String,
         /// Where to, and why not.
         cause: String,
@@ -56,30 +43,27 @@ pub(crate) enum SourceError {
     NotContent {
         /// Manifest, archive, or content where either would do.
         what: &'static str,
-        /// What was asked for.
         url: String,
-        /// What came back.
         answer: Box<Answer>,
     },
     /// It answers with the other kind of content.
     #[error("{} refused: {url}: {wrong}", wrong.found.name())]
     Kind {
-        /// What was asked for.
         url: String,
         /// Which kind, and why that is wrong.
         wrong: WrongKind,
     },
     /// More bytes than a manifest may have.
     #[error("manifest refused: {url} is larger than --max-manifest-size {limit}")]
-    ManifestTooLarge {
-        /// What was asked for.
-        url: String,
-        /// The limit.
-        limit: bytesize::ByteSize,
-    },
+    ManifestTooLarge { url: String, limit: bytesize::ByteSize },
 }
 
 impl SourceError {
+    /// No byte came in time.
+    pub(super) fn timed_out(url: &Url) -> Self {
+        Self::Unreachable { url: url::display(url), cause: TIMED_OUT.to_owned() }
+    }
+
     /// What came back instead of content.
     pub(crate) async fn of_status(response: Response, url: &Url) -> Self {
         Self::Status {

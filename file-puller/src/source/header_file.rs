@@ -33,19 +33,17 @@ const RESERVED: [HeaderName; 15] = [
 pub(crate) fn read(files: &[PathBuf]) -> Result<HeaderMap, CredentialError> {
     let mut headers = HeaderMap::new();
     for path in files {
-        let text =
-            fs::read(path).map_err(|cause| CredentialError::Unreadable { path: path.clone(), cause })?;
+        let text = fs::read(path).map_err(CredentialError::unreadable(path))?;
         let before = headers.len();
         for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            let (name, value) =
-                parse(line).map_err(|why| CredentialError::Malformed { path: path.clone(), why })?;
+            let (name, value) = parse(line).map_err(|why| CredentialError::malformed(path, why))?;
             headers.append(name, value);
         }
         if headers.len() == before {
-            return Err(CredentialError::Malformed { path: path.clone(), why: "it has no header" });
+            return Err(CredentialError::malformed(path, "it has no header"));
         }
     }
     Ok(headers)

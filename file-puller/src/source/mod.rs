@@ -130,6 +130,12 @@ pub(crate) struct Opened {
     pub(crate) validator: Validator,
 }
 
+impl Freshness {
+    fn header(self) -> Option<(HeaderName, HeaderValue)> {
+        (self == Self::Revalidated).then(|| (CACHE_CONTROL, HeaderValue::from_static("no-cache")))
+    }
+}
+
 impl Source {
     /// Prepares to talk to the content manager; nothing is sent yet.
     pub(crate) fn new(
@@ -194,9 +200,8 @@ impl Source {
     pub(crate) async fn renew_credential(&self) -> Result<(), ClientError> {
         let options = self.options.clone();
         let read = move || {
-            let Credentials { header_files, .. } = &options.credentials;
-            let headers = header_file::read(header_files)?;
-            Ok::<_, CredentialError>((options.credentials.login().read()?, headers, options.tls.read()?))
+            let headers = header_file::read(&options.credentials.header_files)?;
+            Ok::<_, CredentialError>((options.credentials.read()?, headers, options.tls.read()?))
         };
         let (credential, headers, pems) = blocking(read).await?;
         let before = Arc::clone(&self.session.lock());
@@ -208,8 +213,8 @@ impl Source {
 
     /// Asks for what is followed, manifest or archive.
     pub(crate) async fn open(&self, freshness: Freshness) -> Result<Opened, SourceError> {
-        let headers = self.preference().into_iter().collect();
-        let response = self.get(self.url.url(), headers, freshness).await?;
+        let headers = self.preference().into_iter().chain(freshness.header()).collect();
+        let response = self.get(self.url.url(), headers).await?;
         self.opened(response, None).await
     }
 
@@ -218,7 +223,7 @@ impl Source {
         let condition = known.condition(self.date_for, SystemTime::now());
         let is_conditional = condition.is_some();
         let headers = condition.into_iter().chain(self.preference()).collect();
-        let response = self.get(self.url.url(), headers, Freshness::Cached).await?;
+        let response = self.get(self.url.url(), headers).await?;
         if is_conditional && response.status() == StatusCode::NOT_MODIFIED {
             self.not_modified(&response, known);
             return Ok(None);
@@ -240,7 +245,7 @@ impl Source {
         };
         let url = self.url.url();
         let headers = HeaderMap::from_iter([condition, prefer(wait)]);
-        let response = match self.get_held(url, headers, Freshness::Cached, wait).await {
+        let (response, _) = match self.get_from(url, &headers, wait).await {
             Err(error) if is_cut(&error) => return Ok(Change::Cut(error)),
             sent => sent?,
         };
@@ -328,36 +333,26 @@ impl Source {
 
     /// Reads a manifest to its end.
     pub(crate) async fn read_manifest(&self, mut body: Body) -> Result<Vec<u8>, SourceError> {
-        let announced = body.announced().unwrap_or(0).min(self.largest_manifest);
-        let mut json = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        while let Some(chunk) = body.chunk().await? {
-            if (json.len() + chunk.len()) as u64 > self.largest_manifest {
-                let limit = bytesize::ByteSize(self.largest_manifest);
-                return Err(SourceError::ManifestTooLarge { url: url::display(body.url()), limit });
-            }
-            json.extend_from_slice(&chunk);
-        }
-        Ok(json)
+        let limit = self.largest_manifest;
+        let json = body.read(limit).await?;
+        json.ok_or_else(|| {
+            let (url, limit) = (url::display(body.url()), bytesize::ByteSize(limit));
+            SourceError::ManifestTooLarge { url, limit }
+        })
     }
 
     /// Asks for the manifest's signature.
     pub(crate) async fn signature(&self, freshness: Freshness) -> Result<(Url, Vec<u8>), SourceError> {
         let url = self.base().signature();
-        let mut body = self.file(url.clone(), freshness).await?;
-        let mut signature = Vec::new();
-        while let Some(chunk) = body.chunk().await? {
-            signature.extend_from_slice(&chunk);
-            if signature.len() as u64 > signature::MAX_LEN {
-                break;
-            }
-        }
-        Ok((url, signature))
+        let signature = self.file(url.clone(), freshness).await?.read(signature::MAX_LEN).await?;
+        // What is too large to be one is wrong like any other.
+        Ok((url, signature.unwrap_or_default()))
     }
 
     /// Asks for a file; its body is the caller's to read, with [`Body::chunk`].
     pub(crate) async fn file(&self, url: Url, freshness: Freshness) -> Result<Body, SourceError> {
-        let headers = self.manifest_tag().into_iter().collect();
-        let response = self.get(&url, headers, freshness).await?;
+        let headers = self.manifest_tag().into_iter().chain(freshness.header()).collect();
+        let response = self.get(&url, headers).await?;
         let response = ok(response, &url).await?;
         Ok(self.body(response, url))
     }
@@ -372,7 +367,7 @@ impl Source {
         let range = HeaderValue::try_from(format!("bytes={from}-")).ok();
         let headers = range.map(|range| (RANGE, range)).into_iter().chain([(IF_RANGE, tag.0.clone())]);
         let headers = headers.chain(self.manifest_tag()).collect();
-        let response = self.get(url, headers, Freshness::Cached).await?;
+        let response = self.get(url, headers).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // It has become shorter than that.
             return self.file(url.clone(), Freshness::Cached).await.map(Continuation::Whole);
@@ -395,40 +390,13 @@ impl Source {
         self.tag.lock().clone().map(|tag| (SYNC_MANIFEST, tag))
     }
 
-    async fn get(
-        &self,
-        url: &Url,
-        headers: HeaderMap,
-        freshness: Freshness,
-    ) -> Result<Response, SourceError> {
-        self.get_held(url, headers, freshness, Duration::ZERO).await
+    async fn get(&self, url: &Url, headers: HeaderMap) -> Result<Response, SourceError> {
+        self.get_from(url, &headers, Duration::ZERO).await.map(|(response, _)| response)
     }
 
-    /// Sends a request whose answer may be held back for so long.
-    async fn get_held(
-        &self,
-        url: &Url,
-        mut headers: HeaderMap,
-        freshness: Freshness,
-        held: Duration,
-    ) -> Result<Response, SourceError> {
-        if freshness == Freshness::Revalidated {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        }
-        self.get_held_from(url, &headers, held).await.map(|(response, _)| response)
-    }
-
-    /// Sends a request, and follows it where it is redirected. Returns also whether the origin answers, and no host beyond it
-    /// chose that: only then what follows from the answer may be asked in our name.
+    /// Sends a request whose answer may be held back for so long, and follows it where it is redirected. Returns also whether the
+    /// origin answers, and no host beyond it chose that: only then what follows from the answer may be asked in our name.
     pub(crate) async fn get_from(
-        &self,
-        url: &Url,
-        headers: &HeaderMap,
-    ) -> Result<(Response, bool), SourceError> {
-        self.get_held_from(url, headers, Duration::ZERO).await
-    }
-
-    async fn get_held_from(
         &self,
         url: &Url,
         headers: &HeaderMap,
@@ -511,8 +479,7 @@ impl Source {
             }
         });
         let Ok(sent) = sent.await else {
-            let cause = client::TIMED_OUT.to_owned();
-            return Err(SourceError::Unreachable { url: url::display(url), cause });
+            return Err(SourceError::timed_out(url));
         };
         sent.map_err(|error| failed(url, &error))
     }

@@ -34,42 +34,26 @@ pub(crate) struct PublicKey(Vec<u8>);
 pub(crate) enum SignatureError {
     /// The signature is of other bytes, or by another key.
     #[error("manifest refused: {url} is not its signature by --public-key")]
-    Wrong {
-        /// Where the signature lies.
-        url: String,
-    },
+    Wrong { url: String },
     /// A validly signed manifest, for another site.
     #[error(
         "manifest refused: it is signed for {found}, and --site {expected} accepts no other",
         found = found.as_ref().map_or_else(|| "no site in particular".to_owned(), |found| format!("site {found:?}"))
     )]
-    OtherSite {
-        /// Of `--site`.
-        expected: String,
-        /// Of the manifest.
-        found: Option<String>,
-    },
+    OtherSite { expected: String, found: Option<String> },
     /// A validly signed manifest, from the future.
     #[error(
         "manifest refused: it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong",
         created = humantime::format_rfc3339_seconds(*created)
     )]
-    Ahead {
-        /// Its own time.
-        created: SystemTime,
-    },
+    Ahead { created: SystemTime },
     /// A validly signed manifest that is older than the operator accepts.
     #[error(
         "manifest refused: it was created {created}, and --not-before {not_before} accepts nothing older",
         created = humantime::format_rfc3339_seconds(*created),
         not_before = humantime::format_rfc3339_seconds(*not_before)
     )]
-    TooOld {
-        /// Its own time.
-        created: SystemTime,
-        /// The limit.
-        not_before: SystemTime,
-    },
+    TooOld { created: SystemTime, not_before: SystemTime },
     /// A validly signed manifest that is older than the last accepted one (rollback).
     #[error(
         "manifest refused: it was created {created}, before the one that is published ({published}), which may be an attempt to roll back",
@@ -77,7 +61,6 @@ pub(crate) enum SignatureError {
         published = humantime::format_rfc3339_seconds(*published)
     )]
     Older {
-        /// Its own time.
         created: SystemTime,
         /// That of the newest that was accepted.
         published: SystemTime,
@@ -87,10 +70,8 @@ pub(crate) enum SignatureError {
 impl SigningKey {
     /// Reads a private key, as `openssl genpkey -algorithm ed25519` writes it.
     pub(crate) fn read(path: &Path) -> Result<Self, CredentialError> {
-        let malformed = || CredentialError::Malformed {
-            path: path.to_owned(),
-            why: "it is no ed25519 private key in PEM form (openssl genpkey -algorithm ed25519)",
-        };
+        let why = "it is no ed25519 private key in PEM form (openssl genpkey -algorithm ed25519)";
+        let malformed = || CredentialError::malformed(path, why);
         let der = PrivatePkcs8KeyDer::from_pem_slice(&read(path)?).map_err(|_| malformed())?;
         // OpenSSL leaves the public half out, so there is nothing to compare the private one with.
         let key = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der());
@@ -106,10 +87,8 @@ impl SigningKey {
 impl PublicKey {
     /// Reads a public key, as `openssl pkey -pubout` writes it.
     pub(crate) fn read(path: &Path) -> Result<Self, CredentialError> {
-        let malformed = || CredentialError::Malformed {
-            path: path.to_owned(),
-            why: "it is no ed25519 public key in PEM form (openssl pkey -pubout)",
-        };
+        let why = "it is no ed25519 public key in PEM form (openssl pkey -pubout)";
+        let malformed = || CredentialError::malformed(path, why);
         let der = SubjectPublicKeyInfoDer::from_pem_slice(&read(path)?).map_err(|_| malformed())?;
         match der.strip_prefix(&PREFIX) {
             Some(key) if key.len() == 32 => Ok(Self(key.to_owned())),
@@ -125,7 +104,7 @@ impl PublicKey {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
-    fs::read(path).map_err(|cause| CredentialError::Unreadable { path: path.to_owned(), cause })
+    fs::read(path).map_err(CredentialError::unreadable(path))
 }
 
 #[cfg(test)]

@@ -38,11 +38,11 @@ pub(crate) struct TlsPems {
 impl TlsFiles {
     /// Reads them as they are now.
     pub(crate) fn read(&self) -> Result<TlsPems, CredentialError> {
-        let read = |path: &PathBuf| {
-            fs::read(path).map_err(|cause| CredentialError::Unreadable { path: path.clone(), cause })
+        let read = |path: &PathBuf| fs::read(path).map_err(CredentialError::unreadable(path));
+        let ca = match &self.ca {
+            Some(path) => Some((path.clone(), read(path)?)),
+            None => None,
         };
-        let ca =
-            self.ca.as_ref().map(|path| Ok::<_, CredentialError>((path.clone(), read(path)?))).transpose()?;
         let identity = match (&self.client_cert, &self.client_key) {
             (Some(certificate), Some(key)) => {
                 let pem = [read(key)?, b"\n".to_vec(), read(certificate)?].concat();
@@ -69,26 +69,20 @@ impl TlsPems {
     /// The certificate authorities.
     pub(crate) fn authorities(&self) -> Result<Vec<Certificate>, CredentialError> {
         let Some((path, pem)) = &self.ca else { return Ok(Vec::new()) };
-        let malformed = |why| CredentialError::Malformed { path: path.clone(), why };
-        match Certificate::from_pem_bundle(pem) {
-            Ok(certificates) if certificates.is_empty() => {
-                Err(malformed("it has no CERTIFICATE in PEM form"))
-            }
-            Ok(certificates) => Ok(certificates),
-            Err(_) => Err(malformed("it is no list of certificates in PEM form")),
-        }
+        let why = match Certificate::from_pem_bundle(pem) {
+            Ok(certificates) if certificates.is_empty() => "it has no CERTIFICATE in PEM form",
+            Ok(certificates) => return Ok(certificates),
+            Err(_) => "it is no list of certificates in PEM form",
+        };
+        Err(CredentialError::malformed(path, why))
     }
 
     /// Adds the identity to a client.
     pub(crate) fn identify(&self, client: ClientBuilder) -> Result<ClientBuilder, CredentialError> {
         let Some((path, pem)) = &self.identity else { return Ok(client) };
-        match Identity::from_pem(pem) {
-            Ok(identity) => Ok(client.identity(identity)),
-            Err(_) => Err(CredentialError::Malformed {
-                path: path.clone(),
-                why: "it and --client-key-file have to be a certificate and a private key in PEM form",
-            }),
-        }
+        let why = "it and --client-key-file have to be a certificate and a private key in PEM form";
+        let identity = Identity::from_pem(pem).map_err(|_| CredentialError::malformed(path, why))?;
+        Ok(client.identity(identity))
     }
 }
 

@@ -91,11 +91,7 @@ impl ImageSource {
     }
 
     /// Fetches all layers.
-    pub(super) async fn receive(
-        &mut self,
-        intake: &Intake,
-        layers: &[Layer],
-    ) -> Result<Received, SyncError> {
+    pub(super) async fn receive(&mut self, intake: &Intake, layers: &[Layer]) -> Result<Received, SyncError> {
         let limit = intake.unpacking.max_archive_size;
         let mut image = Image::begin(Arc::clone(&intake.volume))?;
         let mut wire_bytes = 0;

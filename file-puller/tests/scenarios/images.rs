@@ -17,7 +17,8 @@ fn an_unchanged_image_of_a_registry_that_tells_no_digest_is_not_fetched_again() 
         let layer = tar(&site.site().files);
         let kind = "application/vnd.oci.image.layer.v1.tar";
         let digest = format!("sha256:{}", sha256(&layer));
-        let manifest = json!({"layers": [{"mediaType": kind, "digest": digest, "size": layer.len()}]}).to_string();
+        let manifest =
+            json!({"layers": [{"mediaType": kind, "digest": digest, "size": layer.len()}]}).to_string();
         let registry = Upstream::start(move |request| match request.target() {
             "/v2/site/manifests/v1" if request.start.starts_with("HEAD ") => Answer::new(head, ""),
             "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()),

@@ -105,7 +105,11 @@ fn an_old_release_goes_early_for_an_archive_too() {
         manager.put("large", vec![version; 1 << 20]);
         let archive = tar(&manager.site().files);
         source.answer(move |_| Answer::new(200, archive.clone()));
-        once(&source.url("/site.tar"), &volume.path(), &[&["--keep", "9", "--log-level", "error"], flags].concat())
+        once(
+            &source.url("/site.tar"),
+            &volume.path(),
+            &[&["--keep", "9", "--log-level", "error"], flags].concat(),
+        )
     };
     for version in 1..=5 {
         let (code, stderr) = pull(version, &["--keep-for", "0s", "--max-volume-size", "3500KiB"]);
