@@ -118,10 +118,9 @@ async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     let (outcome, revision) = tokio::select! {
         outcome = async {
             let outcome = engine.sync().await;
-            let revision = engine.revision();
             engine.upkeep();
             engine.end().await;
-            (outcome, revision)
+            outcome
         } => outcome,
         () = signals.shutdown.cancelled() => {
             return Err(Failure::new(Exit::Unavailable, "stopped before the sync had ended; the next start sweeps up"));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::content::{Limits, Manifest, Selection};
-use crate::fetch::{Unpacking, unpack};
+use crate::fetch::{Rules, Unpacking, unpack};
 use crate::source::Compression;
 use crate::store::{Clear, DirectoryOptions, Volume, clear};
 
@@ -56,9 +56,8 @@ pub fn archive(data: &[u8]) {
         _ => Compression::Zstd,
     };
     let archive = Cursor::new(archive.to_vec());
-    let selection = Selection::default();
-    let volume = Arc::clone(&VOLUME);
-    if let Ok((contents, manifest)) = unpack(volume, archive, compression, &selection, &LIMITS, &UNPACKING) {
+    let rules = Rules { selection: Selection::default(), limits: LIMITS, unpacking: UNPACKING };
+    if let Ok((contents, manifest)) = unpack(Arc::clone(&VOLUME), archive, compression, Arc::new(rules)) {
         let mut written = Vec::new();
         manifest.write(&mut written).expect("memory takes everything");
         Manifest::parse(&written, &LIMITS).expect("its paths are a release's");

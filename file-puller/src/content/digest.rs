@@ -27,19 +27,8 @@ impl Digest {
     /// Reads 64 lower-case hexadecimal digits. Upper case is refused: one digest has one spelling, because the spelling is
     /// part of a release's identity.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
+        parse_hexadecimal(text, &mut bytes)?;
         Some(Self(bytes))
     }
 
@@ -53,6 +42,22 @@ impl Digest {
         }
         digits
     }
+}
+
+/// Reads exactly as many lower-case hexadecimal digits as the bytes have.
+pub(crate) fn parse_hexadecimal(text: &str, bytes: &mut [u8]) -> Option<()> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(())
 }
 
 impl fmt::Display for Digest {

@@ -67,9 +67,9 @@ impl<F: Clone> Listing<F> {
         &mut self,
         path: ReleasePath,
         of: &ReleasePath,
-        below: Option<&Self>,
+        below: &Self,
     ) -> Result<bool, Conflict> {
-        let entry = self.0.get(of).or_else(|| below?.0.get(of)).cloned();
+        let entry = self.0.get(of).or_else(|| below.0.get(of)).cloned();
         let Some(entry) = entry else { return Ok(false) };
         self.add(path, entry).map(|()| true)
     }

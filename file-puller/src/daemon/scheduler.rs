@@ -97,17 +97,21 @@ impl Scheduler {
     /// Syncs, says how it went, and returns when to sync again.
     async fn sync(&mut self) -> (Result<Outcome, SyncError>, Duration) {
         let started = Instant::now();
-        let outcome = self.engine.sync().await;
-        let pause = self.finished(&outcome, started.elapsed());
+        let (outcome, revision) = self.engine.sync().await;
+        let pause = self.finished(&outcome, revision.as_ref(), started.elapsed());
         (outcome, pause)
     }
 
     /// Says how a sync went, and returns when to sync again.
-    fn finished(&mut self, outcome: &Result<Outcome, SyncError>, took: Duration) -> Duration {
+    fn finished(
+        &mut self,
+        outcome: &Result<Outcome, SyncError>,
+        revision: Option<&Revision>,
+        took: Duration,
+    ) -> Duration {
         self.observers.metrics.sync_finished(SyncError::label(outcome), took);
         self.observers.status.sync_finished(outcome, took);
-        let revision = self.engine.revision();
-        if let (Ok(_), Some(revision)) = (outcome, &revision) {
+        if let (Ok(_), Some(revision)) = (outcome, revision) {
             self.observers.metrics.follows(revision.parts());
             self.observers.status.follows(revision);
         }
@@ -117,7 +121,7 @@ impl Scheduler {
             Err(error) => self.backoff.after_failure(error.retry_after()),
         };
         match outcome {
-            Ok(outcome) => log_outcome(outcome, revision.as_ref(), took),
+            Ok(outcome) => log_outcome(outcome, revision, took),
             Err(error) => log_failure(error, &self.backoff, pause),
         }
         if let Ok(outcome) = outcome {
@@ -161,7 +165,7 @@ impl Scheduler {
                 Ok(Awaited::Changed) => return asked.unwrap_or_default(),
                 Ok(Awaited::Unchanged(release)) => {
                     self.cuts.forget();
-                    pause = self.finished(&Ok(Outcome::Unchanged(release)), Duration::ZERO);
+                    pause = self.finished(&Ok(Outcome::Unchanged(release)), None, Duration::ZERO);
                     self.engine.upkeep();
                     Ok(())
                 }
@@ -171,7 +175,7 @@ impl Scheduler {
                     self.cuts.cut(&error);
                     Err(self.backoff.after_cut())
                 }
-                Err(error) => Err(self.finished(&Err(error), began.elapsed())),
+                Err(error) => Err(self.finished(&Err(error), None, began.elapsed())),
             };
             if let Some(asked) = asked {
                 return asked;

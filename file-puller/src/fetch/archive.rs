@@ -37,6 +37,45 @@ pub(crate) struct Unpacking {
     pub(crate) max_expansion: u64,
 }
 
+/// What content that arrives in one piece is held to.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) selection: Selection,
+    pub(crate) limits: Limits,
+    pub(crate) unpacking: Unpacking,
+}
+
+impl Rules {
+    /// What may come out of the compression. Headers and padding of an archive come on top of the content, or trees of a
+    /// repository: at most as much again for many small files.
+    pub(crate) fn expansion(&self) -> Expansion {
+        let most = self.limits.size.saturating_mul(2).saturating_add(HARMLESS);
+        Expansion { most, ratio: self.unpacking.max_expansion }
+    }
+}
+
+/// What compressed content may unpack to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expansion {
+    most: u64,
+    ratio: u64,
+}
+
+impl Expansion {
+    /// Refuses more than a release of any kind can need.
+    pub(crate) fn check_total(self, unpacked: u64) -> Result<(), &'static str> {
+        if unpacked > self.most { Err("it unpacks to much more than --max-size") } else { Ok(()) }
+    }
+
+    /// Refuses what was packed too well to be content.
+    pub(crate) fn check_ratio(self, unpacked: u64, packed: u64) -> Result<(), String> {
+        if unpacked > HARMLESS && unpacked / self.ratio > packed {
+            return Err(format!("it expands more than --max-expansion {} times", self.ratio));
+        }
+        Ok(())
+    }
+}
+
 const BLOCK: u64 = 512;
 /// What a long name or other extension of one entry may take; the format itself knows no limit, and readers keep it in memory.
 const LARGEST_EXTENSION: u64 = 256 * 1024;
@@ -71,19 +110,11 @@ pub(crate) fn unpack(
     volume: Arc<Volume>,
     input: impl Read + 'static,
     compression: Compression,
-    selection: &Selection,
-    limits: &Limits,
-    unpacking: &Unpacking,
+    rules: Arc<Rules>,
 ) -> Result<(Contents, Manifest), ArchiveError> {
-    let mut unpacked = Unpacked::begin(volume)?;
-    let names = NamesBudget::of_container(0);
-    let mut tars = Unpacker { unpacked: &mut unpacked, selection, limits, unpacking, total: 0, names };
-    let Layer { listing, .. } = tars.read(input, compression, Whiteouts::AreFiles, None)?;
-    if listing.is_empty() {
-        let why = "it holds no file, and an empty release is never published";
-        return Err(ArchiveError::Refused(why.to_owned()));
-    }
-    Ok(Contents::new(unpacked, listing, limits)?)
+    let mut tars = Tars::begin(volume, rules)?;
+    tars.add(input, compression, Whiteouts::AreFiles)?;
+    tars.finish("it holds no file")
 }
 
 /// What is known of the stream while it is read.
@@ -99,8 +130,7 @@ struct Meter {
 struct Metered<R> {
     input: R,
     meter: Rc<Meter>,
-    ratio: u64,
-    most: u64,
+    limits: Expansion,
 }
 
 /// Counts what goes into it.
@@ -118,30 +148,29 @@ pub(crate) enum Whiteouts {
 
 /// What one tar has.
 #[derive(Debug, Default)]
-pub(crate) struct Layer {
-    pub(crate) listing: Listing<Arrived>,
+struct Layer {
+    listing: Listing<Arrived>,
     /// What it takes away from the layers below it.
-    pub(crate) removed: Vec<Removed>,
+    removed: Vec<Removed>,
 }
 
 #[derive(Debug)]
-pub(crate) enum Removed {
+enum Removed {
     /// A file, or a directory with everything in it.
     Path(String),
     /// Everything in a directory.
     Beneath(String),
 }
 
-/// Unpacks tars, one or several, within limits that hold for all of them together.
-pub(crate) struct Unpacker<'u> {
-    pub(crate) unpacked: &'u mut Unpacked,
-    pub(crate) selection: &'u Selection,
-    pub(crate) limits: &'u Limits,
-    pub(crate) unpacking: &'u Unpacking,
-    /// Bytes of all files so far.
-    pub(crate) total: u64,
+/// Content that arrives as tars, within limits that hold for all of them together: an archive, or an image's layers, lowest first.
+pub(crate) struct Tars {
+    rules: Arc<Rules>,
+    unpacked: Unpacked,
+    listing: Listing<Arrived>,
+    /// Bytes of all files so far, also of those that a later layer takes away.
+    total: u64,
     /// What their names take in memory.
-    pub(crate) names: NamesBudget,
+    names: NamesBudget,
 }
 
 /// What an entry is, and under which path of the release it belongs.
@@ -151,29 +180,63 @@ enum Item {
     HardLink,
 }
 
-impl Unpacker<'_> {
-    /// Reads a tar to its end. A hard link may name a file of the layers `below`.
-    pub(crate) fn read(
+impl Tars {
+    pub(crate) fn begin(volume: Arc<Volume>, rules: Arc<Rules>) -> Result<Self, VolumeError> {
+        let (listing, names) = (Listing::default(), NamesBudget::of_container(0));
+        Ok(Self { rules, unpacked: Unpacked::begin(volume)?, listing, total: 0, names })
+    }
+
+    /// Unpacks a tar, and puts what it has over what those before it have.
+    pub(crate) fn add(
         &mut self,
         input: impl Read + 'static,
         compression: Compression,
         whiteouts: Whiteouts,
-        below: Option<&Listing<Arrived>>,
+    ) -> Result<(), ArchiveError> {
+        let layer = self.read(input, compression, whiteouts)?;
+        // Whiteouts are about the layers below, wherever in their own layer they stand.
+        for removed in layer.removed {
+            match removed {
+                Removed::Path(path) => self.listing.remove(&path),
+                Removed::Beneath(directory) => self.listing.remove_beneath(&directory),
+            }
+        }
+        if self.listing.is_empty() {
+            self.listing = layer.listing;
+            return Ok(());
+        }
+        let overlaid = self.listing.overlay(layer.listing);
+        overlaid
+            .map_err(|(path, conflict)| ArchiveError::Refused(format!("{path} {conflict} of a lower layer")))
+    }
+
+    /// The release that the tars are together. `empty` says of them that they have no file.
+    pub(crate) fn finish(self, empty: &str) -> Result<(Contents, Manifest), ArchiveError> {
+        if self.listing.is_empty() {
+            return Err(ArchiveError::Refused(format!("{empty}, and an empty release is never published")));
+        }
+        Ok(Contents::new(self.unpacked, self.listing, &self.rules.limits)?)
+    }
+
+    /// Reads a tar to its end.
+    fn read(
+        &mut self,
+        input: impl Read + 'static,
+        compression: Compression,
+        whiteouts: Whiteouts,
     ) -> Result<Layer, ArchiveError> {
         let meter = Rc::new(Meter::default());
         let packed = Counted { input, meter: Rc::clone(&meter) };
         let tar = inflate(packed, compression).map_err(|error| unreadable(&error))?;
-        // Headers and padding come on top of the content: at most as much again for many small files.
-        let most = self.limits.size.saturating_mul(2).saturating_add(HARMLESS);
-        let ratio = self.unpacking.max_expansion;
-        let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), ratio, most });
+        let limits = self.rules.expansion();
+        let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), limits });
         let mut layer = Layer::default();
         let mut end = 0;
         let mut buffer = vec![0; 64 * 1024];
         for entry in archive.entries().map_err(|error| unreadable(&error))? {
             let mut entry = entry.map_err(|error| unreadable(&error))?;
             end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-            self.entry(&mut entry, &mut layer, (whiteouts, below), &meter, &mut buffer)?;
+            self.entry(&mut entry, &mut layer, whiteouts, &meter, &mut buffer)?;
             meter.between.set(0);
         }
         check_end(archive.into_inner(), &meter, end)?;
@@ -184,7 +247,7 @@ impl Unpacker<'_> {
         &mut self,
         entry: &mut Entry<'_, R>,
         layer: &mut Layer,
-        (whiteouts, below): (Whiteouts, Option<&Listing<Arrived>>),
+        whiteouts: Whiteouts,
         meter: &Meter,
         buffer: &mut [u8],
     ) -> Result<(), ArchiveError> {
@@ -194,7 +257,7 @@ impl Unpacker<'_> {
         let name = entry.path_bytes().into_owned();
         let shown = || format!("{:?}", String::from_utf8_lossy(&name));
         let refuse = |why: String| Err(ArchiveError::Refused(format!("{} {why}", shown())));
-        let Some(selected) = self.selection.select(normalized(&name)) else { return Ok(()) };
+        let Some(selected) = self.rules.selection.select(normalized(&name)) else { return Ok(()) };
         if let Err(why) = check_extensions(entry) {
             return refuse(why);
         }
@@ -228,8 +291,8 @@ impl Unpacker<'_> {
             return Ok(());
         }
         let listing = &mut layer.listing;
-        if listing.len() >= self.limits.files {
-            let limit = self.limits.files;
+        if listing.len() >= self.rules.limits.files {
+            let limit = self.rules.limits.files;
             return Err(ArchiveError::Refused(format!("it has more than --max-files {limit} files")));
         }
         self.names.add(&path).map_err(ArchiveError::Refused)?;
@@ -251,10 +314,13 @@ impl Unpacker<'_> {
             }
             Item::HardLink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
-                let of =
-                    self.selection.select(normalized(&target)).and_then(|of| std::str::from_utf8(of).ok());
+                let of = self
+                    .rules
+                    .selection
+                    .select(normalized(&target))
+                    .and_then(|of| std::str::from_utf8(of).ok());
                 let of = of.and_then(|of| ReleasePath::parse(of).ok());
-                match of.map(|of| listing.add_copy(path, &of, below)) {
+                match of.map(|of| listing.add_copy(path, &of, &self.listing)) {
                     Some(Ok(true)) => Ok(()),
                     Some(Err(conflict)) => Err(conflict),
                     Some(Ok(false)) | None => {
@@ -298,12 +364,12 @@ impl Unpacker<'_> {
     fn check_size(&mut self, path: &ReleasePath, size: u64) -> Result<(), ArchiveError> {
         self.total = self.total.saturating_add(size);
         let refuse = |why: String| Err(ArchiveError::Refused(why));
-        if size > self.limits.file_size {
-            let limit = self.limits.file_size;
+        if size > self.rules.limits.file_size {
+            let limit = self.rules.limits.file_size;
             return refuse(format!("{path} has {size} bytes, more than --max-file-size {limit}"));
         }
-        if self.total > self.limits.size {
-            let limit = self.limits.size;
+        if self.total > self.rules.limits.size {
+            let limit = self.rules.limits.size;
             return refuse(format!("its files have more than --max-size {limit} bytes together"));
         }
         Ok(())
@@ -417,15 +483,8 @@ impl<R: Read> Read for Metered<R> {
         let unpacked = meter.unpacked.get() + read as u64;
         meter.unpacked.set(unpacked);
         meter.between.set(meter.between.get() + read as u64);
-        if unpacked > HARMLESS && unpacked / self.ratio > meter.packed.get() {
-            return Err(io::Error::other(format!(
-                "it expands more than --max-expansion {} times",
-                self.ratio
-            )));
-        }
-        if unpacked > self.most {
-            return Err(io::Error::other("it unpacks to much more than --max-size"));
-        }
+        self.limits.check_ratio(unpacked, meter.packed.get()).map_err(io::Error::other)?;
+        self.limits.check_total(unpacked).map_err(io::Error::other)?;
         if meter.between.get() > LARGEST_EXTENSION {
             return Err(io::Error::other("an entry's name or extension is larger than any path"));
         }

@@ -22,9 +22,15 @@ pub(crate) struct Contents {
     files: Vec<Option<FileNumber>>,
 }
 
-/// A file neither arrived nor is in an earlier release any more.
-#[derive(Debug)]
-pub(crate) struct NotArrived(pub(crate) ReleasePath);
+/// Why files could not be given their places.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    /// It has not arrived, because an earlier release had it, and no release has it any more.
+    #[error("{0} is not in what was sent")]
+    NotArrived(ReleasePath),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+}
 
 impl Contents {
     /// Resolves the listing's links: what is left is a release.
@@ -52,13 +58,13 @@ impl Contents {
         staging: &Staging,
         manifest: &Manifest,
         wanted: &[usize],
-    ) -> Result<Result<(), NotArrived>, VolumeError> {
+    ) -> Result<(), PlaceError> {
         let mut placements = Vec::with_capacity(wanted.len());
         for index in wanted {
             let ManifestFile { path, mode, .. } = &manifest.files[*index];
-            let Some(number) = self.files[*index] else { return Ok(Err(NotArrived(path.clone()))) };
+            let Some(number) = self.files[*index] else { return Err(PlaceError::NotArrived(path.clone())) };
             placements.push(Placement { number, mode: *mode, path });
         }
-        self.unpacked.place(staging, placements).map(Ok)
+        Ok(self.unpacked.place(staging, placements)?)
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
+use lifecycle::blocking;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -13,6 +14,20 @@ use crate::source::Body;
 /// Chunks on their way; the network waits when the disk is slower.
 const CHUNKS: usize = 8;
 
+/// Has a thread read a body as a file while it arrives. Returns what the thread made of it, and how many bytes there were.
+pub(crate) async fn receive<T: Send + 'static>(
+    body: Body,
+    limit: u64,
+    promised: Option<Digest>,
+    read: impl FnOnce(Feed) -> T + Send + 'static,
+) -> Result<(T, u64), ArchiveError> {
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    let feed = Feed { receiver, chunk: Bytes::new() };
+    let (arrived, made) = tokio::join!(pump(body, sender, limit, promised), blocking(move || read(feed)));
+    // Where the connection broke, that the content is incomplete is only its consequence.
+    Ok((made, arrived?))
+}
+
 /// The reading end.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -20,14 +35,8 @@ pub(crate) struct Feed {
     chunk: Bytes,
 }
 
-/// Both ends; the writing one is [`pump`]'s.
-pub(crate) fn feed() -> (mpsc::Sender<Bytes>, Feed) {
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    (sender, Feed { receiver, chunk: Bytes::new() })
-}
-
 /// Moves a body into the feed until either end is done, and returns how many bytes there were.
-pub(crate) async fn pump(
+async fn pump(
     mut body: Body,
     into: mpsc::Sender<Bytes>,
     limit: u64,

@@ -10,10 +10,10 @@ mod feed;
 mod pool;
 mod sink;
 
-pub(crate) use self::archive::{ArchiveError, Removed, Unpacker, Unpacking, Whiteouts, unpack};
+pub(crate) use self::archive::{ArchiveError, Expansion, Rules, Tars, Unpacking, Whiteouts, unpack};
 #[cfg(feature = "fleet")]
 pub(crate) use self::check::check_all;
-pub(crate) use self::contents::{Arrived, Contents, NotArrived};
+pub(crate) use self::contents::{Arrived, Contents, PlaceError};
 pub(crate) use self::download::{DownloadError, Downloader};
-pub(crate) use self::feed::{feed, pump};
+pub(crate) use self::feed::receive;
 pub(crate) use self::pool::download_all;

@@ -160,7 +160,7 @@ const SHA256: u8 = 1;
 const TRAILER: u64 = 2 + 32;
 
 /// Writes what the next fetch will know, while the release is listed: records, then the header, which is known last.
-pub(super) struct KnownWriter {
+pub(crate) struct KnownWriter {
     out: Hashed<BufWriter<File>>,
     directory: OwnedFd,
     volume: Arc<Volume>,
@@ -205,7 +205,7 @@ impl KnownWriter {
     }
 
     /// Puts it in place, now that the release is.
-    pub(super) fn finish(self, published: &Published) -> Result<(), VolumeError> {
+    pub(crate) fn finish(self, published: &Published) -> Result<(), VolumeError> {
         let Self { mut out, directory, volume } = self;
         let mut end = || -> io::Result<()> {
             let header = serde_json::to_vec(published)?;
@@ -238,27 +238,14 @@ fn open_directory(volume: &Volume) -> Result<OwnedFd, VolumeError> {
 }
 
 fn check_digest(mut file: &File, content: u64) -> io::Result<()> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut Read::by_ref(&mut file).take(content), &mut HashWriter(&mut hasher))?;
+    let mut hashed = Hashed { out: io::sink(), hasher: Sha256::new() };
+    io::copy(&mut Read::by_ref(&mut file).take(content), &mut hashed)?;
     let mut expected = [0; 32];
     file.read_exact_at(&mut expected, content)?;
-    if hasher.finalize()[..] != expected {
+    if hashed.hasher.finalize()[..] != expected {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged"));
     }
     Ok(())
-}
-
-struct HashWriter<'h>(&'h mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 struct Hashed<W> {

@@ -9,6 +9,8 @@ use std::fmt;
 use sha1_checked::{CollisionResult, Sha1};
 use sha2::{Digest as _, Sha256};
 
+use crate::content::digest::parse_hexadecimal;
+
 /// The hash that a repository uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ObjectFormat {
@@ -71,14 +73,7 @@ impl ObjectId {
             _ => return None,
         };
         let mut id = Self { format, bytes: [0; 32] };
-        for (byte, pair) in id.bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |digit: u8| match digit {
-                b'0'..=b'9' => Some(digit - b'0'),
-                b'a'..=b'f' => Some(digit - b'a' + 10),
-                _ => None,
-            };
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
+        parse_hexadecimal(text, &mut id.bytes[..format.id_len()])?;
         Some(id)
     }
 

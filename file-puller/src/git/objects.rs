@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use super::error::GitError;
 use super::known::Known;
 use super::object_id::{Hasher, ObjectFormat, ObjectId, ObjectKind};
 use crate::content::Digest;
@@ -19,19 +20,6 @@ const BUFFER: usize = 64 * 1024;
 const MAX_TREE: u64 = 32 * 1024 * 1024;
 /// The largest base of a delta that is read into memory rather than piece by piece.
 const HELD: u64 = 256 * 1024;
-
-/// Why an object could not be stored or read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ObjectError {
-    /// It is not what it should be.
-    #[error("{0}")]
-    Bad(String),
-    /// It is nowhere.
-    #[error("object {0} is missing")]
-    Missing(ObjectId),
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
 
 /// What was fetched, and what is known from before.
 pub(super) struct Objects {
@@ -107,9 +95,9 @@ impl Objects {
     }
 
     /// Begins an object of exactly this size.
-    pub(super) fn begin(&mut self, kind: ObjectKind, size: u64) -> Result<ObjectWriter, ObjectError> {
+    pub(super) fn begin(&mut self, kind: ObjectKind, size: u64) -> Result<ObjectWriter, GitError> {
         if kind != ObjectKind::Blob && size > MAX_TREE {
-            return Err(ObjectError::Bad(format!(
+            return Err(GitError::refused(format!(
                 "a {kind:?} object has {size} bytes, more than {MAX_TREE}"
             )));
         }
@@ -119,16 +107,16 @@ impl Objects {
     }
 
     /// Adds bytes to it.
-    pub(super) fn write(&self, writer: &mut ObjectWriter, bytes: &[u8]) -> Result<(), ObjectError> {
+    pub(super) fn write(&self, writer: &mut ObjectWriter, bytes: &[u8]) -> Result<(), GitError> {
         writer.written += bytes.len() as u64;
         if writer.written > writer.size {
-            return Err(ObjectError::Bad("an object is larger than it says".to_owned()));
+            return Err(GitError::refused("an object is larger than it says".to_owned()));
         }
         writer.buffer.extend_from_slice(bytes);
         if writer.buffer.len() >= BUFFER { self.flush(writer) } else { Ok(()) }
     }
 
-    fn flush(&self, writer: &mut ObjectWriter) -> Result<(), ObjectError> {
+    fn flush(&self, writer: &mut ObjectWriter) -> Result<(), GitError> {
         writer.hasher.update(&writer.buffer);
         if let Some(file) = &mut writer.file {
             file.write(&writer.buffer)?;
@@ -141,9 +129,9 @@ impl Objects {
     }
 
     /// Makes it an object, now that all of it has been written.
-    pub(super) fn finish(&mut self, mut writer: ObjectWriter) -> Result<ObjectIndex, ObjectError> {
+    pub(super) fn finish(&mut self, mut writer: ObjectWriter) -> Result<ObjectIndex, GitError> {
         if writer.written != writer.size {
-            return Err(ObjectError::Bad("an object is smaller than it says".to_owned()));
+            return Err(GitError::refused("an object is smaller than it says".to_owned()));
         }
         self.flush(&mut writer)?;
         let ObjectWriter { kind, size, hasher, file, .. } = writer;
@@ -154,8 +142,8 @@ impl Objects {
             self.spooled += size;
             Place::Spool(at)
         };
-        let id = hasher.id().map_err(|collision| ObjectError::Bad(collision.to_string()))?;
-        let too_many = |_| ObjectError::Bad("there are more objects than a pack can have".to_owned());
+        let id = hasher.id().map_err(|collision| GitError::refused(collision.to_string()))?;
+        let too_many = |_| GitError::refused("there are more objects than a pack can have".to_owned());
         let index = ObjectIndex(u32::try_from(self.stored.len()).map_err(too_many)?);
         self.stored.push(Stored { kind, size, place });
         self.by_id.insert(id, index);
@@ -176,20 +164,20 @@ impl Objects {
     }
 
     /// An object as the base of a delta: its kind, its size and its content. It may be one that was published before.
-    pub(super) fn base_of(&self, id: &ObjectId) -> Result<(ObjectKind, u64, Base), ObjectError> {
+    pub(super) fn base_of(&self, id: &ObjectId) -> Result<(ObjectKind, u64, Base), GitError> {
         if let Some(index) = self.fetched(id) {
             return Ok((self.kind(index), self.size(index), self.base(index)?));
         }
-        let Some(known) = &self.known else { return Err(ObjectError::Missing(*id)) };
+        let Some(known) = &self.known else { return Err(GitError::Missing(*id)) };
         if let (Some(kind), Some(content)) = (known.kind(id), known.object(id)?) {
             return Ok((kind, content.len() as u64, Base::Held(content)));
         }
-        let (file, size) = known.open(id).ok_or(ObjectError::Missing(*id))?;
+        let (file, size) = known.open(id).ok_or(GitError::Missing(*id))?;
         Ok((ObjectKind::Blob, size, Base::File(file, 0)))
     }
 
     /// An object as the base of a delta.
-    pub(super) fn base(&self, index: ObjectIndex) -> Result<Base, ObjectError> {
+    pub(super) fn base(&self, index: ObjectIndex) -> Result<Base, GitError> {
         let Stored { size, place, .. } = *self.stored(index);
         let (file, at) = match place {
             Place::Spool(at) => (self.spool.try_clone().context(|| self.spool_named("open"))?, at),
@@ -205,14 +193,14 @@ impl Objects {
     }
 
     /// The content of an object of this kind: a commit, a tag or a tree.
-    pub(super) fn read(&self, id: &ObjectId, kind: ObjectKind) -> Result<Vec<u8>, ObjectError> {
+    pub(super) fn read(&self, id: &ObjectId, kind: ObjectKind) -> Result<Vec<u8>, GitError> {
         if let Some(index) = self.fetched(id) {
             let Stored { kind: is, size, place } = *self.stored(index);
             let Place::Spool(at) = place else {
-                return Err(ObjectError::Bad(format!("object {id} is a {is:?}, not a {kind:?}")));
+                return Err(GitError::refused(format!("object {id} is a {is:?}, not a {kind:?}")));
             };
             if is != kind {
-                return Err(ObjectError::Bad(format!("object {id} is a {is:?}, not a {kind:?}")));
+                return Err(GitError::refused(format!("object {id} is a {is:?}, not a {kind:?}")));
             }
             let mut content = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
             self.spool.read_exact_at(&mut content, at).context(|| self.spool_named("read"))?;
@@ -221,7 +209,7 @@ impl Objects {
         let known = self.known.as_ref().filter(|_| kind == ObjectKind::Tree);
         match known.and_then(|known| known.object(id).transpose()) {
             Some(content) => Ok(content?),
-            None => Err(ObjectError::Missing(*id)),
+            None => Err(GitError::Missing(*id)),
         }
     }
 
@@ -231,22 +219,22 @@ impl Objects {
     }
 
     /// A file's content.
-    pub(super) fn blob(&self, id: &ObjectId) -> Result<Blob, ObjectError> {
+    pub(super) fn blob(&self, id: &ObjectId) -> Result<Blob, GitError> {
         if let Some(index) = self.fetched(id) {
             let Stored { size, place: Place::File(file), .. } = *self.stored(index) else {
-                return Err(ObjectError::Bad(format!("object {id} is not a file's content")));
+                return Err(GitError::refused(format!("object {id} is not a file's content")));
             };
             return Ok(Blob { size, digest: self.unpacked.digest(file), file: Some(file) });
         }
         let known = self.known.as_ref().and_then(|known| known.blob(id));
-        known.map(|(digest, size)| Blob { size, digest, file: None }).ok_or(ObjectError::Missing(*id))
+        known.map(|(digest, size)| Blob { size, digest, file: None }).ok_or(GitError::Missing(*id))
     }
 
     /// The whole of a small blob: the target of a symbolic link, or what may be a pointer to a large file.
-    pub(super) fn small_blob(&self, id: &ObjectId, limit: u64) -> Result<Option<Vec<u8>>, ObjectError> {
+    pub(super) fn small_blob(&self, id: &ObjectId, limit: u64) -> Result<Option<Vec<u8>>, GitError> {
         let Some(index) = self.fetched(id) else {
             let known = self.known.as_ref().map(|known| known.object(id)).transpose()?.flatten();
-            return known.map(Some).ok_or(ObjectError::Missing(*id));
+            return known.map(Some).ok_or(GitError::Missing(*id));
         };
         if self.size(index) > limit {
             return Ok(None);

@@ -10,23 +10,14 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use super::error::GitError;
 use super::object_id::{Hasher, ObjectId, ObjectKind};
-use super::objects::{Base, ObjectError, ObjectIndex, Objects};
-use crate::store::VolumeError;
+use super::objects::{Base, ObjectIndex, Objects};
+use crate::fetch::Expansion;
+use crate::store::Context as _;
 
-/// Below this a pack may expand as it likes, as an archive may.
-pub(super) const HARMLESS: u64 = 16 * 1024 * 1024;
 /// Bytes that are inflated or copied at a time.
 const CHUNK: usize = 32 * 1024;
-
-/// What a pack may unpack to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PackLimits {
-    /// Bytes, all objects together.
-    pub(super) inflated: u64,
-    /// Bytes for each byte of the pack.
-    pub(super) expansion: u64,
-}
 
 /// Why a pack was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -34,27 +25,12 @@ pub(super) enum PackError {
     /// The input, or the server in the middle of it.
     #[error(transparent)]
     Input(#[from] io::Error),
-    #[error("{0}")]
-    Refused(String),
-    /// The base of a delta is neither in the pack nor known.
-    #[error("object {0} is missing")]
-    Missing(ObjectId),
     #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
-
-impl From<ObjectError> for PackError {
-    fn from(error: ObjectError) -> Self {
-        match error {
-            ObjectError::Volume(error) => Self::Volume(error),
-            ObjectError::Missing(id) => Self::Missing(id),
-            ObjectError::Bad(why) => Self::Refused(why),
-        }
-    }
+    Git(#[from] GitError),
 }
 
 /// Unpacks all objects of a pack.
-pub(super) fn unpack(input: impl Read, objects: &mut Objects, limits: PackLimits) -> Result<(), PackError> {
+pub(super) fn unpack(input: impl Read, objects: &mut Objects, limits: Expansion) -> Result<(), PackError> {
     let input = PackInput {
         input: BufReader::with_capacity(CHUNK, input),
         hasher: Hasher::new(objects.format()),
@@ -81,7 +57,7 @@ pub(super) fn unpack(input: impl Read, objects: &mut Objects, limits: PackLimits
 }
 
 fn refused(why: impl Into<String>) -> PackError {
-    PackError::Refused(why.into())
+    GitError::refused(why).into()
 }
 
 /// The bytes of a pack, hashed as they are used.
@@ -96,7 +72,7 @@ struct PackReader<R> {
     /// Made once: its window alone is 32 KiB.
     zlib: Decompress,
     inflated: u64,
-    limits: PackLimits,
+    limits: Expansion,
     /// Where each object began, in ascending order.
     by_offset: Vec<(u64, ObjectIndex)>,
     chunk: Vec<u8>,
@@ -156,7 +132,7 @@ impl<R: Read> PackReader<R> {
             }
             produced += read as u64;
             // Their sizes were counted when the objects began, so this one's rest is not there yet.
-            check_expansion(self.inflated - size + produced, self.input.consumed, self.limits)?;
+            self.limits.check_ratio(self.inflated - size + produced, self.input.consumed).map_err(refused)?;
             objects.write(&mut writer, &self.chunk[..read])?;
         }
     }
@@ -181,8 +157,8 @@ impl<R: Read> PackReader<R> {
         }
         let size = delta.varint()?;
         self.inflated = self.inflated.saturating_add(size);
-        check_inflated(self.inflated, self.limits)?;
-        check_expansion(self.inflated, delta.input.consumed, self.limits)?;
+        self.limits.check_total(self.inflated).map_err(refused)?;
+        self.limits.check_ratio(self.inflated, delta.input.consumed).map_err(refused)?;
         let mut writer = objects.begin(kind, size)?;
         while let Some(instruction) = delta.instruction()? {
             match instruction {
@@ -192,7 +168,8 @@ impl<R: Read> PackReader<R> {
                     let mut at = from;
                     while at < end {
                         let length = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-                        copy(&content, at, &mut self.chunk[..length])?;
+                        let read = content.read_at(&mut self.chunk[..length], at);
+                        read.context(|| "read the base of a delta".to_owned()).map_err(GitError::from)?;
                         objects.write(&mut writer, &self.chunk[..length])?;
                         at += length as u64;
                     }
@@ -211,7 +188,7 @@ impl<R: Read> PackReader<R> {
     /// Counts what an object will take, before any of it is written.
     fn count(&mut self, size: u64) -> Result<(), PackError> {
         self.inflated = self.inflated.saturating_add(size);
-        check_inflated(self.inflated, self.limits)
+        self.limits.check_total(self.inflated).map_err(refused)
     }
 
     /// A pack ends with the hash of all that it holds.
@@ -229,25 +206,6 @@ impl<R: Read> PackReader<R> {
             _ => Err(refused("there is something after the pack's end")),
         }
     }
-}
-
-fn copy(base: &Base, at: u64, to: &mut [u8]) -> Result<(), PackError> {
-    base.read_at(to, at)
-        .map_err(|cause| VolumeError::Io { context: "read the base of a delta".to_owned(), cause }.into())
-}
-
-fn check_inflated(inflated: u64, limits: PackLimits) -> Result<(), PackError> {
-    if inflated > limits.inflated {
-        return Err(refused("it unpacks to much more than --max-size"));
-    }
-    Ok(())
-}
-
-fn check_expansion(inflated: u64, packed: u64, limits: PackLimits) -> Result<(), PackError> {
-    if inflated > HARMLESS && inflated / limits.expansion > packed {
-        return Err(refused(format!("it expands more than --max-expansion {} times", limits.expansion)));
-    }
-    Ok(())
 }
 
 impl<R: Read> PackInput<R> {

@@ -110,7 +110,7 @@ impl GitRef {
             if commit.format() != server.format {
                 return Err(RefError::OtherFormat(server.format.name()));
             }
-            return Ok(Tip { wanted: *commit, commit: *commit });
+            return Ok(Tip::of_commit(*commit));
         }
         let candidates = self.candidates();
         let mut found = refs.iter().filter(|line| candidates.contains(&line.name));

@@ -2,13 +2,13 @@
 //!
 //! SECURITY: a tree may name the same subtree many times over, so both the files and the trees that are visited are counted.
 
+use super::error::GitError;
 use super::known::KnownWriter;
 use super::object_id::{ObjectId, ObjectKind};
-use super::objects::{ObjectError, Objects};
+use super::objects::Objects;
 use crate::content::path::MAX_SEGMENTS;
 use crate::content::{FileMode, Limits, Listing, NamesBudget, ReleasePath, Selection};
-use crate::fetch::Arrived;
-use crate::store::VolumeError;
+use crate::fetch::{Arrived, Rules};
 
 /// Bytes that are in memory for each file besides: its object, and that of the published commit.
 const KEPT_FOR_EACH: u64 = 250;
@@ -30,41 +30,14 @@ pub(crate) enum GitLfs {
     Pointer,
 }
 
-/// Why a commit is not a release.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TreeError {
-    #[error("{0}")]
-    Refused(String),
-    /// The server did not send it, or the volume no longer has it.
-    #[error("the server did not send object {0}")]
-    Missing(ObjectId),
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
-
-impl From<ObjectError> for TreeError {
-    fn from(error: ObjectError) -> Self {
-        match error {
-            ObjectError::Bad(why) => Self::Refused(why),
-            ObjectError::Missing(id) => Self::Missing(id),
-            ObjectError::Volume(error) => Self::Volume(error),
-        }
-    }
-}
-
-fn refused(why: impl Into<String>) -> TreeError {
-    TreeError::Refused(why.into())
-}
-
 /// Lists what a commit has.
 pub(super) fn list(
     objects: &Objects,
     wanted: &ObjectId,
-    selection: &Selection,
+    Rules { selection, limits, .. }: &Rules,
     lfs: GitLfs,
-    limits: &Limits,
     known: &mut KnownWriter,
-) -> Result<(ObjectId, Listing<Arrived>), TreeError> {
+) -> Result<(ObjectId, Listing<Arrived>), GitError> {
     let (commit, tree) = root(objects, wanted)?;
     let names = NamesBudget::of_container(KEPT_FOR_EACH);
     let mut walk =
@@ -74,25 +47,25 @@ pub(super) fn list(
 }
 
 /// The commit behind an annotated tag, and its tree.
-fn root(objects: &Objects, wanted: &ObjectId) -> Result<(ObjectId, ObjectId), TreeError> {
+fn root(objects: &Objects, wanted: &ObjectId) -> Result<(ObjectId, ObjectId), GitError> {
     let mut id = *wanted;
     for _ in 0..MAX_TAGS {
         match objects.kind_of(&id) {
             Some(ObjectKind::Tag) => id = field(&objects.read(&id, ObjectKind::Tag)?, "object")?,
             Some(kind @ (ObjectKind::Tree | ObjectKind::Blob)) => {
-                return Err(refused(format!("{wanted} names a {kind:?} and not a commit")));
+                return Err(GitError::refused(format!("{wanted} names a {kind:?} and not a commit")));
             }
             _ => return Ok((id, field(&objects.read(&id, ObjectKind::Commit)?, "tree")?)),
         }
     }
-    Err(refused(format!("{wanted} is a tag of a tag of a tag")))
+    Err(GitError::refused(format!("{wanted} is a tag of a tag of a tag")))
 }
 
 /// The id in the first line of a commit or a tag.
-fn field(content: &[u8], name: &str) -> Result<ObjectId, TreeError> {
+fn field(content: &[u8], name: &str) -> Result<ObjectId, GitError> {
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let id = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    id.and_then(ObjectId::parse).ok_or_else(|| refused(format!("an object names no {name}")))
+    id.and_then(ObjectId::parse).ok_or_else(|| GitError::refused(format!("an object names no {name}")))
 }
 
 struct Walk<'w> {
@@ -107,14 +80,17 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn tree(&mut self, id: &ObjectId, path: &mut Vec<u8>) -> Result<(), TreeError> {
+    fn tree(&mut self, id: &ObjectId, path: &mut Vec<u8>) -> Result<(), GitError> {
         self.visited += 1;
         if self.visited > self.limits.files {
-            return Err(refused(format!("it has more than --max-files {} directories", self.limits.files)));
+            return Err(GitError::refused(format!(
+                "it has more than --max-files {} directories",
+                self.limits.files
+            )));
         }
         let content = self.objects.read(id, ObjectKind::Tree)?;
         self.known.tree(id, &content)?;
-        let bad = || refused(format!("tree {id} is not a tree"));
+        let bad = || GitError::refused(format!("tree {id} is not a tree"));
         let mut rest = content.as_slice();
         while !rest.is_empty() {
             let space = rest.iter().position(|byte| *byte == b' ').ok_or_else(bad)?;
@@ -141,29 +117,32 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, mode: u32, id: &ObjectId, path: &mut Vec<u8>) -> Result<(), TreeError> {
+    fn entry(&mut self, mode: u32, id: &ObjectId, path: &mut Vec<u8>) -> Result<(), GitError> {
         const TREE: u32 = 0o040_000;
         if mode == TREE {
             if self.selection.enters(path) {
                 // No deeper than a path of the release can be, and what is stripped from it.
                 if path.split(|byte| *byte == b'/').count() > 2 * MAX_SEGMENTS {
-                    return Err(refused(format!("{} is too deep", shown(path))));
+                    return Err(GitError::refused(format!("{} is too deep", shown(path))));
                 }
                 self.tree(id, path)?;
             }
             return Ok(());
         }
         let Some(selected) = self.selection.select(path) else { return Ok(()) };
-        let refuse = |why: &str| Err(refused(format!("{} {why}", shown(path))));
+        let refuse = |why: &str| Err(GitError::refused(format!("{} {why}", shown(path))));
         let Ok(text) = std::str::from_utf8(selected) else { return refuse("is not UTF-8") };
         let release_path = match ReleasePath::parse(text) {
             Ok(path) => path,
             Err(error) => return refuse(&format!("is refused as a path: {error}")),
         };
         if self.listing.len() >= self.limits.files {
-            return Err(refused(format!("it has more than --max-files {} files", self.limits.files)));
+            return Err(GitError::refused(format!(
+                "it has more than --max-files {} files",
+                self.limits.files
+            )));
         }
-        self.names.add(&release_path).map_err(TreeError::Refused)?;
+        self.names.add(&release_path).map_err(GitError::Refused)?;
         let added = match mode & 0o170_000 {
             0o100_000 => {
                 let mode = if mode & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
@@ -193,11 +172,11 @@ impl Walk<'_> {
         }
     }
 
-    fn file(&mut self, id: &ObjectId, mode: FileMode, path: &ReleasePath) -> Result<Arrived, TreeError> {
+    fn file(&mut self, id: &ObjectId, mode: FileMode, path: &ReleasePath) -> Result<Arrived, GitError> {
         let blob = self.objects.blob(id)?;
         if blob.size > self.limits.file_size {
             let limit = self.limits.file_size;
-            return Err(refused(format!(
+            return Err(GitError::refused(format!(
                 "{path} has {} bytes, more than --max-file-size {limit}",
                 blob.size
             )));
@@ -205,7 +184,7 @@ impl Walk<'_> {
         if self.lfs == GitLfs::Refuse && blob.file.is_some() && blob.size <= MAX_POINTER {
             let content = self.objects.small_blob(id, MAX_POINTER)?.unwrap_or_default();
             if content.starts_with(POINTER) {
-                return Err(refused(format!(
+                return Err(GitError::refused(format!(
                     "{path} is kept in Git LFS, and the repository has only a pointer to it; --exclude it, or publish pointers with --git-lfs pointer"
                 )));
             }

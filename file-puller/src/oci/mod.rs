@@ -2,18 +2,15 @@
 //!
 //! - [`registry`]: the server that has it, with [`challenge`]: how it wants to be asked
 //! - [`manifest`]: what an image consists of
-//! - [`layers`]: from its layers to the list of its files
 //!
 //! The requests are our own, and not those of the crate `oci-client`: that one makes its own HTTP client, with redirects,
 //! time limits and certificate authorities that none of our flags reaches, and pulls whole blobs into memory. What is needed of the
 //! distribution specification is three URLs and a token.
 
 mod challenge;
-mod layers;
 mod manifest;
 mod registry;
 
-pub(crate) use self::layers::Image;
 pub(crate) use self::manifest::{Layer, Platform};
 pub(crate) use self::registry::{Registry, RegistryError};
 

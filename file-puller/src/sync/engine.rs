@@ -7,30 +7,25 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::blocking;
 use lifecycle::cgroup::memory_limit;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SyncError;
 use super::followed::Followed;
-use super::git::{Incomplete, is_of};
 use super::http_gate::HttpGate;
-use super::image::{Received, announced, tag};
 use super::intake::Intake;
 use super::options::EngineOptions;
 use super::outcome::{Awaited, Outcome, Verdict};
 use super::plan::{Plan, is_intact};
 use super::publisher::{Fetched, Publisher};
 use super::remembered::{Memory, Remembered};
-use super::revision::{CurrentRevision, Revision};
+use super::revision::Revision;
 use super::seed_state::SeedState;
 use super::trust::TrustPolicy;
-use crate::content::{Digest, Limits, Manifest, ReleaseId, Selection};
-use crate::fetch::{Downloader, NotArrived, Unpacking, download_all};
-use crate::git::{self, Commit, Known, Tip};
+use crate::content::{Digest, Manifest, ReleaseId};
+use crate::fetch::{Downloader, Rules, download_all};
 use crate::metrics::{Metrics, Phase, Retry};
-use crate::oci::{Layer, RegistryError};
 use crate::progress::{Audience, Progress};
 use crate::source::{
     Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
@@ -42,20 +37,14 @@ use crate::store::{
 /// Keeps one volume in step with one source.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    source: Arc<Source>,
-    volume: Arc<Volume>,
-    limits: Limits,
-    selection: Selection,
-    unpacking: Unpacking,
+    intake: Intake,
     followed: Followed,
-    revision: CurrentRevision,
     /// What the archive has to be.
     digest: Option<Digest>,
     trust: Option<TrustPolicy>,
     publisher: Publisher,
     timeout: Option<Duration>,
     audience: Audience,
-    metrics: Metrics,
     memory: Memory,
     /// The release that is in place because of the source's last answer.
     last_answer: Option<Remembered>,
@@ -92,7 +81,7 @@ impl Engine {
         } = options.clone();
         let path = volume.path().to_owned();
         let memory = Memory::new(path, source.url(), &authenticity, &selection, oci.platform.as_ref());
-        let mut followed = Followed::new(source.url(), git, oci.platform);
+        let mut followed = Followed::new(source.url(), &selection, git, oci.platform);
         // It is an answer only while what it speaks of is in place, and intact.
         let is_in_place = |last: &Remembered| {
             current.as_ref() == Some(&last.release)
@@ -100,16 +89,13 @@ impl Engine {
                 // A volume of an earlier version has none yet.
                 && (authenticity.public_key.is_none() || volume.has_signature(&last.release))
         };
-        let revision = CurrentRevision::default();
         let last_answer = match (&mut followed, memory.load()) {
             (Followed::File, Some((kind, remembered))) => {
                 source.was(kind);
                 remembered.filter(is_in_place)
             }
             (Followed::Image(image), Some((Kind::Image, Some(remembered)))) if is_in_place(&remembered) => {
-                if let Some(digest) = image.was_published(&remembered) {
-                    revision.set(Revision::Digest(digest));
-                }
+                image.was_published(remembered);
                 None
             }
             // What is known of a commit is beside its objects.
@@ -129,20 +115,15 @@ impl Engine {
             // By an earlier process.
             has_staged: true,
         };
+        let rules = Arc::new(Rules { selection, limits, unpacking });
         Ok(Self {
-            source: Arc::new(source),
-            volume,
-            limits,
-            selection,
-            unpacking,
+            intake: Intake { source: Arc::new(source), volume, rules, metrics },
             followed,
-            revision,
             digest: authenticity.digest,
             trust: TrustPolicy::new(&authenticity),
             publisher,
             timeout: sync_timeout,
             audience,
-            metrics,
             memory,
             last_answer,
             arrived: None,
@@ -168,9 +149,9 @@ impl Engine {
     /// Waits until the source has something new for the next sync, or `stop`.
     pub(crate) async fn await_change(&mut self, stop: CancellationToken) -> Result<Awaited, SyncError> {
         let Some(known) = self.known()?.cloned() else { return Ok(Awaited::Unable) };
-        self.source.renew_credential().await?;
+        self.intake.source.renew_credential().await?;
         let change = tokio::select! {
-            change = self.source.await_change(&known.validator) => change?,
+            change = self.intake.source.await_change(&known.validator) => change?,
             () = stop.cancelled() => return Ok(Awaited::Interrupted),
         };
         Ok(match change {
@@ -188,23 +169,23 @@ impl Engine {
 
     /// The last answer of the source. "Not modified" is an answer only while what it speaks of is still in place.
     fn known(&self) -> Result<Option<&Remembered>, SyncError> {
-        let current = self.volume.current()?;
+        let current = self.intake.volume.current()?;
         Ok(self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release)))
     }
 
     /// The server that it asks.
     pub(super) fn source(&self) -> Arc<Source> {
-        Arc::clone(&self.source)
+        Arc::clone(&self.intake.source)
     }
 
     async fn try_twice(&mut self, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
-        self.source.renew_credential().await?;
+        self.intake.source.renew_credential().await?;
         match self.attempt(Freshness::Cached, arrived).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
             Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
                 tracing::info!(%error, "fetching the manifest again");
-                self.metrics.retried(Retry::Manifest);
+                self.intake.metrics.retried(Retry::Manifest);
                 self.attempt(Freshness::Revalidated, None).await
             }
             outcome => outcome,
@@ -214,20 +195,24 @@ impl Engine {
     /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
     /// is what was short.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
-        let is_manifest = self.source.kind() == Some(Kind::Manifest);
+        let is_manifest = self.intake.source.kind() == Some(Kind::Manifest);
         let keep = match outcome {
             Ok(_) | Err(SyncError::Volume(_)) => false,
-            Err(_) => is_manifest && self.volume.free().is_ok_and(|free| free >= self.limits.min_free),
+            Err(_) => {
+                is_manifest
+                    && self.intake.volume.free().is_ok_and(|free| free >= self.intake.rules.limits.min_free)
+            }
         };
         self.publisher.clear(if keep { Clear::Attempt } else { Clear::All });
     }
 
     async fn attempt(&mut self, freshness: Freshness, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
-        let current = self.volume.current()?;
-        let (id, outcome) = match self.followed {
+        let current = self.intake.volume.current()?;
+        let (intake, publisher) = (&self.intake, &mut self.publisher);
+        let (id, outcome) = match &mut self.followed {
             Followed::File => self.follow_file(current, freshness, arrived).await?,
-            Followed::Repository(_) => self.follow_repository(current).await?,
-            Followed::Image(_) => self.follow_image(current).await?,
+            Followed::Repository(repository) => repository.follow(intake, publisher, current).await?,
+            Followed::Image(image) => image.follow(intake, publisher, &self.memory, current).await?,
         };
         self.publisher.is_current(id);
         if matches!(outcome, Outcome::Published(_)) {
@@ -246,8 +231,8 @@ impl Engine {
         let known = self.known()?.filter(|_| freshness == Freshness::Cached);
         let opened = match (arrived, known) {
             (Some(arrived), _) => arrived,
-            (None, None) => self.source.open(freshness).await?,
-            (None, Some(last)) => match self.source.open_if_changed(&last.validator).await? {
+            (None, None) => self.intake.source.open(freshness).await?,
+            (None, Some(last)) => match self.intake.source.open_if_changed(&last.validator).await? {
                 None => {
                     let id = last.release.clone();
                     return Ok((id.clone(), Outcome::Unchanged(id)));
@@ -268,122 +253,9 @@ impl Engine {
         Ok((id, outcome))
     }
 
-    /// Follows a git repository.
-    async fn follow_repository(
-        &mut self,
-        current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
-        let intake = self.intake();
-        let repository = self.followed.repository()?;
-        let origin = repository.origin(&intake);
-        let tip = repository.tip(&intake.source).await?;
-        if let Some(id) = current.clone().filter(|id| repository.is_in_step(&tip, &origin, id)) {
-            return Ok((id.clone(), Outcome::Unchanged(id)));
-        }
-        let volume = Arc::clone(&intake.volume);
-        let known =
-            blocking(move || Known::load(&volume)).await.filter(|known| known.published.origin == origin);
-        // After a start, or when the release was damaged: the commit is right, but is the release?
-        if let (Some(known), Some(id)) = (&known, &current)
-            && is_of(&known.published, &tip, &origin, id)
-            && is_intact(&intake.volume, id)
-        {
-            self.follows_commit(known.published.clone())?;
-            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
-        }
-        match self.publish_commit(&intake, &tip, known, current.clone()).await {
-            // A file that came from outside of what is published, or a release that is gone: then everything is fetched.
-            Err(Incomplete::Missing(what)) => {
-                tracing::info!(%what, "not on the volume any more, so the whole commit is fetched");
-                let published = self.publish_commit(&intake, &tip, None, current).await;
-                published.map_err(Incomplete::into_error)
-            }
-            Err(Incomplete::Failed(error)) => Err(error),
-            Ok(done) => Ok(done),
-        }
-    }
-
-    async fn publish_commit(
-        &mut self,
-        intake: &Intake,
-        tip: &Tip,
-        known: Option<Known>,
-        current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), Incomplete> {
-        let began = Instant::now();
-        self.publisher.begin_staging()?;
-        let (commit, wire_bytes) = self.followed.repository()?.receive(intake, tip, known).await?;
-        self.metrics.phase(Phase::Unpack, began);
-        let id = commit.id();
-        let Commit { contents, manifest, trace, .. } = commit;
-        let name = id.to_string();
-        let followed =
-            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
-        let (release, outcome) = followed.map_err(|NotArrived(path)| {
-            Incomplete::Missing(SyncError::Repository(format!("{path} is not in what was sent")))
-        })?;
-        let published = git::Published::new(&self.followed.repository()?.origin(intake), &id, &release);
-        // The release is in place; without this, the next fetch only brings more.
-        if let Err(error) = trace.keep(&published) {
-            tracing::warn!(%error, "the next fetch will bring the whole commit");
-        }
-        self.follows_commit(published)?;
-        Ok((release, outcome))
-    }
-
-    /// Notes which commit `current` is.
-    fn follows_commit(&mut self, published: git::Published) -> Result<(), SyncError> {
-        self.revision.set(Revision::Commit(published.commit.clone()));
-        self.followed.repository()?.published(published);
-        Ok(())
-    }
-
-    /// Follows an image in a registry.
-    async fn follow_image(&mut self, current: Option<ReleaseId>) -> Result<(ReleaseId, Outcome), SyncError> {
-        let intake = self.intake();
-        let in_step = self.followed.image()?.is_in_step(&intake.source, current.as_ref()).await?;
-        if let Some(id) = current.clone().filter(|_| in_step) {
-            return Ok((id.clone(), Outcome::Unchanged(id)));
-        }
-        let (digest, layers) = self.followed.image()?.layers(&intake).await?;
-        // Where the registry did not tell the digest, the manifest does.
-        let image = self.followed.image()?;
-        if let Some(id) = current.clone().filter(|id| image.is_published(&digest, id)) {
-            return Ok((id.clone(), Outcome::Unchanged(id)));
-        }
-        let began = Instant::now();
-        let Received { contents, manifest, wire_bytes } = self.receive_image(&intake, &layers).await?;
-        self.metrics.phase(Phase::Unpack, began);
-        let followed =
-            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
-        // Every file of an image arrives with it.
-        let (id, outcome) =
-            followed.map_err(|NotArrived(path)| RegistryError::Refused(format!("{path} was not in it")))?;
-        self.revision.set(Revision::Digest(tag(&digest)));
-        let remembered = self.followed.image()?.published(digest, id.clone());
-        self.memory.store(&remembered);
-        Ok((id, outcome))
-    }
-
-    async fn receive_image(&mut self, intake: &Intake, layers: &[Layer]) -> Result<Received, SyncError> {
-        self.publisher.begin_arrival(announced(layers))?;
-        self.followed.image()?.receive(intake, layers).await
-    }
-
-    fn intake(&self) -> Intake {
-        Intake {
-            source: Arc::clone(&self.source),
-            volume: Arc::clone(&self.volume),
-            selection: self.selection.clone(),
-            limits: self.limits,
-            unpacking: self.unpacking,
-            metrics: self.metrics.clone(),
-        }
-    }
-
     /// What the published release is in its source, where that has names for its states.
-    pub(super) fn current_revision(&self) -> CurrentRevision {
-        self.revision.clone()
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.followed.revision()
     }
 
     /// Makes the next sync compare the volume with the source, whether or not that has changed.
@@ -401,18 +273,20 @@ impl Engine {
         freshness: Freshness,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         let began = Instant::now();
-        let json = self.source.read_manifest(body).await?;
+        let json = self.intake.source.read_manifest(body).await?;
         let signature = match &self.trust {
-            Some(trust) => Some(trust.verify_signature(&self.source, &json, freshness).await?),
+            Some(trust) => Some(trust.verify_signature(&self.intake.source, &json, freshness).await?),
             None => None,
         };
         Manifest::check_memory(json.len() as u64, memory_limit())?;
-        let manifest = Manifest::parse(&json, &self.limits).map_err(|error| match unlike {
+        let manifest = Manifest::parse(&json, &self.intake.rules.limits).map_err(|error| match unlike {
             None => SyncError::Manifest(error),
-            Some(answer) => SyncError::NotManifest { error, url: self.source.url().to_string(), answer },
+            Some(answer) => {
+                SyncError::NotManifest { error, url: self.intake.source.url().to_string(), answer }
+            }
         })?;
         let manifest = Arc::new(manifest);
-        self.source.base().covers(&manifest)?;
+        self.intake.source.base().covers(&manifest)?;
         if let Some(trust) = &self.trust {
             trust.check_scope(&manifest)?;
         }
@@ -423,9 +297,9 @@ impl Engine {
         drop(json);
         let (id, plan) = self.publisher.plan(&manifest, current.as_ref())?;
         if let Some(trust) = &self.trust {
-            trust.reject_rollback(&self.volume, &manifest)?;
+            trust.reject_rollback(&self.intake.volume, &manifest)?;
         }
-        self.metrics.phase(Phase::Plan, began);
+        self.intake.metrics.phase(Phase::Plan, began);
         let outcome = match plan {
             Plan::InStep => {
                 self.replace_manifest(&id, signed)?;
@@ -463,11 +337,8 @@ impl Engine {
         current: Option<ReleaseId>,
     ) -> Result<(ReleaseId, Outcome), SyncError> {
         self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
-        let (contents, manifest, wire_bytes) = self.intake().unpack(body, compression, self.digest).await?;
-        let followed =
-            self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
-        // Every file of an archive arrives with it.
-        followed.map_err(|NotArrived(path)| SyncError::Archive(format!("{path} was not in it")))
+        let (contents, manifest, wire_bytes) = self.intake.unpack(body, compression, self.digest).await?;
+        self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await
     }
 
     /// Puts these files in their places: fetches the content of each, once, unless it has arrived before.
@@ -492,22 +363,22 @@ impl Engine {
         let bytes = missing.iter().map(|index| manifest.files[*index].size).sum();
         let fetched = Fetched { files: missing.len(), bytes };
         let sizes = missing.iter().map(|index| manifest.files[*index].size);
-        self.publisher.make_room(&Need::new(&self.volume, sizes, manifest.directories().len()))?;
+        self.publisher.make_room(&Need::new(&self.intake.volume, sizes, manifest.directories().len()))?;
         let id = staging.id();
         tracing::info!(release = %id, to_fetch = missing.len(), of = manifest.files.len(), "staging");
         if !missing.is_empty() {
             let downloader = Downloader {
-                source: Arc::clone(&self.source),
+                source: Arc::clone(&self.intake.source),
                 manifest: Arc::clone(manifest),
                 freshness,
-                metrics: self.metrics.clone(),
+                metrics: self.intake.metrics.clone(),
             };
             let progress = Progress::begin(self.audience, missing.len(), Some(id.clone()));
-            download_all(downloader, staging, &missing, self.source.concurrency(), progress).await?;
+            download_all(downloader, staging, &missing, self.intake.source.concurrency(), progress).await?;
         }
         let of = |index: &usize| &manifest.files[*index];
         staging.install(objects, files.iter().map(of), missing.iter().map(of))?;
-        self.metrics.phase(Phase::Fetch, began);
+        self.intake.metrics.phase(Phase::Fetch, began);
         Ok(fetched)
     }
 
@@ -527,13 +398,13 @@ impl Engine {
 
     async fn verify_current(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
         let Some(id) = self.publisher.current().cloned() else { return Ok(Verdict::Sound) };
-        if self.volume.current()?.as_ref() != Some(&id) {
+        if self.intake.volume.current()?.as_ref() != Some(&id) {
             return Ok(Verdict::Lost);
         }
-        let Some(manifest) = self.volume.manifest(&id) else { return Ok(Verdict::Lost) };
+        let Some(manifest) = self.intake.volume.manifest(&id) else { return Ok(Verdict::Lost) };
         let goes_on = self.verification.take().filter(|verification| *verification.release() == id);
         let mut verification = goes_on.unwrap_or_else(|| Verification::new(id.clone()));
-        let Some(damaged) = verification.run(&self.volume, &manifest, || stop.is_cancelled())? else {
+        let Some(damaged) = verification.run(&self.intake.volume, &manifest, || stop.is_cancelled())? else {
             self.verification = Some(verification);
             return Ok(Verdict::Interrupted);
         };
@@ -541,31 +412,25 @@ impl Engine {
         let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
         let count = damaged.files.len();
         tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
-        self.source.renew_credential().await?;
+        self.intake.source.renew_credential().await?;
         let damaged = Arc::new(damaged);
-        let staged = match self.source.kind() {
-            Some(Kind::Manifest) => Some(self.fetch_damaged(&id, &damaged).await?),
-            Some(Kind::Repository) => {
-                let intake = self.intake();
-                let tip = self.followed.repository()?.tip(&intake.source).await?;
-                self.publisher.begin_staging()?;
-                let received = self.followed.repository()?.receive(&intake, &tip, None).await;
-                let (commit, _) = received.map_err(Incomplete::into_error)?;
-                self.publisher.stage_damaged(&id, commit.contents, &commit.manifest, &damaged)?.map(Arc::new)
+        let (intake, publisher) = (&self.intake, &mut self.publisher);
+        let staged = match &mut self.followed {
+            Followed::Repository(repository) => {
+                repository.stage_damaged(intake, publisher, &id, &damaged).await?.map(Arc::new)
             }
-            Some(Kind::Image) => {
-                let intake = self.intake();
-                let (_, layers) = self.followed.image()?.layers(&intake).await?;
-                let Received { contents, manifest, .. } = self.receive_image(&intake, &layers).await?;
-                self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
+            Followed::Image(image) => {
+                image.stage_damaged(intake, publisher, &id, &damaged).await?.map(Arc::new)
             }
-            Some(Kind::Archive) | None => {
-                let opened = self.source.open(Freshness::Cached).await?;
+            Followed::File if intake.source.kind() == Some(Kind::Manifest) => {
+                Some(self.fetch_damaged(&id, &damaged).await?)
+            }
+            Followed::File => {
+                let opened = intake.source.open(Freshness::Cached).await?;
                 let Content::Archive(compression) = opened.content else { return Ok(Verdict::Lost) };
-                self.publisher.begin_arrival(opened.body.announced().unwrap_or(0))?;
-                let unpacked = self.intake().unpack(opened.body, compression, self.digest).await?;
-                let (contents, manifest, _) = unpacked;
-                self.publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
+                publisher.begin_arrival(opened.body.announced().unwrap_or(0))?;
+                let (contents, manifest, _) = intake.unpack(opened.body, compression, self.digest).await?;
+                publisher.stage_damaged(&id, contents, &manifest, &damaged)?.map(Arc::new)
             }
         };
         // The source may have moved on; then the next sync replaces the damaged release.
@@ -581,7 +446,7 @@ impl Engine {
     ) -> Result<Arc<Staging>, SyncError> {
         let objects = self.publisher.objects()?;
         let files: Vec<_> = (0..damaged.files.len()).collect();
-        let staging = Arc::new(Staging::begin(&self.volume, id, damaged)?);
+        let staging = Arc::new(Staging::begin(&self.intake.volume, id, damaged)?);
         self.fetch(&staging, &objects, damaged, &files, Freshness::Cached).await?;
         Ok(staging)
     }
@@ -590,7 +455,7 @@ impl Engine {
     /// at the release: a crash in between must not let older content be accepted.
     fn replace_manifest(&self, id: &ReleaseId, signed: Option<SignedManifest>) -> Result<(), VolumeError> {
         match signed {
-            Some(signed) => signed.replace(&self.volume, id),
+            Some(signed) => signed.replace(&self.intake.volume, id),
             None => Ok(()),
         }
     }
@@ -599,7 +464,7 @@ impl Engine {
     pub(crate) fn upkeep(&mut self) {
         self.publisher.remove_expired();
         // An archive's files all arrive again, so it has no use for a seed tree.
-        if self.source.kind() == Some(Kind::Manifest) && self.audience == Audience::Log {
+        if self.intake.source.kind() == Some(Kind::Manifest) && self.audience == Audience::Log {
             self.publisher.prepare_seed();
         }
     }

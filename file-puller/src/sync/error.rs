@@ -13,7 +13,7 @@ use super::gate::GateError;
 use super::http_gate::HttpGateError;
 use super::outcome::Outcome;
 use crate::content::manifest::ManifestError;
-use crate::fetch::{ArchiveError, DownloadError};
+use crate::fetch::{ArchiveError, DownloadError, PlaceError};
 use crate::git::{GitError, RemoteError};
 use crate::metrics::SyncResult;
 use crate::oci::RegistryError;
@@ -45,6 +45,9 @@ pub(crate) enum SyncError {
     /// It has a commit that breaks a rule.
     #[error("repository refused: {}", escaped(.0))]
     Repository(String),
+    /// Something was neither sent nor on the volume.
+    #[error("repository refused: {}", escaped(.0))]
+    Missing(String),
     /// It does not answer as a git server, or has no such ref.
     #[error(transparent)]
     Remote(RemoteError),
@@ -109,11 +112,28 @@ impl From<ArchiveError> for SyncError {
 impl From<GitError> for SyncError {
     fn from(error: GitError) -> Self {
         match error {
-            GitError::Remote(RemoteError::Source(error)) => error.into(),
-            GitError::Remote(error) => Self::Remote(error),
+            GitError::Remote(error) => error.into(),
             GitError::Refused(why) => Self::Repository(why),
-            GitError::Missing(id) => Self::Repository(format!("the server did not send object {id}")),
+            GitError::Missing(id) => Self::Missing(format!("the server did not send object {id}")),
             GitError::Volume(error) => error.into(),
+        }
+    }
+}
+
+impl From<RemoteError> for SyncError {
+    fn from(error: RemoteError) -> Self {
+        match error {
+            RemoteError::Source(error) => error.into(),
+            error => Self::Remote(error),
+        }
+    }
+}
+
+impl From<PlaceError> for SyncError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::NotArrived(_) => Self::Missing(error.to_string()),
+            PlaceError::Volume(error) => error.into(),
         }
     }
 }
@@ -162,6 +182,7 @@ impl SyncError {
             | Self::Signature(_)
             | Self::Archive(_)
             | Self::Repository(_)
+            | Self::Missing(_)
             | Self::Registry(RegistryError::Refused(_)) => Exit::Refused,
             Self::Source(_) | Self::Remote(_) | Self::Registry(_) | Self::Timeout(_) => Exit::Unavailable,
             Self::Volume(error) => error.exit(),
@@ -172,19 +193,7 @@ impl SyncError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Volume(_) | Self::Client(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Source(_)
-            | Self::Signature(_)
-            | Self::Manifest(_)
-            | Self::NotManifest { .. }
-            | Self::OutsideBase(_)
-            | Self::Archive(_)
-            | Self::Timeout(_)
-            | Self::Repository(_)
-            | Self::Remote(_)
-            | Self::Registry(_)
-            | Self::Gate(_)
-            | Self::HttpGate(_)
-            | Self::Mismatch(_) => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -207,7 +216,7 @@ impl SyncError {
             Self::Gate(_) | Self::HttpGate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
             Self::Archive(_) => "archive",
-            Self::Repository(_) | Self::Remote(_) => "repository",
+            Self::Repository(_) | Self::Missing(_) | Self::Remote(_) => "repository",
             Self::Registry(_) => "image",
             Self::Volume(_) => "volume",
         }

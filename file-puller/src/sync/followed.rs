@@ -1,10 +1,11 @@
 //! What is followed, and what is remembered of it from one sync to the next: [`Followed`].
 
-use super::error::SyncError;
 use super::git::Repository;
 use super::image::ImageSource;
+use super::revision::Revision;
+use crate::content::Selection;
 use crate::git::GitOptions;
-use crate::oci::{Platform, Registry, RegistryError};
+use crate::oci::{Platform, Registry};
 use crate::source::{Kind, SourceUrl};
 
 /// What a source's URL names.
@@ -17,9 +18,14 @@ pub(super) enum Followed {
 }
 
 impl Followed {
-    pub(super) fn new(url: &SourceUrl, git: GitOptions, platform: Option<Platform>) -> Self {
+    pub(super) fn new(
+        url: &SourceUrl,
+        selection: &Selection,
+        git: GitOptions,
+        platform: Option<Platform>,
+    ) -> Self {
         match (url.kind(), url.image()) {
-            (Some(Kind::Repository), _) => Self::Repository(Repository::new(git)),
+            (Some(Kind::Repository), _) => Self::Repository(Repository::new(url, git, selection)),
             (Some(Kind::Image), Some(image)) => {
                 Self::Image(ImageSource::new(Registry::new(image.clone(), platform)))
             }
@@ -27,21 +33,14 @@ impl Followed {
         }
     }
 
-    /// The repository, where that is what is followed.
-    pub(super) fn repository(&mut self) -> Result<&mut Repository, SyncError> {
+    /// What the published release is in its source, where that has names for its states.
+    pub(super) fn revision(&self) -> Option<Revision> {
         match self {
-            Self::Repository(repository) => Ok(repository),
-            Self::File | Self::Image(_) => Err(SyncError::Repository("no repository is followed".to_owned())),
-        }
-    }
-
-    /// The image, where that is what is followed.
-    pub(super) fn image(&mut self) -> Result<&mut ImageSource, SyncError> {
-        match self {
-            Self::Image(image) => Ok(image),
-            Self::File | Self::Repository(_) => {
-                Err(RegistryError::Refused("no image is followed".to_owned()).into())
+            Self::File => None,
+            Self::Repository(repository) => {
+                repository.commit().map(|commit| Revision::Commit(commit.to_owned()))
             }
+            Self::Image(image) => image.digest().map(Revision::Digest),
         }
     }
 

@@ -1,35 +1,37 @@
 //! Following a git repository: one request where nothing changed, otherwise a fetch of what the commit has beyond the published one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use lifecycle::blocking;
 
 use super::error::SyncError;
 use super::intake::Intake;
-use crate::content::ReleaseId;
-use crate::fetch::{feed, pump};
-use crate::git::{self, Commit, GitError, GitOptions, Known, ObjectId, Published, Remote, Rules, Tip};
-use crate::source::Source;
+use super::outcome::Outcome;
+use super::plan::is_intact;
+use super::publisher::Publisher;
+use crate::content::{Manifest, ReleaseId, Selection};
+use crate::fetch::receive;
+use crate::git::{self, Commit, GitOptions, Known, ObjectId, Published, Remote, Tip};
+use crate::metrics::Phase;
+use crate::source::SourceUrl;
+use crate::store::Staging;
 
 /// A repository that is followed.
 #[derive(Debug)]
 pub(super) struct Repository {
     remote: Remote,
     options: GitOptions,
+    /// What decides, besides the commit, what a release is.
+    origin: String,
     /// What `current` is, once that has been looked at.
     published: Option<Published>,
 }
 
-/// Why a commit did not become a release.
-pub(super) enum Incomplete {
-    /// Something was neither sent nor on the volume.
-    Missing(SyncError),
-    Failed(SyncError),
-}
-
 impl Repository {
-    pub(super) fn new(options: GitOptions) -> Self {
-        Self { remote: Remote::new(options.follow.clone()), options, published: None }
+    pub(super) fn new(url: &SourceUrl, options: GitOptions, selection: &Selection) -> Self {
+        let origin = format!("{url} {} {:?}", selection.fingerprint(), options.git_lfs);
+        Self { remote: Remote::new(options.follow.clone()), options, origin, published: None }
     }
 
     /// Makes the next sync look at the volume, whether or not the repository has changed.
@@ -37,76 +39,106 @@ impl Repository {
         self.published = None;
     }
 
-    /// Notes what `current` is.
-    pub(super) fn published(&mut self, published: Published) {
-        self.published = Some(published);
+    /// The commit that `current` is.
+    pub(super) fn commit(&self) -> Option<&str> {
+        self.published.as_ref().map(|published| &*published.commit)
     }
 
-    /// What the followed ref names now.
-    pub(super) async fn tip(&mut self, source: &Source) -> Result<Tip, SyncError> {
-        Ok(self.remote.tip(source).await.map_err(GitError::from)?)
+    /// Publishes the commit that the ref names now.
+    pub(super) async fn follow(
+        &mut self,
+        intake: &Intake,
+        publisher: &mut Publisher,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let tip = self.remote.tip(&intake.source).await?;
+        if let (Some(id), Some(published)) = (&current, &self.published)
+            && self.is_of(published, &tip, id)
+        {
+            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+        }
+        let volume = Arc::clone(&intake.volume);
+        let known = blocking(move || Known::load(&volume)).await;
+        let known = known.filter(|known| known.published.origin == self.origin);
+        // After a start, or when the release was damaged: the commit is right, but is the release?
+        if let (Some(known), Some(id)) = (&known, &current)
+            && self.is_of(&known.published, &tip, id)
+            && is_intact(&intake.volume, id)
+        {
+            self.published = Some(known.published.clone());
+            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+        }
+        let has_known = known.is_some();
+        match self.publish(intake, publisher, &tip, known, current.clone()).await {
+            // A file that came from outside of what is published, or a release that is gone: then everything is fetched.
+            Err(SyncError::Missing(what)) if has_known => {
+                tracing::info!(%what, "not on the volume any more, so the whole commit is fetched");
+                self.publish(intake, publisher, &tip, None, current).await
+            }
+            done => done,
+        }
     }
 
-    /// Whether `current` is known to be what the ref names.
-    pub(super) fn is_in_step(&self, tip: &Tip, origin: &str, current: &ReleaseId) -> bool {
-        self.published.as_ref().is_some_and(|published| is_of(published, tip, origin, current))
+    async fn publish(
+        &mut self,
+        intake: &Intake,
+        publisher: &mut Publisher,
+        tip: &Tip,
+        known: Option<Known>,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let began = Instant::now();
+        publisher.begin_staging()?;
+        let (commit, wire_bytes) = self.receive(intake, tip, known).await?;
+        intake.metrics.phase(Phase::Unpack, began);
+        let Commit { id, contents, manifest, known } = commit;
+        let name = id.to_string();
+        let (release, outcome) =
+            publisher.publish_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
+        let now = Published::new(&self.origin, &id, &release);
+        // The release is in place; without this, the next fetch only brings more.
+        if let Err(error) = known.finish(&now) {
+            tracing::warn!(%error, "the next fetch will bring the whole commit");
+        }
+        self.published = Some(now);
+        Ok((release, outcome))
     }
 
-    /// What decides, besides the commit, what a release is.
-    pub(super) fn origin(&self, intake: &Intake) -> String {
-        format!("{} {} {:?}", intake.source.url(), intake.selection.fingerprint(), self.options.git_lfs)
+    /// Stages the damaged files of a release, if that is what the ref names.
+    pub(super) async fn stage_damaged(
+        &mut self,
+        intake: &Intake,
+        publisher: &mut Publisher,
+        id: &ReleaseId,
+        damaged: &Manifest,
+    ) -> Result<Option<Staging>, SyncError> {
+        let tip = self.remote.tip(&intake.source).await?;
+        publisher.begin_staging()?;
+        let (commit, _) = self.receive(intake, &tip, None).await?;
+        publisher.stage_damaged(id, commit.contents, &commit.manifest, damaged)
     }
 
     /// Fetches a commit, without what is known already.
-    pub(super) async fn receive(
+    async fn receive(
         &mut self,
         intake: &Intake,
         tip: &Tip,
         known: Option<Known>,
-    ) -> Result<(Commit, u64), Incomplete> {
-        let failed = |error: GitError| Incomplete::Failed(error.into());
-        let rules = Rules {
-            selection: intake.selection.clone(),
-            lfs: self.options.git_lfs,
-            limits: intake.limits,
-            unpacking: intake.unpacking,
-        };
+    ) -> Result<(Commit, u64), SyncError> {
         let have = known.as_ref().and_then(|known| ObjectId::parse(&known.published.commit));
-        let fetched = self.remote.fetch(&intake.source, tip, have).await;
-        let (body, answer) = fetched.map_err(|error| failed(error.into()))?;
-        let (sender, receiver) = feed();
-        let (volume, tip) = (Arc::clone(&intake.volume), *tip);
-        let has_known = known.is_some();
-        let unpacking = blocking(move || git::unpack(volume, receiver, &answer, &tip, known, &rules));
-        let arriving = pump(body, sender, intake.unpacking.max_archive_size, None);
-        let (arrived, unpacked) = tokio::join!(arriving, unpacking);
-        // Where the connection broke, that the pack is incomplete is only its consequence.
-        let wire_bytes = arrived.map_err(SyncError::from)?;
-        let commit = unpacked.map_err(|error| match error {
-            GitError::Missing(_) if has_known => Incomplete::Missing(error.into()),
-            error => failed(error),
-        })?;
+        let (body, answer) = self.remote.fetch(&intake.source, tip, have).await?;
+        let (volume, rules) = (Arc::clone(&intake.volume), Arc::clone(&intake.rules));
+        let (tip, lfs, limit) = (*tip, self.options.git_lfs, rules.unpacking.max_archive_size);
+        let read = move |feed| git::unpack(volume, feed, &answer, &tip, known, (&rules, lfs));
+        let (commit, wire_bytes) = receive(body, limit, None, read).await?;
         intake.metrics.fetched(1, wire_bytes);
-        Ok((commit, wire_bytes))
+        Ok((commit?, wire_bytes))
     }
-}
 
-/// Whether a release is the tip's.
-pub(super) fn is_of(published: &Published, tip: &Tip, origin: &str, release: &ReleaseId) -> bool {
-    published.origin == origin
-        && published.commit == tip.commit.to_string()
-        && published.release == release.as_str()
-}
-
-impl Incomplete {
-    pub(super) fn into_error(self) -> SyncError {
-        let (Self::Missing(error) | Self::Failed(error)) = self;
-        error
-    }
-}
-
-impl<E: Into<SyncError>> From<E> for Incomplete {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
+    /// Whether a release is the tip's.
+    fn is_of(&self, published: &Published, tip: &Tip, release: &ReleaseId) -> bool {
+        published.origin == self.origin
+            && published.commit == tip.commit.to_string()
+            && published.release == release.as_str()
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Engine;
 use super::error::SyncError;
 use super::outcome::{Awaited, Outcome, Verdict};
-use super::revision::{CurrentRevision, Revision};
+use super::revision::Revision;
 use crate::source::Source;
 
 /// Threads besides the engine's own: one that writes what is downloaded, or unpacks.
@@ -23,7 +23,7 @@ const DISK_THREADS: usize = 2;
 
 /// What the engine can be told to do. Commands are carried out one after another.
 enum Command {
-    Sync(oneshot::Sender<Result<Outcome, SyncError>>),
+    Sync(oneshot::Sender<(Result<Outcome, SyncError>, Option<Revision>)>),
     Verify { stop: CancellationToken, reply: oneshot::Sender<Result<Verdict, SyncError>> },
     AwaitChange { stop: CancellationToken, reply: oneshot::Sender<Result<Awaited, SyncError>> },
     Upkeep,
@@ -34,7 +34,6 @@ enum Command {
 pub(crate) struct EngineHandle {
     commands: mpsc::UnboundedSender<Command>,
     ended: oneshot::Receiver<()>,
-    revision: CurrentRevision,
     source: Arc<Source>,
 }
 
@@ -48,7 +47,6 @@ impl EngineHandle {
             .or_exit(Exit::Internal)?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
-        let revision = engine.current_revision();
         let source = engine.source();
         let run = move || {
             runtime.block_on(carry_out(engine, receiver));
@@ -56,16 +54,11 @@ impl EngineHandle {
             end.send(()).ignore();
         };
         thread::Builder::new().name("engine".to_owned()).spawn(run).or_exit(Exit::Internal)?;
-        Ok(Self { commands, ended, revision, source })
+        Ok(Self { commands, ended, source })
     }
 
-    /// What the published release is in its source, where that has names for its states.
-    pub(crate) fn revision(&self) -> Option<Revision> {
-        self.revision.get()
-    }
-
-    /// Brings the volume in step.
-    pub(crate) async fn sync(&self) -> Result<Outcome, SyncError> {
+    /// Brings the volume in step. Returns also what the published release is in its source, where that has names for its states.
+    pub(crate) async fn sync(&self) -> (Result<Outcome, SyncError>, Option<Revision>) {
         self.tell(Command::Sync).await
     }
 
@@ -113,7 +106,7 @@ async fn carry_out(mut engine: Engine, mut commands: mpsc::UnboundedReceiver<Com
     while let Some(command) = commands.recv().await {
         // A reply is not received when the event loop has ended meanwhile.
         match command {
-            Command::Sync(reply) => reply.send(engine.sync().await).ignore(),
+            Command::Sync(reply) => reply.send((engine.sync().await, engine.revision())).ignore(),
             Command::Verify { stop, reply } => reply.send(engine.verify(&stop).await).ignore(),
             Command::AwaitChange { stop, reply } => reply.send(engine.await_change(stop).await).ignore(),
             Command::Upkeep => engine.upkeep(),

@@ -1,17 +1,21 @@
 //! Following an image in a registry: one `HEAD` where nothing changed, otherwise its layers, lowest first.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use lifecycle::blocking;
+use http::HeaderValue;
 
 use super::error::SyncError;
 use super::intake::Intake;
-use super::remembered::Remembered;
+use super::outcome::Outcome;
+use super::publisher::Publisher;
+use super::remembered::{Memory, Remembered};
 use crate::content::{Digest, Manifest, ReleaseId};
-use crate::fetch::{Contents, feed, pump};
-use crate::oci::{Image, Layer, Registry, RegistryError};
-use crate::source::{Kind, Source, Validator};
+use crate::fetch::{Contents, Tars, Whiteouts, receive};
+use crate::metrics::Phase;
+use crate::oci::{Layer, Registry, RegistryError};
+use crate::source::{Kind, Validator};
+use crate::store::Staging;
 
 const ALGORITHM: &str = "sha256:";
 
@@ -21,13 +25,6 @@ pub(super) struct ImageSource {
     registry: Registry,
     /// The digest of the manifest that is published, and its release.
     published: Option<(Digest, ReleaseId)>,
-}
-
-/// An image whose layers have all arrived.
-pub(super) struct Received {
-    pub(super) contents: Contents,
-    pub(super) manifest: Manifest,
-    pub(super) wire_bytes: u64,
 }
 
 impl ImageSource {
@@ -40,49 +37,65 @@ impl ImageSource {
         self.published = None;
     }
 
-    /// Notes what `current` is, and returns what to remember of it.
-    pub(super) fn published(&mut self, digest: Digest, release: ReleaseId) -> Remembered {
-        self.published = Some((digest, release.clone()));
-        Remembered {
-            release,
-            kind: Kind::Image,
-            validator: Validator::of_tag(tag(&digest), SystemTime::now()),
-        }
+    /// Takes up what an earlier process has published.
+    pub(super) fn was_published(&mut self, last: Remembered) {
+        let digest = |tag: HeaderValue| Digest::parse(tag.to_str().ok()?.strip_prefix(ALGORITHM)?);
+        self.published = last.validator.tag().and_then(digest).map(|digest| (digest, last.release));
     }
 
-    /// Takes up what an earlier process has published, and returns the digest of its manifest.
-    pub(super) fn was_published(&mut self, last: &Remembered) -> Option<String> {
-        let tag = last.validator.tag()?.to_str().ok()?.to_owned();
-        let digest = Digest::parse(tag.strip_prefix(ALGORITHM)?)?;
-        self.published = Some((digest, last.release.clone()));
-        Some(tag)
+    /// The digest of the manifest that is published.
+    pub(super) fn digest(&self) -> Option<String> {
+        self.published.as_ref().map(|(digest, _)| tag(digest))
     }
 
-    /// Whether `current` is known to be what the registry has.
-    pub(super) async fn is_in_step(
+    /// Publishes the image that the registry has now.
+    pub(super) async fn follow(
         &mut self,
-        source: &Source,
-        current: Option<&ReleaseId>,
-    ) -> Result<bool, SyncError> {
-        match &self.published {
-            Some((published, release)) if current == Some(release) => {
-                Ok(self.registry.digest(source).await? == Some(*published))
-            }
-            _ => Ok(false),
+        intake: &Intake,
+        publisher: &mut Publisher,
+        memory: &Memory,
+        current: Option<ReleaseId>,
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
+        let before = self.published.clone().filter(|(_, release)| current.as_ref() == Some(release));
+        if let Some((digest, id)) = &before
+            && self.registry.digest(&intake.source).await? == Some(*digest)
+        {
+            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
         }
+        let (digest, layers) = self.layers(intake).await?;
+        // Where the registry did not tell the digest, the manifest does.
+        if let Some((_, id)) = before.filter(|(before, _)| *before == digest) {
+            return Ok((id.clone(), Outcome::Unchanged(id)));
+        }
+        let began = Instant::now();
+        let (contents, manifest, wire_bytes) = self.receive(intake, publisher, layers).await?;
+        intake.metrics.phase(Phase::Unpack, began);
+        let (id, outcome) =
+            publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
+        self.published = Some((digest, id.clone()));
+        let validator = Validator::of_tag(tag(&digest), SystemTime::now());
+        memory.store(&Remembered { release: id.clone(), kind: Kind::Image, validator });
+        Ok((id, outcome))
     }
 
-    /// Whether a release is known to be the image with this digest.
-    pub(super) fn is_published(&self, digest: &Digest, release: &ReleaseId) -> bool {
-        self.published.as_ref().is_some_and(|(published, is)| published == digest && is == release)
+    /// Stages the damaged files of a release, if that is the image that the registry has.
+    pub(super) async fn stage_damaged(
+        &mut self,
+        intake: &Intake,
+        publisher: &mut Publisher,
+        id: &ReleaseId,
+        damaged: &Manifest,
+    ) -> Result<Option<Staging>, SyncError> {
+        let (_, layers) = self.layers(intake).await?;
+        let (contents, manifest, _) = self.receive(intake, publisher, layers).await?;
+        publisher.stage_damaged(id, contents, &manifest, damaged)
     }
 
     /// The image's digest and its layers, lowest first, where they may be fetched.
-    pub(super) async fn layers(&mut self, intake: &Intake) -> Result<(Digest, Vec<Layer>), SyncError> {
+    async fn layers(&mut self, intake: &Intake) -> Result<(Digest, Vec<Layer>), SyncError> {
         let (digest, layers) = self.registry.layers(&intake.source).await?;
-        let limit = intake.unpacking.max_archive_size;
-        let announced = announced(&layers);
-        if announced > limit {
+        let limit = intake.rules.unpacking.max_archive_size;
+        if announced(&layers) > limit {
             let limit = bytesize::ByteSize(limit);
             let why = format!("its layers are larger than --max-archive-size {limit}");
             return Err(RegistryError::Refused(why).into());
@@ -90,39 +103,36 @@ impl ImageSource {
         Ok((digest, layers))
     }
 
-    /// Fetches all layers.
-    pub(super) async fn receive(&mut self, intake: &Intake, layers: &[Layer]) -> Result<Received, SyncError> {
-        let limit = intake.unpacking.max_archive_size;
-        let mut image = Image::begin(Arc::clone(&intake.volume))?;
-        let mut wire_bytes = 0;
+    /// Fetches all layers, and returns how many bytes arrived.
+    async fn receive(
+        &mut self,
+        intake: &Intake,
+        publisher: &mut Publisher,
+        layers: Vec<Layer>,
+    ) -> Result<(Contents, Manifest, u64), SyncError> {
+        publisher.begin_arrival(announced(&layers))?;
+        let limit = intake.rules.unpacking.max_archive_size;
+        let mut image = Tars::begin(Arc::clone(&intake.volume), Arc::clone(&intake.rules))?;
+        let (files, mut wire_bytes) = (layers.len(), 0);
         for layer in layers {
-            let body = self.registry.blob(&intake.source, layer).await?;
-            let (sender, receiver) = feed();
-            let (selection, limits, unpacking) = (intake.selection.clone(), intake.limits, intake.unpacking);
-            let Layer { digest, .. } = *layer;
-            let layer = layer.clone();
-            let unpacked = blocking(move || {
-                let added = image.add(receiver, &layer, &selection, &limits, &unpacking);
-                added.map(|()| image)
-            });
-            let arriving = pump(body, sender, limit - wire_bytes.min(limit), Some(digest));
-            let (arrived, added) = tokio::join!(arriving, unpacked);
-            // Where the connection broke, that the layer is incomplete is only its consequence.
-            wire_bytes += arrived?;
-            image = added?;
+            let body = self.registry.blob(&intake.source, &layer).await?;
+            let read = move |feed| image.add(feed, layer.compression, Whiteouts::TakeAway).map(|()| image);
+            let left = limit - wire_bytes.min(limit);
+            let (added, arrived) = receive(body, left, Some(layer.digest), read).await?;
+            (image, wire_bytes) = (added?, wire_bytes + arrived);
         }
-        intake.metrics.fetched(layers.len(), wire_bytes);
-        let (contents, manifest) = image.finish(&intake.limits)?;
-        Ok(Received { contents, manifest, wire_bytes })
+        intake.metrics.fetched(files, wire_bytes);
+        let (contents, manifest) = image.finish("its layers hold no file")?;
+        Ok((contents, manifest, wire_bytes))
     }
 }
 
 /// A digest as registries write it.
-pub(super) fn tag(digest: &Digest) -> String {
+fn tag(digest: &Digest) -> String {
     format!("{ALGORITHM}{digest}")
 }
 
 /// Bytes of all layers as they come over the wire.
-pub(super) fn announced(layers: &[Layer]) -> u64 {
+fn announced(layers: &[Layer]) -> u64 {
     layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size))
 }

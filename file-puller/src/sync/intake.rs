@@ -3,23 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use lifecycle::blocking;
-
 use super::error::SyncError;
-use crate::content::{Digest, Limits, Manifest, Selection};
-use crate::fetch::{Contents, Unpacking, feed, pump, unpack};
+use crate::content::{Digest, Manifest};
+use crate::fetch::{Contents, Rules, receive, unpack};
 use crate::metrics::{Metrics, Phase};
 use crate::source::{Body, Compression, Source};
 use crate::store::Volume;
 
 /// Where content comes from and goes to, and what it is held to on the way.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Intake {
     pub(super) source: Arc<Source>,
     pub(super) volume: Arc<Volume>,
-    pub(super) selection: Selection,
-    pub(super) limits: Limits,
-    pub(super) unpacking: Unpacking,
+    pub(super) rules: Arc<Rules>,
     pub(super) metrics: Metrics,
 }
 
@@ -32,14 +28,10 @@ impl Intake {
         digest: Option<Digest>,
     ) -> Result<(Contents, Manifest, u64), SyncError> {
         let began = Instant::now();
-        let (sender, receiver) = feed();
-        let Self { volume, selection, limits, unpacking, .. } = self.clone();
-        let unpacked =
-            blocking(move || unpack(volume, receiver, compression, &selection, &limits, &unpacking));
-        let arrived = pump(body, sender, self.unpacking.max_archive_size, digest);
-        let (arrived, unpacked) = tokio::join!(arrived, unpacked);
-        // Where the connection broke, that the archive is incomplete is only its consequence.
-        let wire_bytes = arrived?;
+        let (volume, rules) = (Arc::clone(&self.volume), Arc::clone(&self.rules));
+        let limit = rules.unpacking.max_archive_size;
+        let read = move |feed| unpack(volume, feed, compression, rules);
+        let (unpacked, wire_bytes) = receive(body, limit, digest, read).await?;
         let (contents, manifest) = unpacked?;
         self.metrics.fetched(1, wire_bytes);
         self.metrics.phase(Phase::Unpack, began);

@@ -16,7 +16,7 @@ use super::outcome::{Outcome, Publication};
 use super::plan::{Assembly, Plan, plan};
 use super::seed_state::SeedState;
 use crate::content::{Limits, Manifest, ReleaseId};
-use crate::fetch::{Contents, NotArrived};
+use crate::fetch::Contents;
 use crate::metrics::{Metrics, Phase};
 use crate::store::{
     Clear, Need, Objects, Published, RELEASES, Retention, Room, SignedManifest, Staging, Volume, VolumeError,
@@ -150,7 +150,7 @@ impl Publisher {
         wire_bytes: u64,
         current: Option<ReleaseId>,
         commit: Option<&str>,
-    ) -> Result<Result<(ReleaseId, Outcome), NotArrived>, SyncError> {
+    ) -> Result<(ReleaseId, Outcome), SyncError> {
         manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
         let (id, plan) = self.plan(manifest, current.as_ref())?;
         let outcome = match plan {
@@ -162,9 +162,7 @@ impl Publisher {
                 self.make_room(&Need::arrived(&self.volume, sizes, manifest.directories().len()))?;
                 let staging = Staging::begin(&self.volume, &id, manifest)?;
                 fetch.extend(link(&staging, &links, manifest)?);
-                if let Err(not_arrived) = contents.place(&staging, manifest, &fetch)? {
-                    return Ok(Err(not_arrived));
-                }
+                contents.place(&staging, manifest, &fetch)?;
                 self.pass_gate(&id, staging.directory(), commit).await?;
                 let published = publish(&staging, manifest, current.as_ref())?;
                 self.metrics.phase(Phase::Publish, began);
@@ -172,7 +170,7 @@ impl Publisher {
                 self.published(&published, &id, manifest, current, fetched)
             }
         };
-        Ok(Ok((id, outcome)))
+        Ok((id, outcome))
     }
 
     /// Puts a release together from what is on the volume, and returns the files that have to be fetched all the same.
@@ -245,8 +243,8 @@ impl Publisher {
         })
     }
 
-    /// Stages the damaged files of a release out of what has arrived in one piece; `None` where that is another release, or one
-    /// of the files has not arrived.
+    /// Stages the damaged files of a release out of what has arrived in one piece; `None` where that is another
+    /// release.
     pub(super) fn stage_damaged(
         &self,
         id: &ReleaseId,
@@ -261,7 +259,8 @@ impl Publisher {
         let paths: HashSet<_> = damaged.files.iter().map(|file| &file.path).collect();
         let is_damaged = |index: &usize| paths.contains(&manifest.files[*index].path);
         let wanted: Vec<_> = (0..manifest.files.len()).filter(is_damaged).collect();
-        Ok(contents.place(&staging, manifest, &wanted)?.is_ok().then_some(staging))
+        contents.place(&staging, manifest, &wanted)?;
+        Ok(Some(staging))
     }
 
     /// Removes the old releases whose time has come.
