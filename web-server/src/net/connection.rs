@@ -52,7 +52,7 @@ const HEAD_PEEK: usize = 4 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection needs of its server.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct ServerContext {
     /// Who answers.
     pub(crate) routes: Arc<Routes>,
@@ -73,7 +73,7 @@ pub(crate) async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     slot: Slot,
-    context: ServerContext,
+    context: Arc<ServerContext>,
 ) {
     let opened = Instant::now();
     let start = {
@@ -140,7 +140,7 @@ impl Start {
                     // It takes no more than a connection that rests until it is its turn.
                     slot.shrink_to(PARKED);
                     slot.state().listened();
-                    let room = LongHead::take(Arc::clone(slot.budget())).await;
+                    let room = Box::pin(LongHead::take(Arc::clone(slot.budget()))).await;
                     slot.grow_to(HTTP1).await;
                     return Ok(Self::Http1(Some(room)));
                 }
@@ -198,36 +198,37 @@ async fn http1(
     peer: SocketAddr,
     slot: Slot,
     long_head: Option<LongHead>,
-    context: ServerContext,
+    context: Arc<ServerContext>,
 ) -> hyper::Result<()> {
-    let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = context;
+    let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = &*context;
     let (state, sendfile) = (slot.state().clone(), SendfileQueue::default());
     let parking = Parking::default();
     let metrics = Arc::clone(&telemetry.metrics);
-    let mut paced = DeadlineStream::new(
+    // In a box, so that this future, which lives as long as the connection, has no room for each of its moves.
+    let mut paced = Box::new(DeadlineStream::new(
         stream,
         opened,
-        deadlines,
+        *deadlines,
         FlowControl::Tcp,
         metrics,
         Arc::new(slot),
         sendfile.clone(),
-    );
+    ));
     if let Some(room) = long_head {
         paced.expect_long_head(room);
     }
     let info = ConnectionInfo {
         peer,
         client: client(peer),
-        telemetry,
+        telemetry: telemetry.clone(),
         state: state.clone(),
-        chunks: ChunkBudget::new(&budget, OWN_CHUNKS_HTTP1),
+        chunks: ChunkBudget::new(budget, OWN_CHUNKS_HTTP1),
         sendfile: Some(sendfile),
         parking: Some(parking.clone()),
     };
     let info = Arc::new(info);
     loop {
-        let service = service_fn(|request| answer(Arc::clone(&routes), Arc::clone(&info), request));
+        let service = service_fn(|request| answer(Arc::clone(routes), Arc::clone(&info), request));
         // In a box of its own, which is gone while the connection rests.
         let mut connection = Box::new(
             http1::Builder::new()
@@ -283,13 +284,13 @@ async fn http1(
             paced.slot().grow_to(HTTP1).await;
             drop(answering);
             parking.waited(arrival, waited);
-            paced = paced.with_early(early);
+            paced.return_early(early);
         } else if let Some(rest) = rest {
             // The beginning of a request that came with the one before.
-            paced = paced.with_early(rest);
+            paced.return_early(rest);
         } else {
             paced.rest();
-            if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), &closing).await == Parked::Over {
+            if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), closing).await == Parked::Over {
                 return Ok(());
             }
             state.woken();
@@ -350,9 +351,9 @@ async fn http2(
     opened: Instant,
     peer: SocketAddr,
     slot: Slot,
-    context: ServerContext,
+    context: Arc<ServerContext>,
 ) -> hyper::Result<()> {
-    let ServerContext { routes, telemetry, deadlines, budget, closing, streams } = context;
+    let ServerContext { routes, telemetry, deadlines, budget, closing, streams } = &*context;
     let state = slot.state().clone();
     let slot = Arc::new(slot);
     if timeout(deadlines.header, slot.grow_to(HTTP2)).await.is_err() {
@@ -360,7 +361,7 @@ async fn http2(
         return Ok(());
     }
     // A client also sends frames that begin no request, such as window updates: all that can be told is that it is idle.
-    let deadlines = Deadlines { header: deadlines.idle, ..deadlines };
+    let deadlines = Deadlines { header: deadlines.idle, ..*deadlines };
     let metrics = Arc::clone(&telemetry.metrics);
     let paced = DeadlineStream::new(
         stream,
@@ -371,21 +372,21 @@ async fn http2(
         Arc::clone(&slot),
         SendfileQueue::default(),
     );
-    let chunks = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP2);
+    let chunks = ChunkBudget::new(budget, OWN_CHUNKS_HTTP2);
     let info = Arc::new(ConnectionInfo {
         peer,
         client: client(peer),
-        telemetry,
+        telemetry: telemetry.clone(),
         state,
         chunks,
         sendfile: None,
         parking: None,
     });
     let service = service_fn(|request| {
-        answer_stream(Arc::clone(&slot), Arc::clone(&routes), Arc::clone(&info), request)
+        answer_stream(Arc::clone(&slot), Arc::clone(routes), Arc::clone(&info), request)
     });
     let mut connection = pin!(
-        http2::Builder::new(Streams { tracker: streams, slot: Arc::clone(&slot) })
+        http2::Builder::new(Streams { tracker: streams.clone(), slot: Arc::clone(&slot) })
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_send_buf_size(STREAM_BUFFER)
@@ -491,6 +492,16 @@ fn record_malformed(connection: &ConnectionInfo, error: &hyper::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All of it stays while the connection rests.
+    #[test]
+    fn a_connection_takes_little() {
+        fn size<S, P, C, F: Future>(_: fn(S, P, Slot, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(serve_connection);
+        assert!(bytes <= 2048, "{bytes} bytes");
+    }
 
     #[test]
     fn a_head_is_complete_with_its_empty_line_and_long_before_the_kernel_has_no_room_for_it() {

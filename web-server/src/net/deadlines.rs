@@ -125,9 +125,8 @@ impl DeadlineStream {
     }
 
     /// Gives back what was read and not looked at.
-    #[must_use]
-    pub(crate) fn with_early(self, early: Bytes) -> Self {
-        Self { early, ..self }
+    pub(crate) fn return_early(&mut self, early: Bytes) {
+        self.early = early;
     }
 
     /// The connection rests: gives back what it needs no more.
@@ -135,6 +134,7 @@ impl DeadlineStream {
         self.buffer.give_back(&self.stream);
         self.long_head = LongHeadState::None;
         self.head = 0;
+        (self.reading, self.sending) = Default::default();
         self.slot.shrink_to(PARKED);
     }
 
@@ -154,7 +154,7 @@ impl DeadlineStream {
             (Phase::Head, _) => (self.deadlines.header, Overdue::Header),
             // A short idle is over soon, and nothing is gained by resting.
             (Phase::Idle, FlowControl::Tcp) if self.flushed && self.deadlines.idle > PARK_AFTER => {
-                if self.reading.poll(phase, PARK_AFTER, context).is_ready() {
+                if self.slot.is_crowded() || self.reading.poll(phase, PARK_AFTER, context).is_ready() {
                     self.state.set_parked();
                 }
                 return Poll::Pending;

@@ -54,7 +54,7 @@ pub(crate) struct Limits {
 /// What serves connections.
 #[derive(Debug)]
 pub(crate) struct Server {
-    context: ServerContext,
+    context: Arc<ServerContext>,
     table: Arc<ConnectionTable>,
     connections: TaskTracker,
     shutdown: CancellationToken,
@@ -73,14 +73,14 @@ impl Server {
     ) -> Self {
         let evicted = telemetry.metrics.connections_evicted.clone();
         let table = ConnectionTable::new(limits.connections, Arc::clone(&budget), evicted);
-        let context = ServerContext {
+        let context = Arc::new(ServerContext {
             routes,
             telemetry,
             deadlines: limits.deadlines,
             budget,
             closing: CancellationToken::new(),
             streams: TaskTracker::new(),
-        };
+        });
         Self { context, table, connections: TaskTracker::new(), shutdown, cut: CancellationToken::new() }
     }
 
@@ -174,7 +174,7 @@ impl Server {
         peer: SocketAddr,
         slot: Slot,
     ) -> impl Future<Output = ()> + use<> {
-        let (context, cut) = (self.context.clone(), self.cut.clone());
+        let (context, cut) = (Arc::clone(&self.context), self.cut.clone());
         async move {
             let metrics = Arc::clone(&context.telemetry.metrics);
             metrics.connections_accepted.inc();

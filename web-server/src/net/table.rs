@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,6 +29,9 @@ pub(crate) const HTTP2: u64 = 80 * 1024;
 /// A request of an HTTP/2 connection.
 pub(crate) const STREAM: u64 = 6 * 1024;
 
+/// While more connections than these have HTTP's buffers, one that falls silent gives them back at once. While there are fewer it
+/// keeps them for a moment, which saves work where its client asks again.
+const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
 const STALLED: Duration = Duration::from_secs(1);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
@@ -44,6 +48,8 @@ pub(crate) struct ConnectionTable {
     budget: Arc<Budget>,
     evicted: Counter,
     entries: Mutex<Entries>,
+    /// Connections that are charged for more than one that rests.
+    awake: AtomicUsize,
     /// Notified when an evicted connection has given back what it had.
     freed: Notify,
     /// Connections that need more than they have, one after the other.
@@ -85,6 +91,7 @@ impl ConnectionTable {
             budget,
             evicted,
             entries: Mutex::default(),
+            awake: AtomicUsize::new(0),
             freed: Notify::new(),
             growing: tokio::sync::Mutex::default(),
         })
@@ -121,7 +128,8 @@ impl ConnectionTable {
         let number = entries.next;
         entries.next += 1;
         let state = ConnectionState::default();
-        let entry = Entry { state: state.clone(), task: None, charged: HTTP1, evicted: false };
+        let mut entry = Entry { state: state.clone(), task: None, charged: 0, evicted: false };
+        self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
         Ok(Slot { table: Arc::clone(self), number, state })
     }
@@ -134,6 +142,15 @@ impl ConnectionTable {
             }
             entry.task = Some(task);
         }
+    }
+
+    fn recharge(&self, entry: &mut Entry, charged: u64) {
+        match (entry.charged > PARKED, charged > PARKED) {
+            (false, true) => _ = self.awake.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = self.awake.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+        entry.charged = charged;
     }
 
     /// Closes the connections that have been silent longest, until `wanted` bytes come back. They come back when the connections'
@@ -200,6 +217,11 @@ impl Slot {
         &self.state
     }
 
+    /// Whether a connection that falls silent should rest at once.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.table.awake.load(Ordering::Relaxed) > AWAKE_MAX
+    }
+
     /// Says that the connection takes no more than so much from here on.
     pub(crate) fn shrink_to(&self, bytes: u64) {
         self.change(|charged| charged.min(bytes));
@@ -208,9 +230,13 @@ impl Slot {
     /// Takes so much in all. Where that is more than there is, others are closed for it, and it waits until they have given back
     /// theirs, or others have been answered.
     pub(crate) async fn grow_to(&self, bytes: u64) {
-        if self.try_grow_to(bytes).is_ok() {
-            return;
+        if self.try_grow_to(bytes).is_err() {
+            // In a box: a connection that rests keeps no room for it.
+            Box::pin(self.grow_when_others_have_gone(bytes)).await;
         }
+    }
+
+    async fn grow_when_others_have_gone(&self, bytes: u64) {
         let _turn = self.table.growing.lock().await;
         loop {
             let freed = self.table.freed.notified();
@@ -227,7 +253,7 @@ impl Slot {
         let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
         let more = bytes.saturating_sub(entry.charged);
         if self.table.budget.take(Account::Connections, more).is_ok() {
-            entry.charged += more;
+            self.table.recharge(entry, entry.charged + more);
             if entry.evicted {
                 entries.leaving += more;
             }
@@ -267,7 +293,7 @@ impl Slot {
         let mut entries = self.table.entries.lock();
         let Some(entry) = entries.by_number.get_mut(&self.number) else { return };
         let (before, now) = (entry.charged, to(entry.charged));
-        entry.charged = now;
+        self.table.recharge(entry, now);
         if entry.evicted {
             entries.leaving = entries.leaving + now - before;
         }
@@ -279,11 +305,13 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut entries = self.table.entries.lock();
-        let Some(entry) = entries.by_number.remove(&self.number) else { return };
+        let Some(mut entry) = entries.by_number.remove(&self.number) else { return };
+        let charged = entry.charged;
+        self.table.recharge(&mut entry, 0);
         if entry.evicted {
-            entries.leaving -= entry.charged;
+            entries.leaving -= charged;
         }
-        self.table.budget.refund(Account::Connections, entry.charged);
+        self.table.budget.refund(Account::Connections, charged);
         drop(entries);
         self.table.freed.notify_waiters();
     }
@@ -330,6 +358,22 @@ mod tests {
         assert_eq!(table.try_admit().unwrap_err(), Obstacle::Answering);
         fresh.state().listened();
         assert_eq!(table.try_admit().unwrap_err(), Obstacle::Leaving);
+    }
+
+    #[tokio::test]
+    async fn among_many_a_silent_connection_rests_at_once() {
+        let table = table(usize::MAX, None);
+        let mut slots: Vec<_> =
+            std::iter::repeat_with(|| table.try_admit().unwrap()).take(AWAKE_MAX).collect();
+        assert!(!slots[0].is_crowded());
+        slots.push(table.try_admit().unwrap());
+        assert!(slots[0].is_crowded());
+        slots[0].shrink_to(PARKED);
+        assert!(!slots[0].is_crowded());
+        slots[0].grow_to(HTTP1).await;
+        assert!(slots[0].is_crowded());
+        drop(slots.pop());
+        assert!(!slots[0].is_crowded());
     }
 
     /// What is charged never passes what there is, although the memory of those that are evicted comes back only after a while.
