@@ -12,16 +12,20 @@ use crate::otlp::{Collector, attribute, text};
 use crate::support::{Receiver, Room, Verdict, binary, metric, write};
 
 const LINES: [&str; 4] = [
-    r#"{"timestamp":"2026-11-23T18:02:03.123456Z", "n":1.50, "big":123456789012345678901234567890, "bad":1}"#,
-    "bad text \u{e9}",
-    "{bad",
+    r#"{"timestamp":"2026-11-23T18:02:03.123456Z", "n":1.50, "big":123456789012345678901234567890, "wrong":1}"#,
+    "wrong text \u{e9}",
+    "{wrong",
     "good",
 ];
 
 /// Four records, of which a receiver has refused the first three.
 fn letters(room: &Room) -> (std::path::PathBuf, Vec<String>) {
     let judge = |request: &Message| {
-        if request.text().contains("bad") { Verdict::Refuse(Answer::new(400, "")) } else { Verdict::Confirm }
+        if request.text().contains("wrong") {
+            Verdict::Refuse(Answer::new(400, ""))
+        } else {
+            Verdict::Confirm
+        }
     };
     let receiver = Receiver::that(judge);
     let text: String = LINES.iter().rev().map(|line| format!("{line}\n")).collect();
@@ -55,7 +59,7 @@ fn replay_sends_dead_letters_again() {
     assert_eq!(code, 0, "{stderr}");
     let sent: String = receiver.upstream.requests().iter().map(|request| request.text().to_owned()).collect();
     assert_eq!(sent.lines().collect::<Vec<_>>(), records, "as they were, byte for byte");
-    assert!(sent.contains(r#""attributes":{"timestamp":"2026-11-23T18:02:03.123456Z", "n":1.50, "big":123456789012345678901234567890, "bad":1}"#), "{sent}");
+    assert!(sent.contains(r#""attributes":{"timestamp":"2026-11-23T18:02:03.123456Z", "n":1.50, "big":123456789012345678901234567890, "wrong":1}"#), "{sent}");
 }
 
 #[test]
@@ -81,7 +85,11 @@ fn replay_keeps_what_is_refused_again() {
     let room = Room::new();
     let (file, records) = letters(&room);
     let judge = |request: &Message| {
-        if request.text().contains("{bad") { Verdict::Refuse(Answer::new(422, "")) } else { Verdict::Confirm }
+        if request.text().contains("{wrong") {
+            Verdict::Refuse(Answer::new(422, ""))
+        } else {
+            Verdict::Confirm
+        }
     };
     let receiver = Receiver::that(judge);
     let (code, stderr) = replay(&file, &["--sink", &receiver.sink()]);
@@ -89,7 +97,7 @@ fn replay_keeps_what_is_refused_again() {
     assert!(stderr.lines().last().unwrap().contains("1 of 3 records were refused again"), "{stderr}");
     assert_eq!(receiver.count(), 2);
     let again = fs::read_to_string(room.state().join("dead-letter.ndjson.refused")).unwrap();
-    let broken = records.iter().find(|record| record.contains("{bad")).unwrap();
+    let broken = records.iter().find(|record| record.contains("{wrong")).unwrap();
     assert!(again.contains(broken.as_str()) && again.lines().count() == 1, "{again}");
     assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 3, "the file stays as it is");
 }

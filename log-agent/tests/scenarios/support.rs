@@ -80,12 +80,13 @@ pub(crate) const RSS: u64 = 24 * 1024 * 1024;
 impl Bounded for Process {
     #[track_caller]
     fn expect_bounded(&self, room: &Room) {
-        let (rss, open) = (self.resident_bytes(), std::fs::read_dir(format!("/proc/{}/fd", self.id())));
+        let rss = self.resident_bytes();
         assert!(rss < RSS, "{rss} bytes of memory");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        let open: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).collect();
         // Each file of the logs, and a few of its own.
         let followed = std::fs::read_dir(room.path("logs")).unwrap().count();
-        let open = open.unwrap().count();
-        assert!(open <= followed + 30, "{open} open files");
+        assert!(open.len() <= followed + 30, "{} open files: {open:?}", open.len());
         let kept = std::fs::read_dir(room.state()).into_iter().flatten();
         let kept: u64 = kept.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum();
         assert!(kept < 1_000_000, "{kept} bytes of state");
