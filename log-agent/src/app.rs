@@ -19,7 +19,7 @@ use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
 use crate::loss::LossLedger;
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
-use crate::record::resource::SharedResource;
+use crate::record::resource::{Resource, SharedResource};
 use crate::tail::{Catalog, Past, ReadOptions};
 use crate::watch::Discovery;
 
@@ -48,7 +48,7 @@ pub async fn run(
     let past = Past { entries, is_first_start: state.is_new(), fresh: state.generation() };
     let catalog = Catalog::new(names.clone(), past, config.catalog(limit), ledger.clone());
     let environment = |name: &str| std::env::var(name).ok();
-    let resource = SharedResource::new(config.resource(environment), config.pod_files());
+    let resource = SharedResource::new(Resource::new(environment, &config.label), config.pod_files.clone());
     let settings = config.delivery();
     let dead_letters = DeadLetters::new(&state_dir);
     let (to_reader, inbox) = std::sync::mpsc::channel();
@@ -82,7 +82,7 @@ pub async fn run(
         format: config.parse,
         names: config.names.clone(),
         multiline: config.multiline(),
-        filter: config.filter(),
+        filter: config.filter.clone(),
         max_line: config.max_line,
         instance: state.instance(),
     };

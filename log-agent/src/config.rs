@@ -1,14 +1,15 @@
 //! The flags, and what is made of them before anything begins.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lifecycle::units;
 
 use crate::deliver::{Compression, CredentialFlags, Settings, SinkSpec, SinkUrl};
-use crate::record::filter::{Filter, Match};
+use crate::record::filter::Filter;
 use crate::record::parse::{FieldNames, Format};
-use crate::record::resource::{Label, PodFiles, Resource};
+use crate::record::resource::{Label, PodFiles};
 use crate::tail::{CatalogOptions, Multiline, StartAt};
 use crate::watch::{Glob, Symlinks, Watch};
 
@@ -80,13 +81,8 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", default_value = "10min", value_parser = units::duration)]
     pub(crate) reject_wait: Duration,
 
-    /// The Pod's labels as the downward API writes them into a volume; they become k8s.pod.label.NAME
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pod_labels_file: Option<PathBuf>,
-
-    /// The Pod's annotations, likewise; they become k8s.pod.annotation.NAME
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pod_annotations_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pod_files: PodFiles,
 
     /// How lines are read
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
@@ -99,17 +95,8 @@ pub struct Config {
     #[arg(long, value_name = "REGEX")]
     pub(crate) multiline_start: Option<regex_lite::Regex>,
 
-    /// Field of every record that is left out
-    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
-    pub(crate) drop_field: Vec<String>,
-
-    /// Field of every record whose value is replaced by REDACTED
-    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
-    pub(crate) redact_field: Vec<String>,
-
-    /// Lines that are not shipped, such as url.path=/health; counted in log_agent_lost_bytes_total
-    #[arg(long, value_name = "FIELD=VALUE")]
-    pub(crate) drop: Vec<Match>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
 
     /// The longest line that is shipped whole; the rest of a longer one is left out, and counted
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = max_line)]
@@ -146,9 +133,8 @@ impl Config {
     /// # Errors
     /// A sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
-        let mut names: Vec<_> = self.sink.iter().map(SinkSpec::name).collect();
-        names.sort();
-        if let Some([twice, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+        let mut names = HashSet::new();
+        if let Some(twice) = self.sink.iter().map(SinkSpec::name).find(|name| !names.insert(name.clone())) {
             return Err(format!("--sink {twice} is given twice; each sink needs a URL or a name of its own"));
         }
         for spec in &self.sink {
@@ -184,16 +170,6 @@ impl Config {
         Settings { compression: self.compression, timeout: self.sink_timeout, reject_wait: self.reject_wait }
     }
 
-    /// What every record carries, but for what the Pod's own files add.
-    pub(crate) fn resource(&self, environment: impl Fn(&str) -> Option<String>) -> Resource {
-        Resource::new(environment, &self.label)
-    }
-
-    /// The Pod's own files.
-    pub(crate) fn pod_files(&self) -> PodFiles {
-        PodFiles { labels: self.pod_labels_file.clone(), annotations: self.pod_annotations_file.clone() }
-    }
-
     /// Which symbolic links are followed.
     pub(crate) fn symlinks(&self) -> Symlinks {
         if self.follow_symlinks { Symlinks::All } else { Symlinks::Beneath }
@@ -217,15 +193,6 @@ impl Config {
         match &self.multiline_start {
             Some(start) => Multiline::StartsWith { start: start.clone(), quiet: RECORD_QUIET },
             None => Multiline::Off,
-        }
-    }
-
-    /// What is left out of records.
-    pub(crate) fn filter(&self) -> Filter {
-        Filter {
-            drop_fields: self.drop_field.clone(),
-            redact_fields: self.redact_field.clone(),
-            drops: self.drop.clone(),
         }
     }
 }

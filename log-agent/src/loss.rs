@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 
 pub(crate) use crate::metrics::{LossReason, SkipReason};
 use crate::metrics::{Metrics, SinkMetrics};
@@ -45,7 +45,7 @@ impl LossLedger {
         tracing::warn!(
             reason = reason.as_str(),
             sink,
-            file = %escaped(&path.to_string_lossy()),
+            file = %escaped_path(path),
             from = range.start,
             to = range.end,
             bytes,

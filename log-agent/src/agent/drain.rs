@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifecycle::Ignore as _;
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 use lifecycle::exit::{Exit, Failure, write_termination_message};
 use tokio::time::Instant;
 
@@ -67,8 +67,7 @@ impl Remains {
                 } else {
                     "not confirmed in time"
                 };
-                let path = file.path().to_string_lossy();
-                tracing::warn!(file = %escaped(&path), sink = name, bytes, why, "remains: the next start ships it");
+                tracing::warn!(file = %escaped_path(file.path()), sink = name, bytes, why, "remains: the next start ships it");
                 remains.remaining += bytes;
                 remains.unshipped += bytes - unfinished;
             }

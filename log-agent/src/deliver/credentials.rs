@@ -19,9 +19,9 @@ use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, TRANSFER_ENCODING,
 };
-use rustls::ClientConfig;
-
-use super::tls;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 /// How often the files are looked at, while something is sent.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -99,19 +99,19 @@ impl CredentialFiles {
     fn read(&self, encrypted: bool) -> Result<Credentials, String> {
         // The world's authorities are a megabyte of memory, which a sink that is not encrypted does without.
         let roots = match (&self.ca, encrypted) {
-            (Some(ca), _) => tls::read_roots(ca).map_err(named("--ca-file", ca))?,
-            (None, true) => tls::world(),
+            (Some(ca), _) => read_certificates(ca).map_err(named("--ca-file", ca))?,
+            (None, true) => world_roots(),
             (None, false) => Vec::new(),
         };
         let identity = match (&self.client_cert, &self.client_key) {
             (Some(cert), Some(key)) => {
-                let certificates = tls::read_roots(cert).map_err(named("--client-cert-file", cert))?;
-                let key = tls::read_key(key).map_err(named("--client-key-file", key))?;
+                let certificates = read_certificates(cert).map_err(named("--client-cert-file", cert))?;
+                let key = read_key(key).map_err(named("--client-key-file", key))?;
                 Some((certificates, key))
             }
             _ => None,
         };
-        let tls = tls::client(roots, identity)?;
+        let tls = tls_client(roots, identity)?;
         let mut headers = HeaderMap::new();
         if let Some(file) = &self.headers {
             headers = read_text(file)
@@ -207,6 +207,48 @@ fn parse_headers(text: &str) -> Result<HeaderMap, String> {
         Err("no header in it; write one a line, Name: value".to_owned())
     } else {
         Ok(headers)
+    }
+}
+
+/// The roots that the world trusts, compiled in.
+fn world_roots() -> Vec<CertificateDer<'static>> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()
+}
+
+/// Certificates from a PEM file.
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let refused = |why: String| format!("{why}; it has to hold certificates in PEM");
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(file).map_err(|error| refused(error.to_string()))?.collect();
+    match found {
+        Ok(certificates) if certificates.is_empty() => Err(refused("no certificate in it".to_owned())),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
+/// A private key from a PEM file.
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|error| format!("{error}; it has to hold a private key in PEM"))
+}
+
+/// A client that trusts these roots and, where it is asked, shows a certificate of its own.
+fn tls_client(
+    roots: Vec<CertificateDer<'static>>,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, String> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots);
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(store);
+    match identity {
+        Some((certificates, key)) => builder.with_client_auth_cert(certificates, key).map_err(|error| {
+            format!("--client-cert-file and --client-key-file: {error}; the key has to be the certificate's")
+        }),
+        None => Ok(builder.with_no_client_auth()),
     }
 }
 

@@ -14,7 +14,6 @@ mod otlp;
 mod retry;
 mod spec;
 mod stdout;
-mod tls;
 mod transport;
 mod url;
 mod watchdog;

@@ -60,12 +60,6 @@ struct Suspicion {
     backoff: Backoff,
 }
 
-impl Suspicion {
-    fn begin() -> Self {
-        Self { since: Instant::now(), backoff: Backoff::default() }
-    }
-}
-
 /// Why all records of a chunk were refused.
 #[derive(Debug)]
 enum Verdict {
@@ -185,7 +179,8 @@ impl Sink {
                 break;
             }
             // All were refused, one by one. That may be the receiver's fault.
-            let suspicion = suspicion.get_or_insert_with(Suspicion::begin);
+            let suspicion = suspicion
+                .get_or_insert_with(|| Suspicion { since: Instant::now(), backoff: Backoff::default() });
             match self.wait_for_acceptance(chunk, &rejected, suspicion, &mut tally).await {
                 Verdict::Data => {
                     self.rejected_in_a_row += rejected.len();

@@ -34,13 +34,18 @@ impl FromStr for Match {
 }
 
 /// All that the user said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub(crate) struct Filter {
-    /// Fields that are left out.
+    /// Field of every record that is left out
+    #[arg(long = "drop-field", value_name = "FIELD", value_delimiter = ',')]
     pub(crate) drop_fields: Vec<String>,
-    /// Fields whose values are replaced.
+
+    /// Field of every record whose value is replaced by REDACTED
+    #[arg(long = "redact-field", value_name = "FIELD", value_delimiter = ',')]
     pub(crate) redact_fields: Vec<String>,
-    /// Lines that are left out.
+
+    /// Lines that are not shipped, such as url.path=/health; counted in log_agent_lost_bytes_total
+    #[arg(long = "drop", value_name = "FIELD=VALUE")]
     pub(crate) drops: Vec<Match>,
 }
 
@@ -54,20 +59,13 @@ pub(crate) enum Filtered<'a> {
 }
 
 impl Filter {
-    /// Whether the user said nothing.
-    fn is_empty(&self) -> bool {
-        self.drops.is_empty() && self.drop_fields.is_empty() && self.redact_fields.is_empty()
-    }
-
     /// Shapes a line.
     pub(crate) fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>, names: &FieldNames) -> Filtered<'a> {
-        if !matches!(parsed, Parsed::Object(_)) || self.is_empty() {
-            return Filtered::Keep(parsed, text);
-        }
-        if !self.drops.is_empty() && self.leaves_out(&text) {
+        let is_object = matches!(parsed, Parsed::Object(_));
+        if is_object && !self.drops.is_empty() && self.leaves_out(&text) {
             return Filtered::Drop;
         }
-        if self.drop_fields.is_empty() && self.redact_fields.is_empty() {
+        if !is_object || (self.drop_fields.is_empty() && self.redact_fields.is_empty()) {
             return Filtered::Keep(parsed, text);
         }
         let rewritten = String::from_utf8(self.rewrite(&text)).ok();

@@ -41,12 +41,15 @@ impl FromStr for Label {
 }
 
 /// Files of the downward API's volume.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, clap::Args)]
 pub(crate) struct PodFiles {
-    /// With `metadata.labels`.
-    pub(crate) labels: Option<PathBuf>,
-    /// With `metadata.annotations`.
-    pub(crate) annotations: Option<PathBuf>,
+    /// The Pod's labels as the downward API writes them into a volume; they become k8s.pod.label.NAME
+    #[arg(long = "pod-labels-file", value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// The Pod's annotations, likewise; they become k8s.pod.annotation.NAME
+    #[arg(long = "pod-annotations-file", value_name = "FILE")]
+    annotations: Option<PathBuf>,
 }
 
 impl PodFiles {
@@ -64,11 +67,14 @@ impl PodFiles {
 
 /// The resource as it is now: written by the loop, read by the sinks.
 #[derive(Debug, Clone)]
-pub(crate) struct SharedResource {
+pub(crate) struct SharedResource(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     /// From the environment and from labels.
     fixed: Arc<Resource>,
-    files: Arc<PodFiles>,
-    now: Arc<Mutex<Now>>,
+    files: PodFiles,
+    now: Mutex<Now>,
 }
 
 #[derive(Debug)]
@@ -82,7 +88,7 @@ impl SharedResource {
     pub(crate) fn new(fixed: Resource, files: PodFiles) -> Self {
         let fixed = Arc::new(fixed);
         let now = Now { resource: Arc::clone(&fixed), failure: None };
-        let shared = Self { fixed, files: Arc::new(files), now: Arc::new(Mutex::new(now)) };
+        let shared = Self(Arc::new(Shared { fixed, files, now: Mutex::new(now) }));
         shared.refresh();
         shared
     }
@@ -94,19 +100,20 @@ impl SharedResource {
 
     /// As it is now.
     pub(crate) fn now(&self) -> Arc<Resource> {
-        Arc::clone(&self.now.lock().resource)
+        Arc::clone(&self.0.now.lock().resource)
     }
 
     /// Reads the files again. Where they cannot be read, what was known stays.
     pub(crate) fn refresh(&self) {
-        if *self.files == PodFiles::default() {
+        let Shared { fixed, files, now } = &*self.0;
+        if *files == PodFiles::default() {
             return;
         }
-        let found = self.files.read();
-        let mut now = self.now.lock();
+        let found = files.read();
+        let mut now = now.lock();
         match found {
             Ok(mut attributes) => {
-                attributes.extend(self.fixed.attributes.clone());
+                attributes.extend(fixed.attributes.clone());
                 if now.resource.attributes != attributes {
                     now.resource = Arc::new(Resource { attributes });
                 }

@@ -82,9 +82,6 @@ pub(crate) struct TailedFile {
 
 impl TailedFile {
     /// Begins to follow an open file, of whose content nothing is known.
-    ///
-    /// # Errors
-    /// Where its metadata cannot be read.
     pub(super) fn new(
         seq: FileSeq,
         family: LogFamily,
@@ -225,9 +222,6 @@ impl TailedFile {
     }
 
     /// Opens it by its name, unless that leads to another file now.
-    ///
-    /// # Errors
-    /// As the system gives them.
     pub(super) fn open(&mut self) -> io::Result<()> {
         let file = self.place.open()?;
         if FileKey::of(&file.metadata()?) == self.key {
@@ -274,9 +268,6 @@ impl TailedFile {
 
     /// Whether its size or its time of change is another than at the last time. `stat` is what a scan has seen of its name;
     /// without it, an open file is asked.
-    ///
-    /// # Errors
-    /// Where it cannot be asked.
     pub(super) fn poll(&mut self, stat: Option<FileStat>) -> io::Result<bool> {
         let stat = match (&self.handle, stat) {
             (Some(file), _) => FileStat::of(&file.metadata()?),
@@ -304,9 +295,6 @@ impl TailedFile {
 
     /// Compares its content with what is known of it; where that is another, `next` makes the content that replaces it, for now or for
     /// good: whether a copy has the old one is looked for next. True where it was replaced.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub(super) fn look(&mut self, next: impl FnOnce(&Content) -> Content) -> io::Result<bool> {
         let Some(file) = &self.handle else { return Ok(false) };
         // First the size: what is compared after it is at least as new.
@@ -354,9 +342,6 @@ impl TailedFile {
     }
 
     /// No copy has what it held before. Where only an end of that is gone it holds it still; else returns what is gone.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub(super) fn settle_previous(&mut self, ledger: &LossLedger) -> io::Result<Vec<Content>> {
         if let (Some(end), Some(file)) = (self.shrunk, &self.handle)
             && !self.content.was_read()
@@ -371,9 +356,6 @@ impl TailedFile {
     }
 
     /// Sinks that stand before their offset by `to` go on there: what is before it is neither sent nor lost.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub(super) fn skip_to(&mut self, to: impl Fn(SinkIndex) -> u64) -> io::Result<()> {
         match &self.handle {
             Some(file) => self.content.skip_to(file, to),
@@ -382,9 +364,6 @@ impl TailedFile {
     }
 
     /// Begins behind the last line that is there now, and says how many bytes are before that.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub(super) fn skip_to_end(&mut self) -> io::Result<u64> {
         let Some(file) = &self.handle else { return Ok(0) };
         let end = line_start_before(file, self.content.size())?;
@@ -416,9 +395,6 @@ impl TailedFile {
     }
 
     /// Reads on for one sink into its chunk.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub(super) fn read(&mut self, to: &mut ReadContext<'_>) -> io::Result<Progress> {
         let Some(file) = self.handle.as_ref().filter(|_| self.state == ReadState::Active) else {
             return Ok(Progress::AtEnd);

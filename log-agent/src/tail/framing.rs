@@ -6,6 +6,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use regex_lite::Regex;
 
 use crate::identity::WINDOW;
+use crate::record::parse::DataEnd;
 
 /// How compressed files begin: gzip, zstd, bzip2, xz, lz4, zip, compress.
 const COMPRESSED: [&[u8]; 7] = [
@@ -89,17 +90,6 @@ pub(super) fn run(data: &[u8]) -> Option<Run> {
     Some(Run { len, lines: memchr_iter(b'\n', lines).count(), first_line })
 }
 
-/// How the data ends that records are taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DataEnd {
-    /// At the end of the file, which no process writes to any more: not even the end of a last line.
-    Final,
-    /// At the end of the file, for now.
-    Eof,
-    /// There is more to read.
-    More,
-}
-
 /// The complete records at the start of some data, each of one line or more: a line that matches begins one.
 #[derive(Debug)]
 pub(super) struct Records<'a> {
@@ -111,32 +101,28 @@ pub(super) struct Records<'a> {
     taken: usize,
     /// The line that is looked at next.
     line: usize,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Lines,
-    LastLine,
-    Rest,
-    Done,
 }
 
 impl<'a> Records<'a> {
     pub(super) fn new(data: &'a [u8], start: &'a Regex, end: DataEnd) -> Self {
-        Self { data, start, end, ends: line_ends(data), taken: 0, line: 0, stage: Stage::Lines }
+        Self { data, start, end, ends: line_ends(data), taken: 0, line: 0 }
+    }
+
+    /// Where the line after the one that is looked at begins, where that one is whole.
+    fn next_line(&mut self) -> Option<usize> {
+        let is_last = self.end == DataEnd::Final && self.line < self.data.len();
+        self.ends.next().map(|end| end + 1).or(is_last.then_some(self.data.len()))
     }
 
     fn begins(&self, line: &[u8]) -> bool {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = &line[leading_nuls(line)..];
         self.start.is_match(&String::from_utf8_lossy(&line[..line.len().min(WINDOW)]))
     }
 
     /// What is between the record before and the line that is looked at.
     fn take(&mut self) -> Range<usize> {
-        let record = self.taken..self.line;
-        self.taken = self.line;
-        record
+        std::mem::replace(&mut self.taken, self.line)..self.line
     }
 }
 
@@ -144,38 +130,17 @@ impl Iterator for Records<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
-        while self.stage == Stage::Lines {
-            let Some(end) = self.ends.next() else {
-                self.stage = Stage::LastLine;
-                break;
-            };
-            let new = self.line > self.taken && self.begins(&self.data[self.line..end]);
-            let record = if new { Some(self.take()) } else { None };
-            self.line = end + 1;
+        while let Some(next) = self.next_line() {
+            let new = self.line > self.taken && self.begins(&self.data[self.line..next]);
+            let record = new.then(|| self.take());
+            self.line = next;
             if record.is_some() {
                 return record;
             }
         }
-        if self.stage == Stage::LastLine {
-            self.stage = Stage::Rest;
-            if self.end == DataEnd::Final && self.line < self.data.len() {
-                let new = self.line > self.taken && self.begins(&self.data[self.line..]);
-                let record = if new { Some(self.take()) } else { None };
-                self.line = self.data.len();
-                if record.is_some() {
-                    return record;
-                }
-            }
-        }
-        if self.stage == Stage::Rest {
-            self.stage = Stage::Done;
-            // What is left may go on. Where it fills all that is read at once it is shipped in parts.
-            let whole = self.end == DataEnd::Final || (self.end == DataEnd::More && self.taken == 0);
-            if self.line > self.taken && whole {
-                return Some(self.take());
-            }
-        }
-        None
+        // What is left may go on. Where it fills all that is read at once it is shipped in parts.
+        let whole = self.end == DataEnd::Final || (self.end == DataEnd::More && self.taken == 0);
+        (self.line > self.taken && whole).then(|| self.take())
     }
 }
 

@@ -20,14 +20,14 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::pread;
 
 use super::content::{Content, ReadAt as _};
-use super::framing::{self, DataEnd, Records};
+use super::framing::{self, Records};
 use crate::identity::{FileKey, Instance, WINDOW};
 use crate::loss::{LossLedger, LossReason, SkipReason};
 use crate::position::{ReadOffset, SinkIndex};
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::{Filter, Filtered};
-use crate::record::parse::container::{self, Envelope, Rest};
-use crate::record::parse::{BadLine, FieldNames, Format, Parsed};
+use crate::record::parse::container::{self, Envelope};
+use crate::record::parse::{BadLine, DataEnd, FieldNames, Format, Parsed};
 
 /// Read at once. Large enough that system calls do not show, small enough to stay in the cache.
 const PORTION: usize = 128 * 1024;
@@ -130,9 +130,6 @@ pub(super) struct Input<'a> {
 
 impl Input<'_> {
     /// Reads on for one sink into its chunk, up to a portion.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn read(&mut self, to: &mut ReadContext<'_>) -> io::Result<Progress> {
         if to.options.copies_into(to.chunk) && self.copy_on(to) {
             return Ok(Progress::More);
@@ -237,12 +234,7 @@ impl Input<'_> {
         data: &[u8],
         end: DataEnd,
     ) -> usize {
-        let rest = match end {
-            DataEnd::Final => Rest::Missing,
-            DataEnd::Eof => Rest::Comes,
-            DataEnd::More => Rest::Beyond,
-        };
-        let (lines, taken) = container::lines(to.options.format, data, rest);
+        let (lines, taken) = container::lines(to.options.format, data, end);
         if let Some(first) = lines.first() {
             self.content.identify(to.options.instance, self.key, &data[first.place.clone()]);
         }

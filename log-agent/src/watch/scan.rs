@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
-use lifecycle::escape::escaped;
+use lifecycle::escape::escaped_path;
 use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::events::{Changes, EventQueue, Waker};
@@ -119,20 +119,17 @@ impl Discovery {
         let mut say = |path: &Path| self.warned.insert(path.to_owned()) && !warned.contains(path);
         for directory in &names.missing {
             if say(directory) {
-                let directory = directory.to_string_lossy();
-                tracing::info!(directory = %escaped(&directory), "waiting for a directory that does not exist yet");
+                tracing::info!(directory = %escaped_path(directory), "waiting for a directory that does not exist yet");
             }
         }
         for (path, error) in &names.unreadable {
             if say(path) {
-                let path = path.to_string_lossy();
-                tracing::warn!(file = %escaped(&path), %error, "cannot read it: trying again at every scan");
+                tracing::warn!(file = %escaped_path(path), %error, "cannot read it: trying again at every scan");
             }
         }
         for path in &names.outside {
             if say(path) {
-                let path = path.to_string_lossy();
-                tracing::warn!(file = %escaped(&path), "a link that leads out of the included directory is not followed; see --follow-symlinks");
+                tracing::warn!(file = %escaped_path(path), "a link that leads out of the included directory is not followed; see --follow-symlinks");
             }
         }
     }
@@ -196,7 +193,7 @@ impl Discovery {
             Err(error) => {
                 if self.unwatched.insert(directory.clone()) {
                     tracing::warn!(
-                        directory = %escaped(&directory.to_string_lossy()),
+                        directory = %escaped_path(&directory),
                         %error,
                         "no file events from here: it is scanned every --rescan-period"
                     );

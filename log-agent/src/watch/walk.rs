@@ -44,9 +44,6 @@ pub(crate) struct Place {
 
 impl Place {
     /// Opens for reading, and never waits: a FIFO put in a file's place would keep an ordinary open waiting for its writer.
-    ///
-    /// # Errors
-    /// As the system gives them.
     pub(crate) fn open(&self) -> io::Result<File> {
         self.open_with(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
     }

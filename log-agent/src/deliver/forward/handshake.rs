@@ -28,7 +28,7 @@ impl Name {
         while pod.len() > LONGEST_NAME {
             pod.pop();
         }
-        Self(format!("{pod}-{}", random::<8>()))
+        Self(format!("{pod}-{:016x}", u64::from_be_bytes(random())))
     }
 }
 
@@ -48,18 +48,12 @@ pub(super) async fn introduce(
     let option = |name| field(&helo[1], name).unwrap_or_default();
     let (nonce, auth) = (option("nonce").to_vec(), option("auth"));
     // New for each connection. A string, as receivers want it, so hexadecimal digits.
-    let salt = random::<16>();
+    let salt = format!("{:032x}", u128::from_be_bytes(random()));
     // Receivers send a salt whether or not they have users; one without does not look at what it gets. Where there is no salt, there is no
     // user to name.
     let (user, password) = user.filter(|_| !auth.is_empty()).unwrap_or_default();
     let password = if auth.is_empty() { String::new() } else { digest(&[auth, user.as_bytes(), password]) };
-    let keepalive = helo[1].as_map().and_then(|options| {
-        options
-            .iter()
-            .find(|(name, _)| name.as_str() == Some("keepalive"))
-            .and_then(|(_, value)| value.as_bool())
-    });
-    if keepalive == Some(false) {
+    if helo[1]["keepalive"] == Value::Boolean(false) {
         connection.use_once();
     }
     let mut ping = Vec::new();
@@ -94,17 +88,12 @@ fn digest(parts: &[&[u8]]) -> String {
     for part in parts {
         hash.update(part);
     }
-    hex(&hash.finalize())
+    hash.finalize().iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
-/// Unpredictable bytes, in hexadecimal digits.
-fn random<const BYTES: usize>() -> String {
+/// Unpredictable bytes.
+fn random<const BYTES: usize>() -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     default_provider().secure_random.fill(&mut bytes).expect("Linux has random bytes from 5.6 on");
-    hex(&bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]);
-    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
+    bytes
 }

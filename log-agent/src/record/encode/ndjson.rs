@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{digits, severity_number, severity_text, timestamp};
 use crate::record::chunk::{Chunk, Line, Origin};
-use crate::record::parse::{BadLine, Parsed};
+use crate::record::parse::Parsed;
 use crate::record::resource::Resource;
 
 /// Appends the records of a chunk's lines with these numbers to `out`.
@@ -69,7 +69,7 @@ impl<'a> Envelope<'a> {
             Parsed::Text => body(text, out),
             Parsed::Bad(reason) => {
                 body(text, out);
-                mark(*reason, out);
+                splice(out, b",\"parse_error\":\"", reason.as_str().as_bytes(), b"\"");
             }
         }
         if let Some(envelope) = line.envelope {
@@ -93,10 +93,6 @@ fn body(text: &[u8], out: &mut Vec<u8>) {
         string(&String::from_utf8_lossy(text), out);
         splice(out, b",\"body_base64\":\"", STANDARD.encode(text).as_bytes(), b"\"");
     }
-}
-
-fn mark(reason: BadLine, out: &mut Vec<u8>) {
-    splice(out, b",\"parse_error\":\"", reason.as_str().as_bytes(), b"\"");
 }
 
 fn splice(out: &mut Vec<u8>, before: &[u8], text: &[u8], after: &[u8]) {

@@ -21,39 +21,31 @@ pub(crate) use unique::{SeenNames, unique};
 /// Nested deeper, an array or an object is told as the text that it is.
 const DEEPEST: u32 = 32;
 
-/// What becomes of the values. In an object each is told after its name.
+/// What becomes of the values, where anything does. In an object each is told after its name.
 pub(crate) trait Visitor<'a> {
     /// What an array or an object that was begun is remembered by.
     type Open;
 
-    fn name(&mut self, name: Text<'a>);
-    fn null(&mut self);
-    fn boolean(&mut self, value: bool);
-    fn number(&mut self, value: Number<'a>);
-    fn text(&mut self, value: Text<'a>);
-    /// An array or an object, as it is written.
-    fn raw(&mut self, value: &'a [u8]);
-    fn begin_array(&mut self) -> Self::Open;
-    fn end_array(&mut self, open: Self::Open, elements: u32);
-    fn begin_object(&mut self) -> Self::Open;
-    fn end_object(&mut self, open: Self::Open, pairs: u32);
-}
-
-/// Discards values.
-pub(crate) struct Ignore;
-
-impl<'a> Visitor<'a> for Ignore {
-    type Open = ();
     fn name(&mut self, _: Text<'a>) {}
     fn null(&mut self) {}
     fn boolean(&mut self, _: bool) {}
     fn number(&mut self, _: Number<'a>) {}
     fn text(&mut self, _: Text<'a>) {}
+    /// An array or an object, as it is written.
     fn raw(&mut self, _: &'a [u8]) {}
+    fn begin_array(&mut self) -> Self::Open;
+    fn end_array(&mut self, _: Self::Open, _elements: u32) {}
+    fn begin_object(&mut self) -> Self::Open;
+    fn end_object(&mut self, _: Self::Open, _pairs: u32) {}
+}
+
+/// Discards values.
+pub(crate) struct Ignore;
+
+impl Visitor<'_> for Ignore {
+    type Open = ();
     fn begin_array(&mut self) {}
-    fn end_array(&mut self, (): (), _: u32) {}
     fn begin_object(&mut self) {}
-    fn end_object(&mut self, (): (), _: u32) {}
 }
 
 /// Reads a text that is one object: tells its pairs, and how many they were; nothing where the text is anything else, of which some

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter};
 
-use super::{BadLine, Format};
+use super::{BadLine, DataEnd, Format};
 use crate::record::json::{self, Text};
 use crate::record::time;
 
@@ -56,17 +56,6 @@ pub(crate) struct Joined<'a> {
     pub(crate) envelope: Result<Envelope, BadLine>,
 }
 
-/// How the data ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// More will come: a line that is open waits for its last part.
-    Comes,
-    /// Nothing will come: what is open ends here.
-    Missing,
-    /// More is there, but not here: lines longer than the data are taken in pieces.
-    Beyond,
-}
-
 /// One line of the file.
 struct Part<'a> {
     envelope: Envelope,
@@ -75,17 +64,18 @@ struct Part<'a> {
     text: Cow<'a, [u8]>,
 }
 
-/// The lines at the beginning of `data`, which begins with a whole one, and how much of `data` they and all between them are.
-pub(crate) fn lines<'a>(format: Format, data: &'a [u8], rest: Rest) -> (Vec<Joined<'a>>, usize) {
+/// The lines at the beginning of `data`, which begins with a whole one, and how much of `data` they and all between them are. A line
+/// whose last part has not come waits for it, unless the file has ended, or the parts fill all of `data`.
+pub(crate) fn lines<'a>(format: Format, data: &'a [u8], end: DataEnd) -> (Vec<Joined<'a>>, usize) {
     let mut open: [Option<Joined<'a>>; 2] = [None, None];
     let (mut found, mut safe) = (Vec::new(), (0, 0));
     let mut start = 0;
     let ends = memchr_iter(b'\n', data).map(|at| (at, at + 1));
-    let unterminated = (rest == Rest::Missing && !data.ends_with(b"\n") && !data.is_empty())
+    let unterminated = (end == DataEnd::Final && !data.ends_with(b"\n") && !data.is_empty())
         .then_some((data.len(), data.len()));
-    for (end, next) in ends.chain(unterminated) {
-        let line = &data[start..end];
-        let place = start..end;
+    for (line_end, next) in ends.chain(unterminated) {
+        let line = &data[start..line_end];
+        let place = start..line_end;
         start = next;
         match part(format, line) {
             Err(bad) => found.push(Joined { place, text: Cow::Borrowed(line), envelope: Err(bad) }),
@@ -110,7 +100,7 @@ pub(crate) fn lines<'a>(format: Format, data: &'a [u8], rest: Rest) -> (Vec<Join
             safe = (found.len(), next);
         }
     }
-    if rest == Rest::Missing || (rest == Rest::Beyond && safe.1 == 0) {
+    if end == DataEnd::Final || (end == DataEnd::More && safe.1 == 0) {
         found.extend(open.into_iter().flatten());
         safe = (found.len(), start);
     }
@@ -155,28 +145,22 @@ fn docker(line: &[u8]) -> Option<Part<'_>> {
     let mut names = Vec::new();
     for pair in json::pairs(line) {
         let value = pair.text();
+        let plain = || value.as_ref().and_then(Text::plain).map(|(text, _)| text);
         match pair.name.bytes(&mut names) {
             b"log" => log = value,
-            b"stream" => stream = value.as_ref().and_then(Text::plain).and_then(|(name, _)| Stream::of(name)),
-            b"time" => {
-                time = value.as_ref().and_then(Text::plain).and_then(|(text, _)| time::unix_nanos(text));
-            }
+            b"stream" => stream = plain().and_then(Stream::of),
+            b"time" => time = plain().and_then(time::unix_nanos),
             _ => {}
         }
     }
     let log = log?;
-    let text = if let Some((text, _)) = log.plain() {
-        Cow::Borrowed(text)
+    let (text, whole) = if let Some((text, _)) = log.plain() {
+        // A line break is an escape.
+        (Cow::Borrowed(text), false)
     } else {
-        Cow::Owned(log.bytes(&mut Vec::new()).to_vec())
-    };
-    let whole = text.ends_with(b"\n");
-    let text = match text {
-        Cow::Owned(mut text) if whole => {
-            text.pop();
-            Cow::Owned(text)
-        }
-        other => other,
+        let mut text = log.bytes(&mut Vec::new()).to_vec();
+        let whole = text.pop_if(|last| *last == b'\n').is_some();
+        (Cow::Owned(text), whole)
     };
     Some(Part { envelope: Envelope { time: time?, stream: stream? }, partial: !whole, text })
 }
@@ -187,8 +171,8 @@ mod tests {
 
     const T: &str = "2016-10-06T00:17:09.669794202Z";
 
-    fn cri_lines(data: &str, rest: Rest) -> (Vec<(Range<usize>, String)>, usize) {
-        let (lines, taken) = lines(Format::Cri, data.as_bytes(), rest);
+    fn cri_lines(data: &str, end: DataEnd) -> (Vec<(Range<usize>, String)>, usize) {
+        let (lines, taken) = lines(Format::Cri, data.as_bytes(), end);
         (
             lines
                 .into_iter()
@@ -204,21 +188,21 @@ mod tests {
             "{T} stdout P one \n{T} stderr F other\n{T} stdout F line\n{T} stdout F next\n{T} stdout P op"
         );
         let starts: Vec<_> = data.match_indices(T).map(|(at, _)| at).collect();
-        let (lines, taken) = cri_lines(&data, Rest::Comes);
+        let (lines, taken) = cri_lines(&data, DataEnd::Eof);
         let texts: Vec<_> = lines.iter().map(|(place, text)| (place.start, text.as_str())).collect();
         assert_eq!(texts, [(starts[0], "one line"), (starts[1], "other"), (starts[3], "next")]);
         assert_eq!(taken, starts[4]);
         // The last part never comes.
-        let (lines, taken) = cri_lines(&data, Rest::Missing);
+        let (lines, taken) = cri_lines(&data, DataEnd::Final);
         assert_eq!((lines.last().unwrap().1.as_str(), taken), ("op", data.len()));
     }
 
     #[test]
     fn what_is_open_holds_back_what_is_behind_it() {
         let data = format!("{T} stdout P one \n{T} stderr F other\n");
-        assert_eq!(cri_lines(&data, Rest::Comes), (vec![], 0));
+        assert_eq!(cri_lines(&data, DataEnd::Eof), (vec![], 0));
         // Unless there is no room for more.
-        let (lines, taken) = cri_lines(&data, Rest::Beyond);
+        let (lines, taken) = cri_lines(&data, DataEnd::More);
         assert_eq!(lines.iter().map(|line| line.1.as_str()).collect::<Vec<_>>(), ["one ", "other"]);
         assert_eq!(taken, data.len());
     }
@@ -226,7 +210,7 @@ mod tests {
     #[test]
     fn a_runtimes_line_has_a_time_a_stream_and_a_tag() {
         let data = b"2016-10-06T02:17:09+02:00 stderr F:x \n2016-10-06T00:17:09Z stdout F\nno such line\n";
-        let (lines, taken) = lines(Format::Cri, data, Rest::Comes);
+        let (lines, taken) = lines(Format::Cri, data, DataEnd::Eof);
         let envelope = Envelope { time: 1_475_713_029_000_000_000, stream: Stream::Stderr };
         assert_eq!((lines[0].envelope, lines[0].text.as_ref()), (Ok(envelope), &b""[..]));
         assert_eq!(lines[1].envelope, Ok(Envelope { stream: Stream::Stdout, ..envelope }));
@@ -248,7 +232,7 @@ mod tests {
             r#"{"log":"d"}"#,
             "\n",
         );
-        let (lines, taken) = lines(Format::Docker, data.as_bytes(), Rest::Comes);
+        let (lines, taken) = lines(Format::Docker, data.as_bytes(), DataEnd::Eof);
         assert_eq!(
             (lines[0].text.as_ref(), lines[1].text.as_ref(), taken),
             (&b"a \"b\""[..], &b"c\r"[..], data.len())

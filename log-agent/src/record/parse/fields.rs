@@ -233,9 +233,6 @@ impl<'a> Visitor<'a> for Finder<'_> {
         }
     }
 
-    fn null(&mut self) {}
-    fn boolean(&mut self, _: bool) {}
-    fn raw(&mut self, _: &'a [u8]) {}
     fn begin_array(&mut self) {
         // Elements have no names of their own.
         self.meaning = None;

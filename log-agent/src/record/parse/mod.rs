@@ -35,6 +35,17 @@ pub(crate) enum Format {
     Raw,
 }
 
+/// How the data ends that lines are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataEnd {
+    /// At the end of the file, which no process writes to any more: not even the end of a last line.
+    Final,
+    /// At the end of the file, for now.
+    Eof,
+    /// There is more to read.
+    More,
+}
+
 /// What was found in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Parsed {

@@ -80,9 +80,6 @@ impl Marks {
     }
 
     /// Compares a content of which this size is known with what a file holds now.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn compare(
         &self,
         cursors: &Cursors,
@@ -189,9 +186,6 @@ impl Marks {
     }
 
     /// Whether a file of this size holds a copy of it.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn is_copied_in(
         &self,
         cursors: &Cursors,
@@ -244,9 +238,6 @@ impl Marks {
     }
 
     /// Whether a file begins as it does, as far as both go.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn begins_like(&self, file: &impl ReadAt) -> io::Result<bool> {
         let (alike, there) = self.head_in(file)?;
         Ok(alike == there && self.head.len() > 0)

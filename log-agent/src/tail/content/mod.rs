@@ -169,18 +169,12 @@ impl Content {
     }
 
     /// Compares it with what a file of this size holds now.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn compare(&self, file: &impl ReadAt, size: u64) -> io::Result<Comparison> {
         self.marks.compare(&self.cursors, self.size, file, size)
     }
 
     /// Notes the size of a file that was compared with it and holds the same; keeps the bytes of what is known by its
     /// fingerprint alone, and the beginning where that was not read yet.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn observe(&mut self, file: &impl ReadAt, size: u64) -> io::Result<()> {
         self.cursors.observe(file)?;
         self.marks.observe(file, size)?;
@@ -265,9 +259,6 @@ impl Content {
     }
 
     /// Sinks that stand before their offset by `to` go on there, as far as that goes: what is before it is neither sent nor lost.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn skip_to(&mut self, file: &impl ReadAt, to: impl Fn(SinkIndex) -> u64) -> io::Result<()> {
         let size = self.size;
         self.cursors.skip_to(file, |sink| to(sink).min(size))?;
@@ -357,25 +348,16 @@ impl Content {
     }
 
     /// Whether a file of this size holds a copy of it.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn is_copied_in(&self, copy: &impl ReadAt, size: u64, how: Match) -> io::Result<bool> {
         self.marks.is_copied_in(&self.cursors, self.size, copy, size, how)
     }
 
     /// Whether a file begins as it does, as far as both go.
-    ///
-    /// # Errors
-    /// Where the file cannot be read.
     pub(super) fn begins_like(&self, file: &impl ReadAt) -> io::Result<bool> {
         self.marks.begins_like(file)
     }
 
     /// It lies in a copy of this size from now on, which may lack its end.
-    ///
-    /// # Errors
-    /// Where the copy cannot be read.
     pub(super) fn move_to_copy(
         &mut self,
         copy: &impl ReadAt,
