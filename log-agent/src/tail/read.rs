@@ -58,16 +58,16 @@ pub(crate) struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// Whether lines are copied as they are, without a look into them: nothing is to be left out, and none that fits into a portion
-    /// is too long.
-    fn leaves_lines_alone(&self) -> bool {
-        self.filter == Filter::default() && self.max_line >= PORTION
+    /// How the lines of a chunk are read: not at all where they are copied, and nothing of them is left out.
+    fn format_for(&self, chunk: &Chunk) -> Format {
+        let copied = chunk.purpose() == ChunkMode::Raw && self.filter == Filter::default();
+        if copied { Format::Raw } else { self.format }
     }
 
-    /// Whether such lines are the chunk's, each for itself.
+    /// Whether lines are copied into a chunk many at once: each is a record, and none that fits into a portion is too long.
     fn copies_into(&self, chunk: &Chunk) -> bool {
-        let alone = matches!(self.multiline, Multiline::Off);
-        alone && chunk.purpose() == ChunkMode::Raw && self.leaves_lines_alone()
+        let alone = matches!(self.multiline, Multiline::Off) && self.filter == Filter::default();
+        alone && chunk.purpose() == ChunkMode::Raw && self.max_line >= PORTION
     }
 }
 
@@ -199,7 +199,7 @@ impl Input<'_> {
         };
         let mut taken = 0;
         match &to.options.multiline {
-            _ if to.options.format.is_of_containers() => {
+            _ if to.options.format_for(to.chunk).is_of_containers() => {
                 let end = ends(PART_QUIET);
                 return self.take_container_lines(to, start, data, end);
             }
@@ -420,11 +420,7 @@ impl Input<'_> {
             let lost = offset + text.len() as u64..offset + length;
             to.ledger.record_lost(LossReason::OverLong, to.sink, self.path, lost);
         }
-        let format = match to.chunk.purpose() {
-            ChunkMode::Raw if to.options.leaves_lines_alone() => Format::Raw,
-            _ => to.options.format,
-        };
-        let (parsed, text) = format.parse(text, &to.options.names);
+        let (parsed, text) = to.options.format_for(to.chunk).parse(text, &to.options.names);
         keep(to, offset..offset + length, parsed, text, cut, None);
     }
 }

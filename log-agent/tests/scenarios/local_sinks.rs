@@ -39,6 +39,25 @@ fn file_sink() {
     assert!(numbers(&room.path("out.1")).into_iter().chain(numbers(&out)).eq(0..200));
 }
 
+/// What lines say is looked at only where something of it is left out.
+#[test]
+fn raw_sinks_get_lines_as_they_were_written_whatever_the_format() {
+    let combined = "127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 5\n";
+    let cri =
+        "2016-10-06T00:17:09.669794202Z stdout P with a \0\n2016-10-06T00:17:09.669794202Z stdout F end\n";
+    for (lines, more) in
+        [(combined, ["combined", "--max-line", "1000"]), (cri, ["cri", "--max-line", "1MiB"])]
+    {
+        let room = Room::new();
+        write(&room.log("a.log"), lines);
+        let out = room.path("out");
+        let more = ["--exit-at-eof", "--parse"].into_iter().chain(more).collect::<Vec<_>>();
+        let mut agent = room.agent(&format!("raw+file:{}", out.display()), &more);
+        assert!(agent.wait().success());
+        assert_eq!(std::fs::read_to_string(out).unwrap(), lines);
+    }
+}
+
 #[test]
 fn file_sink_that_cannot_be_written() {
     let room = Room::new();
