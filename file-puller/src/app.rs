@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
-use crate::cli::{Cli, Task};
+use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::content::ReleaseId;
 use crate::daemon::{Backoff, Observers, Scheduler, Status, Webhook, channel, log_outcome};
@@ -38,10 +38,10 @@ const LAST_ANSWERS: Duration = Duration::from_millis(250);
 /// # Errors
 /// The exit code and the reason for it, as `docs/contract.md` lists them.
 pub fn execute(cli: Cli) -> Result<(), Failure> {
-    let config = match cli.task()? {
-        Task::Pull(config) => *config,
-        Task::Manifest(arguments) => return manifest_cmd::run(&arguments),
-        Task::Healthcheck(healthcheck) => return healthcheck.ask(),
+    let config = match &cli.command {
+        Some(Command::Manifest(arguments)) => return manifest_cmd::run(arguments),
+        Some(Command::Healthcheck(healthcheck)) => return healthcheck.ask(),
+        None => cli.config()?,
     };
     let runtime = Builder::new_current_thread()
         .enable_all()

@@ -1,4 +1,4 @@
-//! The command line as a whole: the subcommands, and what is asked for in the end.
+//! The command line as a whole: the subcommands, and the flags without one.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::source::SourceUrl;
 #[command(name = "file-puller", args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    pub(crate) command: Option<Command>,
     #[command(flatten)]
     ends: Endpoints,
     #[command(flatten)]
@@ -22,7 +22,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Writes the manifest of a directory, so that any static file host can be a content manager
     Manifest(ManifestArgs),
     /// Asks the running puller whether it is ready: exit code 0 or 69
@@ -46,34 +46,18 @@ struct Endpoints {
     allow_plain_http: bool,
 }
 
-/// What the command line asks for.
-#[derive(Debug)]
-pub(crate) enum Task {
-    /// Keep the volume in step.
-    Pull(Box<Config>),
-    /// Describe a directory.
-    Manifest(ManifestArgs),
-    /// Ask the running puller.
-    Healthcheck(Healthcheck),
-}
-
 impl Cli {
     /// The logging flags, which are needed before anything else.
     pub fn lifecycle(&self) -> &lifecycle::cli::Flags {
         &self.options.lifecycle
     }
 
-    /// What is to be done.
-    pub(crate) fn task(self) -> Result<Task, Failure> {
-        match (self.command, self.ends.source, self.ends.volume) {
-            (Some(Command::Manifest(arguments)), ..) => Ok(Task::Manifest(arguments)),
-            (Some(Command::Healthcheck(arguments)), ..) => Ok(Task::Healthcheck(arguments)),
-            (None, Some(source), Some(volume)) => {
-                Config::new(source, volume, self.ends.allow_plain_http, self.options)
-                    .map(|config| Task::Pull(Box::new(config)))
-                    .map_err(|wrong| Failure::new(Exit::Usage, wrong))
-            }
-            (None, ..) => Err(Failure::new(Exit::Usage, "--source URL and --volume DIR are needed")),
-        }
+    /// What to pull, where there is no subcommand.
+    pub(crate) fn config(self) -> Result<Config, Failure> {
+        let wrong = |wrong| Failure::new(Exit::Usage, wrong);
+        let (Some(source), Some(volume)) = (self.ends.source, self.ends.volume) else {
+            return Err(wrong("--source URL and --volume DIR are needed".to_owned()));
+        };
+        Config::new(source, volume, self.ends.allow_plain_http, self.options).map_err(wrong)
     }
 }

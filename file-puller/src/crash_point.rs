@@ -7,33 +7,20 @@
 //! `--period` or when it is asked for, and a test knows which sync it looks at. `FILE_PULLER_STALL=read=50` (or `write`) makes that take 50 ms longer for each file. Without the feature, all
 //! of them are nothing.
 
-/// A step that changes the volume has just been done.
-#[cfg(not(feature = "fault-points"))]
-#[inline]
-pub(crate) const fn crash_point() {}
-
-/// Whether the file system is to seem to have no such call.
-#[cfg(not(feature = "fault-points"))]
-#[inline]
-pub(crate) const fn lacks(_call: &str) -> bool {
-    false
-}
-
-/// A disk that is slow at reading or writing.
-#[cfg(not(feature = "fault-points"))]
-#[inline]
-pub(crate) const fn stall(_what: &str) {}
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A step that changes the volume has just been done.
-#[cfg(feature = "fault-points")]
+#[inline]
 pub(crate) fn crash_point() {
-    use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     static KILL_AT: LazyLock<Option<u64>> =
         LazyLock::new(|| std::env::var("FILE_PULLER_KILL_AT").ok()?.parse().ok());
     static PASSED: AtomicU64 = AtomicU64::new(0);
 
+    if !cfg!(feature = "fault-points") {
+        return;
+    }
     let Some(kill_at) = *KILL_AT else { return };
     if PASSED.fetch_add(1, Ordering::SeqCst) + 1 == kill_at {
         let killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -42,26 +29,26 @@ pub(crate) fn crash_point() {
 }
 
 /// Whether the file system is to seem to have no such call.
-#[cfg(feature = "fault-points")]
+#[inline]
 pub(crate) fn lacks(call: &str) -> bool {
-    use std::sync::LazyLock;
-
     static WITHOUT: LazyLock<String> =
         LazyLock::new(|| std::env::var("FILE_PULLER_WITHOUT").unwrap_or_default());
-    WITHOUT.split(',').any(|missing| missing == call)
+
+    cfg!(feature = "fault-points") && WITHOUT.split(',').any(|missing| missing == call)
 }
 
 /// A disk that is slow at reading or writing.
-#[cfg(feature = "fault-points")]
+#[inline]
 pub(crate) fn stall(what: &str) {
-    use std::sync::LazyLock;
-    use std::time::Duration;
-
     static STALL: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
         let stall = std::env::var("FILE_PULLER_STALL").ok()?;
         let (what, milliseconds) = stall.split_once('=')?;
         Some((what.to_owned(), milliseconds.parse().ok()?))
     });
+
+    if !cfg!(feature = "fault-points") {
+        return;
+    }
     if let Some((_, milliseconds)) = STALL.as_ref().filter(|(stalled, _)| stalled == what) {
         std::thread::sleep(Duration::from_millis(*milliseconds));
     }

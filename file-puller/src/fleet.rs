@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::CONTAINER;
-use crate::cli::{Cli, Task};
+use crate::cli::Cli;
 use crate::content::{Digest, Limits, Manifest, ManifestFile};
 use crate::daemon::{Backoff, Cuts};
 use crate::fetch::{Downloader, check_all};
@@ -90,9 +90,7 @@ impl Fleet {
         // Two of them say nothing: there is no volume and no admin port.
         let always = ["file-puller", "--volume", "none", "--admin-addr", "127.0.0.1:0", "--source", url];
         let cli = Cli::try_parse_from(always.iter().chain(flags)).map_err(|error| error.to_string())?;
-        let Task::Pull(config) = cli.task().map_err(|failure| failure.to_string())? else {
-            return Err("no puller is asked for".to_owned());
-        };
+        let config = cli.config().map_err(|failure| failure.to_string())?;
         let (options, limits) = (&config.options, config.options.engine.limits);
         let source = Source::new(config.source, &options.source, config.kind, limits.manifest, None);
         Ok(Puller {

@@ -5,14 +5,13 @@
 //! the files were checked out is no part of the content, and the same files get the same release id on every machine.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
-use sha2::{Digest as _, Sha256};
 
 use crate::content::{
     Digest, FileMode, Limits, Listing, Manifest, ManifestFile, ReleasePath, Site, is_public,
@@ -124,15 +123,7 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
         return Err(Failure::new(Exit::Refused, reason));
     }
     // The puller's limits are its own.
-    let unlimited = Limits {
-        manifest: u64::MAX,
-        files: usize::MAX,
-        directories: usize::MAX,
-        file_size: u64::MAX,
-        size: u64::MAX,
-        min_free: 0,
-    };
-    let files = listing.into_files(&unlimited, |(size, ..)| *size);
+    let files = listing.into_files(&Limits::NONE, |(size, ..)| *size);
     let files =
         files.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", directory.display())))?;
     let files = files
@@ -153,22 +144,15 @@ fn release_path(directory: &Path, file: &Path) -> Result<ReleasePath, Failure> {
 }
 
 fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let executable = file.metadata()?.permissions().mode() & 0o100 != 0;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
+    // The size is what was hashed, also of a file that is being written.
     let mut size = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            // The size is what was hashed, also of a file that is being written.
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-    Ok((size, Digest::of(hasher), if executable { FileMode::EXECUTABLE } else { FileMode::PLAIN }))
+    let digest = Digest::of_reader(file, |piece| {
+        size += piece.len() as u64;
+        Ok(())
+    })?;
+    Ok((size, digest, if executable { FileMode::EXECUTABLE } else { FileMode::PLAIN }))
 }
 
 /// A reader sees the manifest before or the manifest after, never a part of it.

@@ -1,12 +1,13 @@
 //! What Prometheus can ask: how syncs end, what they cost, and how old the content may be.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::metrics::Registrar;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -18,53 +19,30 @@ use crate::content::ReleaseId;
 /// From a request that was answered "not modified" to a first sync of many gigabytes.
 const DURATIONS: [f64; 10] = [0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0];
 
+/// A metric's only label, and its value.
+type Label = [(&'static str, &'static str); 1];
+
 /// The puller's metrics. Clones share their values.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    syncs: Family<ResultLabel, Counter>,
-    failures: Family<Failed, Counter>,
+    syncs: Family<Label, Counter>,
+    failures: Family<Label, Counter>,
     durations: Histogram,
-    phases: Family<PhaseLabel, Histogram, fn() -> Histogram>,
-    retries: Family<Retried, Counter>,
+    phases: Family<Label, Histogram, fn() -> Histogram>,
+    retries: Family<Label, Counter>,
     volume_free: Gauge,
     release_size: Gauge,
-    release: Family<Current, Gauge>,
-    revision: Family<RevisionLabel, Gauge>,
+    release: Family<[(&'static str, String); 1], Gauge>,
+    revision: Family<[(&'static str, String); 2], Gauge>,
     fetched_files: Counter,
     fetched_bytes: Counter,
     reused_files: Counter,
     repaired_files: Counter,
-    webhook_posts: Family<ResultLabel, Counter>,
+    webhook_posts: Family<Label, Counter>,
     old_releases: Gauge,
-    waits: Family<ResultLabel, Counter>,
+    waits: Family<Label, Counter>,
     waiting: Gauge,
     last_success: LastSuccess,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Current {
-    release: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RevisionLabel {
-    kind: &'static str,
-    revision: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabel {
-    phase: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Retried {
-    what: &'static str,
 }
 
 /// How a sync ended, as far as it is counted.
@@ -97,11 +75,6 @@ pub(crate) enum Retry {
     Manifest,
     /// A file, or the rest of it, because the connection broke.
     File,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Failed {
-    reason: &'static str,
 }
 
 /// When the volume was last known to be in step, or when this process started.
@@ -170,11 +143,11 @@ impl Metrics {
             SyncResult::Published(release) => ("published", Some(release)),
             SyncResult::Unchanged(release) => ("unchanged", Some(release)),
             SyncResult::Failed { reason } => {
-                self.failures.get_or_create(&Failed { reason }).inc();
+                self.failures.get_or_create(&[("reason", reason)]).inc();
                 ("failed", None)
             }
         };
-        self.syncs.get_or_create(&ResultLabel { result }).inc();
+        self.syncs.get_or_create(&[("result", result)]).inc();
         if let Some(release) = release {
             self.current(release);
             *self.last_success.0.lock() = Instant::now();
@@ -183,21 +156,12 @@ impl Metrics {
 
     /// Notes which release is published.
     pub(crate) fn current(&self, release: &ReleaseId) {
-        let current = Current { release: release.as_str().to_owned() };
-        // A scrape between the two would find none, so that is left for when the release is another one.
-        if self.release.get(&current).is_none() {
-            self.release.clear();
-        }
-        self.release.get_or_create(&current).set(1);
+        set_only(&self.release, &[("release", release.to_string())]);
     }
 
     /// Notes what the published release is in its source.
     pub(crate) fn follows(&self, (kind, revision): (&'static str, &str)) {
-        let revision = RevisionLabel { kind, revision: revision.to_owned() };
-        if self.revision.get(&revision).is_none() {
-            self.revision.clear();
-        }
-        self.revision.get_or_create(&revision).set(1);
+        set_only(&self.revision, &[("kind", kind.to_owned()), ("revision", revision.to_owned())]);
     }
 
     /// Notes how long a phase took that began then.
@@ -209,7 +173,7 @@ impl Metrics {
             Phase::Unpack => "unpack",
             Phase::Publish => "publish",
         };
-        self.phases.get_or_create(&PhaseLabel { phase }).observe(began.elapsed().as_secs_f64());
+        self.phases.get_or_create(&[("phase", phase)]).observe(began.elapsed().as_secs_f64());
     }
 
     /// Counts what is asked for again.
@@ -218,7 +182,7 @@ impl Metrics {
             Retry::Manifest => "manifest",
             Retry::File => "file",
         };
-        self.retries.get_or_create(&Retried { what }).inc();
+        self.retries.get_or_create(&[("what", what)]).inc();
     }
 
     /// Notes what a new release takes, and what it leaves.
@@ -239,9 +203,8 @@ impl Metrics {
     }
 
     /// Counts a post to the webhook.
-    pub(crate) fn announced(&self, outcome: Result<(), ()>) {
-        let result = if outcome.is_ok() { "delivered" } else { "failed" };
-        self.webhook_posts.get_or_create(&ResultLabel { result }).inc();
+    pub(crate) fn announced(&self, result: &'static str) {
+        self.webhook_posts.get_or_create(&[("result", result)]).inc();
     }
 
     /// Notes whether a request is held.
@@ -251,7 +214,7 @@ impl Metrics {
 
     /// Counts a request that was held.
     pub(crate) fn waited(&self, result: &'static str) {
-        self.waits.get_or_create(&ResultLabel { result }).inc();
+        self.waits.get_or_create(&[("result", result)]).inc();
     }
 
     /// Counts files that were put right.
@@ -265,18 +228,21 @@ impl Metrics {
     }
 }
 
-impl LastSuccess {
-    fn elapsed(&self) -> Duration {
-        self.0.lock().elapsed()
+/// Makes these labels the only ones of a metric that is always 1.
+fn set_only<L: Clone + Eq + Hash>(info: &Family<L, Gauge>, labels: &L) {
+    // A scrape between the two would find none, so that is left for when the labels are other ones.
+    if info.get(labels).is_none() {
+        info.clear();
     }
+    info.get_or_create(labels).set(1);
 }
 
 impl Collector for LastSuccess {
     /// Reckoned at each scrape, so that it grows while nothing else happens.
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let gauge = ConstGauge::new(self.elapsed().as_secs_f64());
+        let gauge = ConstGauge::new(self.0.lock().elapsed().as_secs_f64());
         let help = "Time since the volume was last in step, or since the start if it never was.";
-        let kind = prometheus_client::encoding::EncodeMetric::metric_type(&gauge);
+        let kind = gauge.metric_type();
         gauge.encode(encoder.encode_descriptor("staleness", help, Some(&Unit::Seconds), kind)?)
     }
 }

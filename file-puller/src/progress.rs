@@ -39,11 +39,11 @@ impl Progress {
         Self { release, total, done: 0, said: Instant::now(), bar }
     }
 
-    /// Notes that more files were fetched.
-    pub(crate) fn fetched(&mut self, files: usize) {
-        self.done += files;
+    /// Notes that another file was fetched.
+    pub(crate) fn fetched(&mut self) {
+        self.done += 1;
         if let Some(bar) = &self.bar {
-            bar.inc(files as u64);
+            bar.inc(1);
         } else if self.said.elapsed() >= PERIOD {
             let release = self.release.as_ref().map(tracing::field::display);
             tracing::info!(release, fetched = self.done, of = self.total, "staging");

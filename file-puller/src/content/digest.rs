@@ -1,6 +1,7 @@
 //! What a file is compared by: the [`Digest`] of its content, and its [`FileMode`].
 
 use std::fmt;
+use std::io::{self, Read};
 
 use rustix::fs::{Mode, RawMode};
 use sha2::{Digest as _, Sha256};
@@ -13,6 +14,24 @@ impl Digest {
     /// What a hasher has seen.
     pub(crate) fn of(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
+    }
+
+    /// The digest of all that can be read; each piece of it is given to `piece` as well, which can end it with an error.
+    pub(crate) fn of_reader(
+        mut input: impl Read,
+        mut piece: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match input.read(&mut buffer)? {
+                0 => return Ok(Self::of(hasher)),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    piece(&buffer[..read])?;
+                }
+            }
+        }
     }
 
     /// Its bytes as they were kept.

@@ -30,3 +30,15 @@ pub(crate) struct Limits {
     #[arg(long = "min-free", value_name = "SIZE", default_value = "64MiB", value_parser = units::size)]
     pub(crate) min_free: u64,
 }
+
+impl Limits {
+    /// Nothing is too much.
+    pub(crate) const NONE: Self = Self {
+        manifest: u64::MAX,
+        files: usize::MAX,
+        directories: usize::MAX,
+        file_size: u64::MAX,
+        size: u64::MAX,
+        min_free: 0,
+    };
+}

@@ -148,7 +148,9 @@ impl Report for Status {
         let age = state.in_step.elapsed();
         match self.max_staleness {
             Some(limit) if age >= limit => {
-                let (age, limit) = (whole_seconds(age), humantime::format_duration(limit));
+                // Whole seconds are exact enough, and short.
+                let [age, limit] =
+                    [Duration::from_secs(age.as_secs()), limit].map(humantime::format_duration);
                 Err(format!("content was last in step {age} ago, beyond --max-staleness {limit}"))
             }
             _ => Ok(()),
@@ -180,9 +182,4 @@ impl Report for Status {
         }
         status
     }
-}
-
-/// For people: whole seconds are exact enough, and short.
-pub(crate) fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }

@@ -47,15 +47,6 @@ pub(crate) struct Webhook {
     _delivery: AbortOnDropHandle<()>,
 }
 
-/// Why a delivery did not arrive.
-#[derive(Debug, thiserror::Error)]
-enum DeliveryError {
-    #[error("it cannot be reached: {0}")]
-    Unreachable(String),
-    #[error("it answers {0}")]
-    Status(StatusCode),
-}
-
 struct Delivery {
     client: Client,
     url: HookUrl,
@@ -98,12 +89,12 @@ impl Webhook {
 
 impl Delivery {
     async fn deliver_newest(mut self, mut rx: watch::Receiver<Option<ReleaseId>>) {
-        // Endpoints when the puller does.
+        // Ends when the puller does.
         while rx.changed().await.is_ok() {
             loop {
                 let Some(release) = rx.borrow_and_update().clone() else { break };
                 let outcome = self.deliver(&release).await;
-                self.metrics.announced(outcome.as_ref().copied().map_err(drop));
+                self.metrics.announced(if outcome.is_ok() { "delivered" } else { "failed" });
                 let error = match outcome {
                     Ok(()) => {
                         tracing::debug!(%release, webhook = %self.url, "announced");
@@ -123,7 +114,8 @@ impl Delivery {
         }
     }
 
-    async fn deliver(&self, release: &ReleaseId) -> Result<(), DeliveryError> {
+    /// The error says what became of it.
+    async fn deliver(&self, release: &ReleaseId) -> Result<(), String> {
         let body = json!({"release": release.as_str(), "source": self.source.to_string()});
         let request = self
             .client
@@ -133,14 +125,14 @@ impl Delivery {
             .body(body.to_string())
             .send()
             .await
-            .map_err(|error| DeliveryError::Unreachable(causes(&error)))?;
+            .map_err(|error| format!("it cannot be reached: {}", causes(&error)))?;
         let status = answer.status();
         let delivered = match self.success {
             None => status.is_success(),
             Some(Success::Any) => true,
             Some(Success::Status(expected)) => status == expected,
         };
-        if delivered { Ok(()) } else { Err(DeliveryError::Status(status)) }
+        if delivered { Ok(()) } else { Err(format!("it answers {status}")) }
     }
 }
 

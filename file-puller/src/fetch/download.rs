@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::sink::{GivenUp, Sink, Step};
+use super::sink::{Sink, Step};
 use crate::content::{Manifest, ManifestFile};
 use crate::metrics::{Metrics, Retry};
 use crate::source::url::OutsideBase;
@@ -38,9 +38,6 @@ pub(crate) enum DownloadError {
     /// The volume refused.
     #[error(transparent)]
     Volume(#[from] VolumeError),
-    /// The thread that writes has ended, and its error is the one that counts.
-    #[error(transparent)]
-    GivenUp(#[from] GivenUp),
 }
 
 /// What all files of a release are fetched with.

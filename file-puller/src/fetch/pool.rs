@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::download::{Download, DownloadError, Downloader};
-use super::sink::{GivenUp, Piece, Sink, Step};
+use super::sink::{Piece, Sink, Step};
 use crate::content::Manifest;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
-use crate::store::{FinishError, StagedFile, Staging};
+use crate::store::{StagedFile, Staging, VolumeError};
 
 /// Downloads these files of the manifest, each of other content than the others, to their places in the staged tree.
 pub(crate) async fn download_all(
@@ -58,8 +58,9 @@ pub(super) async fn fetch_all(
     }
     // The receiving end ends with the last task.
     drop(sink);
-    while !tasks.is_empty() {
-        join(&mut tasks).await?;
+    while let Some(ended) = tasks.join_next().await {
+        // A panic ends the process, and no task is cancelled while it is waited for.
+        ended.map_err(|_| VolumeError::given_up())??;
     }
     Ok(())
 }
@@ -73,14 +74,6 @@ async fn download_each(
     loop {
         let Some(index) = files.lock().next() else { return Ok(()) };
         Download::new(Arc::clone(&downloader), index, sink.clone()).run().await?;
-    }
-}
-
-async fn join(tasks: &mut JoinSet<Result<(), DownloadError>>) -> Result<(), DownloadError> {
-    match tasks.join_next().await {
-        Some(Ok(ended)) => ended,
-        // A panic ends the process, and no task is cancelled while it is waited for.
-        Some(Err(_)) | None => Err(GivenUp.into()),
     }
 }
 
@@ -111,12 +104,9 @@ impl Writer {
         file.append(&piece.batch)?;
         match piece.step {
             Step::Finish => {
-                file.finish_verified(promised).map_err(|error| match error {
-                    FinishError::Mismatch(error) => DownloadError::from(error),
-                    FinishError::Volume(error) => DownloadError::from(error),
-                })?;
+                file.finish_verified(promised)??;
                 self.metrics.fetched(1, promised.size);
-                self.progress.fetched(1);
+                self.progress.fetched();
                 return Ok(());
             }
             Step::Restart => file.restart()?,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::store::VolumeError;
+
 /// Bytes that were received and wait to be written, all downloads together.
 const WAITING_BYTES: usize = 2 * 1024 * 1024;
 /// Pieces that wait to be written. Small files are many, and each costs a little more than its bytes.
@@ -36,11 +38,6 @@ pub(super) struct Sink {
     room: Arc<Semaphore>,
 }
 
-/// The thread that writes has ended, and its error is the one that counts.
-#[derive(Debug, thiserror::Error)]
-#[error("the download was given up")]
-pub(crate) struct GivenUp;
-
 impl Sink {
     /// Both ends of the way.
     pub(super) fn new() -> (Self, mpsc::Receiver<Piece>) {
@@ -55,12 +52,12 @@ impl Sink {
         batch: Vec<Bytes>,
         bytes: usize,
         step: Step,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<(), VolumeError> {
         // One chunk may be larger than all the room there is: then it has to itself what there is.
         let share = u32::try_from(bytes.clamp(1, WAITING_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(share).await;
-        let room = room.map_err(|_closed| GivenUp)?;
+        let room = room.map_err(|_closed| VolumeError::given_up())?;
         let piece = Piece { index, batch, step, _room: room };
-        self.pieces.send(piece).await.map_err(|_closed| GivenUp)
+        self.pieces.send(piece).await.map_err(|_closed| VolumeError::given_up())
     }
 }

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::object_id::{ObjectFormat, ObjectId, ObjectKind};
 use crate::content::{Digest, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
-use crate::store::{Context as _, DIRECTORY, Volume, VolumeError};
+use crate::store::{Context as _, Volume, VolumeError, open_directory, open_file};
 
 /// The directory on the volume.
 const DIRECTORY_NAME: &str = ".git-objects";
@@ -66,10 +66,8 @@ pub(crate) struct Known {
 impl Known {
     /// Reads what an earlier sync left behind, if that is whole.
     pub(crate) fn load(volume: &Arc<Volume>) -> Option<Self> {
-        let directory = rustix::fs::openat(volume.root(), DIRECTORY_NAME, DIRECTORY, Mode::empty()).ok()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File = rustix::fs::openat(&directory, FILE, flags, Mode::empty()).ok()?.into();
-        let read = Self::read(volume, file);
+        let directory = open_directory(volume.root(), DIRECTORY_NAME).ok()?;
+        let read = Self::read(volume, open_file(&directory, FILE).ok()?);
         if let Err(error) = &read {
             tracing::info!(%error, "{volume}/{DIRECTORY_NAME}/{FILE} cannot be used; the next fetch brings everything");
         }
@@ -136,9 +134,7 @@ impl Known {
             files.into_iter().map(|file| (file.digest, file.path)).collect()
         });
         let tree = self.volume.open_release(&release).ok()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&tree, paths.get(&digest)?.as_str(), flags, Mode::empty()).ok()?;
-        let file = File::from(file);
+        let file = open_file(&tree, paths.get(&digest)?.as_str()).ok()?;
         (file.metadata().ok()?.len() == size).then_some((file, size))
     }
 
@@ -168,7 +164,7 @@ pub(crate) struct KnownWriter {
 
 impl KnownWriter {
     pub(super) fn begin(volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        let directory = open_directory(volume)?;
+        let directory = make_directory(volume)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, NEXT, flags, Mode::from_raw_mode(0o600));
         let file: File = file.context(|| writing(volume))?.into();
@@ -228,13 +224,13 @@ fn writing(volume: &Volume) -> String {
     format!("write {volume}/{DIRECTORY_NAME}/{FILE}")
 }
 
-fn open_directory(volume: &Volume) -> Result<OwnedFd, VolumeError> {
+fn make_directory(volume: &Volume) -> Result<OwnedFd, VolumeError> {
     let making = || format!("make {volume}/{DIRECTORY_NAME}");
     match rustix::fs::mkdirat(volume.root(), DIRECTORY_NAME, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(error) => return Err(error).context(making),
     }
-    rustix::fs::openat(volume.root(), DIRECTORY_NAME, DIRECTORY, Mode::empty()).context(making)
+    open_directory(volume.root(), DIRECTORY_NAME).context(making)
 }
 
 fn check_digest(mut file: &File, content: u64) -> io::Result<()> {

@@ -121,7 +121,8 @@ impl<R: Read> PackReader<R> {
         kind: ObjectKind,
         size: u64,
     ) -> Result<ObjectIndex, PackError> {
-        self.count(size)?;
+        self.inflated = self.inflated.saturating_add(size);
+        self.limits.check_total(self.inflated).map_err(refused)?;
         let mut writer = objects.begin(kind, size)?;
         let mut inflater = Inflater::begin(&mut self.zlib);
         let mut produced = 0;
@@ -183,12 +184,6 @@ impl<R: Read> PackReader<R> {
             }
         }
         Ok(objects.finish(writer)?)
-    }
-
-    /// Counts what an object will take, before any of it is written.
-    fn count(&mut self, size: u64) -> Result<(), PackError> {
-        self.inflated = self.inflated.saturating_add(size);
-        self.limits.check_total(self.inflated).map_err(refused)
     }
 
     /// A pack ends with the hash of all that it holds.

@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::sys;
 use crate::content::FileMode;
 
-/// How a directory is opened: itself, never through a link that was put in its place.
-pub(crate) const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The mode of directories.
@@ -27,6 +27,25 @@ impl DirectoryOptions {
     /// 0755, or 0775 with `--group-write`.
     pub(super) fn mode(self) -> Mode {
         Mode::from_raw_mode(if self.group_write { 0o775 } else { 0o755 })
+    }
+}
+
+/// Opens a directory itself, never through a link that was put in its place.
+pub(crate) fn open_directory(beneath: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(beneath, name, DIRECTORY, Mode::empty())
+}
+
+/// Opens a file to read it, never through a link, and without waiting where something else was put in its place.
+pub(crate) fn open_file(beneath: impl AsFd, name: impl Arg) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(beneath, name, flags, Mode::empty()).map(File::from)
+}
+
+/// Makes a directory of exactly that mode, unless it is there. Returns whether it was made.
+pub(super) fn ensure_directory(beneath: impl AsFd + Copy, name: &str, mode: Mode) -> io::Result<bool> {
+    match make_directory(beneath, name, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        done => done.map(|()| true),
     }
 }
 

@@ -7,11 +7,11 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, Dir, DirEntry, Mode};
+use rustix::fs::{AtFlags, Dir, DirEntry};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use super::create::DIRECTORY;
+use super::create::open_directory;
 
 /// How often a directory is emptied to which another process still adds.
 const ATTEMPTS: u32 = 5;
@@ -23,11 +23,19 @@ pub(super) fn entries(directory: impl AsFd) -> io::Result<impl Iterator<Item = i
     Ok(all.filter(move |entry| entry.as_ref().map_or(true, |entry| is_listed(entry.file_name()))))
 }
 
-/// Removes a file, or a directory and all that is in it, also while another process still adds to it.
-pub(super) fn remove(beneath: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
+/// Removes a name that is no directory's, if it is there.
+pub(super) fn unlink(beneath: impl AsFd, name: impl Arg) -> Result<(), Errno> {
     match rustix::fs::unlinkat(beneath, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        unlinked => unlinked,
+    }
+}
+
+/// Removes a file, or a directory and all that is in it, if it is there, also while another process still adds to it or removes it.
+pub(super) fn remove(beneath: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
+    match unlink(beneath, name) {
         Err(error @ (Errno::ISDIR | Errno::PERM)) => {
-            let Ok(directory) = rustix::fs::openat(beneath, name, DIRECTORY, Mode::empty()) else {
+            let Ok(directory) = open_directory(beneath, name) else {
                 return Err(error.into());
             };
             remove_directory(beneath, name, directory.as_fd())
@@ -45,6 +53,7 @@ fn remove_directory(
         empty(directory)?;
         match rustix::fs::unlinkat(beneath, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => std::thread::yield_now(),
+            Err(Errno::NOENT) => return Ok(()),
             removed => return Ok(removed?),
         }
     }
@@ -53,14 +62,7 @@ fn remove_directory(
 }
 
 fn empty(directory: BorrowedFd<'_>) -> io::Result<()> {
-    for entry in entries(directory)? {
-        match remove(directory, entry?.file_name()) {
-            // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
-    }
-    Ok(())
+    entries(directory)?.try_for_each(|entry| remove(directory, entry?.file_name()))
 }
 
 #[cfg(test)]
@@ -85,6 +87,6 @@ mod tests {
         remove(beneath.as_fd(), "tree").unwrap();
         assert!(!at("tree").exists() && at("kept/file").is_file());
         remove(beneath.as_fd(), "kept/file").unwrap();
-        assert_eq!(remove(beneath.as_fd(), "tree").unwrap_err().kind(), io::ErrorKind::NotFound);
+        remove(beneath.as_fd(), "tree").unwrap();
     }
 }

@@ -34,6 +34,6 @@ pub(super) fn write(staging: &Arc<Staging>, files: &[&ManifestFile], versions: &
     for (file, version) in files.iter().zip(versions) {
         let mut staged = StagedFile::create(staging, file).unwrap();
         staged.append(&[Bytes::from(format!("{}{version}", file.path))]).unwrap();
-        staged.finish_verified(file).unwrap();
+        staged.finish_verified(file).unwrap().unwrap();
     }
 }

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::create::DIRECTORY;
+use super::create::open_directory;
 use super::directory::entries;
 use super::sys;
 
@@ -133,7 +133,7 @@ impl FsyncSet {
 /// Has the system begin to write what will be flushed soon, while something else is done. Whether it can is told by the flush: it has
 /// its own handle on the root, and the system reports an error once to each.
 pub(super) fn begin_flush(root: BorrowedFd<'_>) {
-    let Ok(root) = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()) else { return };
+    let Ok(root) = open_directory(root, ".") else { return };
     thread::Builder::new().spawn(move || sys::sync_file_system(root.as_fd()).ignore()).ignore();
 }
 

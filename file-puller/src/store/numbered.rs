@@ -1,13 +1,13 @@
 //! The directory of the files that have arrived, `unpacked/` in the private directory: each has a number for a name.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::create::{DIRECTORY, PlainFiles, make_directory};
+use super::create::{PlainFiles, make_directory, open_directory, open_file};
 use super::directory::remove;
 use super::private::{Private, UNPACKED};
 use super::volume::{Context as _, Volume, VolumeError};
@@ -62,15 +62,11 @@ impl NumberedFiles {
     pub(super) fn begin(volume: &Volume) -> Result<Self, VolumeError> {
         let private = volume.private()?;
         let making = || format!("make {}/{UNPACKED}", private.path().display());
-        match remove(private.directory(), UNPACKED) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(making),
-            _ => {}
-        }
+        remove(private.directory(), UNPACKED).context(making)?;
         let directory_mode = volume.directory_mode();
         make_directory(private.directory(), UNPACKED, directory_mode).context(making)?;
         crash_point();
-        let directory =
-            rustix::fs::openat(private.directory(), UNPACKED, DIRECTORY, Mode::empty()).context(making)?;
+        let directory = open_directory(private.directory(), UNPACKED).context(making)?;
         Ok(Self { private, directory, directory_mode, plain_files: PlainFiles::default() })
     }
 
@@ -100,9 +96,7 @@ impl NumberedFiles {
 
     /// Opens a file to read what was written.
     pub(super) fn open(&self, name: Name) -> Result<File, VolumeError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name.path(), flags, Mode::empty());
-        Ok(file.context(|| self.naming("open", name))?.into())
+        open_file(&self.directory, name.path()).context(|| self.naming("open", name))
     }
 
     /// A file for bytes that are no content, to write and to read.

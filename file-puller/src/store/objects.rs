@@ -11,12 +11,12 @@ use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::create::{DIRECTORY, make_directory};
+use super::create::{ensure_directory, open_directory};
 use super::directory::entries;
 use super::private::OBJECTS;
 use super::tree;
-use super::volume::{Context as _, Volume, VolumeError, read_manifest};
-use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId};
+use super::volume::{Context as _, Volume, VolumeError, manifest_id, read_manifest};
+use crate::content::{Digest, FileMode, Manifest, ManifestFile};
 use crate::crash_point::crash_point;
 
 /// The objects of this process.
@@ -68,13 +68,8 @@ impl Objects {
 pub(super) fn keep_arrived(from: BorrowedFd<'_>, private: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
     for entry in entries(from)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().ok();
-        let Some(id) = name.and_then(|name| name.strip_suffix(".json")).and_then(ReleaseId::parse) else {
-            continue;
-        };
-        let (Ok(tree), Some(manifest)) =
-            (rustix::fs::openat(from, id.as_str(), DIRECTORY, Mode::empty()), read_manifest(from, &id))
-        else {
+        let Some(id) = entry.file_name().to_str().ok().and_then(manifest_id) else { continue };
+        let (Ok(tree), Some(manifest)) = (open_directory(from, id.as_str()), read_manifest(from, &id)) else {
             continue;
         };
         let (objects, _) = open(private, mode)?;
@@ -106,12 +101,9 @@ fn keep_files(tree: BorrowedFd<'_>, manifest: &Manifest, objects: BorrowedFd<'_>
 }
 
 fn open(private: BorrowedFd<'_>, directory_mode: Mode) -> io::Result<(OwnedFd, bool)> {
-    let is_new = match make_directory(private, OBJECTS, directory_mode) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        made => made.map(|()| true)?,
-    };
+    let is_new = ensure_directory(private, OBJECTS, directory_mode)?;
     crash_point();
-    Ok((rustix::fs::openat(private, OBJECTS, DIRECTORY, Mode::empty())?, is_new))
+    Ok((open_directory(private, OBJECTS)?, is_new))
 }
 
 fn object_name((digest, mode): (Digest, FileMode)) -> String {

@@ -12,7 +12,7 @@ use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, DirEntry, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::create::{DIRECTORY, make_directory};
+use super::create::{make_directory, open_directory};
 use super::directory::{entries, remove};
 use super::sys::{self, Lock};
 use crate::crash_point::crash_point;
@@ -45,7 +45,7 @@ impl Private {
     pub(super) fn create(staging: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Result<Self> {
         let name = format!("{PREFIX}{:016x}", fastrand::u64(..));
         make_directory(staging, &name, mode)?;
-        let directory = rustix::fs::openat(staging, &name, DIRECTORY, Mode::empty())?;
+        let directory = open_directory(staging, &name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(&directory, LOCK, flags, Mode::from_raw_mode(0o664))?;
         sys::fcntl_lock(&lock)?;
@@ -93,10 +93,7 @@ impl Private {
             {
                 continue;
             }
-            remove(self.directory(), name).or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })?;
+            remove(self.directory(), name)?;
             crash_point();
             tracing::debug!(directory = %self.path.display(), name = %name.to_string_lossy(), "swept");
         }

@@ -13,6 +13,7 @@ use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
+use super::directory::unlink;
 use super::private::same_file;
 use super::staging::Staging;
 use super::sys;
@@ -38,31 +39,13 @@ pub(crate) fn publish(
 ) -> Result<Published, VolumeError> {
     staging.flush()?;
     crash_point();
-    let tree = match place(staging, manifest)? {
-        Placed::Ours => Some(staging.tree()),
-        Placed::Theirs => None,
-    };
+    let tree = place(staging, manifest)?;
     crash_point();
-    point(staging.volume(), staging.id(), tree, replaced)
+    point_at(staging.volume(), staging.id(), tree, replaced)
 }
 
-/// Whose tree is in a release's place.
-enum Placed {
-    Ours,
-    /// Another process was quicker with the same release.
-    Theirs,
-}
-
-/// Points `current` at a release that is in its place.
+/// Points `current` at a release that is in its place, with this tree if it is ours.
 pub(crate) fn point_at(
-    volume: &Volume,
-    id: &ReleaseId,
-    replaced: Option<&ReleaseId>,
-) -> Result<Published, VolumeError> {
-    point(volume, id, None, replaced)
-}
-
-fn point(
     volume: &Volume,
     id: &ReleaseId,
     tree: Option<BorrowedFd<'_>>,
@@ -72,10 +55,7 @@ fn point(
     sys::sync_directory(volume.releases()).context(|| format!("sync {volume}/{RELEASES}"))?;
     let context = || format!("point {volume}/{CURRENT} at release {id}");
     let private = volume.private()?;
-    match rustix::fs::unlinkat(private.directory(), CURRENT, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error).context(context),
-    }
+    unlink(private.directory(), CURRENT).context(context)?;
     rustix::fs::symlinkat(link_text(id), private.directory(), CURRENT).context(|| {
         format!("make a symbolic link on {volume}, which its file system has to be able to have")
     })?;
@@ -112,8 +92,9 @@ fn stamp(volume: &Volume, replaced: &ReleaseId) {
     }
 }
 
-/// Moves signature, manifest and tree from staging to their names.
-fn place(staging: &Staging, manifest: &Manifest) -> Result<Placed, VolumeError> {
+/// Moves signature, manifest and tree from staging to their names. Returns the tree, unless another process was quicker with the
+/// same release: then its tree is in the place.
+fn place<'s>(staging: &'s Staging, manifest: &Manifest) -> Result<Option<BorrowedFd<'s>>, VolumeError> {
     let (volume, id, private) = (staging.volume(), staging.id().as_str(), staging.private());
     let context = || format!("put release {id} in its place in {volume}/{RELEASES}");
     let (from, releases) = (volume.staging(), volume.releases());
@@ -128,10 +109,7 @@ fn place(staging: &Staging, manifest: &Manifest) -> Result<Placed, VolumeError> 
     if staging.is_signed() {
         moved(rustix::fs::renameat(from, &*private.beneath(&signature), releases, &*signature))?;
     } else {
-        match rustix::fs::unlinkat(releases, &*signature, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).context(context),
-        }
+        unlink(releases, &*signature).context(context)?;
     }
     crash_point();
     moved(rustix::fs::renameat(from, &*private.beneath(&named), releases, &*named))?;
@@ -140,9 +118,7 @@ fn place(staging: &Staging, manifest: &Manifest) -> Result<Placed, VolumeError> 
     match rustix::fs::renameat(from, &*staged, releases, id) {
         // A tree of the same release is in the way. If it is whole, another process has put it there since the sync began, and it
         // has readers already: it stays.
-        Err(Errno::NOTEMPTY | Errno::EXIST) if looks_whole(volume, staging.id(), manifest)? => {
-            Ok(Placed::Theirs)
-        }
+        Err(Errno::NOTEMPTY | Errno::EXIST) if looks_whole(volume, staging.id(), manifest)? => Ok(None),
         // If it is damaged, it may be the current one: so the two change places at once, and the damaged one is swept from staging.
         Err(Errno::NOTEMPTY | Errno::EXIST) => {
             if !sys::exchange(from, &staged, releases, id).context(context)? {
@@ -152,9 +128,9 @@ fn place(staging: &Staging, manifest: &Manifest) -> Result<Placed, VolumeError> 
                 moved(rustix::fs::renameat(from, &*staged, releases, id))?;
             }
             crash_point();
-            Ok(Placed::Ours)
+            Ok(Some(staging.tree()))
         }
-        renamed => moved(renamed).map(|()| Placed::Ours),
+        renamed => moved(renamed).map(|()| Some(staging.tree())),
     }
 }
 
@@ -207,10 +183,10 @@ mod tests {
         let volume = Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap();
         let id = ReleaseId::parse("0123456789abcdef").unwrap();
         std::fs::create_dir(above.path().join("volume/releases").join(id.as_str())).unwrap();
-        let _published = point_at(&volume, &id, None).unwrap();
+        let _published = point_at(&volume, &id, None, None).unwrap();
         std::fs::remove_file(above.path().join("volume/current")).unwrap();
         let volume = volume.with_releases(std::io::pipe().unwrap().0.into());
-        assert!(point_at(&volume, &id, None).is_err());
+        assert!(point_at(&volume, &id, None, None).is_err());
         assert!(above.path().join("volume/current").symlink_metadata().is_err());
     }
 }

@@ -32,45 +32,42 @@ pub(crate) struct RetentionPolicy {
 #[derive(Debug)]
 pub(crate) struct Retention {
     policy: RetentionPolicy,
-    old: Vec<Old>,
-}
-
-#[derive(Debug)]
-struct Old {
-    id: ReleaseId,
-    replaced: SystemTime,
+    /// Each with the time of that.
+    old: Vec<(ReleaseId, SystemTime)>,
 }
 
 impl Retention {
     /// Takes over what is on the volume besides the current release, most recently replaced first, with the time of that.
-    pub(crate) fn new(policy: RetentionPolicy, found: Vec<(ReleaseId, SystemTime)>) -> Self {
-        let old = found.into_iter().rev().map(|(id, replaced)| Old { id, replaced }).collect();
+    pub(crate) fn new(policy: RetentionPolicy, mut old: Vec<(ReleaseId, SystemTime)>) -> Self {
+        old.reverse();
         Self { policy, old }
     }
 
     /// Notes that `current` was pointed at `id`.
     pub(crate) fn published(&mut self, id: &ReleaseId, replaced: Option<ReleaseId>, now: SystemTime) {
-        self.old.retain(|old| old.id != *id);
+        self.forget(id);
         if let Some(replaced) = replaced.filter(|replaced| replaced != id) {
-            self.old.retain(|old| old.id != replaced);
-            self.old.push(Old { id: replaced, replaced: now });
+            self.forget(&replaced);
+            self.old.push((replaced, now));
         }
     }
 
     /// The releases that may go now. [`Retention::forget`] has to be told once one is gone.
     pub(crate) fn expired(&self, now: SystemTime) -> Vec<ReleaseId> {
         let beyond = self.old.len().saturating_sub(self.policy.keep);
-        // A clock that was set back makes a release younger, never older.
-        let age = |old: &Old| now.duration_since(old.replaced).unwrap_or_default();
-        let old_enough = |old: &&Old| age(old) >= self.policy.keep_for;
-        self.old[..beyond].iter().filter(old_enough).map(|old| old.id.clone()).collect()
+        let may_go = self.old[..beyond].iter().filter(|(_, replaced)| self.had_its_time(*replaced, now));
+        may_go.map(|(id, _)| id.clone()).collect()
     }
 
     /// The release that goes first where space is short, whatever `--keep` says. Readers keep their `--keep-for`.
     pub(crate) fn oldest_expendable(&self, now: SystemTime) -> Option<ReleaseId> {
-        let first = self.old.first()?;
-        let age = now.duration_since(first.replaced).unwrap_or_default();
-        (age >= self.policy.keep_for).then(|| first.id.clone())
+        let (id, replaced) = self.old.first()?;
+        self.had_its_time(*replaced, now).then(|| id.clone())
+    }
+
+    fn had_its_time(&self, replaced: SystemTime, now: SystemTime) -> bool {
+        // A clock that was set back makes a release younger, never older.
+        now.duration_since(replaced).unwrap_or_default() >= self.policy.keep_for
     }
 
     /// Bytes that all releases may take.
@@ -80,7 +77,7 @@ impl Retention {
 
     /// Notes that a release is gone.
     pub(crate) fn forget(&mut self, id: &ReleaseId) {
-        self.old.retain(|old| old.id != *id);
+        self.old.retain(|(old, _)| old != id);
     }
 
     /// How many old releases there are.

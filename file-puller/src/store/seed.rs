@@ -10,14 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::create::{DIRECTORY, make_directory};
+use super::create::{ensure_directory, make_directory, open_directory};
 use super::directory::remove;
 use super::fsync::{self, FsyncSet};
 use super::private::{Private, SEED};
-use super::staging::{Staging, write_manifest};
+use super::staging::Staging;
 use super::sys;
 use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::{Manifest, ReleaseId, ReleasePath};
@@ -62,10 +62,7 @@ impl SeedTree {
         let private = volume.private()?;
         let seed = private.path().join(SEED);
         let context = || format!("copy {base} to {}", seed.display());
-        match remove(private.directory(), SEED) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
-            _ => {}
-        }
+        remove(private.directory(), SEED).context(context)?;
         if let Err(error) = copy(volume, &private, &base, &manifest) {
             // Nothing is left of it, and if that fails too, the next sync clears the directory.
             remove(private.directory(), SEED).ignore();
@@ -99,7 +96,7 @@ impl SeedTree {
         let context = || format!("make {}/{id} of {SEED}", private.path().display());
         rustix::fs::renameat(directory, SEED, directory, id.as_str()).context(context)?;
         crash_point();
-        let tree = rustix::fs::openat(directory, id.as_str(), DIRECTORY, Mode::empty()).context(context)?;
+        let tree = open_directory(directory, id.as_str()).context(context)?;
         // The copy itself was synced when it was made.
         let fsync_set = FsyncSet::new();
         for path in &diff.removed {
@@ -107,24 +104,20 @@ impl SeedTree {
                 .context(|| format!("take {path} out of {}/{id}", private.path().display()))?;
         }
         for directory in manifest.directories() {
-            match make_directory(&tree, directory, volume.directory_mode()) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => {
-                    made.context(|| format!("make {}/{id}/{directory}", private.path().display()))?;
-                    fsync_set.created(directory);
-                }
+            let context = || format!("make {}/{id}/{directory}", private.path().display());
+            if ensure_directory(&tree, directory, volume.directory_mode()).context(context)? {
+                fsync_set.created(directory);
             }
             crash_point();
         }
-        let manifest = write_manifest(&private, id, manifest)?;
-        Ok(Staging::from_copy(volume, private, id, tree, self.base.id, manifest, fsync_set))
+        Staging::of_tree(volume, private, id, manifest, tree, Some(self.base.id), fsync_set)
     }
 }
 
 fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Manifest) -> io::Result<()> {
-    let original = rustix::fs::openat(volume.releases(), release.as_str(), DIRECTORY, Mode::empty())?;
+    let original = open_directory(volume.releases(), release.as_str())?;
     make_directory(private.directory(), SEED, volume.directory_mode())?;
-    let copy = rustix::fs::openat(private.directory(), SEED, DIRECTORY, Mode::empty())?;
+    let copy = open_directory(private.directory(), SEED)?;
     for directory in manifest.directories() {
         make_directory(&copy, directory, volume.directory_mode())?;
         crash_point();

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use lifecycle::Ignore as _;
 use rustix::fs::AtFlags;
-use rustix::io::Errno;
 
 use super::create::{create_file, set_mode};
+use super::directory::unlink;
 use super::private::{Private, SIGNED, SIGNED_SIGNATURE};
 use super::sys;
 use super::volume::{Context as _, RELEASES, Volume, VolumeError, manifest_name, signature_name};
@@ -90,10 +90,7 @@ impl Drop for SignedManifest {
 }
 
 fn write(private: &Private, name: &str, bytes: &[u8]) -> io::Result<File> {
-    match rustix::fs::unlinkat(private.directory(), name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
+    unlink(private.directory(), name)?;
     let mut file = File::from(create_file(private.directory(), name)?);
     file.write_all(bytes)?;
     set_mode(&file, FileMode::PLAIN)?;

@@ -6,9 +6,9 @@ use std::iter;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use bytesize::ByteSize;
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType};
 
-use super::create::DIRECTORY;
+use super::create::open_directory;
 use super::directory::entries;
 use super::volume::{Context as _, RELEASES, Volume, VolumeError};
 use crate::content::ReleaseId;
@@ -21,15 +21,6 @@ pub(crate) struct Need {
     /// Bytes that its releases take more.
     kept: u64,
     inodes: u64,
-}
-
-/// What limits it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
-    /// Bytes that have to stay free on the file system.
-    pub(crate) min_free: u64,
-    /// Bytes that all releases together may take.
-    pub(crate) max_volume_size: Option<u64>,
 }
 
 impl Need {
@@ -59,18 +50,20 @@ impl Need {
     }
 }
 
-/// Makes sure that it fits, before any of it is fetched. The error names what is short, and what holds it.
+/// Makes sure that it fits, before any of it is fetched: `min_free` bytes of the file system stay free, and all releases together
+/// take no more than `max_volume_size`. The error names what is short, and what holds it.
 pub(crate) fn check_room(
     volume: &Volume,
     need: &Need,
-    room: Room,
+    min_free: u64,
+    max_volume_size: Option<u64>,
     current: Option<&ReleaseId>,
 ) -> Result<(), VolumeError> {
     let context = || format!("stage {} on {volume}", ByteSize(need.written.max(need.kept)));
     let short = |why: String| Err(io::Error::new(io::ErrorKind::StorageFull, why)).context(context);
     if let Ok(space) = volume.space() {
-        if need.written.saturating_add(room.min_free) > space.free {
-            let (free, min_free) = (ByteSize(space.free), ByteSize(room.min_free));
+        if need.written.saturating_add(min_free) > space.free {
+            let (free, min_free) = (ByteSize(space.free), ByteSize(min_free));
             let held = held(volume, current);
             return short(format!(
                 "it has {free} free, and --min-free {min_free} of that is to stay free{held}"
@@ -83,7 +76,7 @@ pub(crate) fn check_room(
             return short(format!("its file system has {free} inodes free, and {inodes} are needed{held}"));
         }
     }
-    if let Some(limit) = room.max_volume_size.filter(|_| need.kept > 0) {
+    if let Some(limit) = max_volume_size.filter(|_| need.kept > 0) {
         let usage = usage(volume, current).context(|| format!("read {volume}/{RELEASES}"))?;
         if usage.total().saturating_add(need.kept) > limit {
             let (total, limit) = (ByteSize(usage.total()), ByteSize(limit));
@@ -132,7 +125,7 @@ fn usage(volume: &Volume, current: Option<&ReleaseId>) -> io::Result<Usage> {
     // The current one first, so that what it shares with others is its own.
     releases.sort_by_key(|id| current != Some(id));
     for id in releases {
-        let tree = rustix::fs::openat(volume.releases(), id.as_str(), DIRECTORY, Mode::empty())?;
+        let tree = open_directory(volume.releases(), id.as_str())?;
         let bytes = tree_size(tree.as_fd(), &mut seen)?;
         if current == Some(&id) {
             usage.current = bytes;
@@ -152,7 +145,7 @@ fn tree_size(directory: BorrowedFd<'_>, seen: &mut HashSet<u64>) -> io::Result<u
         let name = entry.file_name();
         let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let below = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?;
+            let below = open_directory(directory, name)?;
             size += tree_size(below.as_fd(), seen)?;
         } else if stat.st_nlink > 1 && !seen.insert(stat.st_ino) {
             continue;

@@ -36,17 +36,6 @@ pub(crate) struct Mismatch {
     pub(crate) difference: String,
 }
 
-/// Why a file could not be finished.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FinishError {
-    /// It is not the file that was promised.
-    #[error(transparent)]
-    Mismatch(#[from] Mismatch),
-    /// The volume refused.
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
-}
-
 impl StagedFile {
     /// Begins a file that has to become what the manifest promises.
     pub(crate) fn create(staging: &Arc<Staging>, promised: &ManifestFile) -> Result<Self, VolumeError> {
@@ -79,20 +68,23 @@ impl StagedFile {
     }
 
     /// Makes it a file of the release, if it is the one that the manifest promises.
-    pub(crate) fn finish_verified(mut self, promised: &ManifestFile) -> Result<(), FinishError> {
+    pub(crate) fn finish_verified(
+        mut self,
+        promised: &ManifestFile,
+    ) -> Result<Result<(), Mismatch>, VolumeError> {
         let mismatch = |difference| Mismatch { path: promised.path.clone(), difference };
         if self.written != promised.size {
             let difference = format!("{} bytes instead of {}", self.written, promised.size);
-            return Err(mismatch(difference).into());
+            return Ok(Err(mismatch(difference)));
         }
         let digest = Digest::of(std::mem::take(&mut self.hasher));
         if digest != promised.digest {
-            return Err(mismatch(format!("SHA-256 {digest} instead of {}", promised.digest)).into());
+            return Ok(Err(mismatch(format!("SHA-256 {digest} instead of {}", promised.digest))));
         }
-        match self.file.take() {
-            Some(file) => Ok(self.staging.arrived(&self.path, promised.mode, file)?),
-            None => Ok(()),
+        if let Some(file) = self.file.take() {
+            self.staging.arrived(&self.path, promised.mode, file)?;
         }
+        Ok(Ok(()))
     }
 }
 

@@ -14,10 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::AtFlags;
 
-use super::create::{DIRECTORY, PlainFiles, create_file, make_directory, set_mode};
+use super::create::{PlainFiles, create_file, make_directory, open_directory, open_file, set_mode};
+use super::directory::unlink;
 use super::fsync::FsyncSet;
 use super::objects::Objects;
 use super::private::Private;
@@ -44,14 +44,6 @@ pub(crate) struct Staging {
     fsync_set: FsyncSet,
 }
 
-/// How an earlier release's file became one of the staged release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reused {
-    Yes,
-    /// It is damaged, or the file system refuses: the content manager has it.
-    No,
-}
-
 impl Staging {
     /// Makes the release's directories and its manifest in the private directory, which was cleared before.
     pub(crate) fn begin(
@@ -63,8 +55,7 @@ impl Staging {
         let context = |name: &str| format!("make {}/{id}/{name}", private.path().display());
         let mode = volume.directory_mode();
         make_directory(private.directory(), id.as_str(), mode).context(|| context(""))?;
-        let tree = rustix::fs::openat(private.directory(), id.as_str(), DIRECTORY, Mode::empty())
-            .context(|| context(""))?;
+        let tree = open_directory(private.directory(), id.as_str()).context(|| context(""))?;
         let fsync_set = FsyncSet::new();
         fsync_set.note_root();
         for directory in manifest.directories() {
@@ -72,33 +63,22 @@ impl Staging {
             fsync_set.created(directory);
             crash_point();
         }
-        let manifest = write_manifest(&private, id, manifest)?;
-        Ok(Self {
-            volume: Arc::clone(volume),
-            private,
-            id: id.clone(),
-            tree,
-            plain_files: PlainFiles::default(),
-            copy_of: None,
-            manifest,
-            signature: None,
-            fsync_set,
-        })
+        Self::of_tree(volume, private, id, manifest, tree, None, fsync_set)
     }
 
-    /// A tree that began as a copy of the release `base`.
-    pub(super) fn from_copy(
+    /// A tree in the private directory, which may have begun as a copy of a release, and its manifest beside it.
+    pub(super) fn of_tree(
         volume: &Arc<Volume>,
         private: Arc<Private>,
         id: &ReleaseId,
+        manifest: &Manifest,
         tree: OwnedFd,
-        base: ReleaseId,
-        manifest: File,
+        copy_of: Option<ReleaseId>,
         fsync_set: FsyncSet,
-    ) -> Self {
+    ) -> Result<Self, VolumeError> {
+        let manifest = write_manifest(&private, id, manifest)?;
         let (volume, id, plain_files) = (Arc::clone(volume), id.clone(), PlainFiles::default());
-        let copy_of = Some(base);
-        Self { volume, private, id, tree, plain_files, copy_of, manifest, signature: None, fsync_set }
+        Ok(Self { volume, private, id, tree, plain_files, copy_of, manifest, signature: None, fsync_set })
     }
 
     /// Puts the signed manifest in the place of the one that was written here.
@@ -139,12 +119,13 @@ impl Staging {
     }
 
     /// Takes over a file of an earlier release, whose tree is open as `release`: as a link, so it costs neither transfer nor space.
+    /// Returns whether that is done. What is damaged, or what the file system refuses, the content manager has.
     pub(crate) fn reuse(
         &self,
         (id, release): (&ReleaseId, BorrowedFd<'_>),
         from: &ReleasePath,
         new: &ManifestFile,
-    ) -> Result<Reused, VolumeError> {
+    ) -> Result<bool, VolumeError> {
         let is_there = *from == new.path && self.copy_of.as_ref() == Some(id);
         let tree = if is_there { self.tree() } else { release };
         if !looks_intact(&self.volume, tree, from, new) {
@@ -152,30 +133,27 @@ impl Staging {
             if is_there {
                 self.remove(from)?;
             }
-            return Ok(Reused::No);
+            return Ok(false);
         }
         if is_there {
-            return Ok(Reused::Yes);
+            return Ok(true);
         }
         match link_or_copy(release, from.as_str(), self.tree(), new.path.as_str(), new.content()) {
             Ok(()) => {
                 self.fsync_set.moved(new.path.as_str());
                 crash_point();
-                Ok(Reused::Yes)
+                Ok(true)
             }
             Err(error) => {
                 tracing::debug!(path = %new.path, release = %id, %error, "cannot be shared, so it is fetched");
-                Ok(Reused::No)
+                Ok(false)
             }
         }
     }
 
     /// Takes a file out again, so that another can take its place.
     fn remove(&self, path: &ReleasePath) -> Result<(), VolumeError> {
-        match rustix::fs::unlinkat(&self.tree, path.as_str(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).context(|| self.name(path.as_str())),
-        }
+        unlink(&self.tree, path.as_str()).context(|| self.name(path.as_str()))?;
         self.fsync_set.moved(path.as_str());
         crash_point();
         Ok(())
@@ -275,9 +253,8 @@ impl Staging {
 
     /// Opens a file of the tree to read it.
     pub(super) fn open_file(&self, path: &ReleasePath) -> Result<File, VolumeError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.tree, path.as_str(), flags, Mode::empty());
-        Ok(file.context(|| format!("open {}/{}/{path}", self.private.path().display(), self.id))?.into())
+        open_file(&self.tree, path.as_str())
+            .context(|| format!("open {}/{}/{path}", self.private.path().display(), self.id))
     }
 
     fn name(&self, path: &str) -> String {
@@ -299,11 +276,7 @@ impl Staging {
 }
 
 /// Writes the manifest of a release into the private directory.
-pub(super) fn write_manifest(
-    private: &Private,
-    id: &ReleaseId,
-    manifest: &Manifest,
-) -> Result<File, VolumeError> {
+fn write_manifest(private: &Private, id: &ReleaseId, manifest: &Manifest) -> Result<File, VolumeError> {
     let name = manifest_name(id);
     let context = || format!("write {}/{name}", private.path().display());
     let file = create_file(private.directory(), &name).context(context)?;

@@ -1,20 +1,19 @@
 //! Taking away: old releases, and what a process that ended left behind.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::create::DIRECTORY;
-use super::directory::{entries, remove};
+use super::create::open_directory;
+use super::directory::{entries, remove, unlink};
 use super::objects::keep_arrived;
 use super::private::{self, OBJECTS, Private};
 use super::volume::{
-    Context as _, LOCK, RELEASES, SIGNATURE_EXTENSION, STAGING, Volume, VolumeError, manifest_name,
-    signature_name,
+    Context as _, LOCK, RELEASES, SIGNATURE_EXTENSION, STAGING, Volume, VolumeError, manifest_id,
+    manifest_name, signature_name,
 };
 use crate::content::ReleaseId;
 use crate::crash_point::crash_point;
@@ -65,7 +64,7 @@ fn adopt_objects(volume: &Volume, private: &Private, swept: &str) {
         // There are none, or others were adopted already: then these are fetched again where they are needed.
         Err(error) => tracing::trace!(%error, "no objects to keep"),
     }
-    if let Ok(staged) = rustix::fs::openat(directory, swept, DIRECTORY, Mode::empty())
+    if let Ok(staged) = open_directory(directory, swept)
         && let Err(error) = keep_arrived(staged.as_fd(), directory, volume.directory_mode())
     {
         tracing::debug!(%error, "what had arrived is not kept");
@@ -92,16 +91,10 @@ pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), Volu
             .context(|| format!("put {volume}/{RELEASES}/{id} back, which became current meanwhile"));
     }
     for name in [manifest_name(id), signature_name(id)] {
-        match rustix::fs::unlinkat(volume.releases(), name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).context(context),
-        }
+        unlink(volume.releases(), name).context(context)?;
         crash_point();
     }
-    match remove(private.directory(), &*aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(context),
-        _ => {}
-    }
+    remove(private.directory(), &*aside).context(context)?;
     volume.release_private();
     Ok(())
 }
@@ -110,7 +103,7 @@ pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), Volu
 /// tree without a manifest.
 fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
     let current = volume.current()?;
-    let manifests = volume.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))?;
+    let manifests = volume.names(manifest_id)?;
     let trees = volume.names(ReleaseId::parse)?;
     let halves = manifests.iter().filter(|id| !trees.contains(id));
     // What `current` names is being read: a missing manifest is written again by the next sync.
@@ -120,8 +113,7 @@ fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
         tracing::info!(release = %id, "swept half a release that a crash left behind");
         remove_release(volume, id)?;
     }
-    let ours =
-        |name: &str| name.strip_suffix(SIGNATURE_EXTENSION)?.strip_suffix(".json").and_then(ReleaseId::parse);
+    let ours = |name: &str| name.strip_suffix(SIGNATURE_EXTENSION).and_then(manifest_id);
     for id in volume.names(ours)?.iter().filter(|id| !manifests.contains(id)) {
         tracing::info!(release = %id, "swept a signature that a crash left behind");
         rustix::fs::unlinkat(volume.releases(), signature_name(id), AtFlags::empty())

@@ -1,22 +1,18 @@
 //! Questions to a tree on the volume, and how a file of one tree gets into another.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lifecycle::Ignore as _;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
-use super::create::{create_file, set_mode};
+use super::create::{create_file, open_file, set_mode};
 use super::sys;
 use super::volume::{Volume, VolumeError};
 use crate::content::{Digest, FileMode, Manifest, ManifestFile, ReleaseId, ReleasePath};
 use crate::crash_point::stall;
-
-/// Bytes read at a time.
-const BUFFER: usize = 64 * 1024;
 
 /// Whether a file can be what its manifest says, as far as its size and mode tell.
 pub(super) fn looks_intact(
@@ -52,17 +48,14 @@ pub(super) fn digest_until(
     path: &str,
     stop: impl Fn() -> bool,
 ) -> io::Result<Option<Digest>> {
-    let mut file = open(tree, path)?;
+    let file = open_file(tree, path)?;
     stall("read");
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    while !stop() {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Some(Digest::of(hasher))),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
-    Ok(None)
+    let mut is_stopped = false;
+    let digest = Digest::of_reader(file, |_| {
+        is_stopped = stop();
+        if is_stopped { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    if is_stopped { Ok(None) } else { digest.map(Some) }
 }
 
 /// Puts a file that is on the volume at another place as well: as a hard link, or as a copy where the file system has no
@@ -93,28 +86,12 @@ fn copy(
     new: &str,
     (digest, mode): (Digest, FileMode),
 ) -> io::Result<()> {
-    let mut source = open(from, old)?;
+    let source = open_file(from, old)?;
     let mut copy = File::from(create_file(to, new)?);
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match source.read(&mut buffer)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                copy.write_all(&buffer[..read])?;
-            }
-        }
-    }
-    if Digest::of(hasher) != digest {
+    if Digest::of_reader(source, |piece| copy.write_all(piece))? != digest {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not what its manifest says"));
     }
     set_mode(&copy, mode)?;
     // Not all that is copied is noted by itself, and copies are few or the file system is one without links.
     copy.sync_all()
-}
-
-fn open(tree: BorrowedFd<'_>, path: &str) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(tree, path, flags, Mode::empty())?.into())
 }

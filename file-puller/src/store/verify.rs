@@ -4,10 +4,9 @@
 //! damaged one open keeps it, the earlier releases that share it are not touched, and every new open is right.
 //! This is the one time that a published tree changes, and it changes to what it was.
 
-use std::io;
 use std::os::fd::AsFd as _;
 
-use super::create::make_directory;
+use super::create::ensure_directory;
 use super::fsync::FsyncSet;
 use super::publish::{Published, point_at};
 use super::staging::Staging;
@@ -70,10 +69,8 @@ pub(crate) fn restore(staging: &Staging, damaged: &Manifest) -> Result<Published
     staging.flush()?;
     let fsync_set = FsyncSet::new();
     for directory in damaged.directories() {
-        match make_directory(&tree, directory, volume.directory_mode()) {
-            Ok(()) => fsync_set.created(directory),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).context(|| context(directory)),
+        if ensure_directory(&tree, directory, volume.directory_mode()).context(|| context(directory))? {
+            fsync_set.created(directory);
         }
         crash_point();
     }
@@ -86,5 +83,5 @@ pub(crate) fn restore(staging: &Staging, damaged: &Manifest) -> Result<Published
     let synced = fsync_set.flush(volume.root(), tree.as_fd(), &[]);
     synced.context(|| format!("sync the repair of {id} to the disk of {volume}"))?;
     // The link says what it said before. That it is a new one tells readers who keep files open, or in memory, to look again.
-    point_at(volume, id, None)
+    point_at(volume, id, None, None)
 }

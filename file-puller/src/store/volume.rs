@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::create::{DIRECTORY, DirectoryOptions, make_directory};
+use super::create::{DIRECTORY, DirectoryOptions, ensure_directory, open_directory};
 use super::directory::entries;
 use super::private::Private;
 use super::sys::{self, Lock};
@@ -87,10 +87,8 @@ impl VolumeError {
             Self::Refused(_) => Exit::Refused,
         }
     }
-}
 
-impl VolumeError {
-    /// The thread that writes to the volume has ended before its time.
+    /// The thread that writes to the volume has ended before its time. Never the error to report: that thread's own is.
     pub(crate) fn given_up() -> Self {
         let cause = io::Error::other("the thread that writes has ended");
         Self::Io { context: "write what was downloaded".to_owned(), cause }
@@ -242,15 +240,14 @@ impl Volume {
 
     /// A handle on the release's tree.
     pub(crate) fn open_release(&self, id: &ReleaseId) -> Result<OwnedFd, VolumeError> {
-        rustix::fs::openat(&self.releases, id.as_str(), DIRECTORY, Mode::empty())
-            .context(|| format!("open {self}/{RELEASES}/{id}"))
+        open_directory(&self.releases, id.as_str()).context(|| format!("open {self}/{RELEASES}/{id}"))
     }
 
     /// The releases that have a tree and a manifest, most recently current first, with the time at which each was published or,
     /// if it is not current any more, replaced.
     pub(crate) fn complete_releases(&self) -> Result<Vec<(ReleaseId, SystemTime)>, VolumeError> {
         let mut found = Vec::new();
-        for id in self.names(|name| name.strip_suffix(".json").and_then(ReleaseId::parse))? {
+        for id in self.names(manifest_id)? {
             let manifest = rustix::fs::statat(&self.releases, manifest_name(&id), AtFlags::SYMLINK_NOFOLLOW);
             if let (Ok(stat), true) = (manifest, self.holds(&id)) {
                 let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
@@ -320,20 +317,12 @@ pub(super) fn read_manifest(beneath: BorrowedFd<'_>, id: &ReleaseId) -> Option<M
     let json = rustix::fs::openat(beneath, manifest_name(id), flags, Mode::empty());
     let mut json = fs::File::from(json.ok()?);
     // It was within the limits of its day, which need not be today's.
-    let unlimited = Limits {
-        manifest: u64::MAX,
-        files: usize::MAX,
-        directories: usize::MAX,
-        file_size: u64::MAX,
-        size: u64::MAX,
-        min_free: 0,
-    };
     let manifest = if json.metadata().ok()?.len() > LARGE_MANIFEST {
-        Manifest::read(json, &unlimited).ok()?
+        Manifest::read(json, &Limits::NONE).ok()?
     } else {
         let mut text = Vec::new();
         json.read_to_end(&mut text).ok()?;
-        Manifest::parse(&text, &unlimited).ok()?
+        Manifest::parse(&text, &Limits::NONE).ok()?
     };
     (manifest.id() == *id).then_some(manifest)
 }
@@ -378,6 +367,11 @@ pub(crate) fn manifest_name(id: &ReleaseId) -> String {
     format!("{id}.json")
 }
 
+/// The release whose manifest has this name.
+pub(super) fn manifest_id(name: &str) -> Option<ReleaseId> {
+    name.strip_suffix(".json").and_then(ReleaseId::parse)
+}
+
 /// The name of its manifest's signature.
 pub(crate) fn signature_name(id: &ReleaseId) -> String {
     format!("{}{SIGNATURE_EXTENSION}", manifest_name(id))
@@ -402,15 +396,10 @@ fn check_current(root: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
 
 fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<OwnedFd, VolumeError> {
     let shown = path.display();
-    match make_directory(root, name, mode) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        outcome => {
-            outcome
-                .map_err(|error| explained(error, root.as_fd()))
-                .context(|| format!("make {shown}/{name}"))?;
-        }
-    }
-    rustix::fs::openat(root, name, DIRECTORY, Mode::empty())
+    ensure_directory(root, name, mode)
+        .map_err(|error| explained(error, root.as_fd()))
+        .context(|| format!("make {shown}/{name}"))?;
+    open_directory(root, name)
         .map_err(|error| explained(error.into(), root.as_fd()))
         .context(|| format!("open {shown}/{name} as a directory"))
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use super::plan::{Link, Reuse};
 use crate::content::{Manifest, ReleaseId};
-use crate::store::{Clear, Diff, Reused, SeedTree, Staging, Volume, VolumeError, clear};
+use crate::store::{Clear, Diff, SeedTree, Staging, Volume, VolumeError, clear};
 
 /// Links that are worth a thread of their own.
 const SHARE: usize = 1000;
@@ -50,7 +50,7 @@ pub(super) fn link(
             for file in files {
                 let new = &manifest.files[file.file];
                 let from = file.moved_from.as_ref().unwrap_or(&new.path);
-                if staging.reuse((release, tree.as_fd()), from, new)? == Reused::No {
+                if !staging.reuse((release, tree.as_fd()), from, new)? {
                     refused.push(file.file);
                 }
             }

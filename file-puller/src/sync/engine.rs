@@ -214,7 +214,7 @@ impl Engine {
             Followed::Repository(repository) => repository.follow(intake, publisher, current).await?,
             Followed::Image(image) => image.follow(intake, publisher, &self.memory, current).await?,
         };
-        self.publisher.is_current(id);
+        self.publisher.current = Some(id);
         if matches!(outcome, Outcome::Published(_)) {
             self.verification = None;
         }
@@ -397,7 +397,7 @@ impl Engine {
     }
 
     async fn verify_current(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
-        let Some(id) = self.publisher.current().cloned() else { return Ok(Verdict::Sound) };
+        let Some(id) = self.publisher.current.clone() else { return Ok(Verdict::Sound) };
         if self.intake.volume.current()?.as_ref() != Some(&id) {
             return Ok(Verdict::Lost);
         }

@@ -93,8 +93,6 @@ impl From<DownloadError> for SyncError {
             DownloadError::OutsideBase(error) => error.into(),
             DownloadError::Mismatch(error) => error.into(),
             DownloadError::Volume(error) => error.into(),
-            // Never the first error: the thread that writes has ended, and says why.
-            DownloadError::GivenUp(_) => VolumeError::given_up().into(),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::content::{Limits, Manifest, ReleaseId};
 use crate::fetch::Contents;
 use crate::metrics::{Metrics, Phase};
 use crate::store::{
-    Clear, Need, Objects, Published, RELEASES, Retention, Room, SignedManifest, Staging, Volume, VolumeError,
+    Clear, Need, Objects, Published, RELEASES, Retention, SignedManifest, Staging, Volume, VolumeError,
     check_room, clear, point_at, publish, remove_release,
 };
 
@@ -49,16 +49,6 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// The release that is served as far as we know.
-    pub(super) fn current(&self) -> Option<&ReleaseId> {
-        self.current.as_ref()
-    }
-
-    /// Notes that `current` names this release.
-    pub(super) fn is_current(&mut self, id: ReleaseId) {
-        self.current = Some(id);
-    }
-
     /// Clears what an earlier attempt has left.
     pub(super) fn begin_staging(&mut self) -> Result<(), SyncError> {
         self.has_staged = true;
@@ -124,7 +114,7 @@ impl Publisher {
         commit: Option<&str>,
     ) -> Result<Outcome, SyncError> {
         self.pass_gate(id, &self.volume.path().join(RELEASES), commit).await?;
-        let published = point_at(&self.volume, id, current.as_ref())?;
+        let published = point_at(&self.volume, id, None, current.as_ref())?;
         Ok(self.published(&published, id, manifest, current, Fetched::default()))
     }
 
@@ -203,9 +193,10 @@ impl Publisher {
 
     /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time.
     pub(super) fn make_room(&mut self, need: &Need) -> Result<(), SyncError> {
-        let room = Room { min_free: self.limits.min_free, max_volume_size: self.retention.max_volume_size() };
+        let (min_free, max_volume_size) = (self.limits.min_free, self.retention.max_volume_size());
         loop {
-            let Err(short) = check_room(&self.volume, need, room, self.current.as_ref()) else {
+            let current = self.current.as_ref();
+            let Err(short) = check_room(&self.volume, need, min_free, max_volume_size, current) else {
                 return Ok(());
             };
             let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else {
