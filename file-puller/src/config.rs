@@ -12,11 +12,9 @@ use crate::sync::{Authenticity, EngineOptions};
 /// What the puller works with.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    /// Where content comes from.
     pub(crate) source: SourceUrl,
     /// Which kind of content that is, as far as the flags say.
     pub(crate) kind: Option<Expected>,
-    /// Where it goes.
     pub(crate) volume: PathBuf,
     /// What to touch when a release is published.
     pub(crate) touch_file: Option<TouchFile>,

@@ -92,7 +92,7 @@ impl fmt::Debug for Digest {
 }
 
 /// A file's permission bits: read, write and execute for owner, group and others, and nothing else.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileMode(u16);
 
 impl FileMode {
@@ -132,12 +132,6 @@ impl FileMode {
 impl fmt::Display for FileMode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{:04o}", self.0)
-    }
-}
-
-impl fmt::Debug for FileMode {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, out)
     }
 }
 

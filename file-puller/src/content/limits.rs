@@ -2,6 +2,8 @@
 
 use lifecycle::units;
 
+use super::ReleasePath;
+
 /// The largest release that is accepted. A manifest beyond any of these is refused whole.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(next_help_heading = "Limits")]
@@ -41,4 +43,19 @@ impl Limits {
         size: u64::MAX,
         min_free: 0,
     };
+
+    /// Refuses one more file than so many, where that is too many.
+    pub(crate) fn check_one_more(&self, files: usize) -> Result<(), String> {
+        let limit = self.files;
+        if files < limit { Ok(()) } else { Err(format!("it has more than --max-files {limit} files")) }
+    }
+
+    /// Refuses a file that is too large.
+    pub(crate) fn check_size(&self, path: &ReleasePath, size: u64) -> Result<(), String> {
+        let limit = self.file_size;
+        if size <= limit {
+            return Ok(());
+        }
+        Err(format!("{path} has {size} bytes, more than --max-file-size {limit}"))
+    }
 }

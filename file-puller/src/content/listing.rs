@@ -51,12 +51,10 @@ impl<F> Default for Listing<F> {
 }
 
 impl<F: Clone> Listing<F> {
-    /// Adds a file.
     pub(crate) fn add_file(&mut self, path: ReleasePath, file: F) -> Result<(), Conflict> {
         self.add(path, Entry::File(file))
     }
 
-    /// Adds a symbolic link.
     pub(crate) fn add_link(&mut self, path: ReleasePath, target: &str) -> Result<(), Conflict> {
         self.add(path, Entry::Link(target.into()))
     }
@@ -106,9 +104,8 @@ impl<F: Clone> Listing<F> {
             if path.ancestors().any(|above| matches!(self.at(above), Some(Entry::Link(_)))) {
                 return Err((path, Conflict::FileUnderFile));
             }
-            let above: Vec<_> = path.ancestors().filter_map(|above| ReleasePath::parse(above).ok()).collect();
-            for file in above {
-                self.0.remove(&file);
+            for above in path.ancestors() {
+                self.0.remove(above);
             }
             self.remove(path.as_str());
             self.0.insert(path, entry);
@@ -118,9 +115,7 @@ impl<F: Clone> Listing<F> {
 
     /// Removes what is under a path, a directory with everything in it.
     pub(crate) fn remove(&mut self, path: &str) {
-        if let Ok(path) = ReleasePath::parse(path) {
-            self.0.remove(&path);
-        }
+        self.0.remove(path);
         self.remove_beneath(path);
     }
 

@@ -45,7 +45,6 @@ pub(crate) struct ManifestFile {
     /// The SHA-256 of its content.
     #[serde(rename = "sha256", deserialize_with = "digest")]
     pub(crate) digest: Digest,
-    /// Its permission bits.
     #[serde(deserialize_with = "mode")]
     pub(crate) mode: FileMode,
     /// Where to fetch it, relative to the manifest, if not at its path.
@@ -161,7 +160,6 @@ impl Manifest {
         ReleaseId::of(self.files.iter().map(|file| (file.digest, file.mode, &file.path)))
     }
 
-    /// All files' sizes together.
     pub(crate) fn total_size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
@@ -234,11 +232,9 @@ fn check(wire: Wire, limits: &Limits) -> Result<Manifest, ManifestError> {
     }
     let mut total: u64 = 0;
     for (index, file) in wire.files.iter().enumerate() {
-        if file.size > limits.file_size {
-            let (path, bytes, limit) = (&file.path, file.size, limits.file_size);
-            let rule = format!("{path} has {bytes} bytes, more than --max-file-size {limit}");
-            return Err(refusal(&format!("files[{index}].size"), rule));
-        }
+        limits
+            .check_size(&file.path, file.size)
+            .map_err(|rule| refusal(&format!("files[{index}].size"), rule))?;
         total = total.saturating_add(file.size);
     }
     if total > limits.size {

@@ -22,10 +22,8 @@ pub(crate) struct ReleasePath(Box<str>);
 /// Why a path is not one that a release may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
-    /// No name at all.
     #[error("it is empty")]
     Empty,
-    /// Starts at the root of a file system.
     #[error("it is absolute")]
     Absolute,
     /// `a//b` or `a/`.
@@ -41,13 +39,10 @@ pub(crate) enum PathError {
     /// what a terminal shows, and with it which file a person takes for another.
     #[error("it has a control character")]
     Control,
-    /// More than [`MAX_BYTES`].
     #[error("it is longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// More than [`MAX_SEGMENTS`].
     #[error("it is deeper than {MAX_SEGMENTS} segments")]
     TooDeep,
-    /// More than [`MAX_SEGMENT_BYTES`].
     #[error("it has a name longer than {MAX_SEGMENT_BYTES} bytes")]
     SegmentTooLong,
 }
@@ -84,7 +79,6 @@ impl ReleasePath {
         Ok(Self(text.into()))
     }
 
-    /// The path as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -122,7 +116,6 @@ impl fmt::Debug for ReleasePath {
 /// How two paths of one release contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Conflict {
-    /// The same path again.
     #[error("is listed twice")]
     Duplicate,
     /// A file where another path needs a directory.

@@ -11,7 +11,7 @@ use super::digest::{Digest, FileMode};
 use super::path::ReleasePath;
 
 /// A release's name on the volume: 16 hexadecimal digits that stand for its content.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ReleaseId(Box<str>);
 
 impl ReleaseId {
@@ -40,19 +40,12 @@ impl ReleaseId {
         (text.len() == 16 && digits).then(|| Self(text.into()))
     }
 
-    /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl fmt::Display for ReleaseId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for ReleaseId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
     }

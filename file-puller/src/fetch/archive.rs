@@ -94,7 +94,6 @@ pub(crate) enum ArchiveError {
     /// It did not arrive.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The volume refused.
     #[error(transparent)]
     Volume(#[from] VolumeError),
 }
@@ -291,10 +290,7 @@ impl Tars {
             return Ok(());
         }
         let listing = &mut layer.listing;
-        if listing.len() >= self.rules.limits.files {
-            let limit = self.rules.limits.files;
-            return Err(ArchiveError::Refused(format!("it has more than --max-files {limit} files")));
-        }
+        self.rules.limits.check_one_more(listing.len()).map_err(ArchiveError::Refused)?;
         self.names.add(&path).map_err(ArchiveError::Refused)?;
         let added = match item {
             Item::File => {
@@ -363,14 +359,11 @@ impl Tars {
 
     fn check_size(&mut self, path: &ReleasePath, size: u64) -> Result<(), ArchiveError> {
         self.total = self.total.saturating_add(size);
-        let refuse = |why: String| Err(ArchiveError::Refused(why));
-        if size > self.rules.limits.file_size {
-            let limit = self.rules.limits.file_size;
-            return refuse(format!("{path} has {size} bytes, more than --max-file-size {limit}"));
-        }
-        if self.total > self.rules.limits.size {
-            let limit = self.rules.limits.size;
-            return refuse(format!("its files have more than --max-size {limit} bytes together"));
+        self.rules.limits.check_size(path, size).map_err(ArchiveError::Refused)?;
+        let limit = self.rules.limits.size;
+        if self.total > limit {
+            let why = format!("its files have more than --max-size {limit} bytes together");
+            return Err(ArchiveError::Refused(why));
         }
         Ok(())
     }

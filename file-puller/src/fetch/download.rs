@@ -35,7 +35,6 @@ pub(crate) enum DownloadError {
     /// It is another file than the manifest promises.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
-    /// The volume refused.
     #[error(transparent)]
     Volume(#[from] VolumeError),
 }

@@ -16,7 +16,6 @@ const WAITING: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Continue,
-    /// The file is complete.
     Finish,
     /// The batch is empty, and the file begins again.
     Restart,

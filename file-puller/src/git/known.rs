@@ -173,12 +173,10 @@ impl KnownWriter {
         Ok(Self { out, directory, volume: Arc::clone(volume) })
     }
 
-    /// Notes a tree.
     pub(super) fn tree(&mut self, id: &ObjectId, content: &[u8]) -> Result<(), VolumeError> {
         self.content(TREE_RECORD, id, content)
     }
 
-    /// Notes the target of a symbolic link.
     pub(super) fn link(&mut self, id: &ObjectId, target: &[u8]) -> Result<(), VolumeError> {
         self.content(LINK_RECORD, id, target)
     }

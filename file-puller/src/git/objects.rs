@@ -155,18 +155,10 @@ impl Objects {
         self.by_id.get(id).copied()
     }
 
-    pub(super) fn kind(&self, index: ObjectIndex) -> ObjectKind {
-        self.stored(index).kind
-    }
-
-    pub(super) fn size(&self, index: ObjectIndex) -> u64 {
-        self.stored(index).size
-    }
-
     /// An object as the base of a delta: its kind, its size and its content. It may be one that was published before.
     pub(super) fn base_of(&self, id: &ObjectId) -> Result<(ObjectKind, u64, Base), GitError> {
         if let Some(index) = self.fetched(id) {
-            return Ok((self.kind(index), self.size(index), self.base(index)?));
+            return self.base(index);
         }
         let Some(known) = &self.known else { return Err(GitError::Missing(*id)) };
         if let (Some(kind), Some(content)) = (known.kind(id), known.object(id)?) {
@@ -176,20 +168,20 @@ impl Objects {
         Ok((ObjectKind::Blob, size, Base::File(file, 0)))
     }
 
-    /// An object as the base of a delta.
-    pub(super) fn base(&self, index: ObjectIndex) -> Result<Base, GitError> {
-        let Stored { size, place, .. } = *self.stored(index);
+    /// An object that was fetched, as the base of a delta.
+    pub(super) fn base(&self, index: ObjectIndex) -> Result<(ObjectKind, u64, Base), GitError> {
+        let Stored { kind, size, place } = *self.stored(index);
         let (file, at) = match place {
             Place::Spool(at) => (self.spool.try_clone().context(|| self.spool_named("open"))?, at),
             Place::File(file) => (self.unpacked.open(file)?, 0),
         };
         let base = Base::File(file, at);
         if size > HELD {
-            return Ok(base);
+            return Ok((kind, size, base));
         }
         let mut held = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         base.read_at(&mut held, 0).context(|| self.spool_named("read"))?;
-        Ok(Base::Held(held))
+        Ok((kind, size, Base::Held(held)))
     }
 
     /// The content of an object of this kind: a commit, a tag or a tree.
@@ -215,7 +207,7 @@ impl Objects {
 
     /// Which kind an object has that was fetched.
     pub(super) fn kind_of(&self, id: &ObjectId) -> Option<ObjectKind> {
-        self.fetched(id).map(|index| self.kind(index))
+        self.fetched(id).map(|index| self.stored(index).kind)
     }
 
     /// A file's content.
@@ -236,12 +228,9 @@ impl Objects {
             let known = self.known.as_ref().map(|known| known.object(id)).transpose()?.flatten();
             return known.map(Some).ok_or(GitError::Missing(*id));
         };
-        if self.size(index) > limit {
-            return Ok(None);
-        }
         match self.base(index)? {
-            Base::Held(content) => Ok(Some(content)),
-            Base::File(..) => Ok(None),
+            (_, size, Base::Held(content)) if size <= limit => Ok(Some(content)),
+            _ => Ok(None),
         }
     }
 

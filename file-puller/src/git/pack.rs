@@ -87,7 +87,7 @@ impl<R: Read> PackReader<R> {
                 let back = self.input.offset()?;
                 let base = offset.checked_sub(back).and_then(|base| self.at_offset(base));
                 let base = base.ok_or_else(|| refused("a delta's base is nowhere before it"))?;
-                let base = (objects.kind(base), objects.size(base), objects.base(base)?);
+                let base = objects.base(base)?;
                 self.delta(objects, base, size)?
             }
             7 => {

@@ -27,9 +27,7 @@ impl PktLine {
             return Ok(None);
         }
         input.read_exact(&mut length[1..])?;
-        let digits = std::str::from_utf8(&length).ok();
-        let length = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok());
-        Ok(Some(match length {
+        Ok(Some(match parse_length(&length) {
             Some(0) => Self::Flush,
             Some(1) => Self::Delimiter,
             Some(2) => Self::ResponseEnd,
@@ -52,6 +50,11 @@ impl PktLine {
             None => Ok(Some(text.to_owned())),
         }
     }
+}
+
+/// The length of a frame, itself included; less than four are no lengths but marks.
+fn parse_length(digits: &[u8]) -> Option<usize> {
+    usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Appends a line.
@@ -96,8 +99,7 @@ impl<R: Read> SideBand<R> {
     fn advance(&mut self) -> io::Result<()> {
         let mut header = [0; 5];
         self.input.read_exact(&mut header[..4])?;
-        let digits = std::str::from_utf8(&header[..4]).ok();
-        let length = match digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()) {
+        let length = match parse_length(&header[..4]) {
             Some(0) => {
                 self.ended = true;
                 return Ok(());

@@ -14,7 +14,7 @@ use reqwest::{Response, Url};
 use super::object_id::{ObjectFormat, ObjectId};
 use super::pkt_line::{self, DELIMITER, FLUSH, PktLine, ServerRefusal, SideBand, malformed};
 use super::refs::{self, GitRef, RefError, Server, Tip, Version};
-use crate::source::{Body, Source, SourceError, display};
+use crate::source::{Body, Session, Source, SourceError, display};
 
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 const VERSION_2: HeaderValue = HeaderValue::from_static("version=2");
@@ -198,8 +198,8 @@ fn fetch_request(server: Server, tip: &Tip, have: Option<ObjectId>) -> String {
 }
 
 async fn post(source: &Source, contact: &Contact, url: &Url, request: String) -> Result<Body, RemoteError> {
-    let begin = if contact.is_at_origin { Source::request } else { Source::elsewhere };
-    let mut builder = begin(source, Method::POST, url)
+    let begin = if contact.is_at_origin { Session::to_origin } else { Session::to_elsewhere };
+    let mut builder = begin(&source.session(), Method::POST, url)
         .header(CONTENT_TYPE, "application/x-git-upload-pack-request")
         .header(ACCEPT, "application/x-git-upload-pack-result")
         .body(request);

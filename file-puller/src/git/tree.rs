@@ -136,12 +136,7 @@ impl Walk<'_> {
             Ok(path) => path,
             Err(error) => return refuse(&format!("is refused as a path: {error}")),
         };
-        if self.listing.len() >= self.limits.files {
-            return Err(GitError::refused(format!(
-                "it has more than --max-files {} files",
-                self.limits.files
-            )));
-        }
+        self.limits.check_one_more(self.listing.len()).map_err(GitError::Refused)?;
         self.names.add(&release_path).map_err(GitError::Refused)?;
         let added = match mode & 0o170_000 {
             0o100_000 => {
@@ -174,13 +169,7 @@ impl Walk<'_> {
 
     fn file(&mut self, id: &ObjectId, mode: FileMode, path: &ReleasePath) -> Result<Arrived, GitError> {
         let blob = self.objects.blob(id)?;
-        if blob.size > self.limits.file_size {
-            let limit = self.limits.file_size;
-            return Err(GitError::refused(format!(
-                "{path} has {} bytes, more than --max-file-size {limit}",
-                blob.size
-            )));
-        }
+        self.limits.check_size(path, blob.size).map_err(GitError::Refused)?;
         if self.lfs == GitLfs::Refuse && blob.file.is_some() && blob.size <= MAX_POINTER {
             let content = self.objects.small_blob(id, MAX_POINTER)?.unwrap_or_default();
             if content.starts_with(POINTER) {

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::challenge::Challenge;
 use super::manifest::{self, Document, Layer, MAX_MANIFEST, Platform};
 use crate::content::Digest;
-use crate::source::{Body, OciReference, OciVersion, Source, SourceError, display};
+use crate::source::{Body, OciReference, OciVersion, Session, Source, SourceError, display};
 
 /// Redirects in a row before it is a loop.
 const REDIRECTS: usize = 5;
@@ -133,8 +133,8 @@ impl Registry {
             // Not even where another host sends us back is anything about us sent.
             is_beyond |= to.origin() != url.origin();
             url = to;
-            let begin = if is_beyond { Source::elsewhere } else { Source::anonymous };
-            response = source.exchange(begin(source, Method::GET, &url), &url).await?;
+            let begin = if is_beyond { Session::to_elsewhere } else { Session::to_origin_unnamed };
+            response = source.exchange(begin(&source.session(), Method::GET, &url), &url).await?;
         }
         if response.status() != StatusCode::OK {
             return Err(SourceError::of_status(response, &url).await.into());
@@ -174,13 +174,14 @@ impl Registry {
     }
 
     fn authorized(&self, source: &Source, method: Method, url: &Url) -> RequestBuilder {
+        let session = source.session();
         match &self.token {
             Some(token) if token.expires > Instant::now() => {
-                source.anonymous(method, url).header(AUTHORIZATION, token.header.clone())
+                session.to_origin_unnamed(method, url).header(AUTHORIZATION, token.header.clone())
             }
             // A token of one's own is sent as it is; a password only once it has been asked for.
-            _ if self.wants_login || source.has_token() => source.request(method, url),
-            _ => source.anonymous(method, url),
+            _ if self.wants_login || session.has_token() => session.to_origin(method, url),
+            _ => session.to_origin_unnamed(method, url),
         }
     }
 
@@ -188,7 +189,7 @@ impl Registry {
         let failed = |why: String| RegistryError::Login { url: display(url), why };
         let header = refusal.headers().get(WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
         match header.and_then(Challenge::parse) {
-            Some(Challenge::Basic) if source.has_credential() => {
+            Some(Challenge::Basic) if source.session().has_credential() => {
                 self.wants_login = true;
                 Ok(())
             }
@@ -207,8 +208,9 @@ impl Registry {
 
     async fn fetch_token(&self, source: &Source, url: &Url, realm: &Url) -> Result<Token, RegistryError> {
         let failed = |why: String| RegistryError::Login { url: display(url), why };
+        let session = source.session();
         let is_same_host = realm.host() == url.host();
-        if !is_same_host && (realm.scheme() != "https" || source.has_credential()) {
+        if !is_same_host && (realm.scheme() != "https" || session.has_credential()) {
             let host = realm.host_str().unwrap_or_default();
             return Err(failed(format!(
                 "its tokens come from another host, {host}, to which user and password are not sent"
@@ -217,14 +219,14 @@ impl Registry {
         if url.scheme() == "https" && realm.scheme() != "https" {
             return Err(failed("its tokens would come without TLS".to_owned()));
         }
-        let ask = if source.has_credential() {
-            Source::request
+        let ask = if session.has_credential() {
+            Session::to_origin
         } else if realm.origin() == url.origin() {
-            Source::anonymous
+            Session::to_origin_unnamed
         } else {
-            Source::elsewhere
+            Session::to_elsewhere
         };
-        let request = ask(source, Method::GET, realm);
+        let request = ask(&session, Method::GET, realm);
         let response = source.exchange(request, realm).await?;
         if response.status() != StatusCode::OK {
             return Err(SourceError::of_status(response, realm).await.into());

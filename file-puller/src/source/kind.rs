@@ -93,6 +93,19 @@ impl Kind {
             Self::Image => "image",
         }
     }
+
+    /// What the ending of a URL's path says.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        let path = path.to_ascii_lowercase();
+        let endings = [
+            (".json", Self::Manifest),
+            (".tar", Self::Archive),
+            (".tar.gz", Self::Archive),
+            (".tgz", Self::Archive),
+            (".tar.zst", Self::Archive),
+        ];
+        endings.into_iter().find(|(ending, _)| path.ends_with(ending)).map(|(_, kind)| kind)
+    }
 }
 
 impl Expected {
@@ -190,21 +203,6 @@ impl Content {
         // RFC 8259 allows white space before the object, and parsers a byte order mark.
         let text = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first);
         text.trim_ascii_start().starts_with(b"{").then_some(Self::Manifest)
-    }
-}
-
-impl Kind {
-    /// What the ending of a URL's path says.
-    pub(crate) fn of_path(path: &str) -> Option<Self> {
-        let path = path.to_ascii_lowercase();
-        let endings = [
-            (".json", Self::Manifest),
-            (".tar", Self::Archive),
-            (".tar.gz", Self::Archive),
-            (".tgz", Self::Archive),
-            (".tar.zst", Self::Archive),
-        ];
-        endings.into_iter().find(|(ending, _)| path.ends_with(ending)).map(|(_, kind)| kind)
     }
 }
 

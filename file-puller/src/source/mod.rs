@@ -44,11 +44,10 @@ pub(crate) use self::long_poll::Change;
 use self::long_poll::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_aside};
 pub(crate) use self::oci_reference::{OciReference, OciVersion};
 use self::redirect::{RedirectHost, Redirects};
-use self::session::Session;
+pub(crate) use self::session::Session;
 pub(crate) use self::signature::{PublicKey, SignatureError, SigningKey};
 pub(crate) use self::tls::{TlsFiles, TlsPems};
 pub(crate) use self::url::{Base, SIGNATURE_EXTENSION, SourceUrl, display};
-use self::validator::Strength;
 pub(crate) use self::validator::Validator;
 
 /// How content is fetched, and who is asked for it.
@@ -168,7 +167,7 @@ impl Source {
 
     /// What TLS trusts, for others who speak it.
     pub(crate) fn tls_pems(&self) -> TlsPems {
-        self.session.lock().tls_pems()
+        self.session().tls_pems()
     }
 
     /// Files that may be fetched at a time.
@@ -204,9 +203,8 @@ impl Source {
             Ok::<_, CredentialError>((options.credentials.read()?, headers, options.tls.read()?))
         };
         let (credential, headers, pems) = blocking(read).await?;
-        let before = Arc::clone(&self.session.lock());
         let (tls, transfer) = (tls(&self.url, &self.options), &self.options.transfer);
-        let session = before.renewed(tls, transfer, pems, credential, headers)?;
+        let session = self.session().renewed(tls, transfer, pems, credential, headers)?;
         *self.session.lock() = Arc::new(session);
         Ok(())
     }
@@ -292,7 +290,7 @@ impl Source {
         let response = ok(response, url).await?;
         let found_at = response.url().clone();
         let validator = Validator::of(response.headers(), before, SystemTime::now());
-        if validator.strength() == Strength::Nothing && !self.warned.swap(true, Ordering::Relaxed) {
+        if validator.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(source = %self.url, "the source sends neither ETag nor Last-Modified, so each check fetches all of it; consider a longer --period");
         }
         let mut body = self.body(response, url.clone());
@@ -402,7 +400,7 @@ impl Source {
         headers: &HeaderMap,
         held: Duration,
     ) -> Result<(Response, bool), SourceError> {
-        let session = Arc::clone(&self.session.lock());
+        let session = self.session();
         let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
         let mut at = url.clone();
         loop {
@@ -428,29 +426,9 @@ impl Source {
         }
     }
 
-    /// A request in our name, which the caller may send there.
-    pub(crate) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.session.lock().to_origin(method, url)
-    }
-
-    /// A request to the origin that does not say who asks, beyond what the connection says.
-    pub(crate) fn anonymous(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.session.lock().to_origin_unnamed(method, url)
-    }
-
-    /// A request to any other place, or where any other place sends us.
-    pub(crate) fn elsewhere(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.session.lock().to_elsewhere(method, url)
-    }
-
-    /// Whether there is a name to ask in.
-    pub(crate) fn has_credential(&self) -> bool {
-        self.session.lock().has_credential()
-    }
-
-    /// Whether that is a token, or a header that is sent unasked.
-    pub(crate) fn has_token(&self) -> bool {
-        self.session.lock().has_token()
+    /// What requests are made with now.
+    pub(crate) fn session(&self) -> Arc<Session> {
+        Arc::clone(&self.session.lock())
     }
 
     /// Sends a request that changes nothing on the server, and returns whatever is answered, redirects included.

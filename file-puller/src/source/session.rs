@@ -20,7 +20,7 @@ use super::tls::TlsPems;
 
 /// Clients, and what they show.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(crate) struct Session {
     clients: Clients,
     credential: Option<Credential>,
     headers: HeaderMap,
@@ -67,7 +67,7 @@ impl Session {
     }
 
     /// A request to the origin of `--source`.
-    pub(super) fn to_origin(&self, method: Method, url: &Url) -> RequestBuilder {
+    pub(crate) fn to_origin(&self, method: Method, url: &Url) -> RequestBuilder {
         // A header file may say who we are in a way of its own, and then there is no other credential.
         let request = self.to_origin_unnamed(method, url).headers(self.headers.clone());
         match &self.credential {
@@ -77,22 +77,22 @@ impl Session {
     }
 
     /// A request to the origin of `--source` without credentials and headers of ours.
-    pub(super) fn to_origin_unnamed(&self, method: Method, url: &Url) -> RequestBuilder {
+    pub(crate) fn to_origin_unnamed(&self, method: Method, url: &Url) -> RequestBuilder {
         self.clients.origin.request(method, url.clone())
     }
 
     /// Whether there is something that says who we are.
-    pub(super) fn has_credential(&self) -> bool {
+    pub(crate) fn has_credential(&self) -> bool {
         self.credential.is_some() || !self.headers.is_empty()
     }
 
     /// Whether that is a token, or a header of `--header-file`, which are sent unasked.
-    pub(super) fn has_token(&self) -> bool {
+    pub(crate) fn has_token(&self) -> bool {
         matches!(self.credential, Some(Credential::Bearer(_))) || !self.headers.is_empty()
     }
 
     /// A request to any other place.
-    pub(super) fn to_elsewhere(&self, method: Method, url: &Url) -> RequestBuilder {
+    pub(crate) fn to_elsewhere(&self, method: Method, url: &Url) -> RequestBuilder {
         self.clients.elsewhere.request(method, url.clone())
     }
 }

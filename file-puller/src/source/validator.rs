@@ -30,16 +30,6 @@ pub(crate) struct Validator {
     received: SystemTime,
 }
 
-/// What a source offers to ask with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Strength {
-    Tag,
-    /// A date alone.
-    Date,
-    /// Neither: every question is answered with the whole content.
-    Nothing,
-}
-
 impl Validator {
     /// Takes it from an answer; `before` is that of the answer before it.
     pub(crate) fn of(headers: &HeaderMap, before: Option<&Self>, now: SystemTime) -> Self {
@@ -68,12 +58,9 @@ impl Validator {
         Self { etag: Some(tag), last_modified: None, racy: false, received: now }
     }
 
-    pub(crate) fn strength(&self) -> Strength {
-        match (&self.etag, &self.last_modified) {
-            (Some(_), _) => Strength::Tag,
-            (None, Some(_)) => Strength::Date,
-            (None, None) => Strength::Nothing,
-        }
+    /// Whether there is nothing to ask with: each question is answered with the whole content.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
     }
 
     /// The entity tag alone.
@@ -134,10 +121,10 @@ mod tests {
         assert_eq!(asks(&of(&answer(Some("\"a\""), Some(MODIFIED), LATER))), Some(header::IF_NONE_MATCH));
         assert_eq!(asks(&of(&answer(Some("W/\"a\""), None, LATER))), Some(header::IF_NONE_MATCH));
         let date = of(&answer(None, Some(MODIFIED), LATER));
-        assert_eq!((date.strength(), asks(&date)), (Strength::Date, Some(header::IF_MODIFIED_SINCE)));
+        assert_eq!((date.is_empty(), asks(&date)), (false, Some(header::IF_MODIFIED_SINCE)));
         let nothing = of(&answer(None, None, LATER));
-        assert_eq!((nothing.strength(), asks(&nothing)), (Strength::Nothing, None));
-        assert_eq!(of(&answer(None, Some("yesterday"), LATER)).strength(), Strength::Nothing);
+        assert_eq!((nothing.is_empty(), asks(&nothing)), (true, None));
+        assert!(of(&answer(None, Some("yesterday"), LATER)).is_empty());
     }
 
     #[test]

@@ -44,20 +44,11 @@ impl FsyncSet {
         Self(Mutex::new(Names::Few(BTreeMap::new())))
     }
 
-    /// Notes that the tree's own directory was made.
-    pub(crate) fn note_root(&self) {
-        self.note(".", None);
-    }
-
-    /// Notes a file or directory that was made: its content, and its name in the directory that holds it.
-    pub(crate) fn created(&self, path: &str) {
-        self.note(path, None);
+    /// Notes a file or directory that was made: its content, and its name in the directory that holds it. A file that is open since it
+    /// was written is kept until it is synced; among many, nothing needs to be kept.
+    pub(crate) fn created(&self, path: &str, written: Option<File>) {
+        self.note(path, written);
         self.note(parent(path), None);
-    }
-
-    /// Keeps a file that was made until it is synced; among many, nothing needs to be kept.
-    pub(crate) fn wrote(&self, path: &str, file: File) {
-        self.note(path, Some(file));
     }
 
     /// Notes that a name was given or taken away; what it stands for is on the disk, or gone.
@@ -224,8 +215,8 @@ mod tests {
     #[test]
     fn what_is_made_is_noted_with_its_directory_and_what_is_renamed_by_its_directory_alone() {
         let fsync_set = FsyncSet::new();
-        fsync_set.created("css");
-        fsync_set.created("css/site.css");
+        fsync_set.created("css", None);
+        fsync_set.created("css/site.css", None);
         fsync_set.moved("img/2/pod.svg");
         fsync_set.moved("index.html");
         assert_eq!(fsync_set.names().unwrap(), [".", "css", "css/site.css", "img/2"]);
@@ -238,13 +229,13 @@ mod tests {
     fn many_are_counted_and_not_listed() {
         let fsync_set = FsyncSet::new();
         for file in 1..FEW {
-            fsync_set.created(&format!("d/{file}"));
-            fsync_set.created(&format!("d/{file}"));
+            fsync_set.created(&format!("d/{file}"), None);
+            fsync_set.created(&format!("d/{file}"), None);
         }
         assert_eq!(fsync_set.names().unwrap().len(), FEW);
         fsync_set.moved("e/f");
         assert_eq!(fsync_set.names(), None);
-        fsync_set.wrote("d/1", File::open("/dev/null").unwrap());
+        fsync_set.created("d/1", Some(File::open("/dev/null").unwrap()));
         assert_eq!(fsync_set.names(), None);
     }
 
@@ -264,7 +255,7 @@ mod tests {
             std::fs::write(path(name), "").unwrap();
         }
         let fsync_set = FsyncSet::new();
-        names[..FEW - 1].iter().for_each(|name| fsync_set.created(name));
+        names[..FEW - 1].iter().for_each(|name| fsync_set.created(name, None));
         let sync = || fsync_set.flush(volume.root(), volume.releases(), &[]);
         let sync_each = || flush_each(volume.releases(), names.iter().map(String::as_str));
         for (number, name) in names.iter().enumerate() {
@@ -286,10 +277,10 @@ mod tests {
         std::fs::write(above.path().join("volume/releases/file"), "").unwrap();
         let pipe = || File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().0));
         let fsync_set = FsyncSet::new();
-        fsync_set.created("file");
+        fsync_set.created("file", None);
         fsync_set.flush(volume.root(), volume.releases(), &[]).unwrap();
         assert!(fsync_set.flush(volume.root(), volume.releases(), &[pipe().as_fd()]).is_err());
-        fsync_set.wrote("file", pipe());
+        fsync_set.created("file", Some(pipe()));
         assert!(fsync_set.flush(volume.root(), volume.releases(), &[]).is_err());
         // Another file took its place.
         fsync_set.moved("file");

@@ -29,9 +29,7 @@ const MAX_DIRECTORIES: usize = 2_000;
 /// A release whose manifest was read already.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedManifest {
-    /// The release.
     pub(crate) id: ReleaseId,
-    /// Its manifest.
     pub(crate) manifest: Arc<Manifest>,
 }
 
@@ -106,7 +104,7 @@ impl SeedTree {
         for directory in manifest.directories() {
             let context = || format!("make {}/{id}/{directory}", private.path().display());
             if ensure_directory(&tree, directory, volume.directory_mode()).context(context)? {
-                fsync_set.created(directory);
+                fsync_set.created(directory, None);
             }
             crash_point();
         }

@@ -30,9 +30,7 @@ pub(crate) struct StagedFile {
 #[derive(Debug, thiserror::Error)]
 #[error("{path} is not what the manifest promises: {difference}")]
 pub(crate) struct Mismatch {
-    /// The file.
     pub(crate) path: ReleasePath,
-    /// Promised and found.
     pub(crate) difference: String,
 }
 

@@ -57,10 +57,10 @@ impl Staging {
         make_directory(private.directory(), id.as_str(), mode).context(|| context(""))?;
         let tree = open_directory(private.directory(), id.as_str()).context(|| context(""))?;
         let fsync_set = FsyncSet::new();
-        fsync_set.note_root();
+        fsync_set.created(".", None);
         for directory in manifest.directories() {
             make_directory(&tree, directory, mode).context(|| context(directory))?;
-            fsync_set.created(directory);
+            fsync_set.created(directory, None);
             crash_point();
         }
         Self::of_tree(volume, private, id, manifest, tree, None, fsync_set)
@@ -93,12 +93,10 @@ impl Staging {
         self.signature.is_some()
     }
 
-    /// The release.
     pub(crate) fn id(&self) -> &ReleaseId {
         &self.id
     }
 
-    /// The volume that it is for.
     pub(crate) fn volume(&self) -> &Arc<Volume> {
         &self.volume
     }
@@ -113,7 +111,6 @@ impl Staging {
         self.private.path()
     }
 
-    /// The staged tree.
     pub(crate) fn tree(&self) -> BorrowedFd<'_> {
         self.tree.as_fd()
     }
@@ -179,8 +176,7 @@ impl Staging {
         if !self.plain_files.have(mode) {
             set_mode(&file, mode).context(|| format!("take in {path} on {}", self.volume))?;
         }
-        self.fsync_set.created(path.as_str());
-        self.fsync_set.wrote(path.as_str(), file);
+        self.fsync_set.created(path.as_str(), Some(file));
         crash_point();
         Ok(())
     }
@@ -210,7 +206,7 @@ impl Staging {
                 Entry::Vacant(place) => {
                     let path = file.path.as_str();
                     objects.take(file.content(), self.tree(), path).context(|| self.name(path))?;
-                    self.fsync_set.created(path);
+                    self.fsync_set.created(path, None);
                     crash_point();
                     place.insert(&file.path);
                 }
@@ -229,10 +225,7 @@ impl Staging {
         written: Option<File>,
     ) -> Result<(), VolumeError> {
         rustix::fs::renameat(directory, name, &self.tree, to.as_str()).context(|| self.name(to.as_str()))?;
-        self.fsync_set.created(to.as_str());
-        if let Some(file) = written {
-            self.fsync_set.wrote(to.as_str(), file);
-        }
+        self.fsync_set.created(to.as_str(), written);
         crash_point();
         Ok(())
     }

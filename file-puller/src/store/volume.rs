@@ -64,7 +64,6 @@ pub(crate) enum VolumeError {
     Io {
         /// The operation and the name that it was about.
         context: String,
-        /// The system's reason.
         cause: io::Error,
     },
     /// Another puller has it. That may end at any moment, so this is no verdict on the volume.
@@ -166,7 +165,6 @@ impl Volume {
         self.root.as_fd()
     }
 
-    /// The directory of releases.
     pub(crate) fn releases(&self) -> BorrowedFd<'_> {
         self.releases.as_fd()
     }

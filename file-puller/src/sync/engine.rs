@@ -104,7 +104,6 @@ impl Engine {
         let volume = Arc::new(volume);
         let publisher = Publisher {
             volume: Arc::clone(&volume),
-            source: source.url().to_string(),
             limits,
             gates,
             http_gate,

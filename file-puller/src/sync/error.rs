@@ -62,13 +62,7 @@ pub(crate) enum SyncError {
     HttpGate(#[from] HttpGateError),
     /// It answered with something that is no manifest at all.
     #[error("{error}; {url} {answer}")]
-    NotManifest {
-        error: ManifestError,
-        /// What was asked for.
-        url: String,
-        /// What came back.
-        answer: Box<Answer>,
-    },
+    NotManifest { error: ManifestError, url: String, answer: Box<Answer> },
     /// It took too long, wherever it was by then.
     #[error("the sync takes longer than --sync-timeout {0}")]
     Timeout(humantime::FormattedDuration),

@@ -51,7 +51,6 @@ pub(crate) enum GateError {
         from: u64,
         /// In the new one.
         to: u64,
-        /// The limit.
         limit: u8,
     },
 }

@@ -37,20 +37,8 @@ pub(crate) struct HttpGate {
     client: Client,
     url: HookUrl,
     timeout: Duration,
-}
-
-/// A release that is ready to be published.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Candidate<'c> {
-    pub(crate) release: &'c ReleaseId,
     /// The source's URL as it may be shown.
-    pub(crate) source: &'c str,
-    /// Of a git repository.
-    pub(crate) commit: Option<&'c str>,
-    /// Its files.
-    pub(crate) tree: &'c Path,
-    /// Its manifest's file.
-    pub(crate) manifest: &'c Path,
+    source: String,
 }
 
 /// Why a release does not pass.
@@ -72,12 +60,17 @@ impl HttpGate {
         let Some(url) = gates.gate.clone() else { return Ok(None) };
         let timeout = gates.gate_timeout;
         let client = client_for(Tls::of(url.url()), timeout, &source.tls_pems())?;
-        Ok(Some(Self { client: client.build()?, url, timeout }))
+        Ok(Some(Self { client: client.build()?, url, timeout, source: source.url().to_string() }))
     }
 
-    /// Asks whether a release may be published.
-    pub(crate) async fn ask(&self, candidate: Candidate<'_>) -> Result<(), HttpGateError> {
-        match tokio::time::timeout(self.timeout, self.send(candidate)).await {
+    /// Asks whether a release may be published, whose tree and manifest lie in this directory; `commit` is of a git repository.
+    pub(crate) async fn ask(
+        &self,
+        release: &ReleaseId,
+        directory: &Path,
+        commit: Option<&str>,
+    ) -> Result<(), HttpGateError> {
+        match tokio::time::timeout(self.timeout, self.send(release, directory, commit)).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpGateError::Silent {
                 gate: self.url.clone(),
@@ -86,17 +79,23 @@ impl HttpGate {
         }
     }
 
-    async fn send(&self, candidate: Candidate<'_>) -> Result<(), HttpGateError> {
-        let manifest = File::open(candidate.manifest)?;
+    async fn send(
+        &self,
+        release: &ReleaseId,
+        directory: &Path,
+        commit: Option<&str>,
+    ) -> Result<(), HttpGateError> {
+        let manifest = File::open(directory.join(format!("{release}.json")))?;
         let mut request = self
             .client
             .post(self.url.url().clone())
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, manifest.metadata()?.len())
-            .header(RELEASE, candidate.release.as_str());
-        let source = HeaderValue::from_str(candidate.source);
-        let tree = HeaderValue::from_bytes(candidate.tree.as_os_str().as_encoded_bytes());
-        let commit = candidate.commit.map(HeaderValue::from_str);
+            .header(RELEASE, release.as_str());
+        let source = HeaderValue::from_str(&self.source);
+        let tree = directory.join(release.as_str());
+        let tree = HeaderValue::from_bytes(tree.as_os_str().as_encoded_bytes());
+        let commit = commit.map(HeaderValue::from_str);
         for (name, value) in [(SOURCE, Some(source)), (TREE, Some(tree)), (COMMIT, commit)] {
             if let Some(Ok(value)) = value {
                 request = request.header(name, value);

@@ -24,9 +24,7 @@ impl Outcome {
 /// What was published, and what it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Publication {
-    /// The release.
     pub(crate) release: ReleaseId,
-    /// Its files.
     pub(crate) files: usize,
     /// All its bytes.
     pub(crate) bytes: u64,

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use super::assemble::{begin, link};
 use super::error::SyncError;
 use super::gate::Gates;
-use super::http_gate::{Candidate, HttpGate};
+use super::http_gate::HttpGate;
 use super::outcome::{Outcome, Publication};
 use super::plan::{Assembly, Plan, plan};
 use super::seed_state::SeedState;
@@ -34,8 +34,6 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) volume: Arc<Volume>,
-    /// Where content comes from, for --gate.
-    pub(super) source: String,
     pub(super) limits: Limits,
     pub(super) gates: Gates,
     pub(super) http_gate: Option<HttpGate>,
@@ -84,11 +82,10 @@ impl Publisher {
         directory: &Path,
         commit: Option<&str>,
     ) -> Result<(), SyncError> {
-        let Some(gate) = &self.http_gate else { return Ok(()) };
-        let (tree, manifest) = (directory.join(id.as_str()), directory.join(format!("{id}.json")));
-        let candidate =
-            Candidate { release: id, source: &self.source, commit, tree: &tree, manifest: &manifest };
-        Ok(gate.ask(candidate).await?)
+        match &self.http_gate {
+            Some(gate) => Ok(gate.ask(id, directory, commit).await?),
+            None => Ok(()),
+        }
     }
 
     /// Compares a manifest with what is on the volume; what would change has to pass the gates.

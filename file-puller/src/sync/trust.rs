@@ -59,9 +59,8 @@ impl TrustPolicy {
         json: &[u8],
         freshness: Freshness,
     ) -> Result<Vec<u8>, SyncError> {
-        let path = self.public_key.clone();
         // Read at each sync, like a token: keys are rotated, too.
-        let key = PublicKey::read(&path)?;
+        let key = PublicKey::read(&self.public_key)?;
         let (url, signature) = source.signature(freshness).await?;
         if key.verify(json, &signature) {
             return Ok(signature);
