@@ -46,9 +46,6 @@ pub(crate) enum CleanUrls {
     On,
 }
 
-/// The file is not where its release was.
-struct Gone(io::Error);
-
 /// Answers with files.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -84,57 +81,57 @@ impl Files {
     /// a tree as soon as the link names the next.
     async fn replaceable(&self, request: &Parts, site: &Arc<Content>) -> Reply {
         let mut site = Arc::clone(site);
-        for _ in 0..REPLACEMENTS {
-            match self.content(request, &site).await {
+        let mut replacements = 0..REPLACEMENTS;
+        loop {
+            let error = match self.content(request, &site).await {
                 Ok(reply) => return reply,
-                Err(Gone(error)) => match self.root.replacement(&site).await {
-                    Some(next) => site = next,
-                    None => return failed(request.uri.path(), &error).into(),
-                },
-            }
+                Err(error) => error,
+            };
+            let is_gone = error.kind() == io::ErrorKind::NotFound && replacements.next().is_some();
+            let next = if is_gone { self.root.replacement(&site).await } else { None };
+            let Some(next) = next else {
+                return Reply { response: failed(request.uri.path(), &error), release: site.release() };
+            };
+            site = next;
         }
-        failed(request.uri.path(), &io::ErrorKind::ResourceBusy.into()).into()
     }
 
-    async fn content(&self, request: &Parts, site: &Arc<Content>) -> Result<Reply, Gone> {
+    /// # Errors
+    /// `NotFound` where a file is not where its release was.
+    async fn content(&self, request: &Parts, site: &Arc<Content>) -> io::Result<Reply> {
         let path = match ContentPath::from_target(request.uri.path()) {
             Ok(path) => path,
             Err(Rejected::Malformed) => {
                 return Ok(plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into());
             }
-            Err(Rejected::NotFound) => return Ok(not_found(site).await),
+            Err(Rejected::NotFound) => return not_found(site).await,
         };
         if let Content::Waiting(reason) = &**site {
             return Ok(unavailable(reason).into());
         }
         let rules = match &self.redirects {
-            Some(_) if RedirectsFile::is_at(&path) => return Ok(not_found(site).await),
-            Some(file) => file.of(site).await,
+            Some(_) if RedirectsFile::is_at(&path) => return not_found(site).await,
+            Some(file) => file.of(site).await?,
             None => None,
         };
         if let Some(action) = rules.as_ref().and_then(|rules| rules.find(&path, When::BeforeFiles)) {
-            return Ok(act(request, site, action).await);
+            return act(request, site, action).await;
         }
-        let mut found = site.find(&path).await;
+        let mut found = site.find(&path).await?;
         if self.clean_urls == CleanUrls::On
-            && matches!(found, Ok(Found::Directory | Found::Nothing))
+            && !matches!(found, Found::File(_))
             && let Some(page) = path.as_page()
-            && let Ok(Found::File(page)) = site.find(&page).await
+            && let Found::File(page) = site.find(&page).await?
         {
-            found = Ok(Found::File(page));
+            found = Found::File(page);
         }
         let response = match found {
-            Ok(Found::File(representation)) => match represent(request, &representation).await {
-                Ok(response) => response,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Gone(error)),
-                Err(error) => failed(request.uri.path(), &error),
-            },
-            Ok(Found::Directory) => {
+            Found::File(representation) => represent(request, &representation).await?,
+            Found::Directory => {
                 let target = path.as_directory_target();
                 redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
             }
-            Ok(Found::Nothing) => return Ok(self.missing(request, site, &path, rules.as_deref()).await),
-            Err(error) => failed(request.uri.path(), &error),
+            Found::Nothing => return self.missing(request, site, &path, rules.as_deref()).await,
         };
         Ok(Reply { response, release: site.release() })
     }
@@ -147,14 +144,14 @@ impl Files {
         site: &Arc<Content>,
         path: &ContentPath,
         rules: Option<&Redirects>,
-    ) -> Reply {
+    ) -> io::Result<Reply> {
         if let Content::Release(generation) = &**site
             && path.may_be_redirected()
             && let Some((release, representation)) = generation.stale_asset(path.file())
         {
             // Its release may be gone from the volume by now, which is no failure.
             if let Ok(response) = represent(request, &representation).await {
-                return Reply { response, release: Some(release) };
+                return Ok(Reply { response, release: Some(release) });
             }
         }
         if let Some(action) = rules.and_then(|rules| rules.find(path, When::NoFile)) {
@@ -163,25 +160,20 @@ impl Files {
         if self.listings == Listings::On && !path.may_be_redirected() {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
             let form = autoindex::Form::wanted(&request.headers);
-            let listed = blocking(move || autoindex::list(&of, &directory, form)).await;
-            match listed {
-                Ok(Some(listing)) => {
-                    let mut response = sent(request, Ok(Arc::new(listing))).await;
-                    response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
-                    return Reply { response, release: site.release() };
-                }
-                Ok(None) => {}
-                Err(error) => return failed(request.uri.path(), &error).into(),
+            if let Some(listing) = blocking(move || autoindex::list(&of, &directory, form)).await? {
+                let mut response = represent(request, &listing).await?;
+                response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+                return Ok(Reply { response, release: site.release() });
             }
         }
         if let Some(fallback) = &self.fallback
             && !path.has_extension()
             && is_navigation(&request.headers)
-            && let Ok(Found::File(application)) = site.find(fallback).await
+            && let Found::File(application) = site.find(fallback).await?
         {
-            let mut response = sent(request, Ok(application)).await;
+            let mut response = represent(request, &application).await?;
             response.headers_mut().append(VARY, HeaderValue::from_static("accept, sec-fetch-mode"));
-            return Reply { response, release: site.release() };
+            return Ok(Reply { response, release: site.release() });
         }
         not_found(site).await
     }
@@ -195,23 +187,20 @@ fn is_navigation(headers: &HeaderMap) -> bool {
 }
 
 /// Does what a rule of the release says.
-async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> Reply {
+async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> io::Result<Reply> {
     let response = match action {
         Action::Redirect(status, target) => {
             let here = target.starts_with('/');
             let target = if here { relative(request.uri.path(), &target) } else { target };
             redirect(status, &target, request.uri.query())
         }
-        Action::Serve(status, path) => match site.find(&path).await {
-            Ok(Found::File(file)) if status == StatusCode::OK => sent(request, Ok(file)).await,
-            Ok(Found::File(page)) => {
-                explain(status, &page).await.unwrap_or_else(|error| failed(path.file(), &error))
-            }
-            Ok(Found::Directory | Found::Nothing) => return not_found(site).await,
-            Err(error) => failed(request.uri.path(), &error),
+        Action::Serve(status, path) => match site.find(&path).await? {
+            Found::File(file) if status == StatusCode::OK => represent(request, &file).await?,
+            Found::File(page) => explain(status, &page).await?,
+            Found::Directory | Found::Nothing => return not_found(site).await,
         },
     };
-    Reply { response, release: site.release() }
+    Ok(Reply { response, release: site.release() })
 }
 
 pub(super) async fn sent(request: &Parts, found: io::Result<Arc<Representation>>) -> Response<Payload> {
@@ -223,22 +212,18 @@ pub(super) async fn sent(request: &Parts, found: io::Result<Arc<Representation>>
 }
 
 /// 404, with the content's own page for it where there is one.
-async fn not_found(site: &Arc<Content>) -> Reply {
-    let release = match &**site {
-        Content::Waiting(reason) => return unavailable(reason).into(),
-        Content::Release(generation) => Some(generation.release.clone()),
-        Content::Live(_) => None,
+async fn not_found(site: &Arc<Content>) -> io::Result<Reply> {
+    if let Content::Waiting(reason) = &**site {
+        return Ok(unavailable(reason).into());
+    }
+    let response = if let Ok(page) = ContentPath::from_target(NOT_FOUND_PAGE)
+        && let Found::File(page) = site.find(&page).await?
+    {
+        explain(StatusCode::NOT_FOUND, &page).await?
+    } else {
+        plain(StatusCode::NOT_FOUND, "not found\n")
     };
-    let page = match ContentPath::from_target(NOT_FOUND_PAGE) {
-        Ok(page) => site.find(&page).await,
-        Err(_) => Ok(Found::Nothing),
-    };
-    let response = match page {
-        Ok(Found::File(page)) => explain(StatusCode::NOT_FOUND, &page).await,
-        Ok(Found::Directory | Found::Nothing) => Ok(plain(StatusCode::NOT_FOUND, "not found\n")),
-        Err(error) => Err(error),
-    };
-    Reply { response: response.unwrap_or_else(|error| failed(NOT_FOUND_PAGE, &error)), release }
+    Ok(Reply { response, release: site.release() })
 }
 
 /// The volume let us down. The file may be back in a moment, and says nothing about the rest of the site.

@@ -8,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
-use crate::support::{Over, Server};
+use crate::support::{Over, Server, Volume};
 
 /// How many times how much is published.
 #[derive(Clone, Copy)]
@@ -128,6 +128,59 @@ fn a_release_is_removed_at_once() {
 #[test]
 fn a_configmap_is_removed_at_once() {
     configmap(SMALL);
+}
+
+/// Files of a release that are not kept open, because so many smaller ones are.
+fn with_small_files<'t>(files: &[(&'t str, &'t str)], small: &'t [String]) -> Vec<(&'t str, &'t str)> {
+    small.iter().map(|path| (path.as_str(), "x")).chain(files.iter().copied()).collect()
+}
+
+fn small_files() -> Vec<String> {
+    (0..1024).map(|number| format!("small/{number}")).collect()
+}
+
+#[test]
+fn a_page_that_stands_in_for_another_is_taken_from_the_next_release_where_its_own_is_removed() {
+    let small = small_files();
+    let files = |text: &'static str| {
+        let rules = ("_redirects", "/old /new.html 200");
+        with_small_files(
+            &[("404.html", text), ("app.html", text), ("new.html", text), ("page.html", text), rules],
+            &small,
+        )
+    };
+    let volume = Volume::new();
+    volume.publish("one", &files("one"));
+    let flags = ["--cache-size", "0", "--redirects", "--clean-urls", "--fallback", "/app.html"];
+    let server = Server::start(&volume.root(), &flags);
+    assert_eq!(server.get("/old").text(), "one", "the rules are known");
+    volume.stage("two", &files("two"));
+    std::fs::remove_dir_all(volume.release("one")).unwrap();
+    let requests = [("/absent.css", 404), ("/route", 200), ("/old", 200), ("/page", 200)];
+    let waiting = requests.map(|(path, status)| {
+        let mut connection = Connection::open(server.addr);
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n")).unwrap();
+        (path, status, connection)
+    });
+    volume.swap("two");
+    for (path, status, mut connection) in waiting {
+        let answer = connection.receive("GET").unwrap();
+        assert_eq!((answer.status(), answer.text()), (status, "two"), "{path}");
+    }
+}
+
+#[test]
+fn rules_that_could_not_be_read_once_are_read_again() {
+    let small = small_files();
+    let volume = Volume::new();
+    volume.publish("one", &with_small_files(&[("_redirects", "/old /new")], &small));
+    let server = Server::start(&volume.root(), &["--cache-size", "0", "--redirects"]);
+    let (rules, aside) = (volume.release("one").join("_redirects"), volume.release("one").join("aside"));
+    std::fs::rename(&rules, &aside).unwrap();
+    std::fs::write(&rules, "/old /forged").unwrap();
+    assert_eq!(server.get("/old").status(), 404);
+    std::fs::rename(&aside, &rules).unwrap();
+    assert_eq!(server.get("/old").header("location"), Some("./new"));
 }
 
 #[test]
