@@ -299,8 +299,9 @@ struct Listing {
     files: BTreeMap<String, FileEntry>,
     /// Whether an edition has been made of them.
     is_shown: bool,
-    /// A file has two paths, so that a change of one says nothing about the other: only walks are right then.
-    aliases: bool,
+    /// Whether it is enough to look at the paths that have changed: not before a walk has found all there is, nor where a file has
+    /// two paths, so that a change of one says nothing about the other.
+    is_kept_by_path: bool,
 }
 
 /// What came of looking.
@@ -322,7 +323,7 @@ impl Listing {
     ) -> io::Result<Taken> {
         let Content::Live(live) = &**content else { return Ok(Taken::default()) };
         let mut unsettled = Vec::new();
-        if all || self.aliases || noticed.anything {
+        if all || noticed.anything || !self.is_kept_by_path {
             let tree = walk(live.directory())?;
             self.replace_all(live, tree, &mut unsettled)?;
         } else {
@@ -345,7 +346,7 @@ impl Listing {
         unsettled: &mut Vec<String>,
     ) -> io::Result<()> {
         let inodes: HashSet<u64> = tree.files.iter().map(|(_, info)| info.state.inode).collect();
-        self.aliases = inodes.len() < tree.files.len();
+        let is_one_path_each = inodes.len() == tree.files.len();
         let found: HashSet<&str> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
         let before = self.files.len();
         self.files.retain(|path, _| found.contains(path.as_str()));
@@ -353,6 +354,7 @@ impl Listing {
         for (path, info) in tree.files {
             self.put(live, path, info, unsettled)?;
         }
+        self.is_kept_by_path = is_one_path_each;
         Ok(())
     }
 

@@ -218,6 +218,28 @@ fn a_walk_sees_what_the_watch_does_not() {
 }
 
 /// A release as a puller writes it, signed upstream.
+#[test]
+fn a_walk_that_fails_takes_no_file_out_of_the_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, aside) = (dir.path().join("root"), dir.path().join("aside"));
+    write_tree(&root, &[("index.html", "one"), ("new.html", "one")]);
+    let server = Server::start(&root, &["--manifest", "--rescan", "1h"]);
+    assert_eq!(paths(&server.get("/manifest.json").json()), ["index.html", "new.html"]);
+    // Deeper than is walked.
+    std::fs::create_dir_all(aside.join("d/".repeat(70))).unwrap();
+    std::fs::rename(&aside, root.join("deep")).unwrap();
+    for round in 0..10 {
+        std::fs::write(root.join("new.html"), format!("round {round}")).unwrap();
+        let manifest = server.get("/manifest.json").json();
+        assert_eq!(paths(&manifest), ["index.html", "new.html"], "in round {round}");
+    }
+    std::fs::remove_dir_all(root.join("deep")).unwrap();
+    wait_until("the edit is listed", || {
+        let manifest = server.get("/manifest.json").json();
+        manifest["files"].as_array().unwrap().iter().any(|file| file["sha256"] == sha256("round 9"))
+    });
+}
+
 fn mirror_volume(id: &str, style: &str) -> Volume {
     let volume = Volume::new();
     publish_signed(&volume, id, style);
