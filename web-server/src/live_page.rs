@@ -57,14 +57,14 @@ impl LocalServer for Local {
 
     fn served(&self) -> Option<Served> {
         let Content::Release(generation) = &*self.status.root.content() else { return None };
-        let release = generation.release.as_str().to_owned();
-        Some(Served { release, published: generation.published, files: generation.len() })
+        let release = generation.release.id.as_str().to_owned();
+        Some(Served { release, published: generation.release.since, files: generation.index.len() })
     }
 
     fn listing(&self) -> Option<Listing> {
         let Content::Release(generation) = &*self.status.root.content() else { return None };
         let files = generation.listing().map(|file| (file.path, *file.digest.as_bytes())).collect();
-        Some(Listing { release: generation.release.as_str().to_owned(), files })
+        Some(Listing { release: generation.release.id.as_str().to_owned(), files })
     }
 }
 

@@ -40,8 +40,8 @@ impl Report for Status {
             Content::Live(live) => json!({"kind": "directory", "held_bytes": live.held()}),
             Content::Release(generation) => json!({
                 "kind": "release",
-                "release": generation.release.as_str(),
-                "files": generation.len(),
+                "release": generation.release.id.as_str(),
+                "files": generation.index.len(),
                 "held_bytes": generation.held,
             }),
         };

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, fstatfs, openat, openat2};
+use rustix::fs::{CWD, Dir, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, openat, openat2};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
@@ -21,9 +21,22 @@ const RENAME_RACES: usize = 16;
 /// The kernel refuses whatever leads out.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
+/// What a file is opened for, if it is to be read.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
 /// A handle on a directory, kept open: it stays the same directory whatever becomes of its name.
 #[derive(Debug)]
-pub(crate) struct Directory(OwnedFd);
+pub(crate) struct Directory {
+    fd: OwnedFd,
+    identity: Identity,
+}
+
+/// Device and inode: which directory it is, whatever it is called.
+pub(crate) type Identity = (u64, u64);
+
+fn identity(stat: &Stat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
 
 /// A file or directory that this process may not read, with the user that it runs as: mostly that of a container, which is not
 /// the user that wrote the content.
@@ -73,10 +86,17 @@ impl Directory {
     /// Opens a directory by name, links followed: the operator chooses the root.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat(CWD, path, flags, Mode::empty()).map(Self).map_err(|error| match error {
+        let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
             Errno::ACCESS | Errno::PERM => denied("the directory", error),
             other => other.into(),
-        })
+        })?;
+        let identity = identity(&fstat(&fd)?);
+        Ok(Self { fd, identity })
+    }
+
+    /// Which one it is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Asks the kernel once for what everything else here stands on.
@@ -94,21 +114,18 @@ impl Directory {
     /// # Errors
     /// Where the system fails, such as out of descriptors; that there is nothing to serve is no error.
     pub(crate) fn file(&self, path: &str) -> io::Result<Lookup<(File, FileState)>> {
-        match self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)? {
-            Some(fd) => opened(fd),
-            None => Ok(Lookup::None),
-        }
+        look(self.beneath(path, READ)?, |file, metadata| (file, FileState::of(metadata)))
     }
 
     /// The regular file that `path` names, where the kernel finds it without waiting for a disk. `None` says nothing about what
     /// is there.
     pub(crate) fn cached_file(&self, path: &str) -> Option<(File, FileState)> {
         let resolve = BENEATH | ResolveFlags::CACHED;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // A kernel before 5.12 does not know `CACHED`, and refuses.
-        let file = File::from(openat2(self.0.as_fd(), path, flags, Mode::empty(), resolve).ok()?);
+        let fd = openat2(self.fd.as_fd(), path, READ | OFlags::CLOEXEC, Mode::empty(), resolve).ok()?;
+        let file = File::from(fd);
         let metadata = file.metadata().ok()?;
-        matches!(Kind::of(&metadata), Kind::File).then(|| (file, FileState::of(&metadata)))
+        metadata.is_file().then(|| (file, FileState::of(&metadata)))
     }
 
     /// Whether a question about a file in it can take the time of a network, whatever is cached.
@@ -117,27 +134,19 @@ impl Directory {
         const REMOTE: [u32; 7] =
             [0x6969, 0x6573_5546, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
         // What cannot be told may be.
-        fstatfs(&self.0).map_or(true, |stat| {
+        fstatfs(&self.fd).map_or(true, |stat| {
             REMOTE.iter().any(|magic| u64::try_from(stat.f_type).unwrap_or_default() == u64::from(*magic))
         })
     }
 
     /// Looks at what `path` names beneath this directory without opening it for reading.
     pub(crate) fn inspect(&self, path: &str) -> io::Result<Lookup<FileInfo>> {
-        match self.beneath(path, OFlags::PATH)? {
-            Some(fd) => FileInfo::of(fd),
-            None => Ok(Lookup::None),
-        }
+        look(self.beneath(path, OFlags::PATH)?, |_, metadata| FileInfo::of(metadata))
     }
 
     /// Like [`Directory::inspect`], but what may not be read is an error: for those who have to have all or nothing.
     pub(crate) fn examine(&self, path: &str) -> io::Result<Lookup<FileInfo>> {
-        let Some(fd) =
-            self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Forbidden::Fails)?
-        else {
-            return Ok(Lookup::None);
-        };
-        FileInfo::of(fd)
+        look(self.try_beneath(path, READ)?, |_, metadata| FileInfo::of(metadata))
     }
 
     /// The names in a directory beneath this one (`""` is this one), in no order, and the directory's identity.
@@ -146,39 +155,28 @@ impl Directory {
     /// `NotFound` where the path names no directory, `PermissionDenied` where it may not be read.
     pub(crate) fn entries(&self, path: &str) -> io::Result<Listing> {
         let path = if path.is_empty() { "." } else { path };
-        let fd = self
-            .open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Forbidden::Fails)?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let fd =
+            self.try_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)?.ok_or(io::ErrorKind::NotFound)?;
         let names = Dir::read_from(&fd)?;
-        let metadata = File::from(fd).metadata()?;
-        Ok(Listing { identity: (metadata.dev(), metadata.ino()), names })
-    }
-
-    /// Another handle on the same directory.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(self.0.try_clone()?))
-    }
-
-    /// Device and inode: which directory this is, whatever it is called.
-    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
-        let metadata = File::from(self.0.try_clone()?).metadata()?;
-        Ok((metadata.dev(), metadata.ino()))
+        Ok(Listing { identity: identity(&names.stat()?), names })
     }
 
     /// `None` where there is nothing for us.
     fn beneath(&self, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
-        self.open_beneath(path, flags, Forbidden::IsNothing)
+        match self.try_beneath(path, flags) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            opened => opened,
+        }
     }
 
-    fn open_beneath(&self, path: &str, flags: OFlags, forbidden: Forbidden) -> io::Result<Option<OwnedFd>> {
+    /// `None` where there is nothing. What may not be read is an error.
+    fn try_beneath(&self, path: &str, flags: OFlags) -> io::Result<Option<OwnedFd>> {
         for _ in 0..RENAME_RACES {
-            match openat2(self.0.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH) {
+            match openat2(self.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH) {
                 Ok(fd) => return Ok(Some(fd)),
                 // The tree was being changed while the kernel looked; it leaves it to us to look again.
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error @ (Errno::ACCESS | Errno::PERM)) if forbidden == Forbidden::Fails => {
-                    return Err(denied(path, error));
-                }
+                Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(denied(path, error)),
                 Err(
                     Errno::NOENT
                     | Errno::NOTDIR
@@ -187,9 +185,7 @@ impl Directory {
                     | Errno::NXIO
                     | Errno::NODEV
                     | Errno::NAMETOOLONG
-                    | Errno::INVAL
-                    | Errno::ACCESS
-                    | Errno::PERM,
+                    | Errno::INVAL,
                 ) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
@@ -198,28 +194,24 @@ impl Directory {
     }
 }
 
-fn opened(fd: OwnedFd) -> io::Result<Lookup<(File, FileState)>> {
+/// What was opened, and what is known of it if it is a regular file.
+fn look<T>(fd: Option<OwnedFd>, of: impl FnOnce(File, &Metadata) -> T) -> io::Result<Lookup<T>> {
+    let Some(fd) = fd else { return Ok(Lookup::None) };
     let file = File::from(fd);
     let metadata = file.metadata()?;
-    Ok(match Kind::of(&metadata) {
-        Kind::File => Lookup::File((file, FileState::of(&metadata))),
-        Kind::Directory => Lookup::Dir,
-        Kind::Other => Lookup::None,
+    Ok(if metadata.is_file() {
+        Lookup::File(of(file, &metadata))
+    } else if metadata.is_dir() {
+        Lookup::Dir
+    } else {
+        Lookup::None
     })
-}
-
-/// What it means that a file or directory may not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Forbidden {
-    IsNothing,
-    Fails,
 }
 
 /// A directory's names, as the file system has them: not every name is text.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Device and inode.
-    pub(crate) identity: (u64, u64),
+    pub(crate) identity: Identity,
     names: Dir,
 }
 
@@ -238,16 +230,8 @@ impl Listing {
 }
 
 impl FileInfo {
-    fn of(fd: OwnedFd) -> io::Result<Lookup<Self>> {
-        let metadata = File::from(fd).metadata()?;
-        Ok(match Kind::of(&metadata) {
-            Kind::File => Lookup::File(Self {
-                state: FileState::of(&metadata),
-                executable: metadata.mode() & 0o111 != 0,
-            }),
-            Kind::Directory => Lookup::Dir,
-            Kind::Other => Lookup::None,
-        })
+    fn of(metadata: &Metadata) -> Self {
+        Self { state: FileState::of(metadata), executable: metadata.mode() & 0o111 != 0 }
     }
 }
 
@@ -327,24 +311,6 @@ impl FileState {
             u32::try_from(nanoseconds).unwrap_or_default(),
         );
         SystemTime::UNIX_EPOCH + since_epoch
-    }
-}
-
-enum Kind {
-    File,
-    Directory,
-    Other,
-}
-
-impl Kind {
-    fn of(metadata: &Metadata) -> Self {
-        if metadata.is_file() {
-            Self::File
-        } else if metadata.is_dir() {
-            Self::Directory
-        } else {
-            Self::Other
-        }
     }
 }
 

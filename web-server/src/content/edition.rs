@@ -9,22 +9,18 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
-use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::generation::{FileEntry, Generation};
-use crate::content::header_policy::REVALIDATE;
-use crate::content::representation::{ETag, Modified, Representation, Source};
+use crate::content::release::{FORMAT, with_suffix};
+use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
-
-/// The format that this version reads and writes.
-pub(crate) const FORMAT: &str = "sidecar-manifest/1";
 
 /// A manifest, and what belongs to it.
 #[derive(Debug)]
@@ -35,10 +31,8 @@ pub(crate) struct Edition {
     pub(crate) signature: Option<Arc<Representation>>,
     /// What it lists. A mirror keeps it for pullers that are still fetching this edition's files.
     pub(crate) content: Arc<Content>,
-    /// When it began to be given out.
-    pub(crate) since: Instant,
     /// How many waiters it was told to at that moment.
-    pub(crate) told: usize,
+    pub(crate) told: u32,
     /// Files that are not found under their own path: the target that the manifest names, and the path in the release.
     elsewhere: HashMap<String, (String, Digest)>,
     beside: Option<Beside>,
@@ -88,7 +82,7 @@ impl Edition {
             Ok(Some(edition)) => Ok(edition),
             Ok(None) => Self::of_listing(content, generation, reserved),
             Err(error) => {
-                let release = generation.release.as_str();
+                let release = generation.release.id.as_str();
                 tracing::warn!(release, %error, "the publisher's manifest cannot be used, so one is written here");
                 Self::of_listing(content, generation, reserved)
             }
@@ -126,10 +120,9 @@ impl Edition {
         json.append(&mut lines);
         json.extend_from_slice(b"\n]}\n");
         Ok(Self {
-            manifest: Arc::new(document(json.into(), modified, "application/json")),
+            manifest: document(json.into(), modified, "application/json"),
             signature: None,
             content: Arc::clone(content),
-            since: Instant::now(),
             told: 0,
             elsewhere: HashMap::new(),
             beside: None,
@@ -149,7 +142,7 @@ impl Edition {
         generation: &Generation,
         reserved: &[&str],
     ) -> io::Result<Option<Self>> {
-        let path = with_suffix(&generation.path, ".json");
+        let path = with_suffix(&generation.release.path, ".json");
         // Before the bytes are read: what is written in between is then found to be another at the next look.
         let written = written(&path);
         let Some(json) = read(&path)? else { return Ok(None) };
@@ -157,7 +150,7 @@ impl Edition {
         if theirs.format != FORMAT {
             return Err(io::Error::other(format!("its format is {:?}, not {FORMAT:?}", theirs.format)));
         }
-        let modified = Modified::at(generation.published);
+        let modified = Modified::at(generation.release.since);
         let signature = read(&with_suffix(&path, ".sig"))?;
         let mut elsewhere = HashMap::new();
         for TheirFile { path, sha256, url } in theirs.files {
@@ -172,11 +165,9 @@ impl Edition {
             }
         }
         Ok(Some(Self {
-            manifest: Arc::new(document(json, modified, "application/json")),
-            signature: signature
-                .map(|bytes| Arc::new(document(bytes, modified, "text/plain; charset=utf-8"))),
+            manifest: document(json, modified, "application/json"),
+            signature: signature.map(|bytes| document(bytes, modified, "text/plain; charset=utf-8")),
             content: Arc::clone(content),
-            since: Instant::now(),
             told: 0,
             elsewhere,
             beside: Some(Beside { manifest: path, written }),
@@ -233,23 +224,9 @@ fn decoded_target(target: &str) -> String {
     decoded
 }
 
-fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Representation {
-    Representation {
-        etag: ETag::of(Digest::of(&bytes)),
-        modified,
-        last_modified: modified.header(),
-        cache_control: REVALIDATE,
-        content_type: HeaderValue::from_static(content_type),
-        source: Source::Memory(bytes),
-        coding: Coding::Identity,
-        alternatives: Vec::new(),
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
+fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Arc<Representation> {
+    let content_type = HeaderValue::from_static(content_type);
+    Arc::new(Representation::new(Digest::of(&bytes), modified, content_type, Source::Memory(bytes)))
 }
 
 fn read(path: &Path) -> io::Result<Option<Bytes>> {

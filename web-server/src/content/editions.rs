@@ -3,12 +3,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -21,20 +20,14 @@ const RECENT: usize = 2;
 const RECENT_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// From so many waiters on, pullers are told to spread their requests.
-const SPREAD_FROM: usize = 10;
+const SPREAD_FROM: u32 = 10;
 /// How much each waiter adds to the time over which they spread, and to the time over which they are told: a thousand
 /// manifests at once would need a lot of memory.
 const SPREAD_EACH: Duration = Duration::from_micros(500);
 const TOLD_EACH: Duration = Duration::from_micros(250);
 
-/// What can be said now.
-#[derive(Debug, Clone)]
-pub(crate) enum State {
-    /// There is no manifest, and why.
-    None(String),
-    /// This one.
-    Current(Arc<Edition>),
-}
+/// What can be said now: the current edition, or why there is none.
+pub(crate) type State = Result<Arc<Edition>, String>;
 
 /// See the module.
 #[derive(Debug)]
@@ -43,29 +36,26 @@ pub(crate) struct Editions {
     /// Whether a change was noticed that the current edition does not show yet.
     pending: watch::Sender<bool>,
     recent: Mutex<VecDeque<(Instant, Arc<Edition>)>>,
-    waiters: Waiters,
+    /// One for each waiter that may be held.
+    places: Arc<Semaphore>,
+    waiters: Gauge,
 }
 
 impl Editions {
     /// Has none yet. At most `most` waiters are held; `shown` is how operators see how many there are.
     pub(crate) fn new(most: usize, shown: Gauge) -> Self {
-        let nothing = State::None("the manifest is being made".to_owned());
         Self {
-            state: watch::Sender::new(nothing),
+            state: watch::Sender::new(Err("the manifest is being made".to_owned())),
             pending: watch::Sender::new(true),
             recent: Mutex::default(),
-            waiters: Waiters { held: Arc::default(), most, shown },
+            places: Arc::new(Semaphore::new(most)),
+            waiters: shown,
         }
     }
 
     /// What can be said now.
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
-    }
-
-    /// Follows the state from what it is now.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
     }
 
     /// Waits until every change that was noticed before this call is shown, for at most `limit`.
@@ -90,33 +80,27 @@ impl Editions {
 
     /// Gives out an edition from here on, and tells all waiters, unless the current one says the same.
     pub(crate) fn publish(&self, mut edition: Edition) {
-        if let State::Current(current) = &*self.state.borrow()
-            && current.equals(&edition)
-        {
+        if self.state.borrow().as_ref().is_ok_and(|current| current.equals(&edition)) {
             return;
         }
-        edition.told = self.waiters.held.load(Ordering::Relaxed);
-        edition.since = Instant::now();
-        self.replace(State::Current(Arc::new(edition)));
+        edition.told = u32::try_from(self.waiters.get()).unwrap_or(0);
+        self.replace(Ok(Arc::new(edition)));
     }
 
     /// There is no manifest any more.
     pub(crate) fn withdraw(&self, reason: &str) {
-        if !matches!(&*self.state.borrow(), State::None(known) if known == reason) {
-            self.replace(State::None(reason.to_owned()));
+        if self.state.borrow().as_ref().err().is_none_or(|known| known != reason) {
+            self.replace(Err(reason.to_owned()));
         }
     }
 
     fn replace(&self, next: State) {
-        let tag = |state: &State| match state {
-            State::Current(edition) => Some(edition.manifest.etag.clone()),
-            State::None(_) => None,
-        };
+        let tag = |state: &State| state.as_ref().ok().map(|edition| edition.manifest.etag.clone());
         let now = tag(&next);
         let before = self.state.send_replace(next);
         // A release that was published again has the same manifest.
         let is_another = tag(&before) != now;
-        if let State::Current(edition) = before
+        if let Ok(edition) = before
             && is_another
             && matches!(&*edition.content, Content::Release(_))
         {
@@ -133,22 +117,17 @@ impl Editions {
 
     /// The edition with this entity tag, if it is or was given out lately.
     pub(crate) fn find(&self, is_meant: impl Fn(&ETag) -> bool) -> Option<Arc<Edition>> {
-        if let State::Current(current) = self.state()
-            && is_meant(&current.manifest.etag)
-        {
-            return Some(current);
-        }
         let recent = self.recent.lock();
-        recent
-            .iter()
-            .find(|(_, edition)| is_meant(&edition.manifest.etag))
-            .map(|(_, edition)| Arc::clone(edition))
+        let all = self.state().into_iter().chain(recent.iter().map(|(_, edition)| Arc::clone(edition)));
+        all.into_iter().find(|edition| is_meant(&edition.manifest.etag))
     }
 
     /// Waits for another edition than the one with this tag. None where there are as many waiters as there may be.
     pub(crate) fn wait(&self, known: ETag, until: Instant, shutdown: CancellationToken) -> Option<Waiter> {
-        let waiting = self.waiters.enter()?;
-        Some(Waiter { states: self.subscribe(), known, until, shutdown, _waiting: waiting })
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.waiters.inc();
+        let (states, shown) = (self.state.subscribe(), self.waiters.clone());
+        Some(Waiter { states, known, until, shutdown, shown, _place: place })
     }
 }
 
@@ -159,7 +138,14 @@ pub(crate) struct Waiter {
     known: ETag,
     until: Instant,
     shutdown: CancellationToken,
-    _waiting: Waiting,
+    shown: Gauge,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.shown.dec();
+    }
 }
 
 /// How a wait has ended.
@@ -178,9 +164,9 @@ impl Waiter {
         let over = Waited { again: false, spread: None };
         loop {
             let told = match &*self.states.borrow_and_update() {
-                State::Current(edition) if edition.manifest.etag == self.known => None,
-                State::Current(edition) => Some(edition.told),
-                State::None(_) => Some(0),
+                Ok(edition) if edition.manifest.etag == self.known => None,
+                Ok(edition) => Some(edition.told),
+                Err(_) => Some(0),
             };
             if let Some(told) = told {
                 return self.tell(told).await;
@@ -195,47 +181,14 @@ impl Waiter {
     }
 
     /// Tells a waiter of another edition, together with all the others.
-    async fn tell(&self, told: usize) -> Waited {
+    async fn tell(&self, told: u32) -> Waited {
         if told < SPREAD_FROM {
             return Waited { again: true, spread: None };
         }
-        let told = u32::try_from(told).unwrap_or(u32::MAX);
         tokio::select! {
             () = sleep(TOLD_EACH.saturating_mul(told).mul_f64(fastrand::f64())) => {}
             () = self.shutdown.cancelled() => {}
         }
         Waited { again: true, spread: Some(SPREAD_EACH.saturating_mul(told)) }
-    }
-}
-
-#[derive(Debug)]
-struct Waiters {
-    held: Arc<AtomicUsize>,
-    most: usize,
-    shown: Gauge,
-}
-
-/// A waiter that is counted.
-#[derive(Debug)]
-struct Waiting {
-    held: Arc<AtomicUsize>,
-    shown: Gauge,
-}
-
-impl Waiters {
-    fn enter(&self) -> Option<Waiting> {
-        if self.held.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.held.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        self.shown.inc();
-        Some(Waiting { held: Arc::clone(&self.held), shown: self.shown.clone() })
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
-        self.shown.dec();
     }
 }

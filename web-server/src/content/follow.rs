@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::blocking;
+use lifecycle::{Ignore as _, blocking};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,13 +18,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::content::dir::{FileInfo, Lookup};
 use crate::content::edition::Edition;
-use crate::content::editions::{Editions, State};
+use crate::content::editions::Editions;
 use crate::content::generation::FileEntry;
 use crate::content::live::LiveDirectory;
 use crate::content::public::is_public_path;
 use crate::content::representation::Modified;
 use crate::content::root::{Content, ContentRoot};
-use crate::content::walk::{Tree, walk, walk_beneath};
+use crate::content::walk::visit;
 
 /// A directory that is never quiet is taken in nevertheless, after this long.
 const NEVER_QUIET: Duration = Duration::from_secs(2);
@@ -41,7 +41,8 @@ pub(crate) struct Pace {
     pub(crate) rescan: Duration,
 }
 
-/// Follows the root until the task is dropped.
+/// Follows the root until the task is dropped. `reserved` are the paths that this server answers itself, and that no manifest can
+/// list therefore.
 pub(crate) async fn follow(
     root: Arc<ContentRoot>,
     editions: Arc<Editions>,
@@ -53,12 +54,8 @@ pub(crate) async fn follow(
         // Seen before the content is: a swap in between is then found at the next turn.
         swaps.borrow_and_update();
         let content = root.content();
-        let over = async {
-            // The root lives as long as this task.
-            if swaps.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+        // No error: the root lives as long as this task.
+        let over = async { swaps.changed().await.ignore() };
         match &*content {
             Content::Waiting(reason) => {
                 editions.withdraw(reason);
@@ -72,12 +69,14 @@ pub(crate) async fn follow(
                 () = follow_release(&content, &editions, pace, &reserved) => {}
             },
             Content::Live(_) => {
-                let directory = Watched::new(
-                    root.path(),
-                    Arc::clone(&content),
-                    Arc::clone(&editions),
-                    Arc::clone(&reserved),
-                );
+                let directory = Watched {
+                    // The watch names absolute paths.
+                    root: std::path::absolute(root.path()).unwrap_or_else(|_| root.path().to_owned()),
+                    content: Arc::clone(&content),
+                    editions: Arc::clone(&editions),
+                    reserved: Arc::clone(&reserved),
+                    changes: Arc::default(),
+                };
                 tokio::select! {
                     () = over => {}
                     () = directory.follow(pace) => {}
@@ -90,7 +89,7 @@ pub(crate) async fn follow(
 /// A release does not change. Its manifest may: the same content, signed again.
 async fn follow_release(
     content: &Arc<Content>,
-    editions: &Arc<Editions>,
+    editions: &Editions,
     pace: Pace,
     reserved: &Arc<[&'static str]>,
 ) {
@@ -104,10 +103,7 @@ async fn follow_release(
         match made.await {
             Ok(Some(edition)) => {
                 editions.publish(edition);
-                known = match editions.state() {
-                    State::Current(current) => Some(current),
-                    State::None(_) => None,
-                };
+                known = editions.state().ok();
             }
             Ok(None) => {}
             Err(error) => editions.withdraw(&format!("no manifest can be made: {error}")),
@@ -137,7 +133,7 @@ struct Changes {
 #[derive(Debug, Default)]
 struct Noticed {
     paths: HashSet<String>,
-    /// Something that no path was given for.
+    /// Something that no path was given for, so that all has to be looked at.
     anything: bool,
 }
 
@@ -148,62 +144,50 @@ impl Noticed {
 }
 
 impl Watched {
-    fn new(
-        root: &Path,
-        content: Arc<Content>,
-        editions: Arc<Editions>,
-        reserved: Arc<[&'static str]>,
-    ) -> Self {
-        // The watch names absolute paths.
-        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-        Self { root, content, editions, reserved, changes: Arc::default() }
-    }
-
     async fn follow(self, pace: Pace) {
         self.editions.set_pending();
         // A large tree takes a while to watch. The watch lasts until this task is dropped.
         let _watcher = blocking(self.watch()).await;
         let mut listing = Listing::default();
-        let mut all = true;
-        let mut next_walk = Instant::now();
+        let mut next_walk = Instant::now() + pace.rescan;
         let mut warned = None;
         loop {
-            if all {
+            let noticed = std::mem::take(&mut *self.changes.noticed.lock());
+            if noticed.anything {
                 next_walk = Instant::now() + pace.rescan;
             }
-            let noticed = std::mem::take(&mut *self.changes.noticed.lock());
             let (content, reserved) = (Arc::clone(&self.content), Arc::clone(&self.reserved));
             let taken = blocking(move || {
-                let outcome = listing.take_in(&content, noticed, all, &reserved);
+                let outcome = listing.take_in(&content, noticed, &reserved);
                 (listing, outcome)
             });
             let outcome;
             (listing, outcome) = taken.await;
             match outcome {
-                Ok(Taken { edition, unsettled }) => {
+                Ok(edition) => {
                     warned = None;
                     if let Some(edition) = edition {
                         self.editions.publish(edition);
                     }
-                    self.changes.noticed.lock().paths.extend(unsettled);
+                    self.changes.noticed.lock().paths.extend(listing.unsettled.drain(..));
                 }
                 Err(error) => {
                     // An older edition is better than none.
                     let error = error.to_string();
+                    if self.editions.state().is_err() {
+                        self.editions.withdraw(&format!("no manifest can be made: {error}"));
+                    }
                     if warned.as_ref() != Some(&error) {
                         let root = self.root.display();
-                        tracing::warn!(%root, %error, "cannot look at the content; the manifest stays as it is");
-                        warned = Some(error.clone());
-                    }
-                    if matches!(self.editions.state(), State::None(_)) {
-                        self.editions.withdraw(&format!("no manifest can be made: {error}"));
+                        tracing::warn!(%root, error, "cannot look at the content; the manifest stays as it is");
+                        warned = Some(error);
                     }
                     listing = Listing::default();
                     next_walk = Instant::now() + RETRY.min(pace.rescan);
                 }
             }
             self.settle();
-            all = self.next(pace, next_walk).await == Next::Walk;
+            self.stir(pace, next_walk).await;
         }
     }
 
@@ -216,21 +200,23 @@ impl Watched {
     }
 
     /// Waits for a change and for the quiet after it, or for the time of the next walk.
-    async fn next(&self, pace: Pace, next_walk: Instant) -> Next {
+    async fn stir(&self, pace: Pace, next_walk: Instant) {
         if self.changes.noticed.lock().is_empty() {
             tokio::select! {
                 () = self.changes.stirred.notified() => {}
-                () = sleep_until(next_walk) => return Next::Walk,
+                () = sleep_until(next_walk) => {
+                    self.changes.noticed.lock().anything = true;
+                    return;
+                }
             }
         }
         let latest = Instant::now() + NEVER_QUIET;
         loop {
             let quiet = (Instant::now() + pace.quiet).min(latest);
             if timeout_at(quiet, self.changes.stirred.notified()).await.is_err() {
-                break;
+                return;
             }
         }
-        if self.changes.noticed.lock().anything { Next::Walk } else { Next::Changes }
     }
 
     fn watch(&self) -> impl FnOnce() -> Option<RecommendedWatcher> + Send + 'static {
@@ -257,12 +243,6 @@ impl Watched {
             watching.inspect_err(problem).ok()
         }
     }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    Changes,
-    Walk,
 }
 
 impl Changes {
@@ -297,6 +277,8 @@ impl Changes {
 #[derive(Debug, Default)]
 struct Listing {
     files: BTreeMap<String, FileEntry>,
+    /// Files that changed while they were read.
+    unsettled: Vec<String>,
     /// Whether an edition has been made of them.
     is_shown: bool,
     /// Whether it is enough to look at the paths that have changed: not before a walk has found all there is, nor where a file has
@@ -304,82 +286,66 @@ struct Listing {
     is_kept_by_path: bool,
 }
 
-/// What came of looking.
-#[derive(Default)]
-struct Taken {
-    edition: Option<Edition>,
-    /// Files that changed while they were read.
-    unsettled: Vec<String>,
-}
-
 impl Listing {
-    /// Looks at what has changed, or at all. Blocks.
+    /// Looks at what has changed, or at all, and makes an edition where that is another. Blocks.
     fn take_in(
         &mut self,
         content: &Arc<Content>,
         noticed: Noticed,
-        all: bool,
         reserved: &[&str],
-    ) -> io::Result<Taken> {
-        let Content::Live(live) = &**content else { return Ok(Taken::default()) };
-        let mut unsettled = Vec::new();
-        if all || noticed.anything || !self.is_kept_by_path {
-            let tree = walk(live.directory())?;
-            self.replace_all(live, tree, &mut unsettled)?;
+    ) -> io::Result<Option<Edition>> {
+        let Content::Live(live) = &**content else { return Ok(None) };
+        if noticed.anything || !self.is_kept_by_path {
+            self.replace_all(live)?;
         } else {
             for path in noticed.paths {
-                self.look_at(live, path, &mut unsettled)?;
+                self.look_at(live, path)?;
             }
         }
         if self.is_shown {
-            return Ok(Taken { edition: None, unsettled });
+            return Ok(None);
         }
         let edition = Edition::of_files(content, self.files.values(), reserved)?;
         self.is_shown = true;
-        Ok(Taken { edition: Some(edition), unsettled })
+        Ok(Some(edition))
     }
 
-    fn replace_all(
-        &mut self,
-        live: &LiveDirectory,
-        tree: Tree,
-        unsettled: &mut Vec<String>,
-    ) -> io::Result<()> {
-        let inodes: HashSet<u64> = tree.files.iter().map(|(_, info)| info.state.inode).collect();
-        let is_one_path_each = inodes.len() == tree.files.len();
-        let found: HashSet<&str> = tree.files.iter().map(|(path, _)| path.as_str()).collect();
+    fn replace_all(&mut self, live: &LiveDirectory) -> io::Result<()> {
+        let found = walk(live, "")?;
+        let inodes: HashSet<u64> = found.iter().map(|(_, info)| info.state.inode).collect();
+        let paths: HashSet<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        let is_kept_by_path = inodes.len() == paths.len();
         let before = self.files.len();
-        self.files.retain(|path, _| found.contains(path.as_str()));
+        self.files.retain(|path, _| paths.contains(path.as_str()));
         self.is_shown &= self.files.len() == before;
-        for (path, info) in tree.files {
-            self.put(live, path, info, unsettled)?;
+        for (path, info) in found {
+            self.put(live, path, info)?;
         }
-        self.is_kept_by_path = is_one_path_each;
+        self.is_kept_by_path = is_kept_by_path;
         Ok(())
     }
 
     /// A file that was written, a directory that was moved here, or nothing any more.
-    fn look_at(&mut self, live: &LiveDirectory, path: String, unsettled: &mut Vec<String>) -> io::Result<()> {
+    fn look_at(&mut self, live: &LiveDirectory, path: String) -> io::Result<()> {
         match live.directory().inspect(&path)? {
             Lookup::File(info) => {
                 self.forget_beneath(&path);
-                self.put(live, path, info, unsettled)
+                self.put(live, path, info)?;
             }
             Lookup::Dir => {
-                let tree = walk_beneath(live.directory(), &path)?;
+                let found = walk(live, &path)?;
                 self.forget(&path);
                 self.forget_beneath(&path);
-                for (path, info) in tree.files {
-                    self.put(live, path, info, unsettled)?;
+                for (path, info) in found {
+                    self.put(live, path, info)?;
                 }
-                Ok(())
             }
             Lookup::None => {
                 self.forget(&path);
                 self.forget_beneath(&path);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     fn forget(&mut self, path: &str) {
@@ -395,16 +361,10 @@ impl Listing {
         }
     }
 
-    fn put(
-        &mut self,
-        live: &LiveDirectory,
-        path: String,
-        info: FileInfo,
-        unsettled: &mut Vec<String>,
-    ) -> io::Result<()> {
+    fn put(&mut self, live: &LiveDirectory, path: String, info: FileInfo) -> io::Result<()> {
         let Some(digest) = live.digest(&path, info.state)? else {
             // What was known of it stays listed: a file that is being written is about to be looked at again.
-            unsettled.push(path);
+            self.unsettled.push(path);
             return Ok(());
         };
         let entry = FileEntry {
@@ -418,4 +378,10 @@ impl Listing {
         self.files.insert(path, entry);
         Ok(())
     }
+}
+
+fn walk(live: &LiveDirectory, directory: &str) -> io::Result<Vec<(String, FileInfo)>> {
+    let mut found = Vec::new();
+    visit(live.directory(), directory, &mut found)?;
+    Ok(found)
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::coding::Coding;
 use super::entry::{Entry, Facts};
 use super::header_policy::HeaderPolicy;
-use super::representation::{ETag, Representation, Source};
-use crate::memory::{Account, Budget};
+use super::representation::{Representation, Source};
+use crate::memory::{Account, Budget, NoRoom};
 
 /// What a place in the table costs, on average, and a directory's name besides its bytes.
 pub(crate) const SLOT: u64 = 40;
@@ -33,21 +32,14 @@ pub(crate) struct LoadOptions {
 /// A file by itself, without its siblings.
 pub(super) fn represent(entry: &Entry, source: Source, header_policy: &HeaderPolicy) -> Representation {
     let Facts { digest, modified, .. } = entry.facts();
-    Representation {
-        etag: ETag::of(digest),
-        modified,
-        last_modified: modified.header(),
-        cache_control: header_policy.cache_control(entry.path()),
-        content_type: header_policy.content_type(entry.path()),
-        source,
-        coding: Coding::Identity,
-        alternatives: Vec::new(),
-    }
+    let cache_control = header_policy.cache_control(entry.path());
+    let content_type = header_policy.content_type(entry.path());
+    Representation { cache_control, ..Representation::new(digest, modified, content_type, source) }
 }
 
 /// Every file and directory of a release, and the memory that they take.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(crate) struct Index {
     /// The representation is kept where the body is.
     files: HashMap<Entry, Option<Arc<Representation>>>,
     directories: HashSet<Box<str>>,
@@ -66,7 +58,7 @@ impl Index {
     }
 
     /// Adds a file that the generation before has as well.
-    pub(super) fn share(&mut self, entry: Entry) -> Result<(), crate::memory::NoRoom> {
+    pub(super) fn share(&mut self, entry: Entry) -> Result<(), NoRoom> {
         self.budget.take(Account::Index, SLOT)?;
         self.tables += SLOT;
         self.files.insert(entry, None);
@@ -74,7 +66,7 @@ impl Index {
     }
 
     /// Adds a file.
-    pub(super) fn add(&mut self, path: &str, facts: &Facts) -> Result<(), crate::memory::NoRoom> {
+    pub(super) fn add(&mut self, path: &str, facts: &Facts) -> Result<(), NoRoom> {
         self.budget.take(Account::Index, Entry::cost(path))?;
         if let Err(error) = self.share(Entry::new(path, facts)) {
             self.budget.refund(Account::Index, Entry::cost(path));
@@ -84,7 +76,7 @@ impl Index {
     }
 
     /// Adds a directory.
-    pub(super) fn add_directory(&mut self, path: &str) -> Result<(), crate::memory::NoRoom> {
+    pub(super) fn add_directory(&mut self, path: &str) -> Result<(), NoRoom> {
         let cost = SLOT + path.len() as u64;
         self.budget.take(Account::Index, cost)?;
         self.tables += cost;
@@ -99,7 +91,7 @@ impl Index {
 
     /// The entry at a path.
     pub(super) fn get(&self, path: &str) -> Option<&Entry> {
-        self.files.get_key_value(path.as_bytes()).map(|(entry, _)| entry)
+        self.find(path).map(|(entry, _)| entry)
     }
 
     /// The file at a path, and how it is represented if its body is in memory.
@@ -113,23 +105,18 @@ impl Index {
     }
 
     /// Every directory, the root left out, in no order.
-    pub(super) fn directories(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &str> {
         self.directories.iter().map(AsRef::as_ref)
     }
 
     /// Whether there is such a directory, the root left out.
-    pub(super) fn has_directory(&self, path: &str) -> bool {
+    pub(crate) fn has_directory(&self, path: &str) -> bool {
         self.directories.contains(path)
     }
 
     /// How many files there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.files.len()
-    }
-
-    /// Whether there is a file at a path.
-    pub(super) fn contains(&self, path: &str) -> bool {
-        self.files.contains_key(path.as_bytes())
     }
 
     /// Says something else of a file, which this index alone has.

@@ -9,21 +9,21 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio_util::sync::CancellationToken;
 
-use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::{Directory, FileState, Lookup};
 use crate::content::generation::Found;
 use crate::content::index::LoadOptions;
 use crate::content::path::ContentPath;
-use crate::content::representation::{ETag, HELD_MAX, Modified, Representation, Source};
+use crate::content::representation::{HELD_MAX, Modified, Representation, Source};
 use crate::memory::{Account, Budget};
 
 /// A file that was changed less than this before it was read may change once more within the same tick of the file
@@ -44,8 +44,6 @@ const HASHED_AT_ONCE: usize = 16;
 /// A plain directory as content.
 #[derive(Debug)]
 pub(crate) struct LiveDirectory {
-    /// Device and inode.
-    pub(crate) identity: (u64, u64),
     directory: Directory,
     is_remote: bool,
     options: LoadOptions,
@@ -56,44 +54,24 @@ pub(crate) struct LiveDirectory {
     shown: Gauge,
 }
 
-/// A request that waits for an answer, for as long as it does.
-#[derive(Debug, Default)]
-pub(crate) struct Asking(Arc<()>);
-
-/// What a task that looks on behalf of a request knows of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Asked(Weak<()>);
-
-impl Asking {
-    /// For the task that looks.
-    pub(crate) fn asked(&self) -> Asked {
-        Asked(Arc::downgrade(&self.0))
-    }
-}
-
-impl Asked {
-    fn is_waiting(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-}
-
 /// Files that are hashed one after the other, and the requests that wait for one of them.
 #[derive(Debug, Default)]
 struct Turn {
     /// Held by the task that hashes.
     hashing: Mutex<()>,
-    asked: Mutex<Vec<Asked>>,
+    /// Cancelled where a request waits no more.
+    asked: Mutex<Vec<CancellationToken>>,
 }
 
 impl Turn {
-    fn join(&self, asked: &Asked) {
+    fn join(&self, asked: &CancellationToken) {
         let mut all = self.asked.lock();
-        all.retain(Asked::is_waiting);
+        all.retain(|other| !other.is_cancelled());
         all.push(asked.clone());
     }
 
     fn is_awaited(&self) -> bool {
-        self.asked.lock().iter().any(Asked::is_waiting)
+        !self.asked.lock().iter().all(CancellationToken::is_cancelled)
     }
 }
 
@@ -112,10 +90,9 @@ struct Known {
 
 impl LiveDirectory {
     /// Serves this directory.
-    pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> io::Result<Self> {
-        let (identity, memory, turns) = (directory.identity()?, Mutex::default(), Box::default());
+    pub(crate) fn new(directory: Directory, options: LoadOptions, shown: Gauge) -> Self {
         let is_remote = directory.is_remote();
-        Ok(Self { identity, directory, is_remote, options, memory, turns, shown })
+        Self { directory, is_remote, options, memory: Mutex::default(), turns: Box::default(), shown }
     }
 
     /// The directory itself.
@@ -145,12 +122,12 @@ impl LiveDirectory {
         is_whole.then(|| Found::File(Arc::new(self.representation(name, file, stamp, known))))
     }
 
-    /// Looks a path up, as the directory is now. Blocks.
+    /// Looks a path up, as the directory is now, for a request that cancels `asked` when it waits no more. Blocks.
     ///
     /// # Errors
     /// As the system gives them, where a file never stands still for long enough to be read, and where it would have to be
     /// hashed and no request waits for that any more.
-    pub(crate) fn find(&self, path: &ContentPath, asked: &Asked) -> io::Result<Found> {
+    pub(crate) fn find(&self, path: &ContentPath, asked: &CancellationToken) -> io::Result<Found> {
         let name = path.file();
         for _ in 0..ATTEMPTS {
             match self.directory.file(name)? {
@@ -188,7 +165,7 @@ impl LiveDirectory {
         path: &str,
         file: File,
         stamp: FileState,
-        asked: &Asked,
+        asked: &CancellationToken,
     ) -> io::Result<Option<Representation>> {
         let known = match self.recall(stamp) {
             _ if stamp.size > HASHED_MAX => Self::tell_apart(&file, stamp)?,
@@ -205,16 +182,9 @@ impl LiveDirectory {
             None => Source::Open { file: Arc::new(file), state: stamp },
         };
         let modified = Modified::at(stamp.last_change());
-        Representation {
-            etag: ETag::of(known.digest),
-            modified,
-            last_modified: modified.header(),
-            cache_control: self.options.header_policy.cache_control(path),
-            content_type: self.options.header_policy.content_type(path),
-            source,
-            coding: Coding::Identity,
-            alternatives: Vec::new(),
-        }
+        let cache_control = self.options.header_policy.cache_control(path);
+        let content_type = self.options.header_policy.content_type(path);
+        Representation { cache_control, ..Representation::new(known.digest, modified, content_type, source) }
     }
 
     fn recall(&self, stamp: FileState) -> Option<Known> {
@@ -238,7 +208,12 @@ impl LiveDirectory {
     }
 
     /// Reads the file, unless another request does so already: then its result is waited for.
-    fn learn_once(&self, file: &File, stamp: FileState, asked: &Asked) -> io::Result<Option<Known>> {
+    fn learn_once(
+        &self,
+        file: &File,
+        stamp: FileState,
+        asked: &CancellationToken,
+    ) -> io::Result<Option<Known>> {
         let turn = self.turn(stamp);
         turn.join(asked);
         let _hashing = turn.hashing.lock();
@@ -348,11 +323,11 @@ mod tests {
             header_policy: Arc::default(),
             budget: Budget::hidden(None),
         };
-        LiveDirectory::new(Directory::open(root).unwrap(), options, Gauge::default()).unwrap()
+        LiveDirectory::new(Directory::open(root).unwrap(), options, Gauge::default())
     }
 
     fn body(live: &LiveDirectory, path: &str) -> Option<Bytes> {
-        match live.find(&ContentPath::from_target(path).unwrap(), &Asking::default().asked()).unwrap() {
+        match live.find(&ContentPath::from_target(path).unwrap(), &CancellationToken::new()).unwrap() {
             Found::File(representation) => match &representation.source {
                 Source::Memory(bytes) => Some(bytes.clone()),
                 other => panic!("{other:?}"),
@@ -401,23 +376,21 @@ mod tests {
         std::fs::File::create(root.path().join("f")).unwrap().set_len(4 << 20).unwrap();
         let Lookup::File((file, stamp)) = live.directory().file("f").unwrap() else { panic!("no file") };
         let turn = live.turn(stamp);
-        let (one, other) = (Asking::default(), Asking::default());
-        for asking in [&one, &other] {
-            turn.join(&asking.asked());
+        let (gone, other) = (CancellationToken::new(), CancellationToken::new());
+        for asked in [&gone, &other] {
+            turn.join(asked);
         }
         // The request for which it began has gone, another waits.
-        let gone = one.asked();
-        drop(one);
+        gone.cancel();
         live.learn_once(&file, stamp, &gone).unwrap().unwrap();
-        drop(other);
+        other.cancel();
         let Lookup::File((file, stamp)) = live.directory().file("f").unwrap() else { panic!("no file") };
         live.memory.lock().known.clear();
         assert_eq!(live.learn_once(&file, stamp, &gone).unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert_eq!((&file).stream_position().unwrap(), 0, "bytes were read for no request");
         assert_eq!(live.find(&path, &gone).unwrap_err().kind(), io::ErrorKind::Interrupted);
         // It is hashed once more for the next.
-        let next = Asking::default();
-        assert!(matches!(live.find(&path, &next.asked()), Ok(Found::File(_))));
+        assert!(matches!(live.find(&path, &CancellationToken::new()), Ok(Found::File(_))));
     }
 
     #[test]

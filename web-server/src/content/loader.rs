@@ -16,10 +16,10 @@ use super::coding::Coding;
 use super::digest::Digest;
 use super::dir::{Directory, FileInfo, FileState, Lookup};
 use super::entry::{Codings, Entry, Facts};
-use super::generation::{Generation, Loaded};
+use super::generation::Generation;
 use super::index::{Index, LoadOptions, let_go};
 use super::large_file::OpenFiles;
-use super::release::Published;
+use super::release::{ManifestBeside, Release};
 use super::representation::{HELD_MAX, Modified, Source};
 use super::walk::{Visitor, visit};
 use crate::memory::NoRoom;
@@ -61,25 +61,24 @@ impl From<NoRoom> for LoadError {
 /// # Errors
 /// Where the release cannot be read, in whole or in part, or does not fit: the generation before it then stays.
 pub(crate) fn load(
-    published: Published,
+    release: &Release,
     options: &LoadOptions,
     previous: Option<&Generation>,
     is_named: impl Fn() -> bool,
 ) -> Result<Generation, LoadError> {
-    let Published { release, path, link, directory, since, manifest } = published;
-    let identity = directory.identity()?;
-    let directory = Arc::new(directory);
+    let manifest = ManifestBeside::of(&release.path);
+    let directory = &release.directory;
     // Last-Modified must not go back, also where the link of a rollback carries an older time.
-    let published = previous.map_or(since, |previous| previous.published.max(since));
+    let since = previous.map_or(release.since, |previous| previous.release.since.max(release.since));
     let mut loader = Loader {
-        directory: Arc::clone(&directory),
-        published: Modified::at(published),
+        directory,
+        published: Modified::at(since),
         previous,
         index: Index::new(&options.budget),
-        open_files: OpenFiles::new(Arc::clone(&directory)),
+        open_files: OpenFiles::new(Arc::clone(directory)),
         files: 0,
     };
-    let visited = visit(&directory, &mut loader);
+    let visited = visit(directory, "", &mut loader);
     if !is_named() {
         return Err(LoadError::Replaced);
     }
@@ -91,15 +90,15 @@ pub(crate) fn load(
     let bodies = loader.read(options)?;
     let Loader { index, open_files, .. } = loader;
     let stale_assets = previous.map(|previous| previous.leave_to(&index, options)).unwrap_or_default();
-    let parts = Loaded { release, path, link, identity, published, stale_assets, index, open_files };
-    Ok(Generation::new(parts, &bodies, options.clone()))
+    let release = Release { since, ..release.clone() };
+    Ok(Generation::new(release, stale_assets, index, open_files, &bodies, options.clone()))
 }
 
 /// Stands for a digest that is not known yet.
 const UNKNOWN: Digest = Digest::from_bytes([0; 32]);
 
 struct Loader<'a> {
-    directory: Arc<Directory>,
+    directory: &'a Directory,
     published: Modified,
     previous: Option<&'a Generation>,
     index: Index,
@@ -117,7 +116,7 @@ impl Visitor for Loader<'_> {
             setpriority_process(None, LOW_PRIORITY).ignore();
         }
         let state = info.state.without_change_time();
-        let before = self.previous.and_then(|previous| previous.entry(path));
+        let before = self.previous.and_then(|previous| previous.index.get(path));
         if let Some(before) = before {
             let facts = before.facts();
             // The same file of the same volume, hard-linked by its publisher.
@@ -155,7 +154,7 @@ impl Loader<'_> {
         let Some(entry) = self.index.get(path) else { return };
         // Unchanged under this name since an earlier release: it was not modified now. Anything else was, when the link was
         // made, whatever its own time stamp says: it may be years old, or have come back in a rollback.
-        let before = self.previous.and_then(|previous| previous.entry(path)).map(Entry::facts);
+        let before = self.previous.and_then(|previous| previous.index.get(path)).map(Entry::facts);
         let modified = match before {
             Some(before) if before.digest == digest => before.modified,
             // Later than what clients have, also where both releases were published within a second.
@@ -195,7 +194,7 @@ impl Loader<'_> {
         let body = self.previous.and_then(|previous| {
             previous
                 .body(path)
-                .filter(|_| previous.entry(path).is_some_and(|before| before.digest() == digest))
+                .filter(|_| previous.index.get(path).is_some_and(|before| before.digest() == digest))
         });
         if let (true, Some(body)) = (small, body) {
             bodies.insert(entry.clone(), body.clone());
@@ -249,7 +248,7 @@ impl Loader<'_> {
         for entry in self.index.entries() {
             for coding in Coding::COMPRESSED {
                 let original = entry.path().strip_suffix(coding.suffix());
-                if let Some(original) = original.filter(|original| self.index.contains(original)) {
+                if let Some(original) = original.filter(|original| self.index.get(original).is_some()) {
                     let codings = offers.entry(original.to_owned()).or_default();
                     *codings = codings.with(coding);
                 }

@@ -1,6 +1,5 @@
 //! A release as its publisher left it: its name, its directory, when it was published, and what the publisher says of its files.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader};
@@ -14,6 +13,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::content::digest::Digest;
 use crate::content::dir::Directory;
+
+/// The format of manifests that this version reads and writes.
+pub(super) const FORMAT: &str = "sidecar-manifest/1";
 
 /// What a release is called: the last segment of what the link points to. For a file-puller's volume that is the content's identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,41 +49,52 @@ impl LinkStamp {
     }
 }
 
-/// A published release, found and not yet loaded.
-#[derive(Debug)]
-pub(crate) struct Published {
+/// A published release.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
     /// What the link says.
-    pub(crate) release: ReleaseId,
+    pub(crate) id: ReleaseId,
     /// Which link says it.
     pub(crate) link: LinkStamp,
     /// Where the release is. Its manifest and its signature are beside it.
     pub(crate) path: PathBuf,
     /// The directory that the link named.
-    pub(crate) directory: Directory,
-    /// When the link was made, which is when the release was published.
+    pub(crate) directory: Arc<Directory>,
+    /// When it was published, which is when the link was made; of one that is served, or the link of a release before it, whichever is
+    /// later.
     pub(crate) since: SystemTime,
-    /// The publisher's manifest of it, where there is one: digests that need not be worked out again.
-    pub(crate) manifest: Option<ManifestBeside>,
+}
+
+impl Release {
+    /// Whether it is the same directory, by the same link.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let identity = |release: &Self| (release.link, release.directory.identity());
+        self.id == other.id && identity(self) == identity(other)
+    }
+}
+
+/// The path of what is beside a release: its manifest, and the manifest's signature.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// The manifest that file-puller leaves beside a release (docs/contract.md, `sidecar-manifest/1`).
 #[derive(Debug)]
-pub(crate) struct ManifestBeside(File);
+pub(super) struct ManifestBeside(File);
 
 impl ManifestBeside {
     /// The manifest beside a release. None is no error: not every publisher writes one, and digests can be worked out.
-    pub(crate) fn of(release: &Path) -> Option<Self> {
-        let mut beside = release.as_os_str().to_owned();
-        beside.push(".json");
-        File::open(beside).ok().map(Self)
+    pub(super) fn of(release: &Path) -> Option<Self> {
+        File::open(with_suffix(release, ".json")).ok().map(Self)
     }
 
     /// Tells of each file: its path, size and digest. A manifest that cannot be read says nothing, and the files are hashed.
-    pub(super) fn each(self, mut tell: impl FnMut(&str, u64, Digest)) -> io::Result<()> {
-        let format = RefCell::new(None);
-        let document = Document { format: &format, tell: &mut tell };
+    pub(super) fn each(self, tell: impl FnMut(&str, u64, Digest)) -> io::Result<()> {
+        let mut document = Document { format: None, tell };
         let mut reader = serde_json::Deserializer::from_reader(BufReader::new(self.0));
-        match document.deserialize(&mut reader) {
+        match reader.deserialize_map(&mut document) {
             Err(error) if error.is_io() => Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "the manifest beside the release is unreadable, so files are hashed");
@@ -93,9 +106,9 @@ impl ManifestBeside {
 }
 
 /// Reads the manifest as a stream: a release of a hundred thousand files has one of thirty megabytes.
-struct Document<'a, F> {
-    format: &'a RefCell<Option<String>>,
-    tell: &'a mut F,
+struct Document<F> {
+    format: Option<String>,
+    tell: F,
 }
 
 #[derive(Deserialize)]
@@ -105,60 +118,41 @@ struct FileLine {
     sha256: String,
 }
 
-impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for Document<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for Document<'_, F> {
+impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for &mut Document<F> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a manifest")
+        out.write_str("a manifest and its list of files")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "format" => *self.format.borrow_mut() = Some(map.next_value()?),
+                "format" => self.format = Some(map.next_value()?),
                 // The format comes first, as file-puller writes it; another one's files are not looked at.
-                "files" if self.format.borrow().as_deref() == Some("sidecar-manifest/1") => {
-                    map.next_value_seed(Files(&mut *self.tell))?;
-                }
+                "files" if self.format.as_deref() == Some(FORMAT) => map.next_value_seed(&mut *self)?,
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
         Ok(())
     }
-}
-
-struct Files<'a, F>(&'a mut F);
-
-impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for Files<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for Files<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a list of files")
-    }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> Result<(), A::Error> {
         while let Some(FileLine { path, size, sha256 }) = files.next_element()? {
             if let Some(digest) = Digest::from_hex(&sha256) {
-                (self.0)(&path, size, digest);
+                (self.tell)(&path, size, digest);
             }
         }
         Ok(())
+    }
+}
+
+/// The list of files.
+impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for &mut Document<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
     }
 }
 

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::FileState;
+use crate::content::header_policy::REVALIDATE;
 use crate::content::large_file::LargeFile;
 
 /// Files up to this size are held in memory; larger ones are sent from the volume by the kernel, which costs less than
@@ -134,6 +135,22 @@ pub(crate) enum Source {
         /// As it was when its digest was taken.
         state: FileState,
     },
+}
+
+impl Representation {
+    /// Bytes that are not coded, and that caches ask for again each time.
+    pub(crate) fn new(digest: Digest, modified: Modified, content_type: HeaderValue, source: Source) -> Self {
+        Self {
+            etag: ETag::of(digest),
+            modified,
+            last_modified: modified.header(),
+            cache_control: REVALIDATE,
+            content_type,
+            source,
+            coding: Coding::Identity,
+            alternatives: Vec::new(),
+        }
+    }
 }
 
 impl Source {

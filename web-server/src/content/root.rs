@@ -1,13 +1,13 @@
 //! What is served right now: nothing yet, a release, or a plain directory.
 //!
-//! The root is first_load at when something stirs beside it ([`crate::content::watch`]). What it has become is made ready first, and
+//! The root is looked at when something stirs beside it ([`crate::content::watch`]). What it has become is made ready first, and
 //! then put in place in one step: requests before it see the old site, requests after it the new one, and none waits.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lifecycle::blocking;
@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::content::dir::Directory;
 use crate::content::generation::{Found, Generation};
 use crate::content::index::LoadOptions;
-use crate::content::live::{Asking, LiveDirectory};
+use crate::content::live::LiveDirectory;
 use crate::content::loader::{LoadError, load};
 use crate::content::path::ContentPath;
-use crate::content::release::{LinkStamp, ManifestBeside, Published, ReleaseId};
+use crate::content::release::{LinkStamp, Release, ReleaseId};
 use crate::metrics::Metrics;
 
 /// How often a link is read again whose target was gone by the time it was opened.
@@ -56,16 +56,14 @@ impl Content {
                 if let Some(found) = live.find_cached(path) {
                     return Ok(found);
                 }
-                let (content, path, asking) = (Arc::clone(self), path.clone(), Asking::default());
-                let asked = asking.asked();
-                let found = blocking(move || match &*content {
+                let (content, path, asked) = (Arc::clone(self), path.clone(), CancellationToken::new());
+                // Until the end, unless the client leaves meanwhile.
+                let _asking = asked.clone().drop_guard();
+                blocking(move || match &*content {
                     Self::Live(live) => live.find(&path, &asked),
                     Self::Waiting(_) | Self::Release(_) => Ok(Found::Nothing),
                 })
-                .await;
-                // Until here, unless the client left meanwhile.
-                drop(asking);
-                found
+                .await
             }
         }
     }
@@ -73,7 +71,7 @@ impl Content {
     /// The release that it is, if it is one.
     pub(crate) fn release(&self) -> Option<ReleaseId> {
         match self {
-            Self::Release(generation) => Some(generation.release.clone()),
+            Self::Release(generation) => Some(generation.release.id.clone()),
             Self::Waiting(_) | Self::Live(_) => None,
         }
     }
@@ -108,13 +106,7 @@ pub(crate) struct Refused {
 /// What the root is found to be.
 enum RootState {
     Missing(String),
-    Release {
-        release: ReleaseId,
-        link: LinkStamp,
-        target: PathBuf,
-        directory: Directory,
-        published: SystemTime,
-    },
+    Release(Release),
     Plain(Directory),
 }
 
@@ -181,39 +173,29 @@ impl ContentRoot {
     ///
     /// # Errors
     /// Where it is no directory.
-    pub(crate) fn check(&self) -> Result<(), NotADirectory> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         match look(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(NotADirectory(self.path.clone())),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(error),
             // What else there is to say is said when it is loaded.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
     /// Looks at the root and, if it has become something else, serves that from here on. Blocks.
-    ///
-    /// # Errors
-    /// Where the root can never be served, because it is no directory.
-    pub(crate) fn refresh(&self) -> Result<(), NotADirectory> {
-        let refreshed = self.look_again();
+    pub(crate) fn refresh(&self) {
+        self.look_again();
         if self.first_load.set(()).is_ok() {
             self.swaps.send_replace(());
         }
-        refreshed
     }
 
-    fn look_again(&self) -> Result<(), NotADirectory> {
+    fn look_again(&self) {
         let now = self.content();
         self.let_go_of_retired();
         if let Content::Release(generation) = &*now {
-            generation.stale_assets().expire();
+            generation.stale_assets.expire();
         }
-        let next = match self.next(&now) {
-            Err(error) if error.kind() == ErrorKind::NotADirectory => {
-                return Err(NotADirectory(self.path.clone()));
-            }
-            next => next,
-        };
-        match next {
+        match self.next(&now) {
             Ok(None) => self.clear_warning(),
             Ok(Some(site)) => {
                 self.clear_warning();
@@ -232,7 +214,6 @@ impl ContentRoot {
                 self.warn_once(trouble);
             }
         }
-        Ok(())
     }
 
     /// What is to be served from now on, loaded; `None` where nothing changed.
@@ -257,51 +238,44 @@ impl ContentRoot {
             (RootState::Missing(reason), Content::Release(_)) => {
                 Err(io::Error::new(ErrorKind::NotFound, reason))
             }
-            (RootState::Plain(directory), Content::Live(live)) if directory.identity()? == live.identity => {
+            (RootState::Plain(directory), Content::Live(live))
+                if directory.identity() == live.directory().identity() =>
+            {
                 Ok(None)
             }
             (RootState::Plain(directory), _) => {
                 let held = self.metrics.held.clone();
-                Ok(Some(Content::Live(LiveDirectory::new(directory, self.options.clone(), held)?)))
+                Ok(Some(Content::Live(LiveDirectory::new(directory, self.options.clone(), held))))
             }
-            (RootState::Release { release, link, directory, .. }, Content::Release(generation))
-                if release == generation.release
-                    && link == generation.link
-                    && directory.identity()? == generation.identity =>
-            {
-                Ok(None)
-            }
-            (RootState::Release { release, link, target, directory, published }, now) => {
-                let previous = if let Content::Release(generation) = now { Some(generation) } else { None };
-                let find = || {
-                    let manifest = ManifestBeside::of(&target);
-                    let (release, directory) = (release.clone(), directory.try_clone()?);
-                    io::Result::Ok(Published {
-                        release,
-                        path: target.clone(),
-                        link,
-                        directory,
-                        since: published,
-                        manifest,
-                    })
-                };
-                let is_named = || link_stamp(&self.path).is_some_and(|named| named == link);
-                let mut loaded = load(find()?, &self.options, previous, is_named);
-                if let (Err(LoadError::NoRoom), Some(previous)) = (&loaded, previous) {
-                    // Pages that were loaded before the last swap are worth less than the next release.
-                    previous.stale_assets().evict();
-                    loaded = load(find()?, &self.options, Some(previous), is_named);
-                }
-                match loaded {
-                    Ok(generation) => {
-                        self.refuse(None);
-                        Ok(Some(Content::Release(generation)))
-                    }
-                    Err(LoadError::Io(error)) => Err(error),
-                    Err(LoadError::Replaced) => Err(ErrorKind::Interrupted.into()),
-                    Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release)))),
+            (RootState::Release(release), Content::Release(served)) => {
+                if release.is(&served.release) {
+                    Ok(None)
+                } else {
+                    self.load(&release, Some(served)).map(Some)
                 }
             }
+            (RootState::Release(release), Content::Waiting(_) | Content::Live(_)) => {
+                self.load(&release, None).map(Some)
+            }
+        }
+    }
+
+    fn load(&self, release: &Release, previous: Option<&Generation>) -> io::Result<Content> {
+        let is_named = || link_stamp(&self.path).is_some_and(|named| named == release.link);
+        let mut loaded = load(release, &self.options, previous, is_named);
+        if let (Err(LoadError::NoRoom), Some(previous)) = (&loaded, previous) {
+            // Pages that were loaded before the last swap are worth less than the next release.
+            previous.stale_assets.evict();
+            loaded = load(release, &self.options, Some(previous), is_named);
+        }
+        match loaded {
+            Ok(generation) => {
+                self.refuse(None);
+                Ok(Content::Release(generation))
+            }
+            Err(LoadError::Io(error)) => Err(error),
+            Err(LoadError::Replaced) => Err(ErrorKind::Interrupted.into()),
+            Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release.id.clone())))),
         }
     }
 
@@ -329,30 +303,18 @@ impl ContentRoot {
 
     /// What is served instead of `before`, once something is; `None` where that takes too long.
     pub(crate) async fn replacement(&self, before: &Arc<Content>) -> Option<Arc<Content>> {
-        let mut replaced = self.swaps.subscribe();
-        let replacement = async {
-            loop {
-                let now = self.content();
-                if !Arc::ptr_eq(&now, before) {
-                    return now;
-                }
-                if replaced.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
+        let mut swaps = self.swaps.subscribe();
+        let replaced = swaps.wait_for(|()| !Arc::ptr_eq(&self.content(), before));
         tokio::select! {
-            replaced = timeout(REPLACEMENT, replacement) => replaced.ok(),
+            replaced = timeout(REPLACEMENT, replaced) => replaced.is_ok().then(|| self.content()),
             () = self.shutdown.cancelled() => None,
         }
     }
 
     fn let_go_of_retired(&self) {
-        let mut retired = self.retired.lock();
-        let (in_use, over): (Vec<_>, Vec<_>) =
-            retired.drain(..).partition(|content| Arc::strong_count(content) > 1);
-        *retired = in_use;
-        drop(retired);
+        let is_over = |content: &mut Arc<Content>| Arc::strong_count(content) == 1;
+        let over: Vec<_> = self.retired.lock().extract_if(.., is_over).collect();
+        // Not under the lock.
         drop(over);
     }
 
@@ -368,10 +330,10 @@ impl ContentRoot {
                 tracing::info!(root = %self.path.display(), "serving a plain directory");
             }
             Content::Release(generation) => {
-                let release = generation.release.as_str();
+                let release = generation.release.id.as_str();
                 self.metrics.serves(Some(release), generation.held);
-                let (files, held) = (generation.len(), generation.held);
-                if before.release().as_ref() == Some(&generation.release) {
+                let (files, held) = (generation.index.len(), generation.held);
+                if before.release().as_ref() == Some(&generation.release.id) {
                     tracing::info!(release, files, held, "release republished; reloaded");
                 } else {
                     self.metrics.swaps.inc();
@@ -382,7 +344,7 @@ impl ContentRoot {
     }
 
     /// Says what is wrong with the root, once for as long as it is.
-    pub(crate) fn warn_once(&self, trouble: String) {
+    fn warn_once(&self, trouble: String) {
         let mut known = self.trouble.lock();
         if known.as_ref() != Some(&trouble) {
             tracing::warn!("{trouble}; what was served before stays");
@@ -394,18 +356,6 @@ impl ContentRoot {
         *self.trouble.lock() = None;
     }
 }
-
-/// The root is a file, a FIFO or the like.
-#[derive(Debug)]
-pub(crate) struct NotADirectory(PathBuf);
-
-impl std::fmt::Display for NotADirectory {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{} is not a directory: give --root a directory, or a link to one", self.0.display())
-    }
-}
-
-impl std::error::Error for NotADirectory {}
 
 /// What the kubelet calls the link in a ConfigMap, Secret or projected volume.
 pub(crate) const KUBELET_LINK: &str = "..data";
@@ -425,7 +375,20 @@ fn link_stamp(root: &Path) -> Option<LinkStamp> {
     Some(LinkStamp::of(&fs::symlink_metadata(kubelet_link(root)?).ok()?))
 }
 
+/// # Errors
+/// `NotADirectory` where the root can never be served: it is a file, a FIFO or the like, or a link to one.
 fn look(root: &Path) -> io::Result<RootState> {
+    look_at(root).map_err(|error| match error.kind() {
+        ErrorKind::NotADirectory => {
+            let root = root.display();
+            let reason = format!("{root} is not a directory: give --root a directory, or a link to one");
+            io::Error::new(ErrorKind::NotADirectory, reason)
+        }
+        _ => error,
+    })
+}
+
+fn look_at(root: &Path) -> io::Result<RootState> {
     let missing = || RootState::Missing(format!("no content yet: {} does not exist", root.display()));
     for _ in 0..SWAP_RACES {
         let link = match fs::symlink_metadata(root) {
@@ -443,7 +406,7 @@ fn look(root: &Path) -> io::Result<RootState> {
         // The link is read once and what it named is opened: name and directory belong together, whatever the link
         // says by now.
         match open_link(&link) {
-            Ok(release) => return Ok(release),
+            Ok(release) => return Ok(RootState::Release(release)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -451,13 +414,16 @@ fn look(root: &Path) -> io::Result<RootState> {
     Ok(RootState::Missing(format!("no content yet: {} points to what does not exist", root.display())))
 }
 
-fn open_link(link: &Path) -> io::Result<RootState> {
+fn open_link(link: &Path) -> io::Result<Release> {
     // Before it is read: if it is swapped in between, its stamp is found to be another at the next look.
     let metadata = fs::symlink_metadata(link)?;
     let target = fs::read_link(link)?;
-    let release = ReleaseId::of(&target);
-    let target = link.parent().unwrap_or(Path::new("")).join(target);
-    let directory = Directory::open(&target)?;
-    let (link, published) = (LinkStamp::of(&metadata), metadata.modified()?);
-    Ok(RootState::Release { release, link, target, directory, published })
+    let path = link.parent().unwrap_or(Path::new("")).join(&target);
+    Ok(Release {
+        id: ReleaseId::of(&target),
+        link: LinkStamp::of(&metadata),
+        directory: Arc::new(Directory::open(&path)?),
+        path,
+        since: metadata.modified()?,
+    })
 }

@@ -63,12 +63,13 @@ impl StaleAssets {
             budget: Arc::clone(&options.budget),
         };
         let is_page = |entry: &Entry| media_type::of(entry.path()).as_bytes().starts_with(b"text/html");
-        let left = before.entries().filter(|entry| !is_page(entry) && !next.contains(entry.path()));
+        let left = before.entries().filter(|entry| !is_page(entry) && next.get(entry.path()).is_none());
         // The newest first: of several versions the last one is the likeliest to be meant.
         let newest = gone(release, now + options.stale_assets, left.cloned().collect(), open_files);
         let earlier = self.0.lock();
         let earlier = earlier.iter().map(|earlier| {
-            let files = earlier.files.iter().filter(|entry| !next.contains(entry.path())).cloned().collect();
+            let files =
+                earlier.files.iter().filter(|entry| next.get(entry.path()).is_none()).cloned().collect();
             gone(&earlier.release, earlier.until, files, &earlier.open_files)
         });
         let all = std::iter::once(newest).chain(earlier);

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::dir::{Directory, FileInfo, Lookup};
+use super::dir::{Directory, FileInfo, Identity, Lookup};
 use super::public::{Depth, is_public};
 
 /// A tree deeper or larger than this is refused rather than half served: no site is, and a mistake in a volume is.
@@ -26,19 +26,19 @@ pub(crate) trait Visitor {
     fn directory(&mut self, path: &str) -> Result<(), Self::Error>;
 }
 
-/// Walks everything beneath `root`. Blocks.
+/// Walks everything beneath a directory of `root`, of which `""` is the root itself. Blocks.
 ///
 /// # Errors
 /// Where a directory or file cannot be read, the tree is beyond all measure, or the visitor says so.
-pub(crate) fn visit<V: Visitor>(root: &Directory, visitor: &mut V) -> Result<(), V::Error> {
-    Walk { root, visitor, above: Vec::new(), found: 0 }.descend("")
+pub(crate) fn visit<V: Visitor>(root: &Directory, directory: &str, visitor: &mut V) -> Result<(), V::Error> {
+    Walk { root, visitor, above: Vec::new(), found: 0 }.descend(directory)
 }
 
 struct Walk<'a, V> {
     root: &'a Directory,
     visitor: &'a mut V,
     /// The directories that the present one is in.
-    above: Vec<(u64, u64)>,
+    above: Vec<Identity>,
     found: usize,
 }
 
@@ -99,46 +99,18 @@ impl<V: Visitor> Walk<'_, V> {
     }
 }
 
-/// What was found.
-#[derive(Debug, Default)]
-pub(crate) struct Tree {
-    /// Paths relative to the root, sorted by bytes.
-    pub(crate) files: Vec<(String, FileInfo)>,
-    /// Directories, the root left out.
-    pub(crate) directories: Vec<String>,
-}
-
-impl Visitor for Tree {
+/// Collects the files.
+impl Visitor for Vec<(String, FileInfo)> {
     type Error = io::Error;
 
     fn file(&mut self, path: &str, info: FileInfo) -> io::Result<()> {
-        self.files.push((path.to_owned(), info));
+        self.push((path.to_owned(), info));
         Ok(())
     }
 
-    fn directory(&mut self, path: &str) -> io::Result<()> {
-        self.directories.push(path.to_owned());
+    fn directory(&mut self, _path: &str) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Collects everything beneath `root`. Blocks.
-///
-/// # Errors
-/// As [`visit`].
-pub(crate) fn walk(root: &Directory) -> io::Result<Tree> {
-    walk_beneath(root, "")
-}
-
-/// Collects everything beneath a directory of `root`. Blocks.
-///
-/// # Errors
-/// As [`visit`].
-pub(crate) fn walk_beneath(root: &Directory, directory: &str) -> io::Result<Tree> {
-    let mut tree = Tree::default();
-    Walk { root, visitor: &mut tree, above: Vec::new(), found: 0 }.descend(directory)?;
-    tree.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(tree)
 }
 
 #[cfg(test)]
@@ -159,8 +131,10 @@ mod tests {
         symlink("..", at("a/up")).unwrap();
         symlink("/etc/passwd", at("passwd")).unwrap();
 
-        let found = walk(&Directory::open(root.path()).unwrap()).unwrap();
-        let paths: Vec<_> = found.files.iter().map(|(path, _)| path.as_str()).collect();
+        let mut found = Vec::new();
+        visit(&Directory::open(root.path()).unwrap(), "", &mut found).unwrap();
+        let mut paths: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
+        paths.sort_unstable();
         assert_eq!(paths, ["a/b/c.css", "index.html", "link/c.css"]);
     }
 }

@@ -32,9 +32,7 @@ pub(crate) async fn follow(root: Arc<ContentRoot>) {
             }
         }
         let looking = Arc::clone(&root);
-        if let Some(Err(error)) = in_background(move || looking.refresh()).await {
-            root.warn_once(error.to_string());
-        }
+        in_background(move || looking.refresh()).await;
         tokio::select! {
             () = stirred.notified() => {}
             () = tokio::time::sleep(POLL) => {}
@@ -43,19 +41,17 @@ pub(crate) async fn follow(root: Arc<ContentRoot>) {
 }
 
 /// Does what takes long on a thread of its own: loading a release reads files and hashes them, and requests are served meanwhile.
-/// The thread ends with the work, so a large release can lower its priority. `None` where there is no thread to be had.
-async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, result) = oneshot::channel();
+/// The thread ends with the work, so a large release can lower its priority.
+async fn in_background(work: impl FnOnce() + Send + 'static) {
+    let (done, finished) = oneshot::channel();
     let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+        work();
         // The one that asked may be gone, because the server ends.
-        done.send(work()).ignore();
+        done.send(()).ignore();
     });
     match thread {
-        Ok(_) => result.await.ok(),
-        Err(error) => {
-            tracing::warn!(%error, "cannot start a thread to load the content; trying again");
-            None
-        }
+        Ok(_) => finished.await.ignore(),
+        Err(error) => tracing::warn!(%error, "cannot start a thread to load the content; trying again"),
     }
 }
 

@@ -8,15 +8,13 @@ use http::header::HeaderMap;
 use lifecycle::Ignore as _;
 use serde::Serialize;
 
-use crate::content::coding::Coding;
 use crate::content::digest::Digest;
 use crate::content::dir::Lookup;
 use crate::content::generation::Generation;
-use crate::content::header_policy::REVALIDATE;
 use crate::content::live::LiveDirectory;
 use crate::content::path::encoded;
 use crate::content::public::{Depth, is_public};
-use crate::content::representation::{ETag, Modified, Representation, Source};
+use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
 use crate::http::quality;
 
@@ -77,7 +75,7 @@ pub(crate) fn list(site: &Content, directory: &str, form: Form) -> io::Result<Op
 }
 
 fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
-    if !directory.is_empty() && !generation.has_directory(directory) {
+    if !directory.is_empty() && !generation.index.has_directory(directory) {
         return None;
     }
     let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
@@ -87,7 +85,7 @@ fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
         Some(Item::file(&name, file.size, file.modified))
     });
     let directories =
-        generation.directories().filter_map(|path| Some(Item::Directory { name: below(path)? }));
+        generation.index.directories().filter_map(|path| Some(Item::Directory { name: below(path)? }));
     Some(directories.chain(files).collect())
 }
 
@@ -133,16 +131,7 @@ fn render(directory: &str, mut items: Vec<Item>, form: Form) -> io::Result<Repre
     };
     // The time of a listing is that of whatever changed last in it, which no date tells when a file goes: the tag does.
     let modified = Modified::at(std::time::SystemTime::now());
-    Ok(Representation {
-        etag: ETag::of(Digest::of(&body)),
-        modified,
-        last_modified: modified.header(),
-        cache_control: REVALIDATE,
-        content_type,
-        source: Source::Memory(body.into()),
-        coding: Coding::Identity,
-        alternatives: Vec::new(),
-    })
+    Ok(Representation::new(Digest::of(&body), modified, content_type, Source::Memory(body.into())))
 }
 
 fn html(directory: &str, items: &[Item]) -> String {

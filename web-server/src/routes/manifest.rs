@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::sent;
 use crate::content::edition::Edition;
-use crate::content::editions::{Editions, State, Waited};
+use crate::content::editions::{Editions, Waited};
 use crate::http::body::Payload;
 use crate::http::conditional::{Verdict, evaluate};
 use crate::http::exchange::PREFERENCE_APPLIED;
@@ -55,8 +55,8 @@ impl ManifestRoutes {
             self.wait(request, preference).await
         };
         let edition = match self.editions.state() {
-            State::Current(edition) => edition,
-            State::None(reason) => return unavailable(&reason),
+            Ok(edition) => edition,
+            Err(reason) => return unavailable(&reason),
         };
         let mut response = sent(request, Ok(Arc::clone(&edition.manifest))).await;
         let headers = response.headers_mut();
@@ -81,7 +81,7 @@ impl ManifestRoutes {
     /// Holds a request that prefers it, as long as the client has what there is.
     async fn wait(&self, request: &Parts, preference: Option<Duration>) -> Option<Waited> {
         let preference = preference?;
-        let edition = self.current()?;
+        let edition = self.editions.state().ok()?;
         if !is_known(request, &edition) {
             return Some(Waited { again: true, spread: None });
         }
@@ -97,27 +97,16 @@ impl ManifestRoutes {
 
     /// The signature of the manifest that is meant, where it has one.
     pub(crate) async fn signature(&self, request: &Parts) -> Option<Response<Payload>> {
-        let edition = match self.meant(&request.headers) {
-            Some(edition) => edition,
-            None => self.current()?,
-        };
-        let signature = edition.signature.as_ref().map(Arc::clone)?;
+        let signature = self.edition(&request.headers)?.signature.clone()?;
         Some(sent(request, Ok(signature)).await)
     }
 
-    /// The edition whose files a puller is fetching, by the entity tag that it sends along. A puller that began before the
-    /// content changed finishes with what it began.
-    pub(crate) fn meant(&self, headers: &HeaderMap) -> Option<Arc<Edition>> {
-        let tag = headers.get(SYNC_MANIFEST)?;
-        self.editions.find(|known| known.header() == tag)
-    }
-
-    /// The edition that is given out now.
-    pub(crate) fn current(&self) -> Option<Arc<Edition>> {
-        match self.editions.state() {
-            State::Current(edition) => Some(edition),
-            State::None(_) => None,
-        }
+    /// The edition whose files a puller is fetching, by the entity tag that it sends along, or else the current one. A puller that
+    /// began before the content changed finishes with what it began.
+    pub(crate) fn edition(&self, headers: &HeaderMap) -> Option<Arc<Edition>> {
+        let meant =
+            headers.get(SYNC_MANIFEST).and_then(|tag| self.editions.find(|known| known.header() == tag));
+        meant.or_else(|| self.editions.state().ok())
     }
 }
 

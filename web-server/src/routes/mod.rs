@@ -137,7 +137,7 @@ impl Routes {
         {
             return signature.into();
         }
-        let Some(edition) = manifest.meant(&request.headers).or_else(|| manifest.current()) else {
+        let Some(edition) = manifest.edition(&request.headers) else {
             return self.files.answer(request, site).await;
         };
         if let Some(target) =
