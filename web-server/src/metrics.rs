@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use lifecycle::metrics::Registrar;
 use parking_lot::Mutex;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -47,46 +46,24 @@ pub(crate) struct Metrics {
     pub(crate) access_log_lines: Counter,
     /// Access-log lines that could not be written.
     pub(crate) access_log_dropped: Counter,
-    overdue: Family<OverdueLabels, Counter>,
+    overdue: Family<[(&'static str, &'static str); 1], Counter>,
     /// By method and status class, looked up once: they are counted with each request.
     requests: [[Counter; 5]; 4],
     durations: Histogram,
     body_bytes: Counter,
-    release: Family<ReleaseLabels, Gauge>,
+    release: Family<ReleaseLabel, Gauge>,
     /// The label that `release` has now.
-    served: Mutex<Option<ReleaseLabels>>,
+    served: Mutex<Option<ReleaseLabel>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    method: MethodLabel,
-    status: StatusClass,
-}
+type ReleaseLabel = [(&'static str, String); 1];
 
-/// Only methods that exist: a client must not be able to make up time series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(clippy::upper_case_acronyms, reason = "the label is spelled as the method is")]
-enum MethodLabel {
-    GET,
-    HEAD,
-    OPTIONS,
-    Other,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct StatusClass(u16);
-
-impl EncodeLabelValue for StatusClass {
-    fn encode(
-        &self,
-        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        format!("{}xx", self.0).as_str().encode(encoder)
-    }
-}
+/// Only methods that exist, and one name for all others: a client must not be able to make up time series.
+const METHODS: [&str; 4] = ["GET", "HEAD", "OPTIONS", "Other"];
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// What a client took too long for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overdue {
     /// To send a request's head.
     Header,
@@ -96,41 +73,15 @@ pub(crate) enum Overdue {
     Send,
 }
 
-impl EncodeLabelValue for Overdue {
-    fn encode(
-        &self,
-        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        let name = match self {
-            Self::Header => "header",
-            Self::Idle => "idle",
-            Self::Send => "send",
-        };
-        name.encode(encoder)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OverdueLabels {
-    waited_for: Overdue,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReleaseLabels {
-    release: String,
-}
-
 impl Metrics {
     /// Registers everything.
     pub(crate) fn register(new: &mut Registrar<'_>) -> Self {
-        let requests = Family::<RequestLabels, Counter>::default();
-        let counters =
-            [MethodLabel::GET, MethodLabel::HEAD, MethodLabel::OPTIONS, MethodLabel::Other].map(|method| {
-                [1, 2, 3, 4, 5].map(|class| {
-                    requests.get_or_create(&RequestLabels { method, status: StatusClass(class) }).clone()
-                })
-            });
-        new.add("http_requests", "Responses by method and status class", requests);
+        let requests: Family<[(&str, &str); 2], Counter> =
+            new.metric("http_requests", "Responses by method and status class");
+        let requests = METHODS.map(|method| {
+            let labels = |status| [("method", method), ("status", status)];
+            STATUS_CLASSES.map(|status| requests.get_or_create(&labels(status)).clone())
+        });
         Self {
             connections: new.metric("connections", "Open connections"),
             connections_accepted: new.metric("connections_accepted", "Connections accepted since the start"),
@@ -164,7 +115,7 @@ impl Metrics {
             access_log_lines: new.metric("access_log_lines", "Access-log lines written"),
             access_log_dropped: new
                 .metric("access_log_dropped_lines", "Access-log lines that could not be written"),
-            requests: counters,
+            requests,
             served: Mutex::default(),
         }
     }
@@ -177,14 +128,9 @@ impl Metrics {
         body_bytes: u64,
         took: Option<Duration>,
     ) {
-        let method = match *method {
-            Method::GET => MethodLabel::GET,
-            Method::HEAD => MethodLabel::HEAD,
-            Method::OPTIONS => MethodLabel::OPTIONS,
-            _ => MethodLabel::Other,
-        };
+        let known = METHODS.iter().position(|known| *known == method.as_str());
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.requests[method as usize][class - 1].inc();
+        self.requests[known.unwrap_or(METHODS.len() - 1)][class - 1].inc();
         if let Some(took) = took {
             self.durations.observe(took.as_secs_f64());
         }
@@ -198,13 +144,18 @@ impl Metrics {
 
     /// A connection was closed because its client took too long.
     pub(crate) fn overdue(&self, waited_for: Overdue) {
-        self.overdue.get_or_create(&OverdueLabels { waited_for }).inc();
+        let waited_for = match waited_for {
+            Overdue::Header => "header",
+            Overdue::Idle => "idle",
+            Overdue::Send => "send",
+        };
+        self.overdue.get_or_create(&[("waited_for", waited_for)]).inc();
     }
 
     /// Says which release is served from here on. The new label is set before the old one goes, so that no scrape finds none.
     pub(crate) fn serves(&self, release: Option<&str>, held: u64) {
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
-        let now = release.map(|release| ReleaseLabels { release: release.to_owned() });
+        let now = release.map(|release| [("release", release.to_owned())]);
         if let Some(labels) = &now {
             self.release.get_or_create(labels).set(1);
         }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::memory::{Blocked, Budget, SendLease};
+use crate::memory::{Blocked, Budget, Room};
 
 /// Unsent bytes that a connection may have in the kernel without a lease.
 pub(crate) const SHARE_MIN: u32 = 4 * 1024;
@@ -26,7 +26,7 @@ pub(crate) struct SendBuffer {
     budget: Arc<Budget>,
     /// The kernel's limit of unsent bytes as it was set last; 0 for its own.
     told: u32,
-    lease: Option<SendLease>,
+    lease: Option<Room>,
     /// Bytes that were given to the kernel since it was last seen to have room.
     given: usize,
     /// Where memory is not limited: the client takes less than it is sent.
@@ -51,7 +51,7 @@ impl SendBuffer {
             return Ok(if share == 0 { usize::MAX } else { share as usize });
         }
         if self.lease.is_none() && self.given + wanted > SHARE_MIN as usize {
-            self.lease = SendLease::try_take(&self.budget);
+            self.lease = self.budget.try_lend_send_buffer();
             self.tell(stream, self.share());
         }
         let share = self.share() as usize;

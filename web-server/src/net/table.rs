@@ -121,8 +121,8 @@ impl ConnectionTable {
         if entries.by_number.len() >= self.most {
             return Err(self.evict(&mut entries, None, 1));
         }
-        if self.budget.take_for_new(HTTP1).is_err() {
-            return Err(self.evict(&mut entries, None, self.budget.lacking_for_new(HTTP1)));
+        if let Err(lacking) = self.budget.take_for_new(HTTP1) {
+            return Err(self.evict(&mut entries, None, lacking));
         }
         entries.full = None;
         let number = entries.next;
