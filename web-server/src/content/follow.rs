@@ -299,7 +299,7 @@ impl Listing {
             self.replace_all(live)?;
         } else {
             for path in noticed.paths {
-                self.look_at(live, path)?;
+                self.look_at(live, &path)?;
             }
         }
         if self.is_shown {
@@ -326,38 +326,29 @@ impl Listing {
     }
 
     /// A file that was written, a directory that was moved here, or nothing any more.
-    fn look_at(&mut self, live: &LiveDirectory, path: String) -> io::Result<()> {
-        match live.directory().inspect(&path)? {
-            Lookup::File(info) => {
-                self.forget_beneath(&path);
-                self.put(live, path, info)?;
-            }
-            Lookup::Dir => {
-                let found = walk(live, &path)?;
-                self.forget(&path);
-                self.forget_beneath(&path);
-                for (path, info) in found {
-                    self.put(live, path, info)?;
-                }
-            }
-            Lookup::None => {
-                self.forget(&path);
-                self.forget_beneath(&path);
-            }
+    fn look_at(&mut self, live: &LiveDirectory, path: &str) -> io::Result<()> {
+        let found = match live.directory().inspect(path)? {
+            Lookup::File(info) => vec![(path.to_owned(), info)],
+            Lookup::Dir => walk(live, path)?,
+            Lookup::None => Vec::new(),
+        };
+        self.forget(path, &found);
+        for (path, info) in found {
+            self.put(live, path, info)?;
         }
         Ok(())
     }
 
-    fn forget(&mut self, path: &str) {
-        self.is_shown &= self.files.remove(path).is_none();
-    }
-
-    fn forget_beneath(&mut self, directory: &str) {
-        let prefix = format!("{directory}/");
+    /// Forgets what was at a path or beneath it and is not found there any more.
+    fn forget(&mut self, path: &str, found: &[(String, FileInfo)]) {
+        let found: HashSet<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        let prefix = format!("{path}/");
         let beneath = self.files.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
-        let beneath: Vec<String> = beneath.map(|(path, _)| path.clone()).collect();
-        for path in beneath {
-            self.forget(&path);
+        let known = self.files.get_key_value(path).into_iter().chain(beneath).map(|(path, _)| path);
+        let gone: Vec<String> = known.filter(|path| !found.contains(path.as_str())).cloned().collect();
+        self.is_shown &= gone.is_empty();
+        for path in gone {
+            self.files.remove(&path);
         }
     }
 
@@ -384,4 +375,50 @@ fn walk(live: &LiveDirectory, directory: &str) -> io::Result<Vec<(String, FileIn
     let mut found = Vec::new();
     visit(live.directory(), directory, &mut found)?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+    use crate::content::dir::Directory;
+    use crate::content::index::LoadOptions;
+    use crate::memory::Budget;
+
+    #[test]
+    fn a_file_that_is_being_written_stays_listed_when_its_directory_is_looked_at() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("d/f");
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        std::fs::write(&file, "first").unwrap();
+        let options = LoadOptions {
+            cache: 0,
+            stale_assets: Duration::ZERO,
+            header_policy: Arc::default(),
+            budget: Budget::hidden(None),
+        };
+        let directory = Directory::open(root.path()).unwrap();
+        let content = Arc::new(Content::Live(LiveDirectory::new(directory, options, Gauge::default())));
+        let mut listing = Listing::default();
+        assert!(listing.take_in(&content, Noticed::default(), &[]).unwrap().is_some());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for length in (1..1000).cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                    std::fs::write(&file, "x".repeat(length)).unwrap();
+                }
+            });
+            let is_seen = (0..100_000).any(|_| {
+                let noticed = Noticed { paths: HashSet::from(["d".to_owned()]), anything: false };
+                listing.take_in(&content, noticed, &[]).unwrap();
+                !listing.unsettled.is_empty()
+            });
+            over.store(true, Ordering::Relaxed);
+            assert!(is_seen, "it never changed while it was read");
+        });
+        assert_eq!(listing.files.keys().collect::<Vec<_>>(), ["d/f"]);
+    }
 }
