@@ -1,6 +1,6 @@
 //! The server, put together from its flags, and run until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::CONTAINER;
-use crate::access_log::{AccessLog, Destination, Rotation};
+use crate::access_log::{self, AccessLog, Rotation};
 use crate::config::Config;
 use crate::content::dir::Directory;
 use crate::content::editions::Editions;
@@ -32,11 +32,10 @@ use crate::live_page::Local;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
-use crate::net::server::{Limits, Server};
-use crate::net::threads;
+use crate::net::server::{Limits, Server, serve_all};
 use crate::routes::Routes;
 use crate::routes::faults::Faults;
-use crate::routes::files::{CleanUrls, Files, Listings};
+use crate::routes::files::Files;
 use crate::routes::lesson::{Endpoint, Lesson};
 use crate::routes::manifest::ManifestRoutes;
 use crate::routes::redirects::RedirectsFile;
@@ -71,8 +70,10 @@ pub async fn run(
     let mut registry = registry(&CONTAINER);
     let mut registrar = Registrar::new(&mut registry);
     let metrics = Arc::new(Metrics::register(&mut registrar));
-    let budget = Budget::new(memory_limit(&config), &mut registrar);
-    let access_log = access_log(&config, &metrics)?;
+    // Without the flag, the limit of the cgroup.
+    let limit = config.memory_limit.or_else(cgroup::memory_limit);
+    let budget = Budget::new(limit, &mut registrar);
+    let access_log = open_access_log(&config, &metrics)?;
     let header_policy = Arc::new(HeaderPolicy {
         cache_control: LineList::all(config.cache_control.clone()),
         content_types: LineList::all(config.content_type.clone()),
@@ -91,7 +92,7 @@ pub async fn run(
     let local = Local {
         container: CONTAINER,
         admin_port: listeners.admin.local_addr().or_exit(Exit::Io)?.port(),
-        access_log: log_file(&config),
+        access_log: config.access_log.as_deref().and_then(access_log::file_of).map(Path::to_owned),
         probes: probes.clone(),
         status: Arc::clone(&status),
     };
@@ -128,11 +129,11 @@ pub async fn run(
     let telemetry = Telemetry {
         metrics,
         access_log: access_log.clone(),
-        trusted_proxies: Arc::new(TrustedProxies::new(config.trusted_proxies)),
+        trusted_proxies: Arc::new(TrustedProxies(config.trusted_proxies)),
         draining: Arc::default(),
     };
     let server = Arc::new(Server::new(Arc::new(routes), telemetry, limits, budget, signals.shutdown.clone()));
-    threads::serve(&server, listeners.content).await?;
+    serve_all(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;
     let cut = server.drain(shutdown_timeout).await;
@@ -161,24 +162,16 @@ fn check_kernel() -> Result<(), Failure> {
     })
 }
 
-fn access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<AccessLog>>, Failure> {
+fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<AccessLog>>, Failure> {
     let Some(path) = &config.access_log else { return Ok(None) };
     let rotation = Rotation {
         max_size: config.access_log_max_size,
         max_age: config.access_log_max_age,
         keep: config.access_log_keep,
     };
-    let destination = Destination::from_flag(path);
-    let log = AccessLog::open(&destination, config.access_log_format, rotation, Arc::clone(metrics))?;
-    Ok(Some(Arc::new(log.excluding(LineList::all(config.log_exclude.clone())))))
-}
-
-/// The file that the access log is written to.
-fn log_file(config: &Config) -> Option<PathBuf> {
-    match Destination::from_flag(config.access_log.as_ref()?) {
-        Destination::File(path) => Some(path),
-        Destination::Stdout => None,
-    }
+    let excluded = LineList::all(config.log_exclude.clone());
+    let log = AccessLog::open(path, config.access_log_format, rotation, excluded, Arc::clone(metrics))?;
+    Ok(Some(Arc::new(log)))
 }
 
 /// Sends the access log to a new file each time that a SIGHUP comes.
@@ -227,8 +220,8 @@ fn files(
     }
     Files {
         root: Arc::clone(root),
-        listings: if config.autoindex { Listings::On } else { Listings::Off },
-        clean_urls: if config.clean_urls && applied { CleanUrls::On } else { CleanUrls::Off },
+        autoindex: config.autoindex,
+        clean_urls: config.clean_urls && applied,
         fallback: config.fallback.clone().filter(|_| applied),
         redirects: (config.redirects && applied).then(RedirectsFile::default),
         cors: Cors::new(config.cors.clone()),
@@ -243,11 +236,6 @@ fn admin(status: Arc<Status>, registry: Registry, faults: Option<&Faults>, signa
         Some(faults) => faults.routes(admin),
         None => admin,
     }
-}
-
-/// What the flag says, or else the limit of the cgroup.
-fn memory_limit(config: &Config) -> Option<u64> {
-    config.memory_limit.or_else(cgroup::memory_limit)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::units;
 
@@ -14,7 +15,7 @@ use crate::content::media_type::TypeRule;
 use crate::content::path::ContentPath;
 use crate::content::path_glob::PathGlob;
 use crate::http::cors::Origin;
-use crate::http::trusted_proxies::Network;
+use crate::http::trusted_proxies::network;
 
 /// Where content is served without `--listen` and `PORT0`.
 const DEFAULT_LISTEN: SocketAddr =
@@ -124,8 +125,8 @@ pub struct Config {
 
     /// Networks of the proxies whose X-Forwarded-For or Forwarded is believed, such as 10.0.0.0/8,fd00::/8; without this flag
     /// the client is who opened the connection
-    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
-    pub(crate) trusted_proxies: Vec<Network>,
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', value_parser = network)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
 
     /// Page for single-page applications, such as /index.html: the answer to a navigation that leads to no file, where the path
     /// has no extension

@@ -30,45 +30,43 @@ impl WriteReport {
 /// A file that lines are appended to.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    target: Target,
-    open: Option<LogHandle>,
+    /// None for stdout, which another program rotates, if any.
+    target: Option<Target>,
+    open: LogHandle,
     /// The rest of a line of which the disk took only the beginning. It goes first when the disk takes more, so that the
     /// line is whole after all.
     unfinished: Vec<u8>,
 }
 
 #[derive(Debug)]
-enum Target {
-    Stdout,
-    Path { path: PathBuf, rotation: Rotation },
+struct Target {
+    path: PathBuf,
+    rotation: Rotation,
 }
 
 impl LogFile {
-    /// Writes to stdout, which another program rotates, if any.
+    /// Writes to stdout.
     pub(super) fn stdout() -> io::Result<Self> {
-        let open = Some(LogHandle::stdout()?);
-        Ok(Self { target: Target::Stdout, open, unfinished: Vec::new() })
+        Ok(Self { target: None, open: LogHandle::stdout()?, unfinished: Vec::new() })
     }
 
     /// Opens or makes the file at `path`.
     pub(super) fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let open = Some(LogHandle::at(path)?);
-        let target = Target::Path { path: path.to_owned(), rotation };
-        Ok(Self { target, open, unfinished: Vec::new() })
+        let target = Target { path: path.to_owned(), rotation };
+        Ok(Self { open: LogHandle::at(path)?, target: Some(target), unfinished: Vec::new() })
     }
 
     /// Lets go of the file and reopens the path.
     pub(super) fn reopen(&mut self) -> WriteReport {
         let mut written = WriteReport::default();
-        if let Target::Path { path, .. } = &self.target {
-            match LogHandle::at(path) {
-                Ok(opened) => {
-                    self.finish(&mut written);
-                    self.open = Some(opened);
-                }
-                // The old file is better than none.
-                Err(error) => written.error = Some(error),
+        match self.target.as_ref().map(|target| LogHandle::at(&target.path)) {
+            Some(Ok(opened)) => {
+                self.finish(&mut written);
+                self.open = opened;
             }
+            // The old file is better than none.
+            Some(Err(error)) => written.error = Some(error),
+            None => {}
         }
         written
     }
@@ -102,22 +100,17 @@ impl LogFile {
 
     /// Makes sure that there is a file with a name, and that it does not end in half a line.
     fn reopen_if_removed(&mut self, written: &mut WriteReport) -> io::Result<()> {
-        if let Target::Path { path, .. } = &self.target {
-            let gone = match &self.open {
-                // A file that was renamed still has a reader. One that was removed has none.
-                Some(open) => open.is_removed()?,
-                None => true,
-            };
-            if gone {
-                let opened = LogHandle::at(path)?;
-                written.dropped += u64::from(!self.unfinished.is_empty());
-                self.unfinished.clear();
-                self.open = Some(opened);
-            }
+        // A file that was renamed still has a reader. One that was removed has none.
+        if let Some(target) = &self.target
+            && self.open.is_removed()?
+        {
+            self.open = LogHandle::at(&target.path)?;
+            written.dropped += u64::from(!self.unfinished.is_empty());
+            self.unfinished.clear();
         }
         if !self.unfinished.is_empty() {
             let mut rest = std::mem::take(&mut self.unfinished);
-            if let Err((taken, error)) = self.write(&rest) {
+            if let Err((taken, error)) = self.open.write(&rest) {
                 self.unfinished = rest.split_off(taken);
                 return Err(error);
             }
@@ -128,19 +121,17 @@ impl LogFile {
 
     /// How many bytes of these lines, whole lines, the file takes before it has to be rotated: none, if it is full or old.
     fn bytes_before_rotation(&self, lines: &[u8]) -> usize {
-        let (Target::Path { rotation, .. }, Some(LogHandle { size: Some(size), begun, .. })) =
-            (&self.target, &self.open)
-        else {
+        let (Some(Target { rotation, .. }), Some(size)) = (&self.target, self.open.size) else {
             return lines.len();
         };
-        if *size > 0 && rotation.is_over(*begun) {
+        if size > 0 && rotation.is_over(self.open.begun) {
             return 0;
         }
-        let room = rotation.max_size.saturating_sub(*size);
+        let room = rotation.max_size.saturating_sub(size);
         match usize::try_from(room) {
             Ok(room) if room < lines.len() => match line_feed_before(lines, room) {
                 // One that is longer than a file may be gets a file of its own.
-                None if *size == 0 => after_first_line(lines),
+                None if size == 0 => after_first_line(lines),
                 None => 0,
                 Some(last) => last + 1,
             },
@@ -151,7 +142,7 @@ impl LogFile {
     /// Writes whole lines. One that the file took only the beginning of is neither written nor dropped yet; those after it
     /// are dropped.
     fn write_lines(&mut self, lines: &[u8], written: &mut WriteReport) -> io::Result<()> {
-        let (taken, error) = match self.write(lines) {
+        let (taken, error) = match self.open.write(lines) {
             Ok(()) => (lines.len(), None),
             Err((taken, error)) => (taken, Some(error)),
         };
@@ -164,26 +155,19 @@ impl LogFile {
         error.map_or(Ok(()), Err)
     }
 
-    /// Writes bytes; on failure says how many of them the file took.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
-        let Some(open) = &mut self.open else { return Err((0, io::ErrorKind::NotFound.into())) };
-        open.write(bytes)
-    }
-
     /// Finishes a line that was begun, or gives it up, because the file is let go of.
     fn finish(&mut self, written: &mut WriteReport) {
         let rest = std::mem::take(&mut self.unfinished);
         if !rest.is_empty() {
-            let finished = self.write(&rest).is_ok();
-            self.unfinished.clear();
+            let finished = self.open.write(&rest).is_ok();
             if finished { written.lines += 1 } else { written.dropped += 1 }
         }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        if let Target::Path { path, rotation } = &self.target {
+        if let Some(Target { path, rotation }) = &self.target {
             rotation.make_room(path)?;
-            self.open = Some(LogHandle::at(path)?);
+            self.open = LogHandle::at(path)?;
         }
         Ok(())
     }

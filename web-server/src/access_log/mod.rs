@@ -13,7 +13,7 @@ mod record;
 mod rotation;
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,20 +38,9 @@ pub(crate) enum Format {
     Combined,
 }
 
-/// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Destination {
-    /// To stdout, by explicit choice.
-    Stdout,
-    /// To a file, rotated.
-    File(PathBuf),
-}
-
-impl Destination {
-    /// Reads what the flag says.
-    pub(crate) fn from_flag(path: &Path) -> Self {
-        if path == Path::new("-") { Self::Stdout } else { Self::File(path.to_owned()) }
-    }
+/// The file that the flag `--access-log` names; none where that is stdout.
+pub(crate) fn file_of(flag: &Path) -> Option<&Path> {
+    Some(flag).filter(|flag| *flag != Path::new("-"))
 }
 
 /// The hand that gives lines to the writer.
@@ -70,21 +59,21 @@ thread_local! {
 }
 
 impl AccessLog {
-    /// Opens the log and starts its writer.
+    /// Opens the log and starts its writer. Requests for `excluded` paths, such as health checks, are left out as long as they are
+    /// answered well.
     ///
     /// # Errors
     /// Exit code 74 where the file cannot be opened: better said at the start than found out when the lines are missed.
     pub(crate) fn open(
-        destination: &Destination,
+        flag: &Path,
         format: Format,
         rotation: Rotation,
+        excluded: Vec<PathGlob>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Failure> {
-        let file = match destination {
-            Destination::Stdout => LogFile::stdout().map_err(|error| cannot("stdout", &error))?,
-            Destination::File(path) => {
-                LogFile::open(path, rotation).map_err(|error| cannot_open(path, &error))?
-            }
+        let file = match file_of(flag) {
+            None => LogFile::stdout().map_err(|error| cannot("stdout", &error))?,
+            Some(path) => LogFile::open(path, rotation).map_err(|error| cannot_open(path, &error))?,
         };
         let queue = Arc::new(Queue::default());
         let writer = Writer::new(file, Arc::clone(&queue), Arc::clone(&metrics));
@@ -92,13 +81,7 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| cannot("its thread", &error))?;
-        Ok(Self { format, queue, metrics, excluded: Vec::new() })
-    }
-
-    /// Leaves out requests for these paths, such as health checks, as long as they are answered well.
-    #[must_use]
-    pub(crate) fn excluding(self, excluded: Vec<PathGlob>) -> Self {
-        Self { excluded, ..self }
+        Ok(Self { format, queue, metrics, excluded })
     }
 
     fn leaves_out(&self, record: &Record<'_>) -> bool {

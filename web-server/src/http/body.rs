@@ -18,7 +18,6 @@ use crate::http::sendfile::SendfileQueue;
 use crate::memory::{ChunkBudget, Room};
 
 /// A body on its way.
-#[derive(Debug)]
 pub(crate) enum Payload {
     /// Nothing, or nothing more.
     Empty,
@@ -42,15 +41,8 @@ impl ByteStream {
     }
 }
 
-impl std::fmt::Debug for ByteStream {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("ByteStream(..)")
-    }
-}
-
 /// A part of a file, read piece by piece: from the page cache at once, from a disk on the blocking threads, because a disk may
 /// stall, and the event loop may not.
-#[derive(Debug)]
 pub(crate) struct Reading {
     file: Arc<File>,
     stamp: FileState,
@@ -69,17 +61,6 @@ enum ChunkState {
     Read(Bytes),
 }
 
-impl std::fmt::Debug for ChunkState {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::None => "None",
-            Self::NoRoom(_) => "NoRoom(..)",
-            Self::Reading(_) => "Reading(..)",
-            Self::Read(_) => "Read(..)",
-        })
-    }
-}
-
 /// Whether a file may change while it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mutability {
@@ -88,17 +69,6 @@ pub(crate) enum Mutability {
     /// A plain directory may be edited in place, and pages on their way to the network with it. So each piece is read, and
     /// checked before it is sent.
     Mutable,
-}
-
-/// Where a body's bytes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// There are none.
-    Nowhere,
-    /// They were held.
-    Memory,
-    /// They are in a file.
-    Volume,
 }
 
 impl Payload {
@@ -132,15 +102,12 @@ impl Payload {
         }
     }
 
-    /// Where the bytes come from.
-    pub(crate) fn origin(&self) -> Origin {
+    /// Whether some of it has to be read from a file.
+    pub(crate) fn has_file(&self) -> bool {
         match self {
-            Self::Empty => Origin::Nowhere,
-            Self::File(_) => Origin::Volume,
-            Self::Chain(payloads) if payloads.iter().any(|one| one.origin() == Origin::Volume) => {
-                Origin::Volume
-            }
-            Self::Held(_) | Self::Chain(_) | Self::Stream(_) => Origin::Memory,
+            Self::File(_) => true,
+            Self::Chain(payloads) => payloads.iter().any(Self::has_file),
+            Self::Empty | Self::Held(_) | Self::Stream(_) => false,
         }
     }
 

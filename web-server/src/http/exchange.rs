@@ -190,7 +190,6 @@ impl Drop for Exchange {
 }
 
 /// A response's body while it is sent.
-#[derive(Debug)]
 pub(crate) struct ResponseBody {
     payload: Payload,
     exchange: Exchange,

@@ -86,11 +86,14 @@ fn parse(value: &str, size: u64) -> Option<Part> {
     }
     let mut ranges: Vec<Range> = Vec::new();
     for spec in specs {
-        match Spec::parse(spec, size) {
-            Spec::Existing(range) if ranges.iter().any(|known| known.overlaps(range)) => return None,
-            Spec::Existing(range) => ranges.push(range),
-            Spec::Absent => {}
-            Spec::Malformed => return None,
+        let Range { first, last } = bounds(spec, size)?;
+        // Well-formed, and perhaps there are no such bytes.
+        if first < size {
+            let range = Range { first, last: last.min(size - 1) };
+            if ranges.iter().any(|known| known.overlaps(range)) {
+                return None;
+            }
+            ranges.push(range);
         }
     }
     Some(match ranges.as_slice() {
@@ -100,50 +103,22 @@ fn parse(value: &str, size: u64) -> Option<Part> {
     })
 }
 
-/// One element of the set.
-enum Spec {
-    Existing(Range),
-    /// Well-formed, but there are no such bytes.
-    Absent,
-    Malformed,
-}
-
-impl Spec {
-    fn parse(spec: &str, size: u64) -> Self {
-        let bounds = spec.split_once('-').map(|(first, last)| (number(first), number(last)));
-        let range = match bounds {
-            Some((Number::Is(first), Number::Missing)) => Range { first, last: u64::MAX },
-            Some((Number::Is(first), Number::Is(last))) if first <= last => Range { first, last },
-            // The last so many bytes.
-            Some((Number::Missing, Number::Is(0))) => return Self::Absent,
-            Some((Number::Missing, Number::Is(suffix))) => {
-                Range { first: size.saturating_sub(suffix), last: u64::MAX }
-            }
-            _ => return Self::Malformed,
-        };
-        if range.first < size {
-            Self::Existing(Range { last: range.last.min(size - 1), ..range })
-        } else {
-            Self::Absent
-        }
+/// One element of the set, whatever the representation has of it. `None` for what is not well-formed.
+fn bounds(spec: &str, size: u64) -> Option<Range> {
+    let (first, last) = spec.split_once('-')?;
+    if first.is_empty() {
+        // The last so many bytes.
+        return Some(Range { first: size.saturating_sub(number(last)?), last: u64::MAX });
     }
-}
-
-enum Number {
-    Is(u64),
-    Missing,
-    Malformed,
+    let first = number(first)?;
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    (first <= last).then_some(Range { first, last })
 }
 
 /// Digits only; what is larger than we can count is beyond any file.
-fn number(digits: &str) -> Number {
-    if digits.is_empty() {
-        Number::Missing
-    } else if digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        Number::Is(digits.parse().unwrap_or(u64::MAX))
-    } else {
-        Number::Malformed
-    }
+fn number(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

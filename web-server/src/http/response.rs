@@ -32,7 +32,6 @@ const HEADERS: usize = 12;
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// A response, and the release that it was answered from.
-#[derive(Debug)]
 pub(crate) struct Reply {
     /// Not sent yet.
     pub(crate) response: Response<Payload>,

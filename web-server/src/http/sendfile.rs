@@ -40,20 +40,15 @@ struct Segment {
     stamp: FileState,
     at: u64,
     left: usize,
-    checked: Checked,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Checked {
-    NotYet,
-    Unchanged,
+    /// Whether the file was found to be unchanged.
+    is_checked: bool,
 }
 
 impl SendfileQueue {
     /// Takes a segment of a file that begins at `at`, as long as asked for or [`SEGMENT_MAX`], and gives its placeholder.
     pub(crate) fn push(&self, file: Arc<File>, stamp: FileState, at: u64, length: u64) -> Bytes {
         let length = usize::try_from(length).map_or(SEGMENT_MAX, |length| length.min(SEGMENT_MAX));
-        let segment = Segment { file, stamp, at, left: length, checked: Checked::NotYet };
+        let segment = Segment { file, stamp, at, left: length, is_checked: false };
         self.segments.lock().push_back(segment);
         Bytes::from_static(&PLACEHOLDER[..length])
     }
@@ -102,12 +97,12 @@ impl SendfileQueue {
 
 fn send_segment(stream: &TcpStream, segments: &mut VecDeque<Segment>, share: usize) -> io::Result<usize> {
     let segment = segments.front_mut().ok_or_else(|| io::Error::other("nothing is in the queue"))?;
-    if segment.checked == Checked::NotYet {
+    if !segment.is_checked {
         // A client that gets fewer bytes than it was promised knows that something is wrong.
         if !FileState::of_file(&segment.file)?.same_file(&segment.stamp) {
             return Err(changed(segment));
         }
-        segment.checked = Checked::Unchanged;
+        segment.is_checked = true;
     }
     let sent = sendfile(stream, &segment.file, Some(&mut segment.at), segment.left.min(share))?;
     if sent == 0 {

@@ -6,7 +6,6 @@
 //! address that is no trusted proxy is the client, whatever is to its left.
 
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -18,18 +17,9 @@ const MAX_HOPS: usize = 32;
 
 /// The networks whose proxies are believed. Empty where `--trusted-proxies` is not given.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct TrustedProxies(Vec<IpNet>);
+pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
 impl TrustedProxies {
-    pub(crate) fn new(networks: Vec<Network>) -> Self {
-        Self(networks.into_iter().map(|Network(network)| network).collect())
-    }
-
-    /// Whether no proxy is trusted, so that the fields say nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     fn contains(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&ip))
     }
@@ -39,7 +29,7 @@ impl TrustedProxies {
     /// Where both fields are there and do not agree, one of them was written by the client and passed on by a proxy that
     /// knows only the other: neither is believed then.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
-        if self.is_empty() || !self.contains(peer.to_canonical()) {
+        if !self.contains(peer.to_canonical()) {
             return None;
         }
         let by_list = headers.contains_key(X_FORWARDED_FOR).then(|| {
@@ -93,18 +83,14 @@ fn address(node: &str) -> Option<IpAddr> {
 }
 
 /// One value of `--trusted-proxies`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Network(IpNet);
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
-        network
-            .map(|network| Self(network.trunc()))
-            .ok_or_else(|| format!("{text} is no network; write it like 10.0.0.0/8, 192.0.2.7 or fd00::/8"))
-    }
+///
+/// # Errors
+/// A sentence that shows how it is written.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+    network
+        .map(|network| network.trunc())
+        .ok_or_else(|| format!("{text} is no network; write it like 10.0.0.0/8, 192.0.2.7 or fd00::/8"))
 }
 
 #[cfg(test)]
@@ -113,13 +99,13 @@ mod tests {
     use http::HeaderValue;
 
     fn client(peer: &str, fields: &[(HeaderName, &str)]) -> String {
-        let proxies = ["10.0.0.0/8", "127.0.0.1", "fd00::/8"].map(|network| network.parse().unwrap());
+        let proxies = ["10.0.0.0/8", "127.0.0.1", "fd00::/8"].map(|text| network(text).unwrap());
         let headers: HeaderMap = HeaderMap::from_iter([]);
         let headers = fields.iter().fold(headers, |mut headers, (name, value)| {
             headers.append(name, HeaderValue::from_str(value).unwrap());
             headers
         });
-        let client = TrustedProxies::new(proxies.to_vec()).client(peer.parse().unwrap(), &headers);
+        let client = TrustedProxies(proxies.to_vec()).client(peer.parse().unwrap(), &headers);
         client.map_or_else(|| "the peer".to_owned(), |client| client.to_string())
     }
 
@@ -163,9 +149,9 @@ mod tests {
 
     #[test]
     fn a_network_is_a_prefix_or_an_address() {
-        assert!("10.0.0.1".parse::<Network>().is_ok() && "10.0.0.7/8".parse::<Network>().is_ok());
+        assert!(network("10.0.0.1").is_ok() && network("10.0.0.7/8").is_ok());
         for wrong in ["10.0.0.0/33", "proxy", ""] {
-            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+            assert!(network(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -4,4 +4,3 @@ pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod server;
 pub(crate) mod table;
-pub(crate) mod threads;

@@ -1,5 +1,9 @@
 //! Connections: accepted, served, and drained.
 //!
+//! Each of several threads has a listener and an event loop of its own, and the kernel deals connections out among them. What a
+//! request needs is shared and only read, so that threads have nothing to wait for one another. A connection stays with the
+//! thread that accepted it.
+//!
 //! The drain gives every client an end that it can tell from a failure. Requests in progress are finished. For a moment more
 //! connections are accepted and requests answered, with `Connection: close`, because some were on their way when the signal
 //! came; then idle connections are closed. What is not done by the deadline is cut.
@@ -12,9 +16,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lifecycle::Ignore as _;
+use lifecycle::exit::{Exit, Failure};
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -215,4 +221,41 @@ fn refuse(stream: TcpStream, peer: SocketAddr) {
         stream.shutdown(Shutdown::Write)
     });
     tracing::debug!(%peer, ?said, "refused a connection: there are too many");
+}
+
+/// Serves on all listeners until the shutdown begins and none accepts any more; connections may still be open then. The first
+/// listener is served here, each other one on a thread that goes on until its connections have ended.
+///
+/// # Errors
+/// Exit code 74 where there are no more threads to be had.
+pub(crate) async fn serve_all(server: &Arc<Server>, listeners: Vec<TcpListener>) -> Result<(), Failure> {
+    let over = Arc::new(Barrier::new(listeners.len()));
+    let mut listeners = listeners.into_iter();
+    let Some(first) = listeners.next() else { return Ok(()) };
+    for (number, listener) in listeners.enumerate() {
+        let (server, over) = (Arc::clone(server), Arc::clone(&over));
+        spawn(number + 2, listener, server, over).map_err(|error| {
+            Failure::new(Exit::Io, format!("cannot start thread {}: {error}", number + 2))
+        })?;
+    }
+    server.serve(first).await;
+    over.wait().await;
+    Ok(())
+}
+
+fn spawn(number: usize, listener: TcpListener, server: Arc<Server>, over: Arc<Barrier>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // It leaves the first thread's event loop for its own.
+    let listener = listener.into_std()?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    let work = async move {
+        server.serve(listener).await;
+        over.wait().await;
+        server.ended().await;
+    };
+    std::thread::Builder::new().name(format!("serve-{number}")).spawn(move || runtime.block_on(work))?;
+    Ok(())
 }

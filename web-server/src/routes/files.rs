@@ -14,7 +14,7 @@ use crate::content::path::{ContentPath, Rejected, relative};
 use crate::content::redirects::{Action, Redirects, When};
 use crate::content::representation::Representation;
 use crate::content::root::{Content, ContentRoot};
-use crate::http::body::{Origin, Payload};
+use crate::http::body::Payload;
 use crate::http::cors::Cors;
 use crate::http::quality;
 use crate::http::response::{Reply, explain, plain, redirect, represent, unavailable};
@@ -29,29 +29,14 @@ const NOT_FOUND_PAGE: &str = "/404.html";
 /// How many releases may be removed under one request.
 const REPLACEMENTS: usize = 8;
 
-/// Whether directories are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listings {
-    /// Directory listings are off.
-    Off,
-    /// A directory without an index shows what is in it.
-    On,
-}
-
-/// Whether pages are found without their extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CleanUrls {
-    Off,
-    /// `/about` is `about.html`.
-    On,
-}
-
 /// Answers with files.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) root: Arc<ContentRoot>,
-    pub(crate) listings: Listings,
-    pub(crate) clean_urls: CleanUrls,
+    /// Whether a directory without an index shows what is in it.
+    pub(crate) autoindex: bool,
+    /// Whether `/about` is `about.html`.
+    pub(crate) clean_urls: bool,
     /// What a navigation gets that leads to nothing.
     pub(crate) fallback: Option<ContentPath>,
     /// Where a release's own rules are followed.
@@ -66,10 +51,10 @@ impl Files {
     pub(super) async fn answer(&self, request: &Parts, site: &Arc<Content>) -> Reply {
         let mut reply = self.replaceable(request, site).await;
         if reply.response.status().is_success() {
-            match reply.response.body().origin() {
-                Origin::Nowhere => {}
-                Origin::Memory => _ = self.metrics.from_memory.inc(),
-                Origin::Volume => _ = self.metrics.from_volume.inc(),
+            match reply.response.body() {
+                Payload::Empty => {}
+                body if body.has_file() => _ = self.metrics.from_volume.inc(),
+                _ => _ = self.metrics.from_memory.inc(),
             }
         }
         self.cors.apply(request, reply.response.headers_mut());
@@ -118,7 +103,7 @@ impl Files {
             return act(request, site, action).await;
         }
         let mut found = site.find(&path).await?;
-        if self.clean_urls == CleanUrls::On
+        if self.clean_urls
             && !matches!(found, Found::File(_))
             && let Some(page) = path.as_page()
             && let Found::File(page) = site.find(&page).await?
@@ -157,7 +142,7 @@ impl Files {
         if let Some(action) = rules.and_then(|rules| rules.find(path, When::NoFile)) {
             return act(request, site, action).await;
         }
-        if self.listings == Listings::On && !path.may_be_redirected() {
+        if self.autoindex && !path.may_be_redirected() {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
             let form = autoindex::Form::wanted(&request.headers);
             if let Some(listing) = blocking(move || autoindex::list(&of, &directory, form)).await? {
