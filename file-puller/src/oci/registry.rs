@@ -187,8 +187,8 @@ impl Registry {
 
     async fn log_in(&mut self, source: &Source, refusal: &Response, url: &Url) -> Result<(), RegistryError> {
         let failed = |why: String| RegistryError::Login { url: display(url), why };
-        let header = refusal.headers().get(WWW_AUTHENTICATE).and_then(|header| header.to_str().ok());
-        match header.and_then(Challenge::parse) {
+        let mut offered = refusal.headers().get_all(WWW_AUTHENTICATE).iter();
+        match offered.find_map(|header| Challenge::parse(header.to_str().ok()?)) {
             Some(Challenge::Basic) if source.session().has_credential() => {
                 self.wants_login = true;
                 Ok(())
