@@ -62,11 +62,15 @@ impl Remote {
             return Ok(Tip::of_commit(commit));
         }
         let tip = self.ask(source).await;
-        if tip.is_err() {
-            // The server may have become another one.
+        self.believed(tip)
+    }
+
+    /// Forgets what the server is where it fails: it may have become another one, or be elsewhere.
+    fn believed<T>(&mut self, answer: Result<T, RemoteError>) -> Result<T, RemoteError> {
+        if answer.is_err() {
             self.contact = None;
         }
-        tip
+        answer
     }
 
     async fn ask(&mut self, source: &Source) -> Result<Tip, RemoteError> {
@@ -121,7 +125,8 @@ impl Remote {
         let server = contact.server;
         let url = command_url(&contact.base);
         let request = fetch_request(server, tip, have.filter(|_| server.version == Version::V2));
-        let body = post(source, &contact, &url, request).await?;
+        let body = post(source, &contact, &url, request).await;
+        let body = self.believed(body)?;
         Ok((body, Answer { version: server.version, url }))
     }
 }

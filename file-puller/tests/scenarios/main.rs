@@ -27,6 +27,7 @@ mod redirects;
 mod refusals;
 mod releases;
 mod repairs;
+mod repositories;
 mod requests;
 mod retention;
 mod secrets;
