@@ -13,13 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
-use crate::content::ReleaseId;
 use crate::daemon::{Backoff, Observers, Scheduler, Status, Webhook, channel, log_outcome};
 use crate::manifest_cmd;
 use crate::metrics::Metrics;
 use crate::progress::Audience;
-use crate::source::{Source, TlsPems};
-use crate::store::{Volume, VolumeError, sweep_at_start};
+use crate::source::Source;
+use crate::store::{Volume, sweep_at_start};
 use crate::sync::{Engine, EngineHandle, HttpGate};
 
 /// Who this container is.
@@ -65,10 +64,12 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
     let mut registry = admin::registry(&CONTAINER);
     let metrics = Metrics::new(&mut registry);
     let (handle, requests) = channel();
-    let (engine, release, trust) = prepare(&config, metrics.clone()).await?;
+    let engine = prepare(&config, metrics.clone()).await?;
+    let release = engine.current().cloned();
     if let Some(release) = &release {
         metrics.current(release);
     }
+    let trust = engine.source().tls_pems();
     let options = &config.options;
     let volume = config.volume.display().to_string();
     let status = Arc::new(Status::new(config.source.clone(), volume, options.max_staleness, release));
@@ -112,8 +113,7 @@ async fn run(config: Config, admin: TcpListener, signals: Signals) -> Result<(),
 /// Syncs once, as an init container does.
 async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut admin::registry(&CONTAINER));
-    let (engine, ..) = prepare(&config, metrics).await?;
-    let engine = EngineHandle::spawn(engine)?;
+    let engine = EngineHandle::spawn(prepare(&config, metrics).await?)?;
     let started = Instant::now();
     let (outcome, revision) = tokio::select! {
         outcome = async {
@@ -133,24 +133,21 @@ async fn once(config: Config, signals: Signals) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything that has to work before the first sync, and the release that an earlier run published.
-async fn prepare(config: &Config, metrics: Metrics) -> Result<(Engine, Option<ReleaseId>, TlsPems), Failure> {
+/// Everything that has to work before the first sync.
+async fn prepare(config: &Config, metrics: Metrics) -> Result<Engine, Failure> {
     let options = &config.options;
     let largest_manifest = options.engine.limits.manifest;
     let verify_period = Some(options.verify_period).filter(|period| !period.is_zero());
     let source =
         Source::new(config.source.clone(), &options.source, config.kind, largest_manifest, verify_period)?;
     let gate = HttpGate::new(&options.engine.gates, &source)?;
-    let trust = source.tls_pems();
     let audience = if options.once { Audience::Terminal } else { Audience::Log };
     let owned = config.clone();
     let prepared = blocking(move || {
         let volume = Volume::open(&owned.volume, owned.options.engine.directories)?;
         sweep_at_start(&volume)?;
         volume.warn_if_too_small(owned.options.engine.limits.min_free)?;
-        let release = volume.current()?;
-        let engine = Engine::new(&owned.options.engine, source, gate, volume, audience, metrics)?;
-        Ok::<_, VolumeError>((engine, release, trust))
+        Engine::new(&owned.options.engine, source, gate, volume, audience, metrics)
     });
     Ok(prepared.await?)
 }

@@ -47,18 +47,17 @@ pub(crate) fn run(arguments: &ManifestArgs) -> Result<(), Failure> {
     let key = key.map_err(|error| Failure::new(error.exit(), error.to_string()))?;
     let manifest = scan(&arguments.directory, arguments.output.as_deref(), arguments.site.clone())?;
     let mut json = Vec::new();
-    manifest.write(&mut json).map_err(|error| io_failure("write", Path::new("the manifest"), &error))?;
+    manifest.write(&mut json).map_err(io_failure("write", Path::new("the manifest")))?;
     let Some(path) = &arguments.output else {
         let written = io::stdout().lock().write_all(&json);
-        return written.map_err(|error| io_failure("write", Path::new("standard output"), &error));
+        return written.map_err(io_failure("write", Path::new("standard output")));
     };
     if let Some(key) = key {
         // Before the manifest: a puller that sees one of the two new asks again, and is in time for the other.
         let signature = signature_of(path);
-        replace(&signature, key.sign(&json).as_bytes())
-            .map_err(|error| io_failure("write", &signature, &error))?;
+        replace(&signature, key.sign(&json).as_bytes()).map_err(io_failure("write", &signature))?;
     }
-    replace(path, &json).map_err(|error| io_failure("write", path, &error))
+    replace(path, &json).map_err(io_failure("write", path))
 }
 
 /// Where a manifest's signature goes.
@@ -79,9 +78,9 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
     let mut progress = Progress::begin(Audience::Terminal, 0, None);
     let mut open = vec![directory.to_owned()];
     while let Some(at) = open.pop() {
-        let entries = fs::read_dir(&at).map_err(|error| io_failure("read", &at, &error))?;
+        let entries = fs::read_dir(&at).map_err(io_failure("read", &at))?;
         for entry in entries {
-            let entry = entry.map_err(|error| io_failure("read", &at, &error))?;
+            let entry = entry.map_err(io_failure("read", &at))?;
             let path = entry.path();
             let is_own = EXCLUDED.iter().any(|name| path == directory.join(name))
                 || (!outputs.is_empty() && fs::canonicalize(&path).is_ok_and(|path| outputs.contains(&path)));
@@ -92,7 +91,7 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
                 tracing::info!(path = %path.display(), "left out: hidden, or left behind by an editor");
                 continue;
             }
-            let kind = entry.file_type().map_err(|error| io_failure("read", &path, &error))?;
+            let kind = entry.file_type().map_err(io_failure("read", &path))?;
             if kind.is_dir() {
                 open.push(path);
                 continue;
@@ -100,13 +99,12 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
             progress.read();
             let release_path = release_path(directory, &path)?;
             let added = if kind.is_symlink() {
-                let target = fs::read_link(&path).map_err(|error| io_failure("read", &path, &error))?;
+                let target = fs::read_link(&path).map_err(io_failure("read", &path))?;
                 let target =
                     target.to_str().ok_or_else(|| refused(&path, "it links to a name that is not UTF-8"))?;
                 listing.add_link(release_path, target)
             } else if kind.is_file() {
-                listing
-                    .add_file(release_path, read(&path).map_err(|error| io_failure("read", &path, &error))?)
+                listing.add_file(release_path, read(&path).map_err(io_failure("read", &path))?)
             } else {
                 return Err(refused(
                     &path,
@@ -172,6 +170,6 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
-fn io_failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Io, format!("cannot {doing} {}: {error}", path.display()))
+fn io_failure(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure::new(Exit::Io, format!("cannot {doing} {}: {error}", path.display()))
 }

@@ -32,10 +32,7 @@ const GLOB: MatchOptions = MatchOptions {
 
 fn subdir(text: &str) -> Result<String, String> {
     let path = text.trim_start_matches("./").trim_end_matches('/');
-    match super::ReleasePath::parse(path) {
-        Ok(path) => Ok(path.as_str().to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+    super::ReleasePath::parse(path).map(|path| path.to_string()).map_err(|error| error.to_string())
 }
 
 impl Selection {

@@ -106,15 +106,10 @@ fn choose(manifests: &[Descriptor], platform: Option<&Platform>) -> Result<Diges
     let is_content =
         |entry: &&Descriptor| entry.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
     let entries: Vec<_> = manifests.iter().filter(is_content).collect();
-    let fitting: Vec<_> = match platform {
-        None => entries.clone(),
-        Some(wanted) => {
-            let fits = |entry: &&&Descriptor| {
-                entry.platform.as_ref().is_some_and(|platform| wanted.accepts(platform))
-            };
-            entries.iter().filter(fits).copied().collect()
-        }
+    let fits = |entry: &&&Descriptor| {
+        platform.is_none_or(|wanted| entry.platform.as_ref().is_some_and(|is| wanted.accepts(is)))
     };
+    let fitting: Vec<_> = entries.iter().filter(fits).copied().collect();
     match (&*fitting, platform) {
         ([entry], _) | ([entry, ..], Some(_)) => digest_of(entry),
         _ => {

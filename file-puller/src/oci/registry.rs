@@ -83,18 +83,13 @@ impl Registry {
     /// The digest of what is followed, and its layers, lowest first.
     pub(crate) async fn layers(&mut self, source: &Source) -> Result<(Digest, Vec<Layer>), RegistryError> {
         let version = self.reference.version.clone();
-        let (digest, json) = self.manifest(source, &version).await?;
-        let platform = self.platform.clone();
-        let refused = RegistryError::Refused;
-        match manifest::parse(&json, platform.as_ref()).map_err(refused)? {
+        let (digest, mut document) = self.manifest(source, &version).await?;
+        if let Document::Index(entry) = document {
+            (_, document) = self.manifest(source, &OciVersion::Digest(entry)).await?;
+        }
+        match document {
             Document::Image(layers) => Ok((digest, layers)),
-            Document::Index(entry) => {
-                let (_, json) = self.manifest(source, &OciVersion::Digest(entry)).await?;
-                match manifest::parse(&json, platform.as_ref()).map_err(refused)? {
-                    Document::Image(layers) => Ok((digest, layers)),
-                    Document::Index(_) => Err(refused("its index names another index".to_owned())),
-                }
-            }
+            Document::Index(_) => Err(RegistryError::Refused("its index names another index".to_owned())),
         }
     }
 
@@ -102,7 +97,7 @@ impl Registry {
         &mut self,
         source: &Source,
         version: &OciVersion,
-    ) -> Result<(Digest, Vec<u8>), RegistryError> {
+    ) -> Result<(Digest, Document), RegistryError> {
         let url = self.url(source, "manifests", &version.to_string());
         let response = self.send(source, Method::GET, &url, manifest::ACCEPT).await?;
         if response.status() != StatusCode::OK {
@@ -114,7 +109,10 @@ impl Registry {
             OciVersion::Digest(promised) if *promised != digest => Err(RegistryError::Refused(format!(
                 "the registry answers with the manifest sha256:{digest} instead of sha256:{promised}"
             ))),
-            _ => Ok((digest, json)),
+            _ => {
+                let document = manifest::parse(&json, self.platform.as_ref());
+                Ok((digest, document.map_err(RegistryError::Refused)?))
+            }
         }
     }
 

@@ -6,10 +6,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use humantime::Rfc3339Timestamp;
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
@@ -43,28 +43,19 @@ pub(crate) enum SignatureError {
     OtherSite { expected: String, found: Option<String> },
     /// A validly signed manifest, from the future.
     #[error(
-        "manifest refused: it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong",
-        created = humantime::format_rfc3339_seconds(*created)
+        "manifest refused: it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong"
     )]
-    Ahead { created: SystemTime },
+    Ahead { created: Rfc3339Timestamp },
     /// A validly signed manifest that is older than the operator accepts.
     #[error(
-        "manifest refused: it was created {created}, and --not-before {not_before} accepts nothing older",
-        created = humantime::format_rfc3339_seconds(*created),
-        not_before = humantime::format_rfc3339_seconds(*not_before)
+        "manifest refused: it was created {created}, and --not-before {not_before} accepts nothing older"
     )]
-    TooOld { created: SystemTime, not_before: SystemTime },
+    TooOld { created: Rfc3339Timestamp, not_before: Rfc3339Timestamp },
     /// A validly signed manifest that is older than the last accepted one (rollback).
     #[error(
-        "manifest refused: it was created {created}, before the one that is published ({published}), which may be an attempt to roll back",
-        created = humantime::format_rfc3339_seconds(*created),
-        published = humantime::format_rfc3339_seconds(*published)
+        "manifest refused: it was created {created}, before the one that is published ({published}), which may be an attempt to roll back"
     )]
-    Older {
-        created: SystemTime,
-        /// That of the newest that was accepted.
-        published: SystemTime,
-    },
+    Older { created: Rfc3339Timestamp, published: Rfc3339Timestamp },
 }
 
 impl SigningKey {

@@ -62,27 +62,25 @@ pub(crate) fn check_room(
     let context = || format!("stage {} on {volume}", ByteSize(need.written.max(need.kept)));
     let short = |why: String| Err(io::Error::new(io::ErrorKind::StorageFull, why)).context(context);
     if let Ok(space) = volume.space() {
-        if need.written.saturating_add(min_free) > space.free {
+        let why = if need.written.saturating_add(min_free) > space.free {
             let (free, min_free) = (ByteSize(space.free), ByteSize(min_free));
-            let held = held(volume, current);
-            return short(format!(
-                "it has {free} free, and --min-free {min_free} of that is to stay free{held}"
-            ));
-        }
-        let inodes = need.inodes;
-        if space.free_inodes.is_some_and(|free| free < inodes) {
-            let free = space.free_inodes.unwrap_or_default();
-            let held = held(volume, current);
-            return short(format!("its file system has {free} inodes free, and {inodes} are needed{held}"));
+            Some(format!("it has {free} free, and --min-free {min_free} of that is to stay free"))
+        } else {
+            let too_few = space.free_inodes.filter(|free| *free < need.inodes);
+            let needed = need.inodes;
+            too_few.map(|free| format!("its file system has {free} inodes free, and {needed} are needed"))
+        };
+        if let Some(why) = why {
+            let held = usage(volume, current).map(|usage| usage.held_by_old()).unwrap_or_default();
+            return short(why + &held);
         }
     }
     if let Some(limit) = max_volume_size.filter(|_| need.kept > 0) {
         let usage = usage(volume, current).context(|| format!("read {volume}/{RELEASES}"))?;
         if usage.total().saturating_add(need.kept) > limit {
             let (total, limit) = (ByteSize(usage.total()), ByteSize(limit));
-            let why =
-                format!("its releases take {total} of --max-volume-size {limit}{}", usage.held_by_old());
-            return short(why);
+            let held = usage.held_by_old();
+            return short(format!("its releases take {total} of --max-volume-size {limit}{held}"));
         }
     }
     Ok(())
@@ -111,10 +109,6 @@ impl Usage {
             ),
         }
     }
-}
-
-fn held(volume: &Volume, current: Option<&ReleaseId>) -> String {
-    usage(volume, current).map(|usage| usage.held_by_old()).unwrap_or_default()
 }
 
 fn usage(volume: &Volume, current: Option<&ReleaseId>) -> io::Result<Usage> {

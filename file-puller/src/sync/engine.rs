@@ -16,11 +16,10 @@ use super::followed::Followed;
 use super::http_gate::HttpGate;
 use super::intake::Intake;
 use super::options::EngineOptions;
-use super::outcome::{Awaited, Outcome, Verdict};
+use super::outcome::{Awaited, Outcome, Revision, Verdict};
 use super::plan::{Plan, is_intact};
 use super::publisher::{Fetched, Publisher};
 use super::remembered::{Memory, Remembered};
-use super::revision::Revision;
 use super::seed_state::SeedState;
 use super::trust::TrustPolicy;
 use crate::content::{Digest, Manifest, ReleaseId};
@@ -172,8 +171,13 @@ impl Engine {
         Ok(self.last_answer.as_ref().filter(|last| current.as_ref() == Some(&last.release)))
     }
 
+    /// The release that is published, as far as is known.
+    pub(crate) fn current(&self) -> Option<&ReleaseId> {
+        self.publisher.current.as_ref()
+    }
+
     /// The server that it asks.
-    pub(super) fn source(&self) -> Arc<Source> {
+    pub(crate) fn source(&self) -> Arc<Source> {
         Arc::clone(&self.intake.source)
     }
 
@@ -208,12 +212,12 @@ impl Engine {
     async fn attempt(&mut self, freshness: Freshness, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
         let current = self.intake.volume.current()?;
         let (intake, publisher) = (&self.intake, &mut self.publisher);
-        let (id, outcome) = match &mut self.followed {
+        let outcome = match &mut self.followed {
             Followed::File => self.follow_file(current, freshness, arrived).await?,
             Followed::Repository(repository) => repository.follow(intake, publisher, current).await?,
             Followed::Image(image) => image.follow(intake, publisher, &self.memory, current).await?,
         };
-        self.publisher.current = Some(id);
+        self.publisher.current = Some(outcome.release().clone());
         if matches!(outcome, Outcome::Published(_)) {
             self.verification = None;
         }
@@ -226,30 +230,27 @@ impl Engine {
         current: Option<ReleaseId>,
         freshness: Freshness,
         arrived: Option<Opened>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         let known = self.known()?.filter(|_| freshness == Freshness::Cached);
         let opened = match (arrived, known) {
             (Some(arrived), _) => arrived,
             (None, None) => self.intake.source.open(freshness).await?,
             (None, Some(last)) => match self.intake.source.open_if_changed(&last.validator).await? {
-                None => {
-                    let id = last.release.clone();
-                    return Ok((id.clone(), Outcome::Unchanged(id)));
-                }
+                None => return Ok(Outcome::Unchanged(last.release.clone())),
                 Some(opened) => opened,
             },
         };
         let kind = opened.content.kind();
-        let (id, outcome) = match opened.content {
+        let outcome = match opened.content {
             Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await?,
             Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
         };
-        let answer = Remembered { release: id.clone(), kind, validator: opened.validator };
+        let answer = Remembered { release: outcome.release().clone(), kind, validator: opened.validator };
         if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {
             self.memory.store(&answer);
         }
         self.last_answer = Some(answer);
-        Ok((id, outcome))
+        Ok(outcome)
     }
 
     /// What the published release is in its source, where that has names for its states.
@@ -270,7 +271,7 @@ impl Engine {
         unlike: Option<Box<Answer>>,
         current: Option<ReleaseId>,
         freshness: Freshness,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         let began = Instant::now();
         let json = self.intake.source.read_manifest(body).await?;
         let signature = match &self.trust {
@@ -302,7 +303,7 @@ impl Engine {
         let outcome = match plan {
             Plan::InStep => {
                 self.replace_manifest(&id, signed)?;
-                Outcome::Unchanged(id.clone())
+                Outcome::Unchanged(id)
             }
             Plan::Repoint => {
                 self.replace_manifest(&id, signed)?;
@@ -319,13 +320,13 @@ impl Engine {
                 // In the manifest's order, so that requests and their log read like it.
                 files.sort_unstable();
                 let fetched = self.fetch(&staging, &objects, &manifest, &files, freshness).await?;
-                self.publisher.finish(&staging, &manifest, (current, fetched)).await?
+                self.publisher.finish(&staging, &manifest, None, (current, fetched), Instant::now()).await?
             }
         };
         if let Some(trust) = &mut self.trust {
             trust.accept(&manifest);
         }
-        Ok((id, outcome))
+        Ok(outcome)
     }
 
     /// An archive says what it is only once it is unpacked: what the volume has already is linked then.
@@ -334,7 +335,7 @@ impl Engine {
         body: Body,
         compression: Compression,
         current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
         let (contents, manifest, wire_bytes) = self.intake.unpack(body, compression, self.digest).await?;
         self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await

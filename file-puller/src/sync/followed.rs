@@ -2,7 +2,7 @@
 
 use super::git::Repository;
 use super::image::ImageSource;
-use super::revision::Revision;
+use super::outcome::Revision;
 use crate::content::Selection;
 use crate::git::GitOptions;
 use crate::oci::{Platform, Registry};

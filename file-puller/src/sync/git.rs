@@ -50,12 +50,12 @@ impl Repository {
         intake: &Intake,
         publisher: &mut Publisher,
         current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         let tip = self.remote.tip(&intake.source).await?;
         if let (Some(id), Some(published)) = (&current, &self.published)
             && self.is_of(published, &tip, id)
         {
-            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+            return Ok(Outcome::Unchanged(id.clone()));
         }
         let volume = Arc::clone(&intake.volume);
         let known = blocking(move || Known::load(&volume)).await;
@@ -66,7 +66,7 @@ impl Repository {
             && is_intact(&intake.volume, id)
         {
             self.published = Some(known.published.clone());
-            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+            return Ok(Outcome::Unchanged(id.clone()));
         }
         let has_known = known.is_some();
         match self.publish(intake, publisher, &tip, known, current.clone()).await {
@@ -86,22 +86,22 @@ impl Repository {
         tip: &Tip,
         known: Option<Known>,
         current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         let began = Instant::now();
         publisher.begin_staging()?;
         let (commit, wire_bytes) = self.receive(intake, tip, known).await?;
         intake.metrics.phase(Phase::Unpack, began);
         let Commit { id, contents, manifest, known } = commit;
         let name = id.to_string();
-        let (release, outcome) =
+        let outcome =
             publisher.publish_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
-        let now = Published::new(&self.origin, &id, &release);
+        let now = Published::new(&self.origin, &id, outcome.release());
         // The release is in place; without this, the next fetch only brings more.
         if let Err(error) = known.finish(&now) {
             tracing::warn!(%error, "the next fetch will bring the whole commit");
         }
         self.published = Some(now);
-        Ok((release, outcome))
+        Ok(outcome)
     }
 
     /// Stages the damaged files of a release, if that is what the ref names.

@@ -14,8 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::error::SyncError;
-use super::outcome::{Awaited, Outcome, Verdict};
-use super::revision::Revision;
+use super::outcome::{Awaited, Outcome, Revision, Verdict};
 use crate::source::Source;
 
 /// Threads besides the engine's own: one that writes what is downloaded, or unpacks.

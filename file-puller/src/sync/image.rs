@@ -55,27 +55,27 @@ impl ImageSource {
         publisher: &mut Publisher,
         memory: &Memory,
         current: Option<ReleaseId>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         let before = self.published.clone().filter(|(_, release)| current.as_ref() == Some(release));
         if let Some((digest, id)) = &before
             && self.registry.digest(&intake.source).await? == Some(*digest)
         {
-            return Ok((id.clone(), Outcome::Unchanged(id.clone())));
+            return Ok(Outcome::Unchanged(id.clone()));
         }
         let (digest, layers) = self.layers(intake).await?;
         // Where the registry did not tell the digest, the manifest does.
         if let Some((_, id)) = before.filter(|(before, _)| *before == digest) {
-            return Ok((id.clone(), Outcome::Unchanged(id)));
+            return Ok(Outcome::Unchanged(id));
         }
         let began = Instant::now();
         let (contents, manifest, wire_bytes) = self.receive(intake, publisher, layers).await?;
         intake.metrics.phase(Phase::Unpack, began);
-        let (id, outcome) =
-            publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
-        self.published = Some((digest, id.clone()));
+        let outcome = publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
+        let release = outcome.release().clone();
+        self.published = Some((digest, release.clone()));
         let validator = Validator::of_tag(tag(&digest), SystemTime::now());
-        memory.store(&Remembered { release: id.clone(), kind: Kind::Image, validator });
-        Ok((id, outcome))
+        memory.store(&Remembered { release, kind: Kind::Image, validator });
+        Ok(outcome)
     }
 
     /// Stages the damaged files of a release, if that is the image that the registry has.

@@ -15,7 +15,6 @@ mod outcome;
 mod plan;
 mod publisher;
 mod remembered;
-mod revision;
 mod seed_state;
 mod trust;
 
@@ -24,6 +23,5 @@ pub(crate) use self::error::SyncError;
 pub(crate) use self::handle::EngineHandle;
 pub(crate) use self::http_gate::HttpGate;
 pub(crate) use self::options::EngineOptions;
-pub(crate) use self::outcome::{Awaited, Outcome, Publication, Verdict};
-pub(crate) use self::revision::Revision;
+pub(crate) use self::outcome::{Awaited, Outcome, Publication, Revision, Verdict};
 pub(crate) use self::trust::Authenticity;

@@ -137,12 +137,12 @@ impl Publisher {
         wire_bytes: u64,
         current: Option<ReleaseId>,
         commit: Option<&str>,
-    ) -> Result<(ReleaseId, Outcome), SyncError> {
+    ) -> Result<Outcome, SyncError> {
         manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
         let (id, plan) = self.plan(manifest, current.as_ref())?;
-        let outcome = match plan {
-            Plan::InStep => Outcome::Unchanged(id.clone()),
-            Plan::Repoint => self.repoint(&id, manifest, current, commit).await?,
+        match plan {
+            Plan::InStep => Ok(Outcome::Unchanged(id)),
+            Plan::Repoint => self.repoint(&id, manifest, current, commit).await,
             Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
                 let began = Instant::now();
                 let sizes = fetch.iter().map(|index| manifest.files[*index].size);
@@ -150,14 +150,10 @@ impl Publisher {
                 let staging = Staging::begin(&self.volume, &id, manifest)?;
                 fetch.extend(link(&staging, &links, manifest)?);
                 contents.place(&staging, manifest, &fetch)?;
-                self.pass_gate(&id, staging.directory(), commit).await?;
-                let published = publish(&staging, manifest, current.as_ref())?;
-                self.metrics.phase(Phase::Publish, began);
                 let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
-                self.published(&published, &id, manifest, current, fetched)
+                self.finish(&staging, manifest, commit, (current, fetched), began).await
             }
-        };
-        Ok((id, outcome))
+        }
     }
 
     /// Puts a release together from what is on the volume, and returns the files that have to be fetched all the same.
@@ -174,15 +170,16 @@ impl Publisher {
         Ok((staging, refused))
     }
 
-    /// Publishes a release whose files have all arrived.
+    /// Publishes a release whose files have all arrived. `began` is when the phase of publishing did.
     pub(super) async fn finish(
         &mut self,
         staging: &Staging,
         manifest: &Manifest,
+        commit: Option<&str>,
         (replaced, fetched): (Option<ReleaseId>, Fetched),
+        began: Instant,
     ) -> Result<Outcome, SyncError> {
-        let began = Instant::now();
-        self.pass_gate(staging.id(), staging.directory(), None).await?;
+        self.pass_gate(staging.id(), staging.directory(), commit).await?;
         let published = publish(staging, manifest, replaced.as_ref())?;
         self.metrics.phase(Phase::Publish, began);
         Ok(self.published(&published, staging.id(), manifest, replaced, fetched))

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use humantime::format_rfc3339_seconds;
+
 use super::error::SyncError;
 use crate::content::{Digest, Manifest, Site, timestamp};
 use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
@@ -77,10 +79,13 @@ impl TrustPolicy {
         }
         let created = manifest.created;
         if created > SystemTime::now() + MAX_AHEAD {
-            return Err(SignatureError::Ahead { created });
+            return Err(SignatureError::Ahead { created: format_rfc3339_seconds(created) });
         }
         match self.not_before {
-            Some(not_before) if created < not_before => Err(SignatureError::TooOld { created, not_before }),
+            Some(not_before) if created < not_before => {
+                let [created, not_before] = [created, not_before].map(format_rfc3339_seconds);
+                Err(SignatureError::TooOld { created, not_before })
+            }
             _ => Ok(()),
         }
     }
@@ -93,7 +98,8 @@ impl TrustPolicy {
         };
         match accepted {
             Some(published) if manifest.created < published => {
-                Err(SignatureError::Older { created: manifest.created, published }.into())
+                let [created, published] = [manifest.created, published].map(format_rfc3339_seconds);
+                Err(SignatureError::Older { created, published }.into())
             }
             _ => Ok(()),
         }
