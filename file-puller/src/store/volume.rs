@@ -268,14 +268,14 @@ impl Volume {
     }
 
     /// Says so where no release can ever fit, because the whole volume is smaller than what is to stay free.
-    pub(crate) fn warn_if_too_small(&self, min_free: u64) -> Result<(), VolumeError> {
-        let stat = rustix::fs::fstatvfs(&self.root).context(|| format!("ask how much space {self} has"))?;
-        let all = stat.f_blocks.saturating_mul(stat.f_frsize);
-        if all <= min_free {
+    pub(crate) fn warn_if_too_small(&self, min_free: u64) {
+        // Some FUSE file systems do not know how much space they have.
+        if let Ok(Space { all, .. }) = self.space()
+            && all <= min_free
+        {
             let [all, min_free] = [all, min_free].map(bytesize::ByteSize);
             tracing::warn!(volume = %self, "no release can fit: the volume has {all} in all, and --min-free {min_free} of that is to stay free; lower it, or make the volume larger");
         }
-        Ok(())
     }
 
     /// How many bytes a user without privileges can still write.
@@ -288,6 +288,7 @@ impl Volume {
         let stat = if lacks("statvfs") { Err(Errno::NOSYS) } else { rustix::fs::fstatvfs(&self.root) };
         let stat = stat.context(|| format!("ask how much space {self} has"))?;
         Ok(Space {
+            all: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             // btrfs and others make inodes as they are needed, and say 0.
             free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
@@ -328,6 +329,7 @@ pub(super) fn read_manifest(beneath: BorrowedFd<'_>, id: &ReleaseId) -> Option<M
 /// What a file system has left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Space {
+    all: u64,
     pub(super) free: u64,
     /// `None` where it has no fixed number of them.
     pub(super) free_inodes: Option<u64>,
