@@ -109,32 +109,36 @@ impl Scheduler {
         revision: Option<&Revision>,
         took: Duration,
     ) -> Duration {
-        self.observers.metrics.sync_finished(SyncError::label(outcome), took);
-        self.observers.status.sync_finished(outcome, took);
-        if let (Ok(_), Some(revision)) = (outcome, revision) {
-            self.observers.metrics.follows(revision.parts());
-            self.observers.status.follows(revision);
-        }
+        let Observers { webhook, touch_file, touched, status, metrics } = &mut self.observers;
+        metrics.sync_finished(SyncError::label(outcome), took);
+        status.sync_finished(outcome, took);
         let pause = match outcome {
-            Ok(_) => self.backoff.after_success(),
-            Err(error) if error.is_held_back() || lacks("retries") => self.backoff.after_refusal(),
-            Err(error) => self.backoff.after_failure(error.retry_after()),
+            Ok(outcome) => {
+                if let Some(revision) = revision {
+                    metrics.follows(revision.parts());
+                    status.follows(revision);
+                }
+                log_outcome(outcome, revision, took);
+                if let Some(webhook) = webhook {
+                    webhook.announce(outcome.release());
+                }
+                let was_lost = std::mem::take(&mut self.is_lost);
+                if let (true, Outcome::Published(publication)) = (was_lost, outcome) {
+                    metrics.repaired(publication.files);
+                }
+                self.backoff.after_success()
+            }
+            Err(error) => {
+                let pause = if error.is_held_back() || lacks("retries") {
+                    self.backoff.after_refusal()
+                } else {
+                    self.backoff.after_failure(error.retry_after())
+                };
+                log_failure(error, &self.backoff, pause);
+                pause
+            }
         };
-        match outcome {
-            Ok(outcome) => log_outcome(outcome, revision, took),
-            Err(error) => log_failure(error, &self.backoff, pause),
-        }
-        if let Ok(outcome) = outcome {
-            if let Some(webhook) = &self.observers.webhook {
-                webhook.announce(outcome.release());
-            }
-            let was_lost = std::mem::take(&mut self.is_lost);
-            if let (true, Outcome::Published(publication)) = (was_lost, outcome) {
-                self.observers.metrics.repaired(publication.files);
-            }
-        }
         // The first sync counts as news: the program that watches the file may be new, too.
-        let Observers { touch_file, touched, status, .. } = &mut self.observers;
         let is_news = matches!(outcome, Ok(Outcome::Published(_))) || (outcome.is_ok() && !*touched);
         if let (Some(file), true) = (touch_file, is_news) {
             file.touch();
@@ -210,25 +214,13 @@ impl Scheduler {
         status.held(true);
         metrics.waiting(true);
         let stop = CancellationToken::new();
-        // Dropping the guard, whatever the reason, ends the request.
-        let guard = stop.clone().drop_guard();
-        let (awaited, asked) = {
-            let mut awaited = pin!(self.engine.await_change(stop));
+        let reason = async {
             tokio::select! {
-                awaited = &mut awaited => {
-                    guard.disarm();
-                    (awaited, None)
-                }
-                asked = asked_for(&self.hangup, &mut self.requests) => {
-                    drop(guard);
-                    (awaited.await, Some(asked))
-                }
-                () = due(self.next_verification) => {
-                    drop(guard);
-                    (awaited.await, None)
-                }
+                asked = asked_for(&self.hangup, &mut self.requests) => Some(asked),
+                () = due(self.next_verification) => None,
             }
         };
+        let (awaited, asked) = until(self.engine.await_change(stop.clone()), stop, reason).await;
         status.held(false);
         metrics.waiting(false);
         metrics.waited(match &awaited {
@@ -238,7 +230,7 @@ impl Scheduler {
             Ok(Awaited::Cut(_)) => "cut",
             Err(_) => "failed",
         });
-        (awaited, asked)
+        (awaited, asked.flatten())
     }
 
     /// Waits until the next sync is due or requested, and verifies meanwhile. Returns the clients that wait for the sync.
@@ -258,19 +250,9 @@ impl Scheduler {
 
     /// Verifies, as long as no sync is due or requested. Returns who asked for the sync that is a reason to go on with.
     async fn verify_until(&mut self, next_sync: Instant) -> Option<Waiters> {
-        // Dropping the guard, whatever the reason, tells the engine to stop reading.
         let stop = CancellationToken::new();
-        let guard = stop.clone().drop_guard();
-        let (verdict, waiters) = {
-            let mut verification = pin!(self.engine.verify(stop));
-            tokio::select! {
-                verdict = &mut verification => (verdict, None),
-                waiters = reason_to_sync(next_sync, &self.hangup, &mut self.requests) => {
-                    drop(guard);
-                    (verification.await, Some(waiters))
-                }
-            }
-        };
+        let reason = reason_to_sync(next_sync, &self.hangup, &mut self.requests);
+        let (verdict, waiters) = until(self.engine.verify(stop.clone()), stop, reason).await;
         self.next_verification = match verdict {
             Ok(Verdict::Interrupted) => Some(Instant::now()),
             _ => self.verify_period.map(|period| Instant::now() + period),
@@ -300,6 +282,27 @@ impl Scheduler {
                 tracing::warn!("the published release is gone from the volume, pulling it again");
             }
             Err(error) => tracing::warn!(%error, "cannot repair; the next sync tries again"),
+        }
+    }
+}
+
+/// Waits until some work is done, and stops it when there is a reason to. Returns how it ended, and the reason. It is stopped too
+/// where this is dropped.
+async fn until<T, R>(
+    work: impl Future<Output = T>,
+    stop: CancellationToken,
+    reason: impl Future<Output = R>,
+) -> (T, Option<R>) {
+    let guard = stop.drop_guard();
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => {
+            guard.disarm();
+            (done, None)
+        }
+        reason = reason => {
+            drop(guard);
+            (work.await, Some(reason))
         }
     }
 }

@@ -98,6 +98,13 @@ pub(crate) enum ArchiveError {
     Volume(#[from] VolumeError),
 }
 
+/// The stream is not what it should be, or expands too much. A connection that breaks only ends it, and is reported by itself.
+impl From<io::Error> for ArchiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
 impl From<ListingError> for ArchiveError {
     fn from(error: ListingError) -> Self {
         Self::Refused(error.to_string())
@@ -226,14 +233,14 @@ impl Tars {
     ) -> Result<Layer, ArchiveError> {
         let meter = Rc::new(Meter::default());
         let packed = Counted { input, meter: Rc::clone(&meter) };
-        let tar = inflate(packed, compression).map_err(|error| unreadable(&error))?;
+        let tar = inflate(packed, compression)?;
         let limits = self.rules.expansion();
         let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), limits });
         let mut layer = Layer::default();
         let mut end = 0;
         let mut buffer = vec![0; 64 * 1024];
-        for entry in archive.entries().map_err(|error| unreadable(&error))? {
-            let mut entry = entry.map_err(|error| unreadable(&error))?;
+        for entry in archive.entries()? {
+            let mut entry = entry?;
             end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
             self.entry(&mut entry, &mut layer, whiteouts, &meter, &mut buffer)?;
             meter.between.set(0);
@@ -339,13 +346,13 @@ impl Tars {
         buffer: &mut [u8],
     ) -> Result<Arrived, ArchiveError> {
         // As Git keeps it: see `manifest_cmd`, which does the same, so that a directory and an archive of it are one release.
-        let bits = entry.header().mode().map_err(|error| unreadable(&error))?;
+        let bits = entry.header().mode()?;
         let mode = if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
         let mut writer = self.unpacked.create_for_later(entry.size())?;
         loop {
             // Between this entry and the next begins where this one ends.
             meter.between.set(0);
-            match entry.read(buffer).map_err(|error| unreadable(&error))? {
+            match entry.read(buffer)? {
                 0 => break,
                 read => writer.write(&buffer[..read])?,
             }
@@ -423,7 +430,7 @@ fn is_sparse(key: &[u8]) -> bool {
 fn check_global<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), ArchiveError> {
     let refuse = |why: &str| Err(ArchiveError::Refused(format!("its global extended header {why}")));
     let mut content = Vec::new();
-    entry.read_to_end(&mut content).map_err(|error| unreadable(&error))?;
+    entry.read_to_end(&mut content)?;
     for extension in PaxExtensions::new(&content) {
         let Ok(extension) = extension else { return refuse("is malformed") };
         let key = extension.key_bytes();
@@ -434,7 +441,7 @@ fn check_global<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), ArchiveError> {
     }
     // Its content has been read, so what is left is an extended header before it, which describes the entry behind it.
     let has_own_name = entry.path_bytes() != entry.header().path_bytes();
-    let before = entry.pax_extensions().map_err(|error| unreadable(&error))?;
+    let before = entry.pax_extensions()?;
     if has_own_name || before.is_some_and(|mut extensions| extensions.next().is_some()) {
         return refuse("stands between an entry and the extended header of that");
     }
@@ -449,16 +456,12 @@ fn check_end(mut rest: impl Read, meter: &Meter, end: u64) -> Result<(), Archive
     let mut buffer = vec![0; 64 * 1024];
     loop {
         meter.between.set(0);
-        match rest.read(&mut buffer).map_err(|error| unreadable(&error))? {
+        match rest.read(&mut buffer)? {
             0 => return Ok(()),
             read if buffer[..read].iter().all(|byte| *byte == 0) => {}
             _ => return Err(ArchiveError::Refused("there is something after its end".to_owned())),
         }
     }
-}
-
-fn unreadable(error: &io::Error) -> ArchiveError {
-    ArchiveError::Refused(error.to_string())
 }
 
 impl<R: Read> Read for Counted<R> {

@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt as _;
 use super::error::GitError;
 use super::known::Known;
 use super::object_id::{Hasher, ObjectFormat, ObjectId, ObjectKind};
-use crate::content::Digest;
+use crate::content::FileMode;
+use crate::fetch::Arrived;
 use crate::store::{Context as _, FileNumber, Unpacked, UnpackedWriter, VolumeError};
 
 /// Bytes that are gathered before they are hashed and written.
@@ -48,15 +49,6 @@ enum Place {
     /// From this byte of the scratch file on.
     Spool(u64),
     File(FileNumber),
-}
-
-/// A blob as a release needs it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Blob {
-    pub(super) size: u64,
-    pub(super) digest: Digest,
-    /// Where it is, if it was fetched; otherwise an earlier release has it.
-    pub(super) file: Option<FileNumber>,
 }
 
 /// An object that is being written.
@@ -210,16 +202,16 @@ impl Objects {
         self.fetched(id).map(|index| self.stored(index).kind)
     }
 
-    /// A file's content.
-    pub(super) fn blob(&self, id: &ObjectId) -> Result<Blob, GitError> {
+    /// A file of this mode, as a release needs it.
+    pub(super) fn file(&self, id: &ObjectId, mode: FileMode) -> Result<Arrived, GitError> {
         if let Some(index) = self.fetched(id) {
             let Stored { size, place: Place::File(file), .. } = *self.stored(index) else {
                 return Err(GitError::refused(format!("object {id} is not a file's content")));
             };
-            return Ok(Blob { size, digest: self.unpacked.digest(file), file: Some(file) });
+            return Ok(Arrived { size, digest: self.unpacked.digest(file), mode, file: Some(file) });
         }
         let known = self.known.as_ref().and_then(|known| known.blob(id));
-        known.map(|(digest, size)| Blob { size, digest, file: None }).ok_or(GitError::Missing(*id))
+        known.map(|(digest, size)| Arrived { size, digest, mode, file: None }).ok_or(GitError::Missing(*id))
     }
 
     /// The whole of a small blob: the target of a symbolic link, or what may be a pointer to a large file.

@@ -168,9 +168,9 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, id: &ObjectId, mode: FileMode, path: &ReleasePath) -> Result<Arrived, GitError> {
-        let blob = self.objects.blob(id)?;
-        self.limits.check_size(path, blob.size).map_err(GitError::Refused)?;
-        if self.lfs == GitLfs::Refuse && blob.file.is_some() && blob.size <= MAX_POINTER {
+        let file = self.objects.file(id, mode)?;
+        self.limits.check_size(path, file.size).map_err(GitError::Refused)?;
+        if self.lfs == GitLfs::Refuse && file.file.is_some() && file.size <= MAX_POINTER {
             let content = self.objects.small_blob(id, MAX_POINTER)?.unwrap_or_default();
             if content.starts_with(POINTER) {
                 return Err(GitError::refused(format!(
@@ -178,8 +178,8 @@ impl Walk<'_> {
                 )));
             }
         }
-        self.known.blob(id, &blob.digest, blob.size)?;
-        Ok(Arrived { size: blob.size, digest: blob.digest, mode, file: blob.file })
+        self.known.blob(id, &file.digest, file.size)?;
+        Ok(file)
     }
 }
 

@@ -44,13 +44,11 @@ pub(crate) enum ClientError {
     /// A file of `--ca-file` and its like is not what it should be.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] reqwest::Error),
 }
 
 impl ClientError {
-    /// The exit code for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Credential(error) => error.exit(),

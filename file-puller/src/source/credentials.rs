@@ -29,7 +29,6 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Whether anything secret is sent.
     pub(crate) fn are_sent(&self) -> bool {
         self.bearer_token_file.is_some() || self.basic_auth_file.is_some() || !self.header_files.is_empty()
     }
@@ -81,7 +80,6 @@ pub(crate) enum CredentialError {
     /// The file is not there, or not ours to read.
     #[error("cannot read the credential {path}: {cause}", path = path.display())]
     Unreadable { path: PathBuf, cause: io::Error },
-    /// It holds something else.
     #[error("the credential in {path} cannot be sent: {why}", path = path.display())]
     Malformed {
         path: PathBuf,
@@ -99,7 +97,6 @@ impl CredentialError {
         Self::Malformed { path: path.to_owned(), why }
     }
 
-    /// The exit code for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Unreadable { .. } => Exit::Io,

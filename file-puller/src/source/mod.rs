@@ -170,7 +170,6 @@ impl Source {
         self.session().tls_pems()
     }
 
-    /// Files that may be fetched at a time.
     pub(crate) fn concurrency(&self) -> usize {
         self.options.transfer.concurrency
     }
@@ -223,7 +222,8 @@ impl Source {
         let headers = condition.into_iter().chain(self.preference()).collect();
         let response = self.get(self.url.url(), headers).await?;
         if is_conditional && response.status() == StatusCode::NOT_MODIFIED {
-            self.not_modified(&response, known);
+            // It may have moved all the same.
+            self.found(response.url().clone(), response.headers(), known);
             return Ok(None);
         }
         self.opened(response, Some(known)).await.map(Some)
@@ -248,7 +248,7 @@ impl Source {
             sent => sent?,
         };
         if response.status() == StatusCode::NOT_MODIFIED {
-            self.not_modified(&response, known);
+            self.found(response.url().clone(), response.headers(), known);
             return Ok(Change::None);
         }
         let response = match ok(response, url).await {
@@ -270,11 +270,6 @@ impl Source {
     fn preference(&self) -> Option<(HeaderName, HeaderValue)> {
         let may_wait = self.options.waiting.is_on() && self.kind() != Some(Kind::Archive);
         may_wait.then(|| prefer(Duration::ZERO))
-    }
-
-    /// What is known goes on. It may have moved all the same.
-    fn not_modified(&self, response: &Response, known: &Validator) {
-        self.found(response.url().clone(), response.headers(), known);
     }
 
     fn found(&self, at: Url, headers: &HeaderMap, validator: &Validator) {
@@ -329,7 +324,6 @@ impl Source {
         Ok((content, None))
     }
 
-    /// Reads a manifest to its end.
     pub(crate) async fn read_manifest(&self, mut body: Body) -> Result<Vec<u8>, SourceError> {
         let limit = self.largest_manifest;
         let json = body.read(limit).await?;
@@ -339,7 +333,6 @@ impl Source {
         })
     }
 
-    /// Asks for the manifest's signature.
     pub(crate) async fn signature(&self, freshness: Freshness) -> Result<(Url, Vec<u8>), SourceError> {
         let url = self.base().signature();
         let signature = self.file(url.clone(), freshness).await?.read(signature::MAX_LEN).await?;
@@ -462,7 +455,6 @@ impl Source {
         sent.map_err(|error| failed(url, &error))
     }
 
-    /// The body of an answer.
     pub(crate) fn body(&self, response: Response, url: Url) -> Body {
         Body::new(response, url, self.pace)
     }

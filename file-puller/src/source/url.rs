@@ -118,7 +118,6 @@ impl SourceUrl {
         Ok(source)
     }
 
-    /// The image that is followed.
     pub(crate) fn image(&self) -> Option<&OciReference> {
         match &self.scheme {
             Scheme::Oci(image) => Some(image),

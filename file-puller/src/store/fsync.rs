@@ -59,26 +59,6 @@ impl FsyncSet {
         self.note(parent(path), None);
     }
 
-    /// What will be synced by itself, or `None` where everything will be.
-    #[cfg(test)]
-    pub(crate) fn names(&self) -> Option<Vec<String>> {
-        match &*self.0.lock() {
-            Names::Few(few) => Some(few.keys().map(ToString::to_string).collect()),
-            Names::Many => None,
-        }
-    }
-
-    /// What is kept open until then.
-    #[cfg(test)]
-    pub(crate) fn kept(&self) -> Vec<String> {
-        match &*self.0.lock() {
-            Names::Few(few) => {
-                few.iter().filter(|(_, file)| file.is_some()).map(|(path, _)| path.to_string()).collect()
-            }
-            Names::Many => Vec::new(),
-        }
-    }
-
     fn note(&self, path: &str, file: Option<File>) {
         let mut names = self.0.lock();
         let Names::Few(few) = &mut *names else { return };
@@ -211,6 +191,26 @@ mod tests {
     use super::*;
     use crate::store::create::DirectoryOptions;
     use crate::store::volume::Volume;
+
+    impl FsyncSet {
+        /// What will be synced by itself, or `None` where everything will be.
+        pub(crate) fn names(&self) -> Option<Vec<String>> {
+            match &*self.0.lock() {
+                Names::Few(few) => Some(few.keys().map(ToString::to_string).collect()),
+                Names::Many => None,
+            }
+        }
+
+        /// What is kept open until then.
+        pub(crate) fn kept(&self) -> Vec<String> {
+            match &*self.0.lock() {
+                Names::Few(few) => {
+                    few.iter().filter(|(_, file)| file.is_some()).map(|(path, _)| path.to_string()).collect()
+                }
+                Names::Many => Vec::new(),
+            }
+        }
+    }
 
     #[test]
     fn what_is_made_is_noted_with_its_directory_and_what_is_renamed_by_its_directory_alone() {

@@ -78,7 +78,6 @@ pub(crate) enum VolumeError {
 }
 
 impl VolumeError {
-    /// The exit code for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } | Self::Shared(_) => Exit::Io,
