@@ -14,6 +14,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use lifecycle::blocking;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::content::coding::Coding;
 use crate::content::dir::FileState;
@@ -179,6 +180,8 @@ pub(crate) fn redirect(status: StatusCode, target: &str, query: Option<&str>) ->
         Some(query) => format!("{target}?{query}{fragment}"),
         None => format!("{target}{fragment}"),
     };
+    // HTTP lets a query through that is not ASCII, and a Location field has to be.
+    let location = utf8_percent_encode(&location, CONTROLS).to_string();
     let mut response = plain(status, format!("{location}\n"));
     response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
     insert_text(response.headers_mut(), LOCATION, &location);

@@ -81,6 +81,14 @@ fn directory_redirect() {
 }
 
 #[test]
+fn a_redirect_has_a_location_whatever_the_query_is() {
+    let volume = Volume::with(&[("docs/index.html", "docs")]);
+    let server = Server::start(&volume.root(), &[]);
+    let answer = server.get("/docs?q=ü%20x");
+    assert_eq!((answer.status(), answer.header("location")), (308, Some("./docs/?q=%C3%BC%20x")));
+}
+
+#[test]
 fn directory_without_index() {
     let volume = Volume::with(&[("docs/page.html", "page")]);
     let server = Server::start(&volume.root(), &[]);
