@@ -92,7 +92,7 @@ pub struct Config {
     pub(crate) max_connections: usize,
 
     /// How long a client may take to send a request's head
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::positive_duration)]
     pub(crate) header_timeout: Duration,
 
     /// How long a connection may idle between requests
@@ -100,7 +100,7 @@ pub struct Config {
     pub(crate) idle_timeout: Duration,
 
     /// How long a client may take nothing of what is being sent to it
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = units::positive_duration)]
     pub(crate) send_timeout: Duration,
 
     /// Plays the content manager: serves the manifest of the root at /manifest.json, and what it names. Of a volume that
@@ -120,7 +120,7 @@ pub struct Config {
 
     /// How often a plain directory is walked for its manifest, for edits that file events do not show, as on NFS and on a
     /// desktop's bind mounts
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = units::positive_duration)]
     pub(crate) rescan: Duration,
 
     /// Networks of the proxies whose X-Forwarded-For or Forwarded is believed, such as 10.0.0.0/8,fd00::/8; without this flag
