@@ -17,7 +17,7 @@ use crate::content::root::Content;
 
 /// Editions before the current one whose files are still given out, and for how long: longer than a sync takes.
 const RECENT: usize = 2;
-const RECENT_FOR: Duration = Duration::from_secs(5 * 60);
+pub(crate) const RECENT_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// From so many waiters on, pullers are told to spread their requests.
 const SPREAD_FROM: u32 = 10;
@@ -110,9 +110,9 @@ impl Editions {
         }
     }
 
-    /// Lets go of editions whose time is over.
-    pub(crate) fn expire(&self) {
-        self.recent.lock().retain(|(replaced, _)| replaced.elapsed() < RECENT_FOR);
+    /// Lets go of editions that were replaced so long ago.
+    pub(crate) fn expire(&self, limit: Duration) {
+        self.recent.lock().retain(|(replaced, _)| replaced.elapsed() < limit);
     }
 
     /// The edition with this entity tag, if it is or was given out lately.

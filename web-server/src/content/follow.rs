@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::content::dir::{FileInfo, Lookup};
 use crate::content::edition::Edition;
-use crate::content::editions::Editions;
+use crate::content::editions::{Editions, RECENT_FOR};
 use crate::content::generation::FileEntry;
 use crate::content::live::LiveDirectory;
 use crate::content::public::is_public_path;
@@ -66,7 +66,7 @@ pub(crate) async fn follow(
             }
             Content::Release(_) => tokio::select! {
                 () = over => {}
-                () = follow_release(&content, &editions, pace, &reserved) => {}
+                () = follow_release(&root, &content, &editions, pace, &reserved) => {}
             },
             Content::Live(_) => {
                 let directory = Watched {
@@ -88,6 +88,7 @@ pub(crate) async fn follow(
 
 /// A release does not change. Its manifest may: the same content, signed again.
 async fn follow_release(
+    root: &ContentRoot,
     content: &Arc<Content>,
     editions: &Editions,
     pace: Pace,
@@ -109,7 +110,9 @@ async fn follow_release(
             Err(error) => editions.withdraw(&format!("no manifest can be made: {error}")),
         }
         editions.set_settled();
-        editions.expire();
+        // The next release needs the memory more than pullers that are still fetching an earlier one.
+        let limit = if root.refused().is_some() { Duration::ZERO } else { RECENT_FOR };
+        editions.expire(limit);
         sleep(pace.rescan).await;
     }
 }

@@ -332,6 +332,33 @@ fn a_leaf_finishes_with_the_release_it_began() {
 }
 
 #[test]
+fn a_mirror_lets_go_of_earlier_releases_for_one_that_does_not_fit_beside_them() {
+    let volume = Volume::new();
+    // Of these, the budget below has room for the index of two.
+    let publish = |id: &str| {
+        let names: Vec<String> =
+            (0..5_000).map(|number| format!("{number}-{id}-{}", "n".repeat(180))).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        volume.publish(id, &files);
+    };
+    publish("one");
+    let flags = ["--manifest", "--rescan", "1s", "--stale-assets-for", "0s", "--cache-size", "0"];
+    let server = Server::start(&volume.root(), &[&flags[..], &["--memory-limit", "16MiB"]].concat());
+    let mut before = String::new();
+    for id in ["two", "three"] {
+        wait_until("the manifest is another one", || {
+            let answer = server.get("/manifest.json");
+            answer.status() == 200 && answer.header("etag") != Some(&before)
+        });
+        before = etag(&server);
+        publish(id);
+    }
+    wait_until("the third is served", || {
+        get(server.admin, "/status").json()["content"]["release"] == "three"
+    });
+}
+
+#[test]
 fn a_question_costs_the_same_whatever_the_number_of_files() {
     let dir = tempfile::tempdir().unwrap();
     let files: Vec<_> = (0..5_000).map(|n| (format!("{}/{n}.txt", n % 50), n.to_string())).collect();
