@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use lifecycle::admin::{Admin, AllowedHosts, Probes, registry};
@@ -10,7 +11,6 @@ use lifecycle::metrics::Registrar;
 use lifecycle::signals::Signals;
 use lifecycle::{cgroup, rlimit};
 use pod_page::PodPage;
-use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,7 +32,7 @@ use crate::live_page::Local;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
-use crate::net::server::{Limits, Server, serve_all};
+use crate::net::server::{Server, serve_all};
 use crate::routes::Routes;
 use crate::routes::faults::Faults;
 use crate::routes::files::Files;
@@ -66,7 +66,7 @@ pub async fn run(
     allowed_hosts: AllowedHosts,
     signals: Signals,
 ) -> Result<(), Failure> {
-    check_kernel()?;
+    Directory::check_kernel().or_exit(Exit::Io)?;
     let mut registry = registry(&CONTAINER);
     let mut registrar = Registrar::new(&mut registry);
     let metrics = Arc::new(Metrics::register(&mut registrar));
@@ -97,15 +97,12 @@ pub async fn run(
         status: Arc::clone(&status),
     };
     let pod_page = PodPage::new(pod_page, Arc::new(local), signals.shutdown.clone(), variable);
-    let limits = limits(&config);
+    let connections = affordable(config.max_connections, rlimit::raise_limit());
     let files = files(&config, &root, header_policy, &metrics);
     let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
     let manifest = config.manifest.then(|| ManifestRoutes {
-        editions: Arc::new(Editions::new(
-            limits.connections - limits.connections / 8,
-            metrics.manifest_waiters.clone(),
-        )),
+        editions: Arc::new(Editions::new(connections - connections / 8, metrics.manifest_waiters.clone())),
         max_wait: config.max_wait,
         shutdown: signals.shutdown.clone(),
     });
@@ -115,10 +112,11 @@ pub async fn run(
         let follow = follow::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
         AbortOnDropHandle::new(tokio::spawn(follow))
     });
-    let admin = admin(status, registry, faults.as_ref(), &signals)
-        .allowed_hosts(allowed_hosts.clone())
-        .probes(probes);
-    let admin = admin.serve(listeners.admin);
+    let mut admin = Admin::new(CONTAINER, status, registry, signals.shutdown.clone());
+    if let Some(faults) = &faults {
+        admin = faults.routes(admin);
+    }
+    let admin = admin.allowed_hosts(allowed_hosts.clone()).probes(probes).serve(listeners.admin);
     let routes = Routes { root: Arc::clone(&root), lesson, manifest, files, faults, allowed_hosts, pod_page };
 
     root.check().or_exit(Exit::Refused)?;
@@ -129,10 +127,13 @@ pub async fn run(
     let telemetry = Telemetry {
         metrics,
         access_log: access_log.clone(),
-        trusted_proxies: Arc::new(TrustedProxies(config.trusted_proxies)),
-        draining: Arc::default(),
+        trusted_proxies: TrustedProxies(config.trusted_proxies),
+        draining: AtomicBool::new(false),
     };
-    let server = Arc::new(Server::new(Arc::new(routes), telemetry, limits, budget, signals.shutdown.clone()));
+    let deadlines =
+        Deadlines { header: config.header_timeout, idle: config.idle_timeout, send: config.send_timeout };
+    let server = Server::new(routes, telemetry, connections, deadlines, budget, signals.shutdown.clone());
+    let server = Arc::new(server);
     serve_all(&server, listeners.content).await?;
 
     let deadline = Instant::now() + shutdown_timeout;
@@ -151,15 +152,6 @@ pub async fn run(
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
-}
-
-fn check_kernel() -> Result<(), Failure> {
-    Directory::check_kernel().map_err(|error| {
-        Failure::new(
-            Exit::Io,
-            format!("this kernel or its sandbox has no openat2 ({error}): Linux 5.6 or later is needed"),
-        )
-    })
 }
 
 fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<AccessLog>>, Failure> {
@@ -224,28 +216,9 @@ fn files(
         clean_urls: config.clean_urls && applied,
         fallback: config.fallback.clone().filter(|_| applied),
         redirects: (config.redirects && applied).then(RedirectsFile::default),
-        cors: Cors::new(config.cors.clone()),
+        cors: Cors(config.cors.clone()),
         header_policy,
         metrics: Arc::clone(metrics),
-    }
-}
-
-fn admin(status: Arc<Status>, registry: Registry, faults: Option<&Faults>, signals: &Signals) -> Admin {
-    let admin = Admin::new(CONTAINER, status, registry, signals.shutdown.clone());
-    match faults {
-        Some(faults) => faults.routes(admin),
-        None => admin,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: affordable(config.max_connections, rlimit::raise_limit()),
-        deadlines: Deadlines {
-            header: config.header_timeout,
-            idle: config.idle_timeout,
-            send: config.send_timeout,
-        },
     }
 }
 

@@ -209,6 +209,11 @@ impl Budget {
         pool.try_lend(self, Account::SendBuffers, size)
     }
 
+    /// Room for a head that is longer than a connection's buffer for heads, once there is some.
+    pub(crate) async fn lend_long_head(self: Arc<Self>) -> Room {
+        self.long_heads.lend(&self, Account::LongHeads, LONG_HEAD).await
+    }
+
     /// As `/status` has it.
     pub(crate) fn status(&self) -> Value {
         let used = |account: Account| self.used[account as usize].get();
@@ -300,19 +305,6 @@ impl Pool {
     }
 }
 
-/// Room for a head that is longer than a connection's buffer for heads, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct LongHead {
-    _room: Room,
-}
-
-impl LongHead {
-    /// Waits until there is room.
-    pub(crate) async fn take(budget: Arc<Budget>) -> Self {
-        Self { _room: budget.long_heads.lend(&budget, Account::LongHeads, LONG_HEAD).await }
-    }
-}
-
 /// What one connection's bodies are read into: small chunks of its own, so that no other connection can bring it to a halt,
 /// and what the common pool has.
 #[derive(Debug, Clone)]
@@ -362,7 +354,7 @@ impl ChunkBudget {
     }
 }
 
-/// Memory that was lent, until it is dropped: for one chunk, or for what the kernel buffers.
+/// Memory that was lent, until it is dropped: for a chunk, a long head, or what the kernel buffers.
 #[derive(Debug)]
 pub(crate) struct Room {
     budget: Arc<Budget>,

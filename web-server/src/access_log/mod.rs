@@ -103,7 +103,7 @@ impl AccessLog {
                 Format::Combined => record.write_combined(line),
             }
             line.push(b'\n');
-            if self.queue.push(line).is_err() {
+            if !self.queue.push(line) {
                 self.metrics.access_log_dropped.inc();
             }
         });

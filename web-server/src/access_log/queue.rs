@@ -39,16 +39,13 @@ impl Waiting {
     }
 }
 
-/// There is no room for another line.
-#[derive(Debug)]
-pub(super) struct Full;
-
 impl Queue {
-    /// Adds a line, unless too much waits already.
-    pub(super) fn push(&self, line: &[u8]) -> Result<(), Full> {
+    /// Adds a line, and says so, unless too much waits already.
+    #[must_use]
+    pub(super) fn push(&self, line: &[u8]) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.lines.len() + waiting.taken + line.len() > QUEUE_MAX {
-            return Err(Full);
+            return false;
         }
         let was_empty = waiting.lines.is_empty();
         waiting.lines.extend_from_slice(line);
@@ -56,7 +53,7 @@ impl Queue {
         if was_empty {
             self.ready.notify_one();
         }
-        Ok(())
+        true
     }
 
     /// Has the file reopened, once what waits is written.

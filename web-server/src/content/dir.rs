@@ -105,8 +105,11 @@ impl Directory {
     /// Where it has no `openat2`, or a sandbox forbids it.
     pub(crate) fn check_kernel() -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::BENEATH)?;
-        Ok(())
+        openat2(CWD, c".", flags, Mode::empty(), ResolveFlags::BENEATH).map(drop).map_err(|error| {
+            io::Error::other(format!(
+                "this kernel or its sandbox has no openat2 ({error}): Linux 5.6 or later is needed"
+            ))
+        })
     }
 
     /// Opens what `path` names beneath this directory, for reading if it is a regular file.

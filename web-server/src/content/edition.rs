@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -35,14 +35,8 @@ pub(crate) struct Edition {
     pub(crate) told: u32,
     /// Files that are not found under their own path: the target that the manifest names, and the path in the release.
     elsewhere: HashMap<String, (String, Digest)>,
-    beside: Option<Beside>,
-}
-
-/// The files beside a release, as they were when they were read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Beside {
-    manifest: PathBuf,
-    written: Written,
+    /// When they were written, where they are the publisher's own.
+    written: Option<Written>,
 }
 
 /// When the manifest and its signature were written: another manifest of the same release is renamed into place where the
@@ -125,7 +119,7 @@ impl Edition {
             content: Arc::clone(content),
             told: 0,
             elsewhere: HashMap::new(),
-            beside: None,
+            written: None,
         })
     }
 
@@ -144,7 +138,7 @@ impl Edition {
     ) -> io::Result<Option<Self>> {
         let path = with_suffix(&generation.release.path, ".json");
         // Before the bytes are read: what is written in between is then found to be another at the next look.
-        let written = written(&path);
+        let written = written(generation);
         let Some(json) = read(&path)? else { return Ok(None) };
         let theirs: Theirs = serde_json::from_slice(&json).map_err(io::Error::other)?;
         if theirs.format != FORMAT {
@@ -170,13 +164,16 @@ impl Edition {
             content: Arc::clone(content),
             told: 0,
             elsewhere,
-            beside: Some(Beside { manifest: path, written }),
+            written: Some(written),
         }))
     }
 
     /// Whether the publisher has replaced the manifest or the signature since. Blocks.
     pub(crate) fn is_replaced(&self) -> bool {
-        self.beside.as_ref().is_some_and(|beside| written(&beside.manifest) != beside.written)
+        match (&*self.content, self.written) {
+            (Content::Release(generation), Some(known)) => written(generation) != known,
+            _ => false,
+        }
     }
 
     /// Whether it says what another one says.
@@ -237,9 +234,11 @@ fn read(path: &Path) -> io::Result<Option<Bytes>> {
     }
 }
 
-fn written(manifest: &Path) -> Written {
-    let at = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
-    [at(manifest), at(&with_suffix(manifest, ".sig"))]
+fn written(generation: &Generation) -> Written {
+    [".json", ".json.sig"].map(|suffix| {
+        let beside = with_suffix(&generation.release.path, suffix);
+        beside.metadata().and_then(|metadata| metadata.modified()).ok()
+    })
 }
 
 #[cfg(test)]

@@ -107,10 +107,10 @@ impl Generation {
         Ok(Some(Representation::new(digest, modified, media_type::of(path), source)))
     }
 
-    /// The body of a file that is held in memory.
-    pub(super) fn body(&self, path: &str) -> Option<&Source> {
-        let ready = self.index.find(path)?.1?;
-        matches!(ready.source, Source::Memory(_)).then_some(&ready.source)
+    /// The body of a file that is held in memory, if it is this one.
+    pub(super) fn body(&self, path: &str, digest: Digest) -> Option<&Source> {
+        let (entry, ready) = self.index.find(path)?;
+        ready.map(|ready| &ready.source).filter(|_| entry.digest() == digest)
     }
 
     /// What is left over when `next` takes its place: its own assets, and those of the releases before it.
@@ -151,7 +151,7 @@ impl Generation {
     fn source(&self, entry: &Entry, bodies: Option<&HashMap<Entry, Source>>) -> Source {
         let held = match bodies {
             Some(bodies) => bodies.get(entry),
-            None => self.body(entry.path()),
+            None => self.body(entry.path(), entry.digest()),
         };
         held.cloned().unwrap_or_else(|| {
             let file = LargeFile::new(&self.open_files, entry.path(), entry.facts().state);

@@ -191,12 +191,7 @@ impl Loader<'_> {
         let Facts { digest, state, .. } = entry.facts();
         let path = entry.path();
         let small = state.size <= HELD_MAX && held + state.size <= options.cache;
-        let body = self.previous.and_then(|previous| {
-            previous
-                .body(path)
-                .filter(|_| previous.index.get(path).is_some_and(|before| before.digest() == digest))
-        });
-        if let (true, Some(body)) = (small, body) {
+        if let Some(body) = self.previous.and_then(|previous| previous.body(path, digest)).filter(|_| small) {
             bodies.insert(entry.clone(), body.clone());
             return Ok(state.size);
         }
@@ -206,19 +201,17 @@ impl Loader<'_> {
         }
         let file = self.open(path, state)?;
         let body = if small { Some(read(&file, path, state)?) } else { None };
-        if digest == UNKNOWN {
-            let digest = match &body {
-                Some(body) => Digest::of(body),
-                None => Digest::of_file(&file)?,
-            };
-            if !FileState::of_file(&file)?.same_file(&state) {
-                return Err(changing(path).into());
-            }
-            self.learn(path, digest);
-        } else if body.as_ref().is_some_and(|body| Digest::of(body) != digest) {
-            // Neither the manifest nor the bytes can be believed, but the bytes are what is there.
-            let digest = body.as_deref().map_or(digest, Digest::of);
-            self.learn(path, digest);
+        let found = match &body {
+            Some(body) => Digest::of(body),
+            None if digest == UNKNOWN => Digest::of_file(&file)?,
+            None => digest,
+        };
+        if digest == UNKNOWN && !FileState::of_file(&file)?.same_file(&state) {
+            return Err(changing(path).into());
+        }
+        // Where the manifest says otherwise, neither can be believed, but the bytes are what is there.
+        if found != digest {
+            self.learn(path, found);
         }
         let kept = body.and_then(|body| options.budget.hold(body, HEADERS).ok());
         match (kept, self.index.get(path)) {

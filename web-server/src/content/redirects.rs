@@ -102,8 +102,8 @@ impl Redirects {
             return None;
         }
         let segments: Vec<&str> = path.requested().split('/').filter(|segment| !segment.is_empty()).collect();
-        let rules = self.rules.iter().filter(|rule| rule.forced || when == When::NoFile);
-        rules.into_iter().find_map(|rule| rule.apply(&segments))
+        let mut rules = self.rules.iter().filter(|rule| rule.forced || when == When::NoFile);
+        rules.find_map(|rule| rule.apply(&segments))
     }
 }
 
@@ -207,18 +207,14 @@ fn segments(from: &str) -> Result<Vec<Segment>, String> {
     if path.contains(['?', '&']) {
         return Err(format!("{from:?}: query parameters are not supported"));
     }
-    if let Some(before) = path.strip_suffix('*') {
-        if !(before.is_empty() || before.ends_with('/')) || before.contains('*') {
-            return Err(format!("{from:?}: an asterisk stands for whole segments, at the end"));
-        }
-        let mut segments = plain_segments(before)?;
-        segments.push(Segment::Splat);
-        return Ok(segments);
-    }
-    if path.contains('*') {
+    let splat = path.strip_suffix('*').filter(|before| before.is_empty() || before.ends_with('/'));
+    let plain = splat.unwrap_or(path);
+    if plain.contains('*') {
         return Err(format!("{from:?}: an asterisk stands for whole segments, at the end"));
     }
-    plain_segments(path)
+    let mut segments = plain_segments(plain)?;
+    segments.extend(splat.map(|_| Segment::Splat));
+    Ok(segments)
 }
 
 fn plain_segments(path: &str) -> Result<Vec<Segment>, String> {

@@ -21,13 +21,9 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// The origins that are allowed. Empty where `--cors` is not given.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cors(Vec<Origin>);
+pub(crate) struct Cors(pub(crate) Vec<Origin>);
 
 impl Cors {
-    pub(crate) fn new(origins: Vec<Origin>) -> Self {
-        Self(origins)
-    }
-
     /// Adds to an answer who may read it.
     pub(crate) fn apply(&self, request: &Parts, headers: &mut HeaderMap) {
         if self.0.is_empty() {

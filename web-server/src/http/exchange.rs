@@ -31,15 +31,15 @@ use crate::memory::ChunkBudget;
 use crate::metrics::Metrics;
 
 /// Where exchanges are accounted for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Telemetry {
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
     /// Where there is one.
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    pub(crate) trusted_proxies: Arc<TrustedProxies>,
+    pub(crate) trusted_proxies: TrustedProxies,
     /// Set when the drain begins: no connection is kept alive from then on.
-    pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) draining: AtomicBool,
 }
 
 impl Telemetry {
@@ -68,7 +68,7 @@ pub(crate) struct ConnectionInfo {
     pub(crate) peer: SocketAddr,
     /// The peer's address as the log has it: written once, for all lines.
     pub(crate) client: Box<str>,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) state: ConnectionState,
     /// What bodies are read into.
     pub(crate) chunks: ChunkBudget,

@@ -1,7 +1,7 @@
 //! What a connection is waiting for. HTTP knows, and the deadlines beneath it, and the table of connections, have to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -12,7 +12,8 @@ pub(crate) struct ConnectionState(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    phase: AtomicU8,
+    /// The client has begun no other request since the last was answered.
+    idle: AtomicBool,
     /// Requests that are not answered to the end. HTTP/1.1 has one at a time.
     open: AtomicUsize,
     /// Those of them whose bodies are on their way.
@@ -31,7 +32,7 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            phase: AtomicU8::new(HEAD),
+            idle: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             sending: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
@@ -86,16 +87,12 @@ impl Moment {
     }
 }
 
-const HEAD: u8 = 0;
-const ANSWER: u8 = 1;
-const IDLE: u8 = 2;
-
 impl ConnectionState {
     /// A request's head is complete.
     pub(crate) fn requested(&self) {
         self.listened();
         self.0.open.fetch_add(1, Ordering::Relaxed);
-        self.0.phase.store(ANSWER, Ordering::Relaxed);
+        self.0.idle.store(false, Ordering::Relaxed);
     }
 
     /// A response has a body, and it is on its way.
@@ -119,13 +116,13 @@ impl ConnectionState {
     pub(crate) fn answered(&self) {
         self.heard();
         if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.phase.store(IDLE, Ordering::Relaxed);
+            self.0.idle.store(true, Ordering::Relaxed);
         }
     }
 
     /// Bytes came from the client. Says whether they begin a request.
     pub(crate) fn received(&self) -> bool {
-        let begins = self.0.phase.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let begins = self.0.idle.swap(false, Ordering::Relaxed);
         if begins {
             // Not with each byte: a head that trickles in is as good as silence.
             self.heard();
@@ -140,13 +137,14 @@ impl ConnectionState {
 
     /// What is waited for now.
     pub(crate) fn phase(&self) -> Phase {
-        match self.0.phase.load(Ordering::Relaxed) {
-            HEAD => Phase::Head,
-            IDLE => Phase::Idle,
-            _ if self.0.sending.load(Ordering::Relaxed) > 0 => {
-                Phase::Sending(self.0.progress.load(Ordering::Relaxed))
-            }
-            _ => Phase::Answer,
+        if self.0.idle.load(Ordering::Relaxed) {
+            Phase::Idle
+        } else if self.0.open.load(Ordering::Relaxed) == 0 {
+            Phase::Head
+        } else if self.0.sending.load(Ordering::Relaxed) > 0 {
+            Phase::Sending(self.0.progress.load(Ordering::Relaxed))
+        } else {
+            Phase::Answer
         }
     }
 

@@ -32,7 +32,7 @@ use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
 use crate::http::parking::{Held, Parking};
 use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
-use crate::memory::{Budget, ChunkBudget, LongHead, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2};
+use crate::memory::{Budget, ChunkBudget, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2, Room};
 use crate::metrics::Overdue;
 use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER, has_unread};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
@@ -57,7 +57,7 @@ pub(crate) struct ServerContext {
     /// Who answers.
     pub(crate) routes: Arc<Routes>,
     /// Where it is accounted for.
-    pub(crate) telemetry: Telemetry,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// How long the client may take.
     pub(crate) deadlines: Deadlines,
     /// What it may hold.
@@ -110,7 +110,7 @@ pub(crate) async fn serve_connection(
 /// it than HTTP would: many clients that never finish theirs cost little.
 enum Start {
     /// A head, and room for it where it is a long one.
-    Http1(Option<LongHead>),
+    Http1(Option<Room>),
     Http2,
 }
 
@@ -140,7 +140,7 @@ impl Start {
                     // It takes no more than a connection that rests until it is its turn.
                     slot.shrink_to(PARKED);
                     slot.state().listened();
-                    let room = Box::pin(LongHead::take(Arc::clone(slot.budget()))).await;
+                    let room = Box::pin(Arc::clone(slot.budget()).lend_long_head()).await;
                     slot.grow_to(HTTP1).await;
                     return Ok(Self::Http1(Some(room)));
                 }
@@ -197,7 +197,7 @@ async fn http1(
     opened: Instant,
     peer: SocketAddr,
     slot: Slot,
-    long_head: Option<LongHead>,
+    long_head: Option<Room>,
     context: Arc<ServerContext>,
 ) -> hyper::Result<()> {
     let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = &*context;
@@ -220,7 +220,7 @@ async fn http1(
     let info = ConnectionInfo {
         peer,
         client: client(peer),
-        telemetry: telemetry.clone(),
+        telemetry: Arc::clone(telemetry),
         state: state.clone(),
         chunks: ChunkBudget::new(budget, OWN_CHUNKS_HTTP1),
         sendfile: Some(sendfile),
@@ -376,7 +376,7 @@ async fn http2(
     let info = Arc::new(ConnectionInfo {
         peer,
         client: client(peer),
-        telemetry: telemetry.clone(),
+        telemetry: Arc::clone(telemetry),
         state,
         chunks,
         sendfile: None,

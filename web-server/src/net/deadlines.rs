@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use crate::http::send_buffer::SendBuffer;
 use crate::http::sendfile::SendfileQueue;
 use crate::http::state::{ConnectionState, Phase};
-use crate::memory::{Budget, LongHead};
+use crate::memory::Room;
 use crate::metrics::{Metrics, Overdue};
 use crate::net::table::{PARKED, Slot};
 
@@ -55,7 +55,6 @@ pub(crate) enum FlowControl {
 }
 
 /// A connection with deadlines.
-#[derive(Debug)]
 pub(crate) struct DeadlineStream {
     stream: TcpStream,
     deadlines: Deadlines,
@@ -65,7 +64,6 @@ pub(crate) struct DeadlineStream {
     slot: Arc<Slot>,
     sendfile: SendfileQueue,
     buffer: SendBuffer,
-    budget: Arc<Budget>,
     /// Bytes of the head that is being received.
     head: usize,
     long_head: LongHeadState,
@@ -91,7 +89,6 @@ impl DeadlineStream {
         slot: Arc<Slot>,
         sendfile: SendfileQueue,
     ) -> Self {
-        let budget = Arc::clone(slot.budget());
         let reading = Timer::since(opened, Phase::Head, deadlines.header);
         Self {
             stream,
@@ -99,10 +96,9 @@ impl DeadlineStream {
             flow,
             metrics,
             state: slot.state().clone(),
+            buffer: SendBuffer::new(slot.budget()),
             slot,
             sendfile,
-            buffer: SendBuffer::new(&budget),
-            budget,
             head: 0,
             long_head: LongHeadState::None,
             blocked: false,
@@ -139,7 +135,7 @@ impl DeadlineStream {
     }
 
     /// Memory for a head that is longer than the read buffer was taken already.
-    pub(crate) fn expect_long_head(&mut self, room: LongHead) {
+    pub(crate) fn expect_long_head(&mut self, room: Room) {
         self.long_head = LongHeadState::Taken(room);
     }
 
@@ -240,7 +236,8 @@ impl AsyncRead for DeadlineStream {
             let grown = self.head <= READ_BUFFER && self.head + length > READ_BUFFER;
             self.head += length;
             if grown && !matches!(self.long_head, LongHeadState::Taken(_)) {
-                self.long_head = LongHeadState::NoRoom(Box::pin(LongHead::take(Arc::clone(&self.budget))));
+                let room = Arc::clone(self.slot.budget()).lend_long_head();
+                self.long_head = LongHeadState::NoRoom(Box::pin(room));
             }
         }
         read
@@ -312,18 +309,8 @@ enum LongHeadState {
     /// It is not.
     None,
     /// Other heads have all that there is. Nothing more is read until then.
-    NoRoom(Pin<Box<dyn Future<Output = LongHead> + Send + Sync>>),
-    Taken(#[expect(dead_code, reason = "held until the head is over")] LongHead),
-}
-
-impl std::fmt::Debug for LongHeadState {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::None => "None",
-            Self::NoRoom(_) => "NoRoom(..)",
-            Self::Taken(_) => "Taken(..)",
-        })
-    }
+    NoRoom(Pin<Box<dyn Future<Output = Room> + Send + Sync>>),
+    Taken(#[expect(dead_code, reason = "held until the head is over")] Room),
 }
 
 /// What is still taken in on a connection that is over.

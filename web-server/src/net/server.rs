@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
-use prometheus_client::metrics::gauge::Gauge;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
@@ -48,15 +47,6 @@ const RECEIVE_BUFFER: usize = 4 * 1024;
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// What clients may ask of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// At once.
-    pub(crate) connections: usize,
-    /// For each of them.
-    pub(crate) deadlines: Deadlines,
-}
-
 /// What serves connections.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -69,20 +59,21 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Has no connections yet. The drain begins with the shutdown.
+    /// Has no connections yet, and at most so many at once. The drain begins with the shutdown.
     pub(crate) fn new(
-        routes: Arc<Routes>,
+        routes: Routes,
         telemetry: Telemetry,
-        limits: Limits,
+        connections: usize,
+        deadlines: Deadlines,
         budget: Arc<Budget>,
         shutdown: CancellationToken,
     ) -> Self {
-        let evicted = telemetry.metrics.connections_evicted.clone();
-        let table = ConnectionTable::new(limits.connections, Arc::clone(&budget), evicted);
+        let Metrics { connections: open, connections_evicted: evicted, .. } = &*telemetry.metrics;
+        let table = ConnectionTable::new(connections, Arc::clone(&budget), open.clone(), evicted.clone());
         let context = Arc::new(ServerContext {
-            routes,
-            telemetry,
-            deadlines: limits.deadlines,
+            routes: Arc::new(routes),
+            telemetry: Arc::new(telemetry),
+            deadlines,
             budget,
             closing: CancellationToken::new(),
             streams: TaskTracker::new(),
@@ -182,9 +173,7 @@ impl Server {
     ) -> impl Future<Output = ()> + use<> {
         let (context, cut) = (Arc::clone(&self.context), self.cut.clone());
         async move {
-            let metrics = Arc::clone(&context.telemetry.metrics);
-            metrics.connections_accepted.inc();
-            let _open = Open::count(&metrics);
+            context.telemetry.metrics.connections_accepted.inc();
             // In a box: `select!` would keep room for the future twice, some 2 KiB for each connection.
             let mut served = Box::pin(serve_connection(stream, peer, slot, context));
             tokio::select! {
@@ -192,22 +181,6 @@ impl Server {
                 () = cut.cancelled() => {}
             }
         }
-    }
-}
-
-/// A connection that is counted as open, until it ends, in whichever way.
-struct Open(Gauge);
-
-impl Open {
-    fn count(metrics: &Metrics) -> Self {
-        metrics.connections.inc();
-        Self(metrics.connections.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
@@ -46,6 +47,7 @@ const FULL_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct ConnectionTable {
     most: usize,
     budget: Arc<Budget>,
+    open: Gauge,
     evicted: Counter,
     entries: Mutex<Entries>,
     /// Connections that are charged for more than one that rests.
@@ -85,10 +87,11 @@ enum Obstacle {
 
 impl ConnectionTable {
     /// At most so many connections, each of which takes from the budget.
-    pub(crate) fn new(most: usize, budget: Arc<Budget>, evicted: Counter) -> Arc<Self> {
+    pub(crate) fn new(most: usize, budget: Arc<Budget>, open: Gauge, evicted: Counter) -> Arc<Self> {
         Arc::new(Self {
             most,
             budget,
+            open,
             evicted,
             entries: Mutex::default(),
             awake: AtomicUsize::new(0),
@@ -131,6 +134,7 @@ impl ConnectionTable {
         let mut entry = Entry { state: state.clone(), task: None, charged: 0, evicted: false };
         self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
+        self.open.inc();
         Ok(Slot { table: Arc::clone(self), number, state })
     }
 
@@ -306,6 +310,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut entries = self.table.entries.lock();
         let Some(mut entry) = entries.by_number.remove(&self.number) else { return };
+        self.table.open.dec();
         let charged = entry.charged;
         self.table.recharge(&mut entry, 0);
         if entry.evicted {
@@ -322,7 +327,7 @@ mod tests {
     use super::*;
 
     fn table(most: usize, limit: Option<u64>) -> Arc<ConnectionTable> {
-        ConnectionTable::new(most, Budget::hidden(limit), Counter::default())
+        ConnectionTable::new(most, Budget::hidden(limit), Gauge::default(), Counter::default())
     }
 
     fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
