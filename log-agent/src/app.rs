@@ -12,7 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
 use crate::CONTAINER;
-use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, Status, Until, run_sink};
+use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, SinkStatus, Status, Until, run_sink};
 use crate::checkpoint::{CheckpointWriter, SentLog, SentWriter, StateDir, note_sent};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
@@ -52,22 +52,22 @@ pub async fn run(
     let settings = config.delivery();
     let dead_letters = DeadLetters::new(&state_dir);
     let (to_reader, inbox) = std::sync::mpsc::channel();
-    let (mut sinks, mut feeds, mut healths) = (JoinSet::new(), Vec::new(), Vec::new());
+    let (mut sinks, mut feeds, mut statuses) = (JoinSet::new(), Vec::new(), Vec::new());
     for (index, spec) in SinkIndex::all(config.sink.len()).zip(&config.sink) {
         let records = Records {
             resource: resource.clone(),
             dead_letters: dead_letters.clone(),
             ledger: ledger.clone(),
         };
-        let sink_metrics = metrics.sink(&spec.name());
+        let (name, sink_metrics) = (spec.name(), metrics.sink(&spec.name()));
         let files = config.credentials.files(spec);
         let sink = Sink::new(index, spec, &files, &settings, records, sink_metrics.clone())?;
-        healths.push((sink.name().to_owned(), sink.health(), sink_metrics));
+        statuses.push(SinkStatus { name, health: sink.health(), metrics: sink_metrics });
         let purpose = sink.purpose();
         let to = run_sink(&mut sinks, index, sink, to_reader.clone());
         feeds.push(Feed::new(config.chunk_size, purpose, to));
     }
-    let status = Arc::new(Status::new(healths));
+    let status = Arc::new(Status::new(statuses));
     registry.register_collector(Box::new(FileLag(Arc::clone(&status))));
     let _serving = Admin::new(CONTAINER, Arc::clone(&status) as _, registry, signals.shutdown.clone())
         .allowed_hosts(lifecycle.allowed_hosts())

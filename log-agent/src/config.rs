@@ -165,12 +165,10 @@ impl Config {
         Ok(())
     }
 
-    /// How sinks deliver.
     pub(crate) fn delivery(&self) -> Settings {
         Settings { compression: self.compression, timeout: self.sink_timeout, reject_wait: self.reject_wait }
     }
 
-    /// Which symbolic links are followed.
     pub(crate) fn symlinks(&self) -> Symlinks {
         if self.follow_symlinks { Symlinks::All } else { Symlinks::Beneath }
     }
@@ -188,7 +186,6 @@ impl Config {
         }
     }
 
-    /// Which lines are one record.
     pub(crate) fn multiline(&self) -> Multiline {
         match &self.multiline_start {
             Some(start) => Multiline::StartsWith { start: start.clone(), quiet: RECORD_QUIET },

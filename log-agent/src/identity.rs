@@ -66,7 +66,6 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { len: bytes.len(), hash: leading(&Sha256::digest(bytes)) }
     }

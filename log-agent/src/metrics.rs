@@ -226,14 +226,12 @@ impl Metrics {
     /// The metrics of the sink with this name.
     pub(crate) fn sink(&self, name: &str) -> SinkMetrics {
         let sink = name.to_owned();
-        let lost = |reason| self.lost_bytes.get_or_create_owned(&ByLoss { sink: sink.clone(), reason });
-        let (lost_bytes, filtered_bytes) =
-            (LossReason::ALL.map(|reason| lost(reason.as_str())), lost("dropped_by_rule"));
-        let skipped = |reason: SkipReason| {
-            let reason = reason.as_str();
-            self.skipped_bytes.get_or_create_owned(&ByLoss { sink: sink.clone(), reason })
-        };
-        let skipped_bytes = SkipReason::ALL.map(skipped);
+        let of = |reason| ByLoss { sink: sink.clone(), reason };
+        let lost_bytes =
+            LossReason::ALL.map(|reason| self.lost_bytes.get_or_create_owned(&of(reason.as_str())));
+        let skipped_bytes =
+            SkipReason::ALL.map(|reason| self.skipped_bytes.get_or_create_owned(&of(reason.as_str())));
+        let filtered_bytes = self.lost_bytes.get_or_create_owned(&of("dropped_by_rule"));
         let label = BySink { sink };
         SinkMetrics {
             read_bytes: self.read_bytes.get_or_create_owned(&label),

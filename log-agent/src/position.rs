@@ -50,7 +50,6 @@ pub(crate) struct ContentSeq(pub(crate) u64);
 /// Part of a chunk: a contiguous range of one content, from the end of one line to the end of another.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
-    /// Which content.
     pub(crate) content: ContentSeq,
     /// Its first byte.
     pub(crate) start: ReadOffset,
@@ -70,7 +69,6 @@ pub(crate) struct Confirmed {
 }
 
 impl Confirmed {
-    /// Nothing yet.
     pub(crate) fn nothing() -> Self {
         Self { offset: AckedOffset::default(), before: Fingerprint::of(b"") }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
@@ -67,9 +68,7 @@ impl Replay {
     pub async fn run(self) -> Result<(), Failure> {
         self.credentials.validate(&self.sink).map_err(|why| Failure::new(Exit::Usage, why))?;
         let text = fs::read(&self.file)
-            .map_err(|error| {
-                anyhow::Error::new(error).context(format!("cannot read {}", self.file.display()))
-            })
+            .with_context(|| format!("cannot read {}", self.file.display()))
             .or_exit(Exit::Io)?;
         let letters = self.read(&text)?;
         let mut sinks = self.sinks()?;
@@ -184,7 +183,6 @@ fn refused_file(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// One dead letter.
 #[derive(Debug)]
 struct Letter {
     sink: String,
@@ -208,7 +206,7 @@ impl Letter {
             .and_then(|(file, offset)| Some((FileId::try_from(file.to_owned()).ok()?, offset.parse().ok()?)));
         let (id, offset) = id.ok_or("its record's id is of another kind")?;
         let path = record.text("log.file.path").unwrap_or_default();
-        let bad = record.text("parse_error").and_then(|name| BadLine::of(&name));
+        let bad = record.get("parse_error").and_then(|name| serde_json::from_slice::<BadLine>(name).ok());
         let of_body = bad.map_or(Parsed::Text, Parsed::Bad);
         let (text, parsed) = match (record.get("attributes"), record.text("body_base64"), record.text("body"))
         {

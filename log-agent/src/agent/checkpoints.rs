@@ -26,7 +26,6 @@ pub(super) enum Disk {
     Failed,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     period: Duration,

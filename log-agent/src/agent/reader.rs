@@ -79,7 +79,6 @@ impl Bell {
         Self { to, rung: Arc::default() }
     }
 
-    /// Wakes it.
     pub(crate) fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             // Where the reader has ended, there is nothing to wake.
@@ -88,7 +87,6 @@ impl Bell {
     }
 }
 
-/// One sink's chunks.
 #[derive(Debug)]
 pub(crate) struct Feed {
     /// None while both are with the sink.
@@ -110,7 +108,6 @@ impl Feed {
     }
 }
 
-/// See the module.
 pub(crate) struct Reader {
     pub(crate) inbox: Receiver<Message>,
     pub(crate) reports: UnboundedSender<Report>,
@@ -358,19 +355,14 @@ impl Reader {
     /// Waits until nothing is delivered any more, then says what remains.
     fn end(mut self, run: &Run) {
         self.reports.send(Report::Finished).ignore();
-        let until = Instant::now() + LAST_CONFIRMATIONS;
-        while !run.stopped
-            && let Ok(message) = self.inbox.recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
+        let now = Instant::now();
+        let mut until = if run.stopped { now } else { now + LAST_CONFIRMATIONS };
+        while let Ok(message) = self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
             match message {
                 Message::Delivered(sink, chunk) => self.on_delivered(sink, chunk),
-                Message::Stop => break,
+                // What is in the inbox by now is taken, and nothing is waited for.
+                Message::Stop => until = Instant::now(),
                 _ => {}
-            }
-        }
-        while let Ok(message) = self.inbox.try_recv() {
-            if let Message::Delivered(sink, chunk) = message {
-                self.on_delivered(sink, chunk);
             }
         }
         let remains = Remains::of(&mut self.catalog, &self.names);

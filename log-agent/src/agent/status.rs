@@ -71,10 +71,10 @@ impl FileState {
 
 /// One sink, as far as others may ask about it.
 #[derive(Debug)]
-struct SinkStatus {
-    name: String,
-    health: Arc<Health>,
-    metrics: SinkMetrics,
+pub(crate) struct SinkStatus {
+    pub(crate) name: String,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: SinkMetrics,
 }
 
 /// Shared between the loop, which writes it, and the admin server, which reads it.
@@ -87,14 +87,8 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Of these sinks: the name, the health and the metrics of each.
-    pub(crate) fn new(sinks: Vec<(String, Arc<Health>, SinkMetrics)>) -> Self {
-        let sink = |(name, health, metrics)| SinkStatus { name, health, metrics };
-        Self {
-            sinks: sinks.into_iter().map(sink).collect(),
-            files: Mutex::default(),
-            scan_failure: Mutex::default(),
-        }
+    pub(crate) fn new(sinks: Vec<SinkStatus>) -> Self {
+        Self { sinks, files: Mutex::default(), scan_failure: Mutex::default() }
     }
 
     /// Replaces what is known of the files, sets the gauges that are sums of it, and says why there may be more.

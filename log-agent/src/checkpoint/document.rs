@@ -28,8 +28,8 @@ pub(crate) struct FileEntry {
     #[serde(with = "path_text")]
     pub(crate) path: PathBuf,
     /// The log that the file belongs to, where that is not its name.
-    #[serde(with = "optional_path_text", default, skip_serializing_if = "Option::is_none")]
-    pub(crate) log: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<PathText>,
     /// Its size when this was written: what was there, should it be gone.
     pub(crate) size: u64,
     /// Of its first bytes.
@@ -65,7 +65,7 @@ pub(crate) struct FileEntry {
 impl FileEntry {
     /// The log that the file belongs to.
     pub(crate) fn log(&self) -> &Path {
-        self.log.as_deref().unwrap_or(&self.path)
+        self.log.as_ref().map_or(&self.path, |log| &log.0)
     }
 
     /// Where this sink stands, if the entry knows it.
@@ -102,6 +102,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// A path in a field of its own, or in an option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct PathText(#[serde(with = "path_text")] pub(crate) PathBuf);
+
 /// Paths as text; one that is not UTF-8 as its bytes.
 mod path_text {
     use std::ffi::OsString;
@@ -129,26 +134,6 @@ mod path_text {
             Text::Utf8(text) => text.into(),
             Text::Bytes(bytes) => OsString::from_vec(bytes).into(),
         })
-    }
-}
-
-mod optional_path_text {
-    use std::path::PathBuf;
-
-    use serde::{Deserializer, Serializer};
-
-    use super::path_text;
-
-    #[expect(clippy::ref_option, reason = "what serde calls")]
-    pub(super) fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
-        match path {
-            Some(path) => path_text::serialize(path, to),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
-        path_text::deserialize(from).map(Some)
     }
 }
 
@@ -190,7 +175,6 @@ mod optional_base64 {
     }
 }
 
-/// The whole of it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Document {
     format: String,
@@ -200,7 +184,6 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// Of now.
     pub(super) fn new(generation: u64, files: Vec<FileEntry>) -> Self {
         let written = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         Self { format: FORMAT.to_owned(), generation, written, files }
@@ -307,7 +290,7 @@ pub(super) mod tests {
         use std::os::unix::ffi::OsStrExt as _;
         let mut entry = entry(&[]);
         entry.path = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/logs/caf\xe9.log")).to_owned();
-        entry.log = Some(entry.path.clone());
+        entry.log = Some(PathText(entry.path.clone()));
         let text = serde_json::to_string(&entry).unwrap();
         let again: FileEntry = serde_json::from_str(&text).unwrap();
         assert_eq!((&again.path, &again.log), (&entry.path, &entry.log));

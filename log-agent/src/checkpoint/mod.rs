@@ -6,7 +6,7 @@ mod state_dir;
 mod unclaimed;
 mod writer;
 
-pub(crate) use document::FileEntry;
+pub(crate) use document::{FileEntry, PathText};
 pub(crate) use sent_log::{Sent, SentLog, SentWriter, note_sent};
 pub(crate) use state_dir::StateDir;
 pub(crate) use unclaimed::UnclaimedEntries;

@@ -36,7 +36,6 @@ pub(crate) struct Sent {
     pub(crate) end: Confirmed,
 }
 
-/// The file.
 #[derive(Debug)]
 pub(crate) struct SentLog {
     path: PathBuf,
@@ -181,12 +180,10 @@ impl SentWriter {
         self.is_behind
     }
 
-    /// See [`SentLog::checkpoint_begins`].
     pub(crate) fn checkpoint_begins(&self) {
         self.tell(Task::CheckpointBegins);
     }
 
-    /// See [`SentLog::checkpoint_ended`].
     pub(crate) fn checkpoint_ended(&self, written: bool) {
         self.tell(Task::CheckpointEnded(written));
     }

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use rustix::fs::{FlockOperation, flock};
 
@@ -39,16 +40,14 @@ impl StateDir {
         let cannot = |what| {
             format!("cannot {what} the state directory {}; choose another with --state-dir", path.display())
         };
-        fs::create_dir_all(path)
-            .map_err(|error| anyhow::Error::new(error).context(cannot("make")))
-            .or_exit(Exit::Io)?;
+        fs::create_dir_all(path).with_context(|| cannot("make")).or_exit(Exit::Io)?;
         let lock = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(false)
             .mode(0o600)
             .open(path.join("lock"))
-            .map_err(|error| anyhow::Error::new(error).context(cannot("write to")))
+            .with_context(|| cannot("write to"))
             .or_exit(Exit::Io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
@@ -63,11 +62,10 @@ impl StateDir {
                     path.display()
                 ),
             )),
-            Err(error) => Err(anyhow::Error::new(error).context(cannot("lock"))).or_exit(Exit::Io),
+            Err(error) => Err(error).with_context(|| cannot("lock")).or_exit(Exit::Io),
         }
     }
 
-    /// Which state directory it is.
     pub(crate) fn instance(&self) -> Instance {
         self.instance
     }

@@ -68,7 +68,6 @@ impl UnclaimedEntries {
         forgotten
     }
 
-    /// All of them.
     pub(crate) fn all(&self) -> impl Iterator<Item = &FileEntry> {
         self.entries.values().flatten()
     }

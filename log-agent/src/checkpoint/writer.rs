@@ -22,7 +22,6 @@ pub(crate) struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    /// Into this directory.
     pub(crate) fn new(state: StateDir, metrics: Metrics) -> Self {
         Self { state, metrics, writing: None, failure: None }
     }
@@ -61,18 +60,16 @@ impl CheckpointWriter {
     }
 
     fn ended(&mut self, outcome: io::Result<()>) -> bool {
-        let error = match outcome {
-            Ok(()) => {
-                self.metrics.checkpoints.inc();
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.metrics.checkpoint_time.set(now.as_secs_f64());
-                if self.failure.take().is_some() {
-                    tracing::info!("checkpoints are written again");
-                }
-                return true;
+        let Err(error) = outcome else {
+            self.metrics.checkpoints.inc();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.metrics.checkpoint_time.set(now.as_secs_f64());
+            if self.failure.take().is_some() {
+                tracing::info!("checkpoints are written again");
             }
-            Err(error) => error.to_string(),
+            return true;
         };
+        let error = error.to_string();
         self.metrics.checkpoint_failures.inc();
         if self.failure.as_ref() != Some(&error) {
             tracing::warn!(

@@ -120,26 +120,24 @@ impl CredentialFiles {
         }
         let authorization = match (&self.bearer_token, &self.basic_auth) {
             (Some(file), _) => {
-                Some(("--bearer-token-file", file, bearer as fn(&str) -> Result<String, String>))
+                Some(("--bearer-token-file", file, read_line(file).and_then(|token| bearer(&token))))
             }
-            (None, Some(file)) => Some(("--basic-auth-file", file, basic as _)),
+            (None, Some(file)) => {
+                Some(("--basic-auth-file", file, read_line(file).and_then(|login| basic(&login))))
+            }
             (None, None) => None,
         };
         if let Some((flag, file, header)) = authorization {
             let header =
-                read_text(file).and_then(|text| header(one_line(&text)?)).map_err(named(flag, file))?;
-            let mut header =
-                HeaderValue::try_from(header).map_err(|error| named(flag, file)(error.to_string()))?;
+                header.and_then(|text| HeaderValue::try_from(text).map_err(|error| error.to_string()));
+            let mut header = header.map_err(named(flag, file))?;
             header.set_sensitive(true);
             if headers.insert(AUTHORIZATION, header).is_some() {
                 return Err(named(flag, file)("the header file has an Authorization, too".to_owned()));
             }
         }
         let secret = |flag, file: &Option<PathBuf>| match file {
-            Some(file) => {
-                let read = read_text(file).and_then(|text| Ok(one_line(&text)?.as_bytes().to_vec()));
-                read.map(Some).map_err(named(flag, file))
-            }
+            Some(file) => read_line(file).map(|line| Some(line.into_bytes())).map_err(named(flag, file)),
             None => Ok(None),
         };
         let shared_key = secret("--forward-shared-key-file", &self.shared_key)?;
@@ -167,6 +165,10 @@ fn one_line(text: &str) -> Result<&str, String> {
         return Err("it has more than one line, or a control character".to_owned());
     }
     Ok(line)
+}
+
+fn read_line(file: &Path) -> Result<String, String> {
+    Ok(one_line(&read_text(file)?)?.to_owned())
 }
 
 fn bearer(token: &str) -> Result<String, String> {
@@ -284,7 +286,6 @@ impl WatchedCredentials {
         })
     }
 
-    /// As they are now.
     pub(super) fn current(&self) -> &Credentials {
         &self.current
     }

@@ -30,7 +30,6 @@ impl DeadLetters {
         Self::at(state_dir.join(NAME))
     }
 
-    /// In this file.
     pub(crate) fn at(file: PathBuf) -> Self {
         Self { file, turn: Arc::default() }
     }

@@ -35,7 +35,6 @@ impl Health {
         state.failing.as_ref().map(|failing| (failing.since.elapsed(), failing.reason.clone()))
     }
 
-    /// For `/status`.
     pub(crate) fn status(&self) -> Value {
         let state = self.state.lock();
         let failing = state.failing.as_ref().map(|failing| {
@@ -72,7 +71,6 @@ impl Health {
         failing.map(|failing| (failing.attempts, failing.since.elapsed()))
     }
 
-    /// One more chunk is confirmed.
     pub(super) fn count_chunk(&self) {
         self.state.lock().confirmed_chunks += 1;
     }

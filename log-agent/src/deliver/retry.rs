@@ -80,13 +80,11 @@ pub(crate) struct Records {
     pub(crate) ledger: LossLedger,
 }
 
-/// A sink, ready to deliver.
 #[derive(Debug)]
 pub(crate) struct Sink {
     index: SinkIndex,
     name: String,
     transport: Transport,
-    /// What its chunks are for.
     mode: ChunkMode,
     settings: Settings,
     records: Records,
@@ -147,7 +145,6 @@ impl Sink {
         self.records.resource = resource;
     }
 
-    /// What its chunks are for.
     pub(crate) fn purpose(&self) -> ChunkMode {
         self.mode
     }

@@ -8,7 +8,6 @@ use super::url::SinkUrl;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SinkSpec {
     name: Option<String>,
-    /// Where its records go.
     pub(crate) url: SinkUrl,
 }
 

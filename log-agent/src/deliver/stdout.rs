@@ -15,7 +15,6 @@ use super::attempt::{DeliveryError, Payload};
 /// A standard output that does not block (its owner made it so) is tried again after this.
 const FULL_PIPE: Duration = Duration::from_millis(10);
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Stdout {
     out: Arc<File>,

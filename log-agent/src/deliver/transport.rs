@@ -64,7 +64,6 @@ impl Transport {
         }
     }
 
-    /// How records are written.
     pub(super) fn encoding(&self) -> Encoding {
         match self {
             Self::Stdout(_) | Self::File(_) | Self::Ndjson(_) => Encoding::Ndjson,
@@ -73,7 +72,6 @@ impl Transport {
         }
     }
 
-    /// Makes one attempt.
     pub(super) async fn attempt(&mut self, payload: &Payload) -> Result<Accepted, DeliveryError> {
         match self {
             Self::Stdout(stdout) => stdout.attempt(payload).await.map(|()| Accepted::All),

@@ -22,7 +22,6 @@ pub(crate) enum SinkUrl {
     Forward(ForwardUrl),
 }
 
-/// A Forward receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardUrl {
     /// As a certificate names it; an IPv6 address without brackets.
@@ -31,11 +30,9 @@ pub(crate) struct ForwardUrl {
     pub(crate) port: u16,
     /// What receivers route by: the URL's path.
     pub(crate) tag: String,
-    /// Whether the connection is encrypted.
     pub(crate) tls: bool,
 }
 
-/// Where Forward receivers listen.
 const FORWARD_PORT: u16 = 24224;
 /// Of records whose URL names no tag.
 const FORWARD_TAG: &str = "log-agent";

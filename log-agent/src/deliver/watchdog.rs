@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     timer: Option<Pin<Box<Sleep>>>,
@@ -25,7 +24,6 @@ impl Watchdog {
         }
     }
 
-    /// Waits until `due`.
     pub(super) async fn wait_until(&mut self, due: Instant) {
         while Instant::now() < due {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));

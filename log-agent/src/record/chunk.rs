@@ -104,7 +104,6 @@ impl Chunk {
         self.records = 0;
     }
 
-    /// What it is for.
     pub(crate) fn purpose(&self) -> ChunkMode {
         self.purpose
     }
@@ -213,7 +212,6 @@ impl Chunk {
         self.text = text;
     }
 
-    /// Their bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.lines.last().map_or(0, |last| last.text.end)
     }

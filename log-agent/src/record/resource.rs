@@ -98,7 +98,6 @@ impl SharedResource {
         Self::new(resource, PodFiles::default())
     }
 
-    /// As it is now.
     pub(crate) fn now(&self) -> Arc<Resource> {
         Arc::clone(&self.0.now.lock().resource)
     }
@@ -162,7 +161,6 @@ impl Resource {
         Ok(Self { attributes })
     }
 
-    /// As a JSON object.
     pub(crate) fn json(&self) -> String {
         serde_json::json!(self.attributes).to_string()
     }

@@ -40,7 +40,6 @@ impl Descriptors {
         }
     }
 
-    /// A file was opened.
     pub(super) fn opened(&mut self, file: FileSeq) {
         self.open.push_back(file);
     }

@@ -9,7 +9,6 @@ use super::read::UnterminatedLine;
 use super::rotation::LogFamily;
 use crate::position::ContentSeq;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct FileEnds {
     rotate_wait: Duration,

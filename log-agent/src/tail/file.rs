@@ -56,7 +56,6 @@ impl FileStat {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct TailedFile {
     seq: FileSeq,
@@ -136,12 +135,10 @@ impl TailedFile {
         }
     }
 
-    /// Whether a name leads to it.
     pub(crate) fn naming(&self) -> Naming {
         self.naming
     }
 
-    /// Whether it is read.
     pub(crate) fn state(&self) -> ReadState {
         self.state
     }
@@ -163,7 +160,6 @@ impl TailedFile {
         content.entry(self.key, self.path(), self.family.log(), sinks)
     }
 
-    /// What it holds.
     pub(crate) fn content(&self) -> &Content {
         &self.content
     }

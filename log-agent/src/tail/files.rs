@@ -23,7 +23,6 @@ struct Leaving {
     content: Content,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct FileTable {
     files: BTreeMap<FileSeq, TailedFile>,
@@ -126,7 +125,6 @@ impl FileTable {
         }
     }
 
-    /// Forgets a file.
     pub(super) fn remove(&mut self, seq: FileSeq) -> Option<TailedFile> {
         let file = self.files.remove(&seq)?;
         self.by_key.remove(&file.key());

@@ -11,7 +11,6 @@ use super::file::{Naming, TailedFile};
 use super::files::FileTable;
 use crate::watch::Names;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Obstacles {
     /// Why the last look at the names saw less than all.

@@ -43,7 +43,6 @@ const PART_QUIET: Duration = Duration::from_secs(1);
 /// How lines are cut from files, whichever file it is.
 #[derive(Debug)]
 pub(crate) struct ReadOptions {
-    /// How a line is read.
     pub(crate) format: Format,
     /// The names that the user gives fields.
     pub(crate) names: FieldNames,
@@ -119,7 +118,6 @@ pub(crate) struct ReadContext<'a> {
     pub(crate) buffer: &'a mut Vec<u8>,
 }
 
-/// What is read from.
 #[derive(Debug)]
 pub(super) struct Input<'a> {
     pub(super) file: &'a File,

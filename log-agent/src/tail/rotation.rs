@@ -38,7 +38,6 @@ impl LogFamily {
         known.map_or_else(|| (Self::of(path), RotationAge::Current), |(log, age)| (Self::of(&log), age))
     }
 
-    /// The log's name.
     pub(super) fn log(&self) -> &Path {
         &self.0
     }

@@ -14,7 +14,6 @@ pub(crate) enum StartAt {
     End,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Start {
     at: StartAt,

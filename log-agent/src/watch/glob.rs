@@ -69,7 +69,6 @@ impl Glob {
         Ok(glob)
     }
 
-    /// Whether it matches this path.
     pub(crate) fn matches(&self, path: &Path) -> bool {
         self.pattern.matches_with(&path.to_string_lossy(), MATCH)
     }

@@ -35,7 +35,6 @@ pub(crate) enum Symlinks {
 /// Where a file is: how it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Its path.
     pub(crate) path: PathBuf,
     /// The fixed part of the pattern that it was found by.
     base: Arc<Path>,
@@ -79,18 +78,15 @@ impl Place {
 /// A file that a pattern matches.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// Where it is.
     pub(crate) place: Place,
     /// Whether its name is a symbolic link.
     pub(crate) is_link: bool,
-    /// What it is.
     pub(crate) metadata: Metadata,
 }
 
 /// What a look at all names has found.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// The files.
     pub(crate) files: Vec<Found>,
     /// Directories that could not be read, and why.
     pub(crate) failures: Vec<(PathBuf, io::Error)>,

@@ -22,7 +22,6 @@ const DEPTH: usize = 8;
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 
-/// See the module.
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     received: Vec<u8>,

@@ -23,7 +23,6 @@ use handshake::Name;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A receiver.
 pub(super) struct Forward {
     url: ForwardUrl,
     server_name: Option<ServerName<'static>>,

@@ -88,7 +88,6 @@ fn severity_number(line: &Line, text: &[u8]) -> Option<severity::Number> {
     }
 }
 
-/// Appends a number's digits.
 fn digits(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }

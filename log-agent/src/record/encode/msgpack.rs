@@ -26,12 +26,10 @@ pub(super) struct Open {
     at: usize,
 }
 
-/// Begins a map.
 pub(super) fn begin_map(out: &mut Vec<u8>) -> Open {
     begin(MAP32, out)
 }
 
-/// Begins an array.
 pub(super) fn begin_array(out: &mut Vec<u8>) -> Open {
     begin(ARRAY32, out)
 }
@@ -56,12 +54,10 @@ pub(crate) fn small_array(count: u8, out: &mut Vec<u8>) {
     encode::write_array_len(out, count.into()).ignore();
 }
 
-/// Nothing.
 pub(super) fn nil(out: &mut Vec<u8>) {
     encode::write_nil(out).ignore();
 }
 
-/// True or false.
 pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
     encode::write_bool(out, value).ignore();
 }
@@ -77,7 +73,6 @@ pub(crate) fn string(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 
-/// Bytes.
 pub(super) fn binary(bytes: &[u8], out: &mut Vec<u8>) {
     binary_head(bytes.len(), out);
     out.extend_from_slice(bytes);
@@ -105,7 +100,6 @@ pub(crate) fn unsigned(value: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Any integer.
 #[inline]
 pub(super) fn integer(value: i64, out: &mut Vec<u8>) {
     match u64::try_from(value) {
@@ -114,7 +108,6 @@ pub(super) fn integer(value: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// A number with a fraction.
 #[inline]
 pub(super) fn float(value: f64, out: &mut Vec<u8>) {
     let mut whole = [FLOAT64; 9];

@@ -67,7 +67,6 @@ const CUT: &[u8] = b"truncated_bytes";
 /// Of `ArrayValue` and of `KeyValueList`.
 const VALUES: u32 = 1;
 
-/// Appends one request.
 pub(super) fn encode(chunk: &Chunk, numbers: &Range<usize>, resource: &Resource, out: &mut Vec<u8>) {
     let about = chunk.bytes();
     let resource_logs = begin(request::RESOURCE_LOGS, about, out);
@@ -166,13 +165,10 @@ impl Writer {
         json::object(text, &mut Attributes { name: None, field, names, values, seen, out });
         if seen.repeated() {
             out.truncate(start);
-            let ours: &[&[u8]] = match (line.envelope.is_some(), line.cut > 0) {
-                (false, false) => &[ID, PATH],
-                (true, false) => &[ID, PATH, STREAM],
-                (false, true) => &[ID, PATH, CUT],
-                (true, true) => &[ID, PATH, STREAM, CUT],
-            };
-            let text = json::unique(text, ours);
+            let mut ours = vec![ID, PATH];
+            ours.extend(line.envelope.map(|_| STREAM));
+            ours.extend((line.cut > 0).then_some(CUT));
+            let text = json::unique(text, &ours);
             json::object(&text, &mut Attributes { name: None, field, names, values, seen, out });
         }
     }

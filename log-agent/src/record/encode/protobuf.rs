@@ -20,7 +20,6 @@ pub(super) fn begin(field: u32, about: usize, out: &mut Vec<u8>) -> Open {
     Open { start, reserved }
 }
 
-/// Ends it.
 pub(super) fn end(open: &Open, out: &mut Vec<u8>) {
     let content = open.start + open.reserved;
     let length = (out.len() - content) as u64;
@@ -78,7 +77,6 @@ pub(super) fn varint_len(value: u64) -> usize {
     bits.div_ceil(7)
 }
 
-/// Appends a number.
 #[inline]
 pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {

@@ -60,7 +60,6 @@ pub(crate) fn object<'a>(text: &'a [u8], out: &mut impl Visitor<'a>) -> Option<u
     reader.peek().is_none().then_some(pairs)
 }
 
-/// One pair of an object.
 pub(crate) struct Pair<'a> {
     pub(crate) name: Text<'a>,
     /// From the name's quote to the value's end.
@@ -111,7 +110,6 @@ fn elements(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A place in a text.
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,

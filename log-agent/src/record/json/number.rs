@@ -2,7 +2,6 @@
 
 use super::Reader;
 
-/// A number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Number<'a> {
     Integer(i64),

@@ -64,7 +64,6 @@ pub(crate) struct SeenNames {
 const MOST: usize = 128;
 
 impl SeenNames {
-    /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.hashes.clear();
         (self.object, self.marks, self.repeated) = (0, 0, false);

@@ -58,11 +58,11 @@ pub(crate) enum Parsed {
 }
 
 /// Why a line is not what it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum BadLine {
     /// Not UTF-8, which JSON has to be.
     NotUtf8,
-    /// Not one JSON object.
     NotJsonObject,
     /// Not an access log's line.
     NotCombined,
@@ -75,20 +75,6 @@ pub(crate) enum BadLine {
 }
 
 impl BadLine {
-    const ALL: [Self; 6] = [
-        Self::NotUtf8,
-        Self::NotJsonObject,
-        Self::NotCombined,
-        Self::NotLogfmt,
-        Self::NotCri,
-        Self::NotDocker,
-    ];
-
-    /// By what it is written as.
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|bad| bad.as_str() == name)
-    }
-
     /// As it is written into the record and onto the metric.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,6 @@ use super::window::{ReadAt, Window, bytes_before, window_before};
 use crate::identity::{Fingerprint, WINDOW};
 use crate::position::{Confirmed, ReadOffset, Segment, SinkIndex};
 
-/// Where one sink stands.
 #[derive(Debug)]
 struct Cursor {
     read: ReadOffset,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::lag::ArrivalTimes;
-use crate::checkpoint::FileEntry;
+use crate::checkpoint::{FileEntry, PathText};
 use crate::identity::{Epoch, FileId, FileKey, Fingerprint, Instance, WINDOW};
 use crate::loss::{LossLedger, LossReason};
 use crate::position::{ContentSeq, ReadOffset, Segment, SinkIndex};
@@ -40,7 +40,6 @@ pub(crate) struct Covered {
     shrinks: u32,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Content {
     seq: ContentSeq,
@@ -201,10 +200,7 @@ impl Content {
 
     /// What was seen behind `end`, and was not read, is gone.
     pub(super) fn shrink(&mut self, end: u64, path: &Path, ledger: &LossLedger) {
-        for sink in self.cursors.sinks() {
-            let lost = end.max(self.read_offset(sink))..self.size;
-            ledger.record_lost(LossReason::Truncated, sink, path, lost);
-        }
+        self.lose_from(|sink| end.max(self.read_offset(sink)), LossReason::Truncated, path, ledger);
         self.cursors.shrink(end);
         self.marks.shrink(end);
         self.size = end;
@@ -334,16 +330,24 @@ impl Content {
 
     /// Its bytes are gone: what was not read is lost, and nothing but what is under way is left of it.
     pub(super) fn lose_unread(&mut self, reason: LossReason, path: &Path, ledger: &LossLedger) {
-        for sink in self.cursors.sinks() {
-            ledger.record_lost(reason, sink, path, self.read_offset(sink)..self.size);
-        }
+        self.lose_from(|sink| self.read_offset(sink), reason, path, ledger);
         self.size = self.size.min(self.cursors.furthest().offset.get());
     }
 
     /// Its bytes are gone, and nothing that is under way will be waited for: what was not confirmed is lost.
     pub(super) fn lose_unconfirmed(&self, reason: LossReason, path: &Path, ledger: &LossLedger) {
+        self.lose_from(|sink| self.confirmed(sink), reason, path, ledger);
+    }
+
+    fn lose_from(
+        &self,
+        from: impl Fn(SinkIndex) -> u64,
+        reason: LossReason,
+        path: &Path,
+        ledger: &LossLedger,
+    ) {
         for sink in self.cursors.sinks() {
-            ledger.record_lost(reason, sink, path, self.confirmed(sink)..self.size);
+            ledger.record_lost(reason, sink, path, from(sink)..self.size);
         }
     }
 
@@ -366,11 +370,8 @@ impl Content {
         ledger: &LossLedger,
     ) -> io::Result<()> {
         let tail = window_before(copy, size)?;
-        for sink in self.cursors.sinks() {
-            // Neither read nor copied.
-            let lost = self.read_offset(sink).max(size)..self.size;
-            ledger.record_lost(LossReason::Truncated, sink, original, lost);
-        }
+        let not_copied = |sink| self.read_offset(sink).max(size);
+        self.lose_from(not_copied, LossReason::Truncated, original, ledger);
         self.cursors.cut(size, &tail);
         self.marks.cut(size);
         self.ends = Some((size, Fingerprint::of(&tail)));
@@ -424,7 +425,7 @@ impl Content {
             epoch: self.epoch,
             id: self.id,
             path: path.to_owned(),
-            log: (log != path).then(|| log.to_owned()),
+            log: (log != path).then(|| PathText(log.to_owned())),
             size: self.size,
             head: self.marks.head().print(),
             tail,
