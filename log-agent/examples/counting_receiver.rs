@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use memchr::memchr_iter;
 use memchr::memmem::Finder;
+use rmp::decode::{read_array_len, read_bin_len, read_int, read_map_len, read_str_len};
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -142,44 +143,30 @@ fn packed(stream: TcpStream, total: &mut Total) -> std::io::Result<()> {
     let mut reader = BufReader::with_capacity(1 << 16, stream);
     let mut body = Vec::new();
     loop {
-        let Ok(b"\x93") = exact::<1>(&mut reader).as_ref() else { return Ok(()) };
-        let tag = exact::<1>(&mut reader)?[0] & 0x1f;
-        skip(&mut reader, usize::from(tag))?;
-        let length = match exact::<1>(&mut reader)?[0] {
-            0xc4 => usize::from(exact::<1>(&mut reader)?[0]),
-            0xc5 => usize::from(u16::from_be_bytes(exact(&mut reader)?)),
-            _ => usize::try_from(u32::from_be_bytes(exact(&mut reader)?)).unwrap(),
-        };
+        if read_array_len(&mut reader).is_err() {
+            return Ok(());
+        }
+        let _tag = string(&mut reader)?;
+        let length = read_bin_len(&mut reader).unwrap() as usize;
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
-        let pairs = exact::<1>(&mut reader)?[0] & 0x0f;
-        skip(&mut reader, 1 + "chunk".len())?;
-        // Base64 of 128 bits: short enough for its length to be in the head.
-        let [id_head] = exact(&mut reader)?;
-        let mut id = vec![0; usize::from(id_head & 0x1f)];
-        reader.read_exact(&mut id)?;
-        skip(&mut reader, 1 + "size".len())?;
-        let records = match exact::<1>(&mut reader)?[0] {
-            0xcc => usize::from(exact::<1>(&mut reader)?[0]),
-            0xcd => usize::from(u16::from_be_bytes(exact(&mut reader)?)),
-            small => usize::from(small),
-        };
-        if pairs == 3 {
-            skip(&mut reader, 1 + "compressed".len() + 1 + "gzip".len())?;
-            body = unpacked("gzip", &body).unwrap();
+        let (mut id, mut records) = (Vec::new(), 0);
+        for _ in 0..read_map_len(&mut reader).unwrap() {
+            match string(&mut reader)?.as_slice() {
+                b"chunk" => id = string(&mut reader)?,
+                b"size" => records = read_int(&mut reader).unwrap(),
+                _ => body = unpacked(&String::from_utf8(string(&mut reader)?).unwrap(), &body).unwrap(),
+            }
         }
         total.add(records, length, &body);
-        let ack = [b"\x81\xa3ack", &[id_head][..], &id].concat();
+        let mut ack = b"\x81\xa3ack".to_vec();
+        rmp::encode::write_str(&mut ack, std::str::from_utf8(&id).unwrap()).unwrap();
         reader.get_mut().write_all(&ack)?;
     }
 }
 
-fn exact<const N: usize>(reader: &mut impl Read) -> std::io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    reader.read_exact(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn skip(reader: &mut impl Read, bytes: usize) -> std::io::Result<()> {
-    reader.read_exact(&mut vec![0; bytes])
+fn string(reader: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut text = vec![0; read_str_len(reader).unwrap() as usize];
+    reader.read_exact(&mut text)?;
+    Ok(text)
 }
