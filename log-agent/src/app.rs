@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lifecycle::Ignore as _;
 use lifecycle::admin::{self, Admin};
 use lifecycle::cli;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
@@ -12,7 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
 
 use crate::CONTAINER;
-use crate::agent::{Agent, Bell, Checkpoints, Feed, FileLag, Reader, SinkStatus, Status, Until, run_sink};
+use crate::agent::{Agent, Checkpoints, Feed, FileLag, Message, Reader, SinkStatus, Status, Until, run_sink};
 use crate::checkpoint::{CheckpointWriter, SentLog, SentWriter, StateDir, note_sent};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
@@ -73,10 +74,10 @@ pub async fn run(
         .allowed_hosts(lifecycle.allowed_hosts())
         .serve(admin);
     let (to_loop, reports) = unbounded_channel();
-    let bell = Bell::new(to_reader.clone());
     let wake = {
-        let bell = bell.clone();
-        Box::new(move || bell.ring())
+        let to_reader = to_reader.clone();
+        // Where the reader has ended, there is nothing to wake.
+        Box::new(move || to_reader.send(Message::Changed).ignore())
     };
     let options = ReadOptions {
         format: config.parse,
@@ -90,7 +91,6 @@ pub async fn run(
     let reader = Reader {
         inbox,
         reports: to_loop,
-        bell,
         discovery: Discovery::start(config.include, config.exclude, symlinks, config.watch, wake),
         catalog,
         options,

@@ -24,7 +24,7 @@ use crate::position::SinkIndex;
 use crate::record::chunk::Chunk;
 pub(crate) use checkpoints::Checkpoints;
 use drain::Drain;
-pub(crate) use reader::{Bell, Feed, Message, Reader, Report, Until};
+pub(crate) use reader::{Feed, Message, Reader, Report, Until};
 pub(crate) use status::{FileLag, SinkStatus, Status};
 
 /// The event loop and all that it works with.

@@ -6,8 +6,7 @@
 //! chunks of memory, whatever waits in the files.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use lifecycle::Ignore as _;
@@ -66,27 +65,6 @@ pub(crate) enum Report {
     Ended(Vec<FileEntry>, Remains),
 }
 
-/// A function that wakes the reader, once for whatever has come since it last looked.
-#[derive(Debug, Clone)]
-pub(crate) struct Bell {
-    to: Sender<Message>,
-    rung: Arc<AtomicBool>,
-}
-
-impl Bell {
-    /// For the reader with this inbox.
-    pub(crate) fn new(to: Sender<Message>) -> Self {
-        Self { to, rung: Arc::default() }
-    }
-
-    pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            // Where the reader has ended, there is nothing to wake.
-            self.to.send(Message::Changed).ignore();
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Feed {
     /// None while both are with the sink.
@@ -111,7 +89,6 @@ impl Feed {
 pub(crate) struct Reader {
     pub(crate) inbox: Receiver<Message>,
     pub(crate) reports: UnboundedSender<Report>,
-    pub(crate) bell: Bell,
     pub(crate) discovery: Discovery,
     pub(crate) catalog: Catalog,
     pub(crate) options: ReadOptions,
@@ -161,10 +138,8 @@ impl Reader {
     /// Reads and sends what can be read and sent, then waits for something to happen. True where the end has come.
     fn turn(&mut self, run: &mut Run) -> bool {
         self.fill_and_send(run);
-        if (run.draining || self.until == Until::EndOfFiles) && self.has_shipped_all(run) {
-            return true;
-        }
-        if self.sink_failed_too_long() {
+        let is_last = run.draining || self.until == Until::EndOfFiles;
+        if (is_last && self.has_shipped_all(run)) || self.sink_failed_too_long() {
             return true;
         }
         if let Some(entries) = self.checkpoints.begin(|| self.catalog.entries()) {
@@ -197,7 +172,6 @@ impl Reader {
     fn handle(&mut self, message: Message, run: &mut Run) {
         match message {
             Message::Changed => {
-                self.bell.rung.store(false, Ordering::SeqCst);
                 let changes = self.discovery.changes();
                 run.names_changed |= changes.names;
                 changes.written.iter().for_each(|path| self.catalog.written(path));

@@ -127,17 +127,13 @@ impl SentLog {
     }
 }
 
-#[derive(Debug)]
-enum Task {
-    Append(Vec<Sent>),
-    CheckpointBegins,
-    CheckpointEnded(bool),
-}
+type Task = Box<dyn FnOnce(&mut SentLog) + Send>;
 
 /// The thread that writes the file.
 #[derive(Debug)]
 pub(crate) struct SentWriter {
     tasks: Sender<Task>,
+    done: Sender<()>,
     appended: Receiver<()>,
     /// The last note is not written yet.
     is_behind: bool,
@@ -149,27 +145,20 @@ impl SentWriter {
     /// # Errors
     /// Where the system has no thread to give.
     pub(crate) fn start(mut log: SentLog) -> io::Result<Self> {
-        let (tasks, queue) = channel();
+        let (tasks, queue) = channel::<Task>();
         let (done, appended) = channel();
-        let work = move || {
-            for task in queue {
-                match task {
-                    Task::Append(sent) => {
-                        log.append(&sent);
-                        done.send(()).ignore();
-                    }
-                    Task::CheckpointBegins => log.checkpoint_begins(),
-                    Task::CheckpointEnded(written) => log.checkpoint_ended(written),
-                }
-            }
-        };
+        let work = move || queue.into_iter().for_each(|task| task(&mut log));
         std::thread::Builder::new().name("sent-log".to_owned()).spawn(work)?;
-        Ok(Self { tasks, appended, is_behind: false })
+        Ok(Self { tasks, done, appended, is_behind: false })
     }
 
     /// Notes what is sent next; false where that takes too long. Then nothing is sent before a checkpoint covers it.
     pub(crate) fn append(&mut self, sent: Vec<Sent>) -> bool {
-        self.tell(Task::Append(sent));
+        let done = self.done.clone();
+        self.tell(Box::new(move |log| {
+            log.append(&sent);
+            done.send(()).ignore();
+        }));
         self.is_behind = self.appended.recv_timeout(IN_TIME).is_err();
         !self.is_behind
     }
@@ -181,11 +170,11 @@ impl SentWriter {
     }
 
     pub(crate) fn checkpoint_begins(&self) {
-        self.tell(Task::CheckpointBegins);
+        self.tell(Box::new(SentLog::checkpoint_begins));
     }
 
     pub(crate) fn checkpoint_ended(&self, written: bool) {
-        self.tell(Task::CheckpointEnded(written));
+        self.tell(Box::new(move |log| log.checkpoint_ended(written)));
     }
 
     fn tell(&self, task: Task) {

@@ -40,9 +40,10 @@ impl UnclaimedEntries {
     /// Takes all entries for which this holds.
     pub(crate) fn take_where(&mut self, mut holds: impl FnMut(&FileEntry) -> bool) -> Vec<FileEntry> {
         let mut taken = Vec::new();
-        for entries in self.entries.values_mut() {
+        self.entries.retain(|_, entries| {
             taken.extend(entries.extract_if(.., |entry| holds(entry)));
-        }
+            !entries.is_empty()
+        });
         taken
     }
 

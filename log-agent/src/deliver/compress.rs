@@ -43,12 +43,6 @@ enum Kind {
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
-impl std::fmt::Debug for Compressor {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Compressor")
-    }
-}
-
 impl Compressor {
     pub(super) fn new(compression: Compression) -> io::Result<Self> {
         let kind = match compression {

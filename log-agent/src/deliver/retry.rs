@@ -80,7 +80,6 @@ pub(crate) struct Records {
     pub(crate) ledger: LossLedger,
 }
 
-#[derive(Debug)]
 pub(crate) struct Sink {
     index: SinkIndex,
     name: String,

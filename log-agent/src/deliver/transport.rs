@@ -28,7 +28,6 @@ pub(crate) struct Settings {
 }
 
 /// One kind of receiver.
-#[derive(Debug)]
 pub(super) enum Transport {
     Stdout(Stdout),
     File(FileSink),

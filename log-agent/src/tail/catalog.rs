@@ -362,9 +362,7 @@ impl Catalog {
 
     /// Enters what a checkpoint knew as unconfirmed of files that are gone.
     fn give_up_unclaimed(&mut self, names: &Names) {
-        let is_pending = |file: &&TailedFile| file.state() == ReadState::PendingCopy;
-        let pending: HashSet<&Path> =
-            self.files.iter().filter(is_pending).map(|file| file.family().log()).collect();
+        let pending: HashSet<&Path> = self.files.pending().map(|file| file.family().log()).collect();
         let waits = |entry: &FileEntry| !names.has_seen(&entry.path) || pending.contains(entry.log());
         let sinks = &self.sinks;
         let given_up =
@@ -447,19 +445,12 @@ impl Catalog {
             }
         }
         self.close_drained();
-        let pending: Vec<(LogFamily, bool)> = self
-            .files
-            .iter()
-            .filter(|file| file.state() == ReadState::PendingCopy)
-            .map(|file| (file.family().clone(), self.ends.is_quiet(file)))
-            .collect();
-        if pending.is_empty() {
-            return false;
+        if self.files.pending().any(|file| self.ends.is_quiet(file)) {
+            return true;
         }
-        let families: HashSet<&LogFamily> = pending.iter().map(|(family, _)| family).collect();
+        let families: HashSet<LogFamily> = self.files.pending().map(|file| file.family().clone()).collect();
         let mut originals = self.files.iter_mut().filter(|file| families.contains(file.family()));
-        pending.iter().any(|(_, quiet)| *quiet)
-            || originals.any(|file| file.poll(None).is_ok() && file.last_size() < file.content().size())
+        originals.any(|file| file.poll(None).is_ok() && file.last_size() < file.content().size())
     }
 
     /// Whether anything has been added to any file since the last look; what has is read next.
@@ -483,7 +474,7 @@ impl Catalog {
 
     /// Whether any file is not read yet because it may be a copy.
     pub(crate) fn any_pending(&self) -> bool {
-        self.files.iter().any(|file| file.state() == ReadState::PendingCopy)
+        self.files.pending().next().is_some()
     }
 
     /// Whether no file waits to be read, for any sink.

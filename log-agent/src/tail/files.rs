@@ -66,6 +66,11 @@ impl FileTable {
         self.files.values()
     }
 
+    /// Those that may be copies.
+    pub(super) fn pending(&self) -> impl Iterator<Item = &TailedFile> {
+        self.iter().filter(|file| file.state() == ReadState::PendingCopy)
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TailedFile> {
         self.files.values_mut()
     }

@@ -18,7 +18,7 @@ pub(crate) struct Changes {
     pub(crate) written: BTreeSet<PathBuf>,
 }
 
-/// What is called when something has changed: it must not wait.
+/// What is called when something has changed, once until that is taken: it must not wait.
 pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
 
 /// Changes on their way from the kernel's thread to the agent.
@@ -46,6 +46,7 @@ impl EventQueue {
 
     pub(super) fn receive(&self, globs: &[Glob], event: notify::Result<Event>) {
         let mut changes = self.changes.lock();
+        let is_first = !changes.names && changes.written.is_empty();
         match event {
             // The kernel's queue ran over: anything may have happened.
             Ok(event) if event.need_rescan() => changes.names = true,
@@ -66,7 +67,9 @@ impl EventQueue {
             }
         }
         drop(changes);
-        (self.wake)();
+        if is_first {
+            (self.wake)();
+        }
     }
 
     fn concerns(&self, globs: &[Glob], path: &Path) -> bool {

@@ -43,12 +43,6 @@ pub(crate) struct Discovery {
     unwatched: BTreeSet<PathBuf>,
 }
 
-impl std::fmt::Debug for Discovery {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Discovery").field("include", &self.include).finish_non_exhaustive()
-    }
-}
-
 impl Discovery {
     /// Starts listening; the first [`Discovery::scan`] finds what is there. `wake` is called when the kernel has said something.
     pub(crate) fn start(

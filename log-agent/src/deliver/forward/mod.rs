@@ -31,12 +31,6 @@ pub(super) struct Forward {
     connection: Option<Connection>,
 }
 
-impl std::fmt::Debug for Forward {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Forward({})", self.url.name())
-    }
-}
-
 impl Forward {
     pub(super) fn new(url: ForwardUrl, credentials: WatchedCredentials) -> Result<Self, Failure> {
         let server_name =
