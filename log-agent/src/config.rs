@@ -73,7 +73,7 @@ pub struct Config {
     pub(crate) credentials: CredentialFlags,
 
     /// End an attempt to deliver when a receiver has neither taken nor answered anything for this long; it then gets less at once
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = sink_timeout)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = no_shorter(SHORTEST_SINK_TIMEOUT))]
     pub(crate) sink_timeout: Duration,
 
     /// Wait this long for a receiver that refuses eight records or more, each for itself, and accepts none, before they become dead
@@ -99,11 +99,11 @@ pub struct Config {
     pub(crate) filter: Filter,
 
     /// The longest line that is shipped whole; the rest of a longer one is left out, and counted
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = max_line)]
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = at_least(16))]
     pub(crate) max_line: usize,
 
     /// Bytes of lines that are delivered at once at most; fewer whenever there are no more
-    #[arg(long, value_name = "SIZE", default_value = "512KiB", value_parser = chunk_size)]
+    #[arg(long, value_name = "SIZE", default_value = "512KiB", value_parser = at_least(1))]
     pub(crate) chunk_size: usize,
 
     /// How changes are noticed
@@ -111,7 +111,7 @@ pub struct Config {
     pub(crate) watch: Watch,
 
     /// How often all names and sizes are looked at, whatever the events say
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = rescan_period)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = no_shorter(SHORTEST_RESCAN_PERIOD))]
     pub(crate) rescan_period: Duration,
 
     /// How long a rotated or removed file has to be quiet before it is at its end: its writer may still hold it
@@ -194,25 +194,16 @@ impl Config {
     }
 }
 
-fn max_line(text: &str) -> Result<usize, String> {
-    at_least(16, text)
+fn at_least(least: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        let size = usize::try_from(units::size(text)?).ok().filter(|size| *size >= least);
+        size.ok_or_else(|| format!("out of range: at least {least}"))
+    }
 }
 
-fn chunk_size(text: &str) -> Result<usize, String> {
-    at_least(1, text)
-}
-
-fn at_least(least: usize, text: &str) -> Result<usize, String> {
-    let size = usize::try_from(units::size(text)?).ok().filter(|size| *size >= least);
-    size.ok_or_else(|| format!("out of range: at least {least}"))
-}
-
-fn sink_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = units::duration(text)?;
-    if timeout >= SHORTEST_SINK_TIMEOUT { Ok(timeout) } else { Err("too short: at least 100ms".to_owned()) }
-}
-
-fn rescan_period(text: &str) -> Result<Duration, String> {
-    let period = units::duration(text)?;
-    if period >= SHORTEST_RESCAN_PERIOD { Ok(period) } else { Err("too short: at least 10ms".to_owned()) }
+fn no_shorter(least: Duration) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let time = Some(units::duration(text)?).filter(|time| *time >= least);
+        time.ok_or_else(|| format!("too short: at least {}", humantime::format_duration(least)))
+    }
 }

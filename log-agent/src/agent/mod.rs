@@ -81,13 +81,12 @@ impl Agent {
         self.sinks.shutdown().await;
         self.tell(Message::Stop);
         let ended = timeout_at(drain.leave_by, async {
-            loop {
-                match self.reports.recv().await {
-                    Some(Report::Ended(entries, remains)) => break Some((entries, remains)),
-                    Some(_) => {}
-                    None => break None,
+            while let Some(report) = self.reports.recv().await {
+                if let Report::Ended(entries, remains) = report {
+                    return Some((entries, remains));
                 }
             }
+            None
         });
         let Ok(Some((entries, remains))) = ended.await else {
             return Err(Failure::new(

@@ -12,8 +12,8 @@ use crate::position::{Confirmed, SinkIndex};
 
 /// The first field of a checkpoint; one with another is not for this version to read.
 const FORMAT: &str = "log-agent-checkpoint/1";
-/// The checksum of the first line, as the second: eight hex digits and a line break.
-const TRAILER: usize = 9;
+/// The end of the first line, and its checksum as the second: eight hex digits and a line break.
+const TRAILER: usize = 10;
 
 /// One content of a file, as it is remembered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -203,11 +203,7 @@ impl Document {
     /// # Errors
     /// Why it cannot be trusted.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let (line, trailer) = bytes
-            .len()
-            .checked_sub(TRAILER + 1)
-            .map(|end| bytes.split_at(end))
-            .ok_or_else(|| "it is torn: too short".to_owned())?;
+        let (line, trailer) = bytes.split_last_chunk::<TRAILER>().ok_or("it is torn: too short")?;
         let stated =
             std::str::from_utf8(trailer).ok().and_then(|text| u32::from_str_radix(text.trim(), 16).ok());
         if stated != Some(crc32fast::hash(line)) {

@@ -82,30 +82,22 @@ impl StateDir {
 
     /// The newest checkpoint that can be trusted; nothing where there is none.
     pub(crate) fn load(&mut self) -> Vec<FileEntry> {
-        let mut newest: Option<Document> = None;
-        for slot in SLOTS {
-            let path = self.path.join(slot);
-            match fs::read(&path) {
-                Ok(bytes) => match Document::parse(&bytes) {
-                    Ok(document)
-                        if newest.as_ref().is_none_or(|best| best.generation < document.generation) =>
-                    {
-                        newest = Some(document);
-                    }
-                    Ok(_) => {}
-                    Err(reason) => tracing::warn!(
-                        file = %path.display(),
-                        reason,
-                        "this checkpoint cannot be trusted and is passed over: lines may be sent again, none is skipped"
-                    ),
-                },
+        let mut documents = Vec::new();
+        for path in SLOTS.map(|slot| self.path.join(slot)) {
+            match fs::read(&path).map(|bytes| Document::parse(&bytes)) {
+                Ok(Ok(document)) => documents.push(document),
+                Ok(Err(reason)) => tracing::warn!(
+                    file = %path.display(),
+                    reason,
+                    "this checkpoint cannot be trusted and is passed over: lines may be sent again, none is skipped"
+                ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(file = %path.display(), %error, "this checkpoint cannot be read");
                 }
             }
         }
-        let Some(document) = newest else {
+        let Some(document) = documents.into_iter().max_by_key(|document| document.generation) else {
             tracing::info!("no checkpoint: reading every file from its beginning");
             return Vec::new();
         };

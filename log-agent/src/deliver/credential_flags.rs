@@ -92,30 +92,25 @@ impl CredentialFlags {
 
     fn validate_sink(&self, spec: &SinkSpec) -> Result<(), String> {
         let (name, files) = (spec.name(), self.files(spec));
+        let refused = |why: &str| Err(format!("--sink {name} {why}"));
         if files.client_cert.is_some() != files.client_key.is_some() {
-            return Err(format!(
-                "--sink {name} needs both --client-cert-file and --client-key-file, or neither"
-            ));
+            return refused("needs both --client-cert-file and --client-key-file, or neither");
         }
         if files.user.is_some() != files.password.is_some() {
-            return Err(format!(
-                "--sink {name} needs both --forward-user and --forward-password-file, or neither"
-            ));
+            return refused("needs both --forward-user and --forward-password-file, or neither");
         }
         if files.user.is_some() && files.shared_key.is_none() {
-            return Err(format!(
-                "--forward-user of --sink {name} needs --forward-shared-key-file, too: the user is part of that handshake"
-            ));
+            return refused(
+                "has a --forward-user and needs --forward-shared-key-file, too: the user is part of that handshake",
+            );
         }
         if files.bearer_token.is_some() && files.basic_auth.is_some() {
-            return Err(format!(
-                "--sink {name} can have --bearer-token-file or --basic-auth-file, but not both"
-            ));
+            return refused("can have --bearer-token-file or --basic-auth-file, but not both");
         }
         if (files.bearer_token.is_some() || files.basic_auth.is_some()) && spec.url.has_user() {
-            return Err(format!(
-                "--sink {name} has a user in its URL already; leave it out, or --bearer-token-file and --basic-auth-file"
-            ));
+            return refused(
+                "has a user in its URL already; leave it out, or --bearer-token-file and --basic-auth-file",
+            );
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::pread;
 
-use super::content::{Content, ReadAt as _};
+use super::content::{Content, ReadAt as _, window_before};
 use super::framing::{self, Records};
 use crate::identity::{FileKey, Instance, WINDOW};
 use crate::loss::{LossLedger, LossReason, SkipReason};
@@ -353,16 +353,14 @@ impl Input<'_> {
         self.content.identify(to.options.instance, self.key, &buffer[..kept]);
         to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, text_start - line_start);
         self.push_line(to, text_start, &buffer[..kept], length);
-        let window = usize::try_from(next).map_or(WINDOW, |next| next.min(WINDOW));
         let mut head = [0; WINDOW];
         let filled = self.file.fill(&mut head, line_start)?;
         self.content.extend_head(
             line_start,
             &head[..filled.min(usize::try_from(next - line_start).unwrap_or(WINDOW))],
         );
-        let filled = self.file.fill(&mut buffer[..window], next - window as u64)?;
-        let before = &buffer[..filled.min(window)];
-        self.content.commit_segment(to.sink, self.path, before, ReadOffset(next), to.chunk);
+        let before = window_before(self.file, next)?;
+        self.content.commit_segment(to.sink, self.path, &before, ReadOffset(next), to.chunk);
         // A buffer as large as the longest line is not kept for the ordinary ones.
         buffer.truncate(WINDOW + PORTION);
         buffer.shrink_to(WINDOW + PORTION);

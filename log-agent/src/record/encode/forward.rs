@@ -6,9 +6,10 @@
 use std::ops::Range;
 use std::time::UNIX_EPOCH;
 
+use lifecycle::Ignore as _;
+
 use super::msgpack::{
-    Open, begin_array, begin_map, binary, boolean, end, extension8, float, integer, nil, small_array, string,
-    unsigned,
+    Open, begin_array, begin_map, binary, end, extension8, float, integer, small_array, string, unsigned,
 };
 use super::{digits, event_time, severity_number, severity_text, timestamp};
 use crate::record::chunk::{Chunk, Line};
@@ -142,10 +143,10 @@ impl<'a> Visitor<'a> for Attributes<'_> {
         }
     }
     fn null(&mut self) {
-        nil(self.out);
+        rmp::encode::write_nil(self.out).ignore();
     }
     fn boolean(&mut self, value: bool) {
-        boolean(value, self.out);
+        rmp::encode::write_bool(self.out, value).ignore();
     }
     fn raw(&mut self, value: &'a [u8]) {
         string(value, self.out);

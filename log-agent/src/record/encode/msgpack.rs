@@ -54,14 +54,6 @@ pub(crate) fn small_array(count: u8, out: &mut Vec<u8>) {
     encode::write_array_len(out, count.into()).ignore();
 }
 
-pub(super) fn nil(out: &mut Vec<u8>) {
-    encode::write_nil(out).ignore();
-}
-
-pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
-    encode::write_bool(out, value).ignore();
-}
-
 /// A string, which its writer knows to be UTF-8.
 #[inline]
 pub(crate) fn string(text: &[u8], out: &mut Vec<u8>) {

@@ -15,7 +15,8 @@ pub(super) fn parse(line: &str) -> Option<Map<String, Value>> {
     let address = word(&mut rest)?;
     let _ident = word(&mut rest)?;
     let user = word(&mut rest)?;
-    let time = delimited(&mut rest, '[', ']')?;
+    let (time, after) = rest.strip_prefix('[')?.split_once(']')?;
+    rest = after.trim_start_matches(' ');
     set("timestamp", timestamp(time)?.into());
     set("client.address", address.into());
     if user != "-" {
@@ -51,12 +52,6 @@ fn word<'a>(rest: &mut &'a str) -> Option<&'a str> {
     let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
     *rest = after;
     (!word.is_empty()).then_some(word)
-}
-
-fn delimited<'a>(rest: &mut &'a str, open: char, close: char) -> Option<&'a str> {
-    let (inside, after) = rest.strip_prefix(open)?.split_once(close)?;
-    *rest = after.trim_start_matches(' ');
-    Some(inside)
 }
 
 /// A quoted text, with the escapes that servers write in one: `\"`, `\\` and `\xHH`.

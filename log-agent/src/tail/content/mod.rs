@@ -27,7 +27,7 @@ use cursors::Cursors;
 use marks::Marks;
 pub(super) use marks::{Comparison, Match};
 pub(crate) use window::ReadAt;
-use window::window_before;
+pub(super) use window::window_before;
 
 /// What a checkpoint says of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

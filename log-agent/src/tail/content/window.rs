@@ -76,7 +76,7 @@ pub(super) fn line_start(lines: &[u8]) -> u64 {
     lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1)
 }
 
-pub(super) fn window_before(file: &impl ReadAt, end: u64) -> io::Result<Vec<u8>> {
+pub(in crate::tail) fn window_before(file: &impl ReadAt, end: u64) -> io::Result<Vec<u8>> {
     bytes_before(file, end, usize::try_from(end).map_or(WINDOW, |end| end.min(WINDOW)))
 }
 
