@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::file::{FileSeq, Naming};
+use super::file::{FileSeq, Naming, TailedFile};
 use super::files::FileTable;
 
 /// Which files are open, those first that were opened first.
@@ -33,6 +33,10 @@ impl Descriptors {
         files: &mut FileTable,
         mut open: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
+        if self.open.len() >= self.most {
+            // Files that are followed no more have given theirs back.
+            self.open.retain(|file| files.get(*file).is_some_and(TailedFile::is_open));
+        }
         while self.open.len() >= self.most && self.release_one(files) {}
         match open() {
             Err(error) if Self::are_short(&error) && self.release_one(files) => open(),
@@ -55,7 +59,6 @@ impl Descriptors {
                     return true;
                 }
                 Some(file) if file.is_open() => self.open.push_back(seq),
-                // Its descriptor was given back already.
                 _ => {}
             }
         }

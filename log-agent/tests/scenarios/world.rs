@@ -64,6 +64,26 @@ fn more_files_than_descriptors() {
     assert!(open <= 100, "{open}");
 }
 
+/// A file that is closed while nothing is short could not be opened again, should it be removed meanwhile.
+#[test]
+fn files_that_came_and_went_take_no_descriptors() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let stays = room.log("stays.log");
+    write(&stays, "stays\n");
+    let more = ["--rescan-period", "50ms", "--rotate-wait", "0s"];
+    let agent = with_descriptors(100, &room, &receiver.sink(), &more);
+    wait_until("its line arrives", || receiver.count() == 1);
+    for file in 0..100 {
+        let path = room.log(&format!("f{file}.log"));
+        write(&path, format!("{file}\n"));
+        wait_until("its line arrives", || receiver.count() == file + 2);
+        fs::remove_file(path).unwrap();
+    }
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.id())).unwrap();
+    let mut open = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    assert!(open.any(|file| file == stays), "{}", agent.stderr());
+}
+
 /// Ten thousand files at a *hard* limit of 1,024 descriptors, which is what some runtimes give.
 #[test]
 #[ignore = "takes a minute: CONTRIBUTING.md says how to run it on a release build"]
