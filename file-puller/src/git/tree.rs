@@ -82,11 +82,10 @@ struct Walk<'w> {
 impl Walk<'_> {
     fn tree(&mut self, id: &ObjectId, path: &mut Vec<u8>) -> Result<(), GitError> {
         self.visited += 1;
-        if self.visited > self.limits.files {
-            return Err(GitError::refused(format!(
-                "it has more than --max-files {} directories",
-                self.limits.files
-            )));
+        // The root and what lies above a --subdir are visited as well.
+        let limit = self.limits.directories;
+        if self.visited > limit.saturating_add(MAX_SEGMENTS) {
+            return Err(GitError::refused(format!("it has more than --max-directories {limit} directories")));
         }
         let content = self.objects.read(id, ObjectKind::Tree)?;
         self.known.tree(id, &content)?;

@@ -145,6 +145,11 @@ class Content(Scenario):
         self.repository.commit({"zeros": b"\0" * (64 << 20)})
         self.refused("it expands more than --max-expansion 100 times")
 
+    def test_directories_are_held_to_their_own_limit(self):
+        self.repository.commit({"a/b/c/index.html": "x"})
+        self.assertEqual(self.published("--max-files", "1"), {"a/b/c/index.html": b"x"})
+        self.refused("more than --max-directories 2", "--max-directories", "2", volume=self.root / "v2")
+
     def test_deltas_of_large_and_small_files(self):
         text = "".join(f"line {number} {hashlib.sha256(str(number).encode()).hexdigest()}\n" for number in range(20000))
         files = {f"copy-{number}.txt": text.replace("line 7 ", f"other {number} ") for number in range(5)}
