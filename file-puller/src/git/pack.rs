@@ -9,6 +9,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
+use lifecycle::cgroup::memory_limit;
 
 use super::error::GitError;
 use super::object_id::{Hasher, ObjectId, ObjectKind};
@@ -18,6 +19,11 @@ use crate::store::Context as _;
 
 /// Bytes that are inflated or copied at a time.
 const CHUNK: usize = 32 * 1024;
+
+/// What the process takes without a pack.
+const BASE_MEMORY: u64 = 11 * 1024 * 1024;
+/// Bytes that are in memory for each object: what it is and where, and its places by id and by offset.
+const OBJECT: u64 = 200;
 
 /// Why a pack was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +56,24 @@ pub(super) fn unpack(input: impl Read, objects: &mut Objects, limits: Expansion)
     if &header[..4] != b"PACK" || !matches!(number(4), 2 | 3) {
         return Err(refused("it is not a pack"));
     }
+    check_memory(number(8), memory_limit())?;
     for _ in 0..number(8) {
         reader.entry(objects)?;
     }
     reader.check_end(objects)
+}
+
+/// Refuses more objects than the process has memory for, whether the commit needs them or not.
+fn check_memory(objects: u32, limit: Option<u64>) -> Result<(), GitError> {
+    match limit {
+        Some(limit) if BASE_MEMORY + u64::from(objects) * OBJECT > limit => {
+            let limit = bytesize::ByteSize(limit);
+            Err(GitError::refused(format!(
+                "its {objects} objects take more memory than this container's limit of {limit}; raise that limit, or split the repository"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn refused(why: impl Into<String>) -> PackError {
@@ -373,5 +393,19 @@ impl<R: Read> Delta<'_, R> {
             }
         }
         Ok(Some(Instruction::Copy { from, length: if length == 0 { 0x1_0000 } else { length } }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_objects_than_there_is_memory_for_are_refused() {
+        let limit = Some(64 << 20);
+        assert!(check_memory(250_000, limit).is_ok() && check_memory(u32::MAX, None).is_ok());
+        let error = check_memory(500_000, limit).unwrap_err().to_string();
+        assert!(error.contains("its 500000 objects") && error.contains("64.0 MiB"), "{error}");
+        assert!(check_memory(u32::MAX, limit).is_err());
     }
 }

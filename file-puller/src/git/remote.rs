@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use lifecycle::cgroup::memory_limit;
 use lifecycle::escape::escaped;
 use reqwest::{Response, Url};
 
@@ -19,8 +20,12 @@ use crate::source::{Body, Session, Source, SourceError, display};
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 const VERSION_2: HeaderValue = HeaderValue::from_static("version=2");
 
-/// The largest list of refs that is read: a million of them.
-const MAX_REFS: u64 = 128 * 1024 * 1024;
+/// The largest list of refs that is read: a million of them, or what there is memory for.
+fn max_refs(memory_limit: Option<u64>) -> u64 {
+    const MAX: u64 = 128 * 1024 * 1024;
+    // What is read takes about twice as much again.
+    memory_limit.map_or(MAX, |limit| MAX.min(limit / 5))
+}
 
 /// Why a repository could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -231,9 +236,9 @@ async fn check(response: Response, url: &Url, what: &str) -> Result<Response, Re
 }
 
 async fn read(mut body: Body) -> Result<Vec<u8>, RemoteError> {
-    let bytes = body.read(MAX_REFS).await?;
+    let bytes = body.read(max_refs(memory_limit())).await?;
     bytes.ok_or_else(|| {
-        let why = "it lists more refs than can be read; follow one with --ref".to_owned();
+        let why = "it lists more refs than there is memory for".to_owned();
         RemoteError::Answer { url: display(body.url()), why }
     })
 }
@@ -295,6 +300,11 @@ mod tests {
         let v0 = request(Version::V0, None);
         assert!(v0.contains("shallow side-band-64k ofs-delta"), "{v0}");
         assert!(v0.ends_with("000ddeepen 1\n00000009done\n"), "{v0}");
+    }
+
+    #[test]
+    fn a_list_of_refs_does_not_take_more_memory_than_there_is() {
+        assert_eq!([None, Some(64 << 20)].map(max_refs), [128 << 20, (64 << 20) / 5]);
     }
 
     #[test]
