@@ -7,11 +7,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use bytesize::ByteSize;
 use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
 use super::create::open_directory;
 use super::directory::entries;
 use super::volume::{Context as _, RELEASES, Volume, VolumeError};
 use crate::content::ReleaseId;
+use crate::crash_point::lacks;
 
 /// What a release will add to the volume.
 #[derive(Debug, Clone, Copy, Default)]
@@ -112,6 +114,9 @@ impl Usage {
 }
 
 fn usage(volume: &Volume, current: Option<&ReleaseId>) -> io::Result<Usage> {
+    if lacks("tree-sizes") {
+        return Err(Errno::IO.into());
+    }
     let mut seen = HashSet::new();
     let mut usage = Usage::default();
     let mut releases: Vec<_> =

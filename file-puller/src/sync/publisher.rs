@@ -4,6 +4,7 @@
 //! not have. What is fetched, and from where, is the engine's affair.
 
 use std::collections::HashSet;
+use std::io::ErrorKind::StorageFull;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -193,9 +194,9 @@ impl Publisher {
             let Err(short) = check_room(&self.volume, need, min_free, max_volume_size, current) else {
                 return Ok(());
             };
-            let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else {
-                return Err(short.into());
-            };
+            let is_short = matches!(&short, VolumeError::Io { cause, .. } if cause.kind() == StorageFull);
+            let expendable = self.retention.oldest_expendable(SystemTime::now()).filter(|_| is_short);
+            let Some(id) = expendable else { return Err(short.into()) };
             tracing::info!(release = %id, "old release removed early, because space is short");
             remove_release(&self.volume, &id)?;
             self.retention.forget(&id);

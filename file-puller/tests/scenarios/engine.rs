@@ -153,6 +153,28 @@ fn nothing_after_the_commit_point_fails_a_sync() {
     }
 }
 
+/// That a disk cannot be read is not that space is short.
+#[test]
+fn no_old_release_goes_because_their_sizes_cannot_be_read() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let flags = ["--keep", "9", "--keep-for", "0s", "--max-volume-size", "1GiB"];
+    for release in 1..=2 {
+        manager.put("index.html", release.to_string());
+        sync(&start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", "nothing"), &flags));
+    }
+    let before = volume.releases();
+    manager.put("index.html", "3");
+    let process = start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", "tree-sizes"), &flags);
+    let answer = try_sync(&process);
+    assert_eq!(
+        (answer.status(), answer.json()["reason"].as_str()),
+        (500, Some("volume")),
+        "{}",
+        answer.text()
+    );
+    assert_eq!((before.len(), volume.releases()), (2, before));
+}
+
 /// What NFS, vfat, FUSE and overlay file systems do not have. Each is worked around, and nothing is fetched that is there.
 #[test]
 fn a_file_system_that_lacks_something() {
