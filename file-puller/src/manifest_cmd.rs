@@ -62,8 +62,12 @@ pub(crate) fn run(arguments: &ManifestArgs) -> Result<(), Failure> {
 
 /// Where a manifest's signature goes.
 fn signature_of(manifest: &Path) -> PathBuf {
-    let mut name = manifest.as_os_str().to_owned();
-    name.push(SIGNATURE_EXTENSION);
+    with_suffix(manifest, SIGNATURE_EXTENSION)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
     name.into()
 }
 
@@ -155,9 +159,7 @@ fn read(path: &Path) -> io::Result<(u64, Digest, FileMode)> {
 
 /// A reader sees the manifest before or the manifest after, never a part of it.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    let temporary = with_suffix(path, &format!(".{}.tmp", std::process::id()));
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(content)?;
         file.sync_all()?;

@@ -6,11 +6,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use lifecycle::escape::escaped;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::content::Limits;
 use crate::content::path::{ReleasePath, disjoint};
@@ -34,20 +35,21 @@ pub(crate) struct Manifest {
 }
 
 /// One file of a release.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(expecting = "an object with path, size, sha256 and mode")]
 pub(crate) struct ManifestFile {
     /// Where it lies in the release.
-    #[serde(deserialize_with = "path")]
+    #[serde(deserialize_with = "path", serialize_with = "text")]
     pub(crate) path: ReleasePath,
     /// Its length in bytes.
     pub(crate) size: u64,
     /// The SHA-256 of its content.
-    #[serde(rename = "sha256", deserialize_with = "digest")]
+    #[serde(rename = "sha256", deserialize_with = "digest", serialize_with = "text")]
     pub(crate) digest: Digest,
-    #[serde(deserialize_with = "mode")]
+    #[serde(deserialize_with = "mode", serialize_with = "text")]
     pub(crate) mode: FileMode,
     /// Where to fetch it, relative to the manifest, if not at its path.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<Box<str>>,
 }
 
@@ -64,17 +66,6 @@ struct Wire {
     created: String,
     site: Option<String>,
     files: Vec<ManifestFile>,
-}
-
-/// A file as it is written.
-#[derive(Serialize)]
-struct WireFile<'w> {
-    path: &'w str,
-    size: u64,
-    sha256: &'w str,
-    mode: &'w str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<&'w str>,
 }
 
 /// A string of the JSON: copied only where it has escapes.
@@ -97,6 +88,10 @@ fn mode<'de, D: Deserializer<'de>>(field: D) -> Result<FileMode, D::Error> {
     let rule =
         || D::Error::custom(format!("\"{}\" is not four octal digits from 0400 to 0777", escaped(&text)));
     FileMode::parse(&text).ok_or_else(rule)
+}
+
+fn text<S: Serializer>(value: &impl Display, field: S) -> Result<S::Ok, S::Error> {
+    field.collect_str(value)
 }
 
 impl ManifestFile {
@@ -196,14 +191,7 @@ impl Manifest {
         out.write_all(b"\"files\": [")?;
         for (index, file) in self.files.iter().enumerate() {
             out.write_all(if index == 0 { b"\n" } else { b",\n" })?;
-            let wire = WireFile {
-                path: file.path.as_str(),
-                size: file.size,
-                sha256: &file.digest.to_string(),
-                mode: &file.mode.to_string(),
-                url: file.url.as_deref(),
-            };
-            serde_json::to_writer(&mut out, &wire)?;
+            serde_json::to_writer(&mut out, file)?;
         }
         out.write_all(b"\n]}\n")
     }

@@ -33,7 +33,6 @@ pub(crate) struct SyncRequests(mpsc::Receiver<oneshot::Sender<SyncReply>>);
 #[derive(Debug, Default)]
 pub(crate) struct Waiters(Vec<oneshot::Sender<SyncReply>>);
 
-/// Both sides.
 pub(crate) fn channel() -> (SyncHandle, SyncRequests) {
     let (sender, receiver) = mpsc::channel(WAITING);
     (SyncHandle(sender), SyncRequests(receiver))
@@ -74,12 +73,10 @@ impl SyncRequests {
 }
 
 impl Waiters {
-    /// Whether no caller waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells all of them.
     pub(crate) fn answer(self, reply: &SyncReply) {
         for sender in self.0 {
             // The client has hung up.

@@ -331,7 +331,6 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// Logs what a sync did.
 pub(crate) fn log_outcome(outcome: &Outcome, revision: Option<&Revision>, took: Duration) {
     let seconds = took.as_secs_f64();
     let named = |kind| revision.map(Revision::parts).filter(|(is, _)| *is == kind).map(|(_, name)| name);

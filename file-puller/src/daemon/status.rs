@@ -62,7 +62,6 @@ impl Status {
         Self { source, volume, max_staleness, state: Mutex::new(state) }
     }
 
-    /// Notes how a sync ended.
     pub(crate) fn sync_finished(&self, outcome: &Result<Outcome, SyncError>, took: Duration) {
         let mut state = self.state.lock();
         match outcome {

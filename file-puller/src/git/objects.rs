@@ -98,7 +98,6 @@ impl Objects {
         Ok(ObjectWriter { kind, size, written: 0, hasher, buffer: Vec::new(), file })
     }
 
-    /// Adds bytes to it.
     pub(super) fn write(&self, writer: &mut ObjectWriter, bytes: &[u8]) -> Result<(), GitError> {
         writer.written += bytes.len() as u64;
         if writer.written > writer.size {

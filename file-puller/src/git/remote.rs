@@ -32,11 +32,9 @@ fn max_refs(memory_limit: Option<u64>) -> u64 {
 pub(crate) enum RemoteError {
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It answered, and not as a git server does.
+    /// It answered, and not as a git server does, or has no such ref.
     #[error("cannot fetch {url}: {}", escaped(why))]
     Answer { url: String, why: String },
-    #[error("cannot fetch {url}: {}", escaped(&cause.to_string()))]
-    Ref { url: String, cause: RefError },
 }
 
 /// A repository.
@@ -93,7 +91,7 @@ impl Remote {
             }
         };
         let found = self.follow.find(contact.server, &listed);
-        found.map_err(|cause| RemoteError::Ref { url: display(&contact.base), cause })
+        found.map_err(|cause| no_such_ref(&contact, &cause))
     }
 
     /// Asks what the server is.
@@ -124,8 +122,7 @@ impl Remote {
             None => self.greet(source).await?.0,
         };
         if tip.wanted.format() != contact.server.format {
-            let cause = RefError::OtherFormat(contact.server.format.name());
-            return Err(RemoteError::Ref { url: display(&contact.base), cause });
+            return Err(no_such_ref(&contact, &RefError::OtherFormat(contact.server.format.name())));
         }
         let server = contact.server;
         let url = command_url(&contact.base);
@@ -241,6 +238,10 @@ async fn read(mut body: Body) -> Result<Vec<u8>, RemoteError> {
         let why = "it lists more refs than there is memory for".to_owned();
         RemoteError::Answer { url: display(body.url()), why }
     })
+}
+
+fn no_such_ref(contact: &Contact, cause: &RefError) -> RemoteError {
+    RemoteError::Answer { url: display(&contact.base), why: cause.to_string() }
 }
 
 fn unlike_git(url: &Url, error: &io::Error) -> RemoteError {

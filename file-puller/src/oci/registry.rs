@@ -16,10 +16,8 @@ use sha2::{Digest as _, Sha256};
 use super::challenge::Challenge;
 use super::manifest::{self, Document, Layer, MAX_MANIFEST, Platform};
 use crate::content::Digest;
-use crate::source::{Body, OciReference, OciVersion, Session, Source, SourceError, display};
+use crate::source::{Body, MAX_REDIRECTS, OciReference, OciVersion, Session, Source, SourceError, display};
 
-/// Redirects in a row before it is a loop.
-const REDIRECTS: usize = 5;
 /// A token is used for this long where its server does not say (the token specification's default), less what a request takes.
 const TOKEN_LIFE: Duration = Duration::from_secs(55);
 /// The largest answer of a token server.
@@ -121,7 +119,7 @@ impl Registry {
         let mut url = self.url(source, "blobs", &format!("sha256:{}", layer.digest));
         let mut response = self.send(source, Method::GET, &url, "*/*").await?;
         let mut is_beyond = false;
-        for _ in 0..REDIRECTS {
+        for _ in 0..MAX_REDIRECTS {
             let Some(to) = redirect(&response, &url) else { break };
             let to = to?;
             if to.scheme() != "https" && to.origin() != url.origin() {

@@ -43,6 +43,7 @@ pub(crate) use self::kind::{Compression, Content, Expected, Kind};
 pub(crate) use self::long_poll::Change;
 use self::long_poll::{SYNC_MANIFEST, Waiting, is_applied, is_cut, prefer, step_aside};
 pub(crate) use self::oci_reference::{OciReference, OciVersion};
+pub(crate) use self::redirect::MAX_REDIRECTS;
 use self::redirect::{RedirectHost, Redirects};
 pub(crate) use self::session::Session;
 pub(crate) use self::signature::{PublicKey, SignatureError, SigningKey};

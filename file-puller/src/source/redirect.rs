@@ -11,7 +11,7 @@ use http::header::{HeaderMap, LOCATION};
 use reqwest::Url;
 
 /// Redirects in a row before it is a loop.
-const MAX_REDIRECTS: usize = 5;
+pub(crate) const MAX_REDIRECTS: usize = 5;
 
 /// A host of `--redirect-to`: one name or address, or, with a dot before it, every name beneath a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]

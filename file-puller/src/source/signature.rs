@@ -9,7 +9,6 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use humantime::Rfc3339Timestamp;
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
@@ -35,27 +34,9 @@ pub(crate) enum SignatureError {
     /// The signature is of other bytes, or by another key.
     #[error("manifest refused: {url} is not its signature by --public-key")]
     Wrong { url: String },
-    /// A validly signed manifest, for another site.
-    #[error(
-        "manifest refused: it is signed for {found}, and --site {expected} accepts no other",
-        found = found.as_ref().map_or_else(|| "no site in particular".to_owned(), |found| format!("site {found:?}"))
-    )]
-    OtherSite { expected: String, found: Option<String> },
-    /// A validly signed manifest, from the future.
-    #[error(
-        "manifest refused: it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong"
-    )]
-    Ahead { created: Rfc3339Timestamp },
-    /// A validly signed manifest that is older than the operator accepts.
-    #[error(
-        "manifest refused: it was created {created}, and --not-before {not_before} accepts nothing older"
-    )]
-    TooOld { created: Rfc3339Timestamp, not_before: Rfc3339Timestamp },
-    /// A validly signed manifest that is older than the last accepted one (rollback).
-    #[error(
-        "manifest refused: it was created {created}, before the one that is published ({published}), which may be an attempt to roll back"
-    )]
-    Older { created: Rfc3339Timestamp, published: Rfc3339Timestamp },
+    /// A validly signed manifest that is for another site, or of a time at which it cannot have been signed or is too old.
+    #[error("manifest refused: {0}")]
+    Refused(String),
 }
 
 impl SigningKey {

@@ -66,7 +66,6 @@ impl TlsPems {
         self.identity.is_some()
     }
 
-    /// The certificate authorities.
     pub(crate) fn authorities(&self) -> Result<Vec<Certificate>, CredentialError> {
         let Some((path, pem)) = &self.ca else { return Ok(Vec::new()) };
         let why = match Certificate::from_pem_bundle(pem) {

@@ -16,10 +16,10 @@ use std::thread;
 
 use lifecycle::Ignore as _;
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::create::open_directory;
+use super::create::{open_directory, open_file};
 use super::directory::entries;
 use super::sys;
 
@@ -146,8 +146,7 @@ fn flush_tree(directory: BorrowedFd<'_>) -> io::Result<()> {
     for entry in entries(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        let handle = open_file(directory, name)?;
         if is_directory(&handle)? {
             flush_tree(handle.as_fd())?;
         } else {
@@ -175,11 +174,10 @@ fn flush_share(share: &[Target<'_>]) -> io::Result<()> {
 impl Target<'_> {
     /// Waits until it is on the disk, mode and all; that is why `fdatasync` would not do.
     fn flush(self) -> Result<(), Errno> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match self {
             Self::Open(file) => rustix::fs::fsync(file),
             Self::Named(tree, name) => {
-                let handle = rustix::fs::openat(tree, name, flags, Mode::empty())?;
+                let handle = open_file(tree, name)?;
                 if is_directory(&handle)? { sys::sync_directory(handle) } else { rustix::fs::fsync(handle) }
             }
         }
@@ -188,6 +186,8 @@ impl Target<'_> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
     use crate::store::create::DirectoryOptions;
     use crate::store::volume::Volume;

@@ -80,7 +80,6 @@ impl Retention {
         self.old.retain(|(old, _)| old != id);
     }
 
-    /// How many old releases there are.
     pub(crate) fn len(&self) -> usize {
         self.old.len()
     }

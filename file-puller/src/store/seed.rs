@@ -6,7 +6,7 @@
 
 use std::io;
 use std::iter;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
@@ -98,7 +98,7 @@ impl SeedTree {
         // The copy itself was synced when it was made.
         let fsync_set = FsyncSet::new();
         for path in &diff.removed {
-            remove_file(&tree, path, &fsync_set)
+            remove_file(tree.as_fd(), path, &fsync_set)
                 .context(|| format!("take {path} out of {}/{id}", private.path().display()))?;
         }
         for directory in manifest.directories() {
@@ -132,8 +132,7 @@ fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Mani
 }
 
 /// Removes a file, and the directories that are empty without it.
-fn remove_file(tree: &OwnedFd, path: &ReleasePath, fsync_set: &FsyncSet) -> Result<(), Errno> {
-    let tree: BorrowedFd<'_> = tree.as_fd();
+fn remove_file(tree: BorrowedFd<'_>, path: &ReleasePath, fsync_set: &FsyncSet) -> Result<(), Errno> {
     rustix::fs::unlinkat(tree, path.as_str(), AtFlags::empty())?;
     fsync_set.moved(path.as_str());
     crash_point();

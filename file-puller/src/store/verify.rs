@@ -29,7 +29,6 @@ impl Verification {
         Self { release, next: 0, damaged: Vec::new() }
     }
 
-    /// Which release is verified.
     pub(crate) fn release(&self) -> &ReleaseId {
         &self.release
     }

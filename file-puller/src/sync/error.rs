@@ -116,7 +116,7 @@ impl From<RemoteError> for SyncError {
     fn from(error: RemoteError) -> Self {
         match error {
             RemoteError::Source(error) => error.into(),
-            error => Self::Remote(error),
+            error @ RemoteError::Answer { .. } => Self::Remote(error),
         }
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use lifecycle::escape::escaped;
 use reqwest::{Body, Client};
@@ -43,15 +42,10 @@ pub(crate) struct HttpGate {
 
 /// Why a release does not pass.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpGateError {
-    #[error("release held back: --gate {gate} answers {status}{reason}")]
-    Refused { gate: HookUrl, status: StatusCode, reason: String },
-    #[error("release held back: --gate {gate} cannot be asked: {cause}")]
-    Unreachable { gate: HookUrl, cause: String },
-    #[error("release held back: --gate {gate} did not answer within --gate-timeout {timeout}")]
-    Silent { gate: HookUrl, timeout: humantime::FormattedDuration },
-    #[error("release held back: its manifest cannot be read for --gate: {0}")]
-    Manifest(#[from] io::Error),
+#[error("release held back: --gate {gate} {why}")]
+pub(crate) struct HttpGateError {
+    gate: HookUrl,
+    why: String,
 }
 
 impl HttpGate {
@@ -70,27 +64,22 @@ impl HttpGate {
         directory: &Path,
         commit: Option<&str>,
     ) -> Result<(), HttpGateError> {
-        match tokio::time::timeout(self.timeout, self.send(release, directory, commit)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(HttpGateError::Silent {
-                gate: self.url.clone(),
-                timeout: humantime::format_duration(self.timeout),
-            }),
-        }
+        let answer = tokio::time::timeout(self.timeout, self.send(release, directory, commit)).await;
+        let timeout = humantime::format_duration(self.timeout);
+        let silent = |_| Err(format!("did not answer within --gate-timeout {timeout}"));
+        answer.unwrap_or_else(silent).map_err(|why| HttpGateError { gate: self.url.clone(), why })
     }
 
-    async fn send(
-        &self,
-        release: &ReleaseId,
-        directory: &Path,
-        commit: Option<&str>,
-    ) -> Result<(), HttpGateError> {
-        let manifest = File::open(directory.join(format!("{release}.json")))?;
+    async fn send(&self, release: &ReleaseId, directory: &Path, commit: Option<&str>) -> Result<(), String> {
+        let manifest = File::open(directory.join(format!("{release}.json")));
+        let (length, manifest) = manifest
+            .and_then(|file| Ok((file.metadata()?.len(), file)))
+            .map_err(|error| format!("cannot be asked, because the manifest cannot be read: {error}"))?;
         let mut request = self
             .client
             .post(self.url.url().clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(CONTENT_LENGTH, manifest.metadata()?.len())
+            .header(CONTENT_LENGTH, length)
             .header(RELEASE, release.as_str());
         let source = HeaderValue::from_str(&self.source);
         let tree = directory.join(release.as_str());
@@ -102,8 +91,7 @@ impl HttpGate {
             }
         }
         let answer = request.body(Body::wrap_stream(stream::iter(chunks(manifest)))).send().await;
-        let mut answer = answer
-            .map_err(|error| HttpGateError::Unreachable { gate: self.url.clone(), cause: causes(&error) })?;
+        let mut answer = answer.map_err(|error| format!("cannot be asked: {}", causes(&error)))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -113,7 +101,7 @@ impl HttpGate {
         let first = String::from_utf8_lossy(&first[..first.len().min(SHOWN)]);
         let line = first.trim().lines().next().unwrap_or_default();
         let reason = if line.is_empty() { String::new() } else { format!(": {}", escaped(line)) };
-        Err(HttpGateError::Refused { gate: self.url.clone(), status, reason })
+        Err(format!("answers {status}{reason}"))
     }
 }
 

@@ -26,7 +26,6 @@ impl Outcome {
 pub(crate) struct Publication {
     pub(crate) release: ReleaseId,
     pub(crate) files: usize,
-    /// All its bytes.
     pub(crate) bytes: u64,
     /// The files that had to be fetched; the others were on the volume.
     pub(crate) fetched_files: usize,

@@ -264,7 +264,6 @@ impl Publisher {
         self.metrics.old_releases(self.retention.len());
     }
 
-    /// Makes the seed tree, if one is due.
     pub(super) fn prepare_seed(&mut self) {
         self.seed.prepare(&self.volume, self.current.as_ref());
     }

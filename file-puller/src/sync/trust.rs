@@ -72,25 +72,28 @@ impl TrustPolicy {
 
     /// Refuses what was signed for another site, or at a time at which it cannot have been signed.
     pub(super) fn check_scope(&self, manifest: &Manifest) -> Result<(), SignatureError> {
-        if self.site.is_some() && manifest.site != self.site {
-            let [expected, found] =
-                [&self.site, &manifest.site].map(|site| site.as_ref().map(Site::to_string));
-            return Err(SignatureError::OtherSite { expected: expected.unwrap_or_default(), found });
+        let refuse = |why: String| Err(SignatureError::Refused(why));
+        if let Some(expected) = self.site.as_ref().filter(|site| manifest.site.as_ref() != Some(site)) {
+            let found = manifest.site.as_ref().map(|found| format!("site {:?}", found.as_str()));
+            let found = found.unwrap_or_else(|| "no site in particular".to_owned());
+            return refuse(format!("it is signed for {found}, and --site {expected} accepts no other"));
         }
-        let created = manifest.created;
-        if created > SystemTime::now() + MAX_AHEAD {
-            return Err(SignatureError::Ahead { created: format_rfc3339_seconds(created) });
+        let created = format_rfc3339_seconds(manifest.created);
+        if manifest.created > SystemTime::now() + MAX_AHEAD {
+            return refuse(format!(
+                "it was created {created}, more than a day ahead of this machine's clock; one of the two clocks is wrong"
+            ));
         }
         match self.not_before {
-            Some(not_before) if created < not_before => {
-                let [created, not_before] = [created, not_before].map(format_rfc3339_seconds);
-                Err(SignatureError::TooOld { created, not_before })
+            Some(not_before) if manifest.created < not_before => {
+                let limit = format_rfc3339_seconds(not_before);
+                refuse(format!("it was created {created}, and --not-before {limit} accepts nothing older"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses a manifest that is older than the newest that was accepted.
+    /// Refuses a manifest that is older than the newest that was accepted (rollback).
     pub(super) fn reject_rollback(&self, volume: &Volume, manifest: &Manifest) -> Result<(), SyncError> {
         let accepted = match self.newest {
             Some(newest) => Some(newest),
@@ -99,7 +102,10 @@ impl TrustPolicy {
         match accepted {
             Some(published) if manifest.created < published => {
                 let [created, published] = [manifest.created, published].map(format_rfc3339_seconds);
-                Err(SignatureError::Older { created, published }.into())
+                Err(SignatureError::Refused(format!(
+                    "it was created {created}, before the one that is published ({published}), which may be an attempt to roll back"
+                ))
+                .into())
             }
             _ => Ok(()),
         }
