@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lifecycle::metrics::Registrar;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Unit;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 const MIB: u64 = 1024 * 1024;
 /// What the program takes before its first file and connection: code, stacks, page tables, the access log's queue.
@@ -30,6 +32,8 @@ pub(crate) const CHUNK_MAX: u64 = 128 * 1024;
 pub(crate) const OWN_CHUNKS_HTTP1: u64 = 1;
 /// The same for HTTP/2, where a stream that its client stops must not stop all others.
 pub(crate) const OWN_CHUNKS_HTTP2: u64 = 2;
+/// How often a connection looks whether there is memory for its own chunks again.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
 /// What a head that is longer than HTTP's read buffer adds to it at most.
 const LONG_HEAD: u64 = 56 * 1024;
 /// What one connection takes at once from the memory that is set aside for the kernel's send buffers.
@@ -335,12 +339,14 @@ impl ChunkBudget {
     /// Room for a small chunk, once there is some.
     pub(crate) async fn take(self) -> Room {
         let own = async {
-            let room = self.own.lend(&self.budget, Account::Connections, CHUNK_MIN).await;
-            if self.leaves_room() {
-                return room;
+            loop {
+                let room = self.own.lend(&self.budget, Account::Connections, CHUNK_MIN).await;
+                if self.leaves_room() {
+                    return room;
+                }
+                drop(room);
+                sleep(ROOM_RETRY).await;
             }
-            drop(room);
-            std::future::pending().await
         };
         tokio::select! {
             room = own => room,
@@ -461,6 +467,21 @@ mod tests {
         );
         drop((own, held));
         assert_eq!(budget.total(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_gets_its_own_chunk_once_there_is_memory_again() {
+        let budget = Budget::hidden(Some(64 * MIB));
+        let greedy = ChunkBudget::new(&budget, 0);
+        let pool: Vec<_> = std::iter::from_fn(|| greedy.try_take()).collect();
+        budget.charge(Account::Connections, budget.shared);
+        let modest = ChunkBudget::new(&budget, OWN_CHUNKS_HTTP1);
+        assert!(modest.try_take().is_none());
+        let mut waiting = std::pin::pin!(tokio::time::timeout(Duration::from_secs(10), modest.take()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        budget.refund(Account::Connections, budget.shared);
+        assert_eq!(waiting.await.expect("it waits for the pool, which others keep").size(), CHUNK_MIN);
+        drop(pool);
     }
 
     #[test]
