@@ -107,7 +107,10 @@ pub async fn run(
         shutdown: signals.shutdown.clone(),
     });
     let editions = manifest.as_ref().map(|manifest| {
-        let reserved = reserved_paths(lesson.as_ref());
+        // Paths that this server answers itself, and that no manifest can list therefore.
+        let lesson: &[_] = if lesson.is_some() { &Endpoint::ALL } else { &[] };
+        let lesson = lesson.iter().map(|(path, _)| *path);
+        let reserved = std::iter::once(ManifestRoutes::PATH).chain(lesson).collect();
         let pace = Pace { quiet: config.quiet_period, rescan: config.rescan };
         let follow = follow::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
         AbortOnDropHandle::new(tokio::spawn(follow))
@@ -191,12 +194,6 @@ fn content(
         budget: Arc::clone(budget),
     };
     Arc::new(ContentRoot::new(&config.root, options, Arc::clone(metrics), signals.shutdown.clone()))
-}
-
-/// Paths that this server answers itself, and that no manifest can list therefore.
-fn reserved_paths(lesson: Option<&Lesson>) -> Arc<[&'static str]> {
-    let lesson = lesson.map_or(&[][..], |_| Endpoint::PATHS);
-    std::iter::once(ManifestRoutes::PATH).chain(lesson.iter().copied()).collect()
 }
 
 fn files(

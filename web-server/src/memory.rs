@@ -220,16 +220,11 @@ impl Budget {
 
     /// As `/status` has it.
     pub(crate) fn status(&self) -> Value {
-        let used = |account: Account| self.used[account as usize].get();
-        json!({
-            "limit_bytes": self.limit,
-            "cache_bytes": used(Account::Cache),
-            "index_bytes": used(Account::Index),
-            "connections_bytes": used(Account::Connections),
-            "streams_bytes": used(Account::Streams),
-            "send_buffers_bytes": used(Account::SendBuffers),
-            "long_heads_bytes": used(Account::LongHeads),
-        })
+        let mut status = json!({"limit_bytes": self.limit});
+        for (account, used) in Account::ALL.iter().zip(&self.used) {
+            status[format!("{}_bytes", account.name())] = used.get().into();
+        }
+        status
     }
 
     fn total(&self) -> u64 {

@@ -15,12 +15,10 @@ use prometheus_client::registry::Unit;
 const DURATIONS: [f64; 12] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 
-/// Every counter of this container. Cloning is not needed: it is shared behind an `Arc`.
+/// Every counter of this container, shared behind an `Arc`. What each counts is said where it is registered.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    /// Open connections.
     pub(crate) connections: Gauge,
-    /// Connections accepted since the start.
     pub(crate) connections_accepted: Counter,
     /// Connections refused because there were too many.
     pub(crate) connections_refused: Counter,
@@ -28,11 +26,9 @@ pub(crate) struct Metrics {
     pub(crate) connections_evicted: Counter,
     /// What came and was no HTTP request.
     pub(crate) refused: Counter,
-    /// Requests being answered.
     pub(crate) in_flight: Gauge,
     /// Times that something else began to be served.
     pub(crate) swaps: Counter,
-    /// 1 while a release is not served because it does not fit into memory.
     pub(crate) release_refused: Gauge,
     /// Bytes of bodies in memory.
     pub(crate) held: Gauge,
@@ -40,11 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) from_memory: Counter,
     /// Bodies that were sent from a file.
     pub(crate) from_volume: Counter,
-    /// Pullers that wait for another manifest.
     pub(crate) manifest_waiters: Gauge,
-    /// Access-log lines written.
     pub(crate) access_log_lines: Counter,
-    /// Access-log lines that could not be written.
     pub(crate) access_log_dropped: Counter,
     overdue: Family<[(&'static str, &'static str); 1], Counter>,
     /// By method and status class, looked up once: they are counted with each request.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -205,21 +205,17 @@ impl hyper::body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Self { payload, exchange } = &mut *self;
         exchange.connection.state.body_progressed();
-        payload.poll_next(context, exchange.connection.sendfile.as_ref(), &exchange.connection.chunks).map(
-            |piece| {
-                piece.map(|piece| match piece {
-                    Ok(bytes) => {
-                        self.exchange.sent += bytes.len() as u64;
-                        Ok(Frame::data(bytes))
-                    }
-                    Err(error) => {
-                        let path = self.exchange.request.uri.path();
-                        tracing::error!(path, %error, sent = self.exchange.sent, "cut a response short");
-                        Err(error)
-                    }
-                })
-            },
-        )
+        let ConnectionInfo { sendfile, chunks, .. } = &*exchange.connection;
+        let piece = ready!(payload.poll_next(context, sendfile.as_ref(), chunks));
+        match &piece {
+            Some(Ok(bytes)) => exchange.sent += bytes.len() as u64,
+            Some(Err(error)) => {
+                let path = exchange.request.uri.path();
+                tracing::error!(path, %error, sent = exchange.sent, "cut a response short");
+            }
+            None => {}
+        }
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

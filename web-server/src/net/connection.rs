@@ -290,7 +290,7 @@ async fn http1(
             paced.return_early(rest);
         } else {
             paced.rest();
-            if park(&paced, deadlines.idle.saturating_sub(PARK_AFTER), closing).await == Parked::Over {
+            if !is_woken(&paced, deadlines.idle.saturating_sub(PARK_AFTER), closing).await {
                 return Ok(());
             }
             state.woken();
@@ -326,23 +326,16 @@ impl Drop for Answering<'_> {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Parked {
-    /// There is something to read.
-    Woken,
-    /// It has idled for long enough, or the server wants to end.
-    Over,
-}
-
-async fn park(paced: &DeadlineStream, limit: Duration, closing: &CancellationToken) -> Parked {
+/// Waits until a connection that rests has something to read. `false` where it has idled for long enough, or the server wants to end.
+async fn is_woken(paced: &DeadlineStream, limit: Duration, closing: &CancellationToken) -> bool {
     tokio::select! {
         // Also where the connection has failed: reading will say how.
-        _ = paced.stream().readable() => Parked::Woken,
+        _ = paced.stream().readable() => true,
         () = sleep(limit) => {
             paced.idled();
-            Parked::Over
+            false
         }
-        () = closing.cancelled() => if has_unread(paced.stream()) { Parked::Woken } else { Parked::Over },
+        () = closing.cancelled() => has_unread(paced.stream()),
     }
 }
 

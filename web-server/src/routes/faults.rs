@@ -32,12 +32,7 @@ impl Fault {
 
     /// As `/status` has it.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Unready => "unready",
-            Self::Failing => "failing",
-            Self::Delayed => "delayed",
-        }
+        self.route().trim_start_matches("/faults/")
     }
 
     fn route(self) -> &'static str {

@@ -39,18 +39,17 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Where they are.
-    pub(crate) const PATHS: &[&str] = &["/info", "/health", "/endpoint0", "/env"];
+    /// All of them, and where they are.
+    pub(crate) const ALL: [(&str, Self); 4] = [
+        ("/info", Self::Info),
+        ("/health", Self::Health),
+        ("/endpoint0", Self::Endpoint0),
+        ("/env", Self::Env),
+    ];
 
     /// The endpoint at a path.
     pub(crate) fn at(path: &str) -> Option<Self> {
-        match path {
-            "/info" => Some(Self::Info),
-            "/health" => Some(Self::Health),
-            "/endpoint0" => Some(Self::Endpoint0),
-            "/env" => Some(Self::Env),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|(known, _)| *known == path).map(|(_, endpoint)| endpoint)
     }
 }
 

@@ -60,7 +60,7 @@ impl Routes {
     pub(crate) async fn answer(&self, request: &Parts, peer: SocketAddr, client: IpAddr) -> Reply {
         let host = match host(request) {
             Ok(host) => host,
-            Err(reason) => return refused(StatusCode::BAD_REQUEST, reason).into(),
+            Err(reason) => return refused(StatusCode::BAD_REQUEST, reason),
         };
         // SECURITY: what one takes for one coding and another for two ends in different places (RFC 9112 section 7).
         let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
@@ -68,11 +68,12 @@ impl Routes {
         if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
             || codings.next().is_some()
         {
-            return refused(StatusCode::BAD_REQUEST, "the Transfer-Encoding is not chunked, once\n").into();
+            return refused(StatusCode::BAD_REQUEST, "the Transfer-Encoding is not chunked, once\n");
         }
         let page = self.pod_page.as_ref().zip(Target::at(request.uri.path()));
+        let remote = nearest_remote(peer, client);
         if let Some((page, target @ Target::Sync)) = page {
-            return live_page::answer(page, target, request, nearest_remote(peer, client)).await.into();
+            return live_page::answer(page, target, request, remote).await.into();
         }
         match request.method {
             Method::GET | Method::HEAD => {}
@@ -92,23 +93,20 @@ impl Routes {
         }
         // SECURITY: a client that frames a body for a request that has no use for one may be probing how others frame it.
         if coding.is_some() {
-            return refused(
-                StatusCode::BAD_REQUEST,
-                "a GET request with a Transfer-Encoding makes no sense\n",
-            )
-            .into();
+            let reason = "a GET request with a Transfer-Encoding makes no sense\n";
+            return refused(StatusCode::BAD_REQUEST, reason);
         }
         let path = request.uri.path();
         if path.len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
-            return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n").into();
+            return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n");
         }
         // Before the faults, so that they can be watched.
         if let Some((page, target)) = page {
             // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
-            if nearest_remote(peer, client).ip().is_loopback() && !self.allowed_hosts.allows(host) {
+            if remote.ip().is_loopback() && !self.allowed_hosts.allows(host) {
                 return plain(StatusCode::FORBIDDEN, FOREIGN_HOST).into();
             }
-            return live_page::answer(page, target, request, nearest_remote(peer, client)).await.into();
+            return live_page::answer(page, target, request, remote).await.into();
         }
         if let Some(faults) = &self.faults
             && let Some(response) = faults.apply().await
@@ -160,8 +158,8 @@ fn nearest_remote(peer: SocketAddr, client: IpAddr) -> SocketAddr {
 }
 
 /// Refused, and the connection ends: what follows on it cannot be trusted to be what it seems.
-fn refused(status: StatusCode, reason: &str) -> Response<Payload> {
+fn refused(status: StatusCode, reason: &str) -> Reply {
     let mut response = plain(status, reason);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+    response.into()
 }
