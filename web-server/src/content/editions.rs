@@ -110,9 +110,12 @@ impl Editions {
         }
     }
 
-    /// Lets go of editions that were replaced so long ago.
-    pub(crate) fn expire(&self, limit: Duration) {
-        self.recent.lock().retain(|(replaced, _)| replaced.elapsed() < limit);
+    /// Lets go of editions that were replaced so long ago, and says whether there were any.
+    pub(crate) fn expire(&self, limit: Duration) -> bool {
+        let mut recent = self.recent.lock();
+        let before = recent.len();
+        recent.retain(|(replaced, _)| replaced.elapsed() < limit);
+        recent.len() < before
     }
 
     /// The edition with this entity tag, if it is or was given out lately.

@@ -112,7 +112,9 @@ async fn follow_release(
         editions.set_settled();
         // The next release needs the memory more than pullers that are still fetching an earlier one.
         let limit = if root.refused().is_some() { Duration::ZERO } else { RECENT_FOR };
-        editions.expire(limit);
+        if editions.expire(limit) {
+            root.try_refused_again();
+        }
         sleep(pace.rescan).await;
     }
 }

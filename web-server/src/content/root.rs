@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use lifecycle::blocking;
@@ -32,6 +32,8 @@ const SWAP_RACES: usize = 16;
 const FIRST_LOAD: Duration = Duration::from_secs(3);
 /// How long a request waits for the next release where its own was removed from the volume.
 const REPLACEMENT: Duration = Duration::from_secs(10);
+/// How long a release that did not fit into memory is left alone: to find that out takes as long as to load what fits of it.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
 /// What is served.
 #[derive(Debug)]
@@ -101,6 +103,9 @@ pub(crate) struct ContentRoot {
 pub(crate) struct Refused {
     pub(crate) release: ReleaseId,
     pub(crate) reason: String,
+    link: LinkStamp,
+    /// Not to be tried before.
+    retry: Instant,
 }
 
 /// What the root is found to be.
@@ -261,6 +266,10 @@ impl ContentRoot {
     }
 
     fn load(&self, release: &Release, previous: Option<&Generation>) -> io::Result<Content> {
+        let known = self.refused().filter(|refused| refused.link == release.link);
+        if let Some(refused) = known.filter(|refused| Instant::now() < refused.retry) {
+            return Err(io::Error::other(refused.reason));
+        }
         let is_named = || link_stamp(&self.path).is_some_and(|named| named == release.link);
         let mut loaded = load(release, &self.options, previous, is_named);
         if let (Err(LoadError::NoRoom), Some(previous)) = (&loaded, previous) {
@@ -275,12 +284,12 @@ impl ContentRoot {
             }
             Err(LoadError::Io(error)) => Err(error),
             Err(LoadError::Replaced) => Err(ErrorKind::Interrupted.into()),
-            Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release.id.clone())))),
+            Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release)))),
         }
     }
 
     /// Says in `/metrics` and `/status` whether a release does not fit, and gives the reason.
-    fn refuse(&self, release: Option<ReleaseId>) -> String {
+    fn refuse(&self, release: Option<&Release>) -> String {
         let mut reason = String::new();
         self.metrics.release_refused.set(release.is_some().into());
         *self.refused.lock() = release.map(|release| {
@@ -289,9 +298,10 @@ impl ContentRoot {
             reason = format!(
                 "release {} does not fit into memory ({limit}) beside what is served: raise the container's memory limit, or \
                  --memory-limit (deploy/README.md, Memory, has the formula)",
-                release.as_str()
+                release.id.as_str()
             );
-            Refused { release, reason: reason.clone() }
+            let (link, retry) = (release.link, Instant::now() + REFUSED_RETRY);
+            Refused { release: release.id.clone(), reason: reason.clone(), link, retry }
         });
         reason
     }
@@ -299,6 +309,13 @@ impl ContentRoot {
     /// The release that does not fit into memory, if one does not.
     pub(crate) fn refused(&self) -> Option<Refused> {
         self.refused.lock().clone()
+    }
+
+    /// Memory was given back: a release that did not fit is tried at the next look.
+    pub(crate) fn try_refused_again(&self) {
+        if let Some(refused) = &mut *self.refused.lock() {
+            refused.retry = Instant::now();
+        }
     }
 
     /// What is served instead of `before`, once something is; `None` where that takes too long.
@@ -426,4 +443,65 @@ fn open_link(link: &Path) -> io::Result<Release> {
         path,
         since: metadata.modified()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use lifecycle::metrics::Registrar;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::memory::{Account, Budget};
+
+    #[test]
+    fn a_release_that_does_not_fit_is_not_loaded_at_each_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let publish = |id: &str| {
+            std::fs::create_dir_all(dir.path().join(id)).unwrap();
+            std::fs::write(dir.path().join(id).join("index.html"), id).unwrap();
+            symlink(id, dir.path().join("next")).unwrap();
+            std::fs::rename(dir.path().join("next"), dir.path().join("current")).unwrap();
+        };
+        let budget = Budget::hidden(Some(64 * 1024 * 1024));
+        let options = LoadOptions {
+            cache: 0,
+            stale_assets: Duration::ZERO,
+            header_policy: Arc::default(),
+            budget: Arc::clone(&budget),
+        };
+        let metrics = Metrics::register(&mut Registrar::new(&mut Registry::default()));
+        let root = ContentRoot::new(
+            &dir.path().join("current"),
+            options,
+            Arc::new(metrics),
+            CancellationToken::new(),
+        );
+        let served = || root.content().release().map(|release| release.as_str().to_owned());
+        publish("one");
+        root.refresh();
+        assert_eq!(served().as_deref(), Some("one"));
+        budget.charge(Account::Index, 64 * 1024 * 1024);
+        publish("two");
+        root.refresh();
+        assert!(root.refused().is_some());
+        // There would be room now, and it is not found out at each look.
+        budget.refund(Account::Index, 64 * 1024 * 1024);
+        root.refresh();
+        assert_eq!(served().as_deref(), Some("one"));
+        root.try_refused_again();
+        root.refresh();
+        assert_eq!(served().as_deref(), Some("two"));
+        assert!(root.refused().is_none());
+        // Nor does one wait that is published again.
+        budget.charge(Account::Index, 64 * 1024 * 1024);
+        publish("three");
+        root.refresh();
+        budget.refund(Account::Index, 64 * 1024 * 1024);
+        assert_eq!(served().as_deref(), Some("two"));
+        publish("three");
+        root.refresh();
+        assert_eq!(served().as_deref(), Some("three"));
+    }
 }
