@@ -7,14 +7,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{HOST, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 
 use crate::client::Client;
-use crate::flags::Actions;
-use crate::response::{Body, sentence};
+use crate::response::{Body, fresh, sentence};
 
 /// Where it is asked for.
 pub(crate) const PATH: &str = "/pod/sync";
@@ -28,8 +27,6 @@ pub(crate) struct Permit(());
 /// Why it may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// No client may.
-    Off,
     /// It comes from another machine.
     NotLocal,
     /// It comes from another site's page, or from no page.
@@ -39,7 +36,6 @@ pub(crate) enum Refusal {
 impl From<Refusal> for Response<Body> {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Off => sentence(StatusCode::NOT_FOUND, "off: --pod-page-actions turns it on\n"),
             Refusal::NotLocal => {
                 sentence(StatusCode::FORBIDDEN, "only from this machine: open the page on localhost\n")
             }
@@ -55,10 +51,7 @@ impl From<Refusal> for Response<Body> {
 ///
 /// # Errors
 /// Where the answer is no.
-pub(crate) fn permit(actions: Actions, request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
-    if actions == Actions::Off {
-        return Err(Refusal::Off);
-    }
+pub(crate) fn permit(request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
     if !peer.ip().to_canonical().is_loopback() {
         return Err(Refusal::NotLocal);
     }
@@ -86,11 +79,8 @@ fn is_local(host: &str) -> bool {
 pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Body> {
     match Client::new(puller).post("/sync", TIMEOUT).await {
         Ok(answer) => {
-            let mut response = Response::new(Body::Whole(answer.body));
+            let mut response = fresh("application/json", Body::Whole(answer.body));
             *response.status_mut() = answer.status;
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
         Err(silence) => sentence(StatusCode::BAD_GATEWAY, format!("file-puller: {silence}\n")),
@@ -101,31 +91,26 @@ pub(crate) async fn sync(_permit: Permit, puller: SocketAddr) -> Response<Body> 
 mod tests {
     use super::*;
 
-    fn ask(actions: Actions, peer: &str, host: &str, origin: Option<&str>) -> Result<(), Refusal> {
+    fn ask(peer: &str, host: &str, origin: Option<&str>) -> Result<(), Refusal> {
         let mut request = http::Request::post(PATH).header(HOST, host);
         if let Some(origin) = origin {
             request = request.header(ORIGIN, origin);
         }
         let (request, ()) = request.body(()).unwrap().into_parts();
-        permit(actions, &request, peer.parse().unwrap()).map(|_| ())
+        permit(&request, peer.parse().unwrap()).map(|_| ())
     }
 
     #[test]
     fn only_this_page_on_this_machine_may_act() {
         let (here, page) = ("127.0.0.1:1", Some("http://localhost:9876"));
-        assert_eq!(ask(Actions::On, here, "localhost:9876", page), Ok(()));
-        assert_eq!(ask(Actions::On, "[::1]:1", "[::1]:9876", Some("http://[::1]:9876")), Ok(()));
-        assert_eq!(ask(Actions::Off, here, "localhost:9876", page), Err(Refusal::Off));
-        assert_eq!(ask(Actions::On, "10.0.0.9:1", "localhost:9876", page), Err(Refusal::NotLocal));
+        assert_eq!(ask(here, "localhost:9876", page), Ok(()));
+        assert_eq!(ask("[::1]:1", "[::1]:9876", Some("http://[::1]:9876")), Ok(()));
+        assert_eq!(ask("10.0.0.9:1", "localhost:9876", page), Err(Refusal::NotLocal));
         for other in [None, Some("null"), Some("http://localhost:9877"), Some("http://evil.example")] {
-            assert_eq!(
-                ask(Actions::On, here, "localhost:9876", other),
-                Err(Refusal::OtherOrigin),
-                "{other:?}"
-            );
+            assert_eq!(ask(here, "localhost:9876", other), Err(Refusal::OtherOrigin), "{other:?}");
         }
         // Another site's name that leads to this machine.
         let (host, origin) = ("evil.example:9876", Some("http://evil.example:9876"));
-        assert_eq!(ask(Actions::On, here, host, origin), Err(Refusal::NotLocal));
+        assert_eq!(ask(here, host, origin), Err(Refusal::NotLocal));
     }
 }

@@ -3,7 +3,6 @@
 //! It may be gone, hang, or answer without end: every question has a deadline, and every answer a greatest size. The
 //! connection is kept between questions, so that looking often costs little.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,32 +36,6 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Why a request to another container has failed.
-#[derive(Debug)]
-pub(crate) enum PeerError {
-    /// Nothing listens there, or the connection broke.
-    Unreachable(Box<dyn std::error::Error + Send + Sync>),
-    /// No whole answer came within this time.
-    Timeout(Duration),
-}
-
-impl fmt::Display for PeerError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(error) => match error.downcast_ref::<std::io::Error>() {
-                // Without the system's number for it.
-                Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    write!(out, "nothing listens on its port")
-                }
-                _ => write!(out, "{error}"),
-            },
-            Self::Timeout(limit) => {
-                write!(out, "no answer within {}", humantime::format_duration(*limit))
-            }
-        }
-    }
-}
-
 impl Client {
     /// Not asked anything yet.
     pub(crate) fn new(addr: SocketAddr) -> Self {
@@ -78,7 +51,7 @@ impl Client {
     ///
     /// # Errors
     /// Where no whole answer comes within `limit`.
-    pub(crate) async fn get(&mut self, path: &'static str, limit: Duration) -> Result<Answer, PeerError> {
+    pub(crate) async fn get(&mut self, path: &'static str, limit: Duration) -> Result<Answer, String> {
         let asked = async {
             // A connection that was kept may have been closed since, which says nothing about the neighbour.
             if let Some(mut kept) = self.kept.take()
@@ -89,10 +62,7 @@ impl Client {
             let mut opened = Conversation::open(self.addr).await?;
             Ok((opened.ask(Method::GET, path).await?, opened))
         };
-        let (answer, conversation) = timeout(limit, asked)
-            .await
-            .map_err(|_elapsed| PeerError::Timeout(limit))?
-            .map_err(PeerError::Unreachable)?;
+        let (answer, conversation) = within(limit, asked).await?;
         self.kept = Some(conversation);
         Ok(answer)
     }
@@ -101,12 +71,8 @@ impl Client {
     ///
     /// # Errors
     /// Where no whole answer comes within `limit`; it may have been done all the same.
-    pub(crate) async fn post(&self, path: &'static str, limit: Duration) -> Result<Answer, PeerError> {
-        let asked = async { Conversation::open(self.addr).await?.ask(Method::POST, path).await };
-        timeout(limit, asked)
-            .await
-            .map_err(|_elapsed| PeerError::Timeout(limit))?
-            .map_err(PeerError::Unreachable)
+    pub(crate) async fn post(&self, path: &'static str, limit: Duration) -> Result<Answer, String> {
+        within(limit, async { Conversation::open(self.addr).await?.ask(Method::POST, path).await }).await
     }
 
     /// Ends the conversation until there is another question.
@@ -124,6 +90,20 @@ struct Conversation {
 }
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What came of it, or why nothing came, in words for people.
+async fn within<T>(limit: Duration, asked: impl Future<Output = Outcome<T>>) -> Result<T, String> {
+    let Ok(outcome) = timeout(limit, asked).await else {
+        return Err(format!("no answer within {}", humantime::format_duration(limit)));
+    };
+    outcome.map_err(|error| match error.downcast_ref::<std::io::Error>() {
+        // Without the system's number for it.
+        Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "nothing listens on its port".to_owned()
+        }
+        _ => error.to_string(),
+    })
+}
 
 impl Conversation {
     async fn open(addr: SocketAddr) -> Outcome<Self> {

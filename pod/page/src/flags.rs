@@ -54,18 +54,3 @@ pub enum RunsOn {
     /// A cluster
     Kubernetes,
 }
-
-/// Whether the page may ask for something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Actions {
-    /// It shows, and no more.
-    Off,
-    /// It may ask for a sync.
-    On,
-}
-
-impl Flags {
-    pub(crate) fn actions(&self) -> Actions {
-        if self.pod_page_actions { Actions::On } else { Actions::Off }
-    }
-}

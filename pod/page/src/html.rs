@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use lifecycle::Ignore as _;
 
-use crate::hub::now;
-use crate::snapshot::{Container, Snapshot, State};
+use crate::snapshot::{Container, Snapshot, State, now};
 
 /// What such a page may do: look like something, and nothing else.
 pub(crate) const POLICY: &str =

@@ -4,7 +4,7 @@
 //! through a channel that keeps one, so a slow subscriber misses some and does not delay the others.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,21 +22,21 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Subscribers at once; each of them also counts as a connection.
 const SUBSCRIBERS_MAX: usize = 1024;
 
-/// All subscribers.
+/// All subscribers: each has a receiver of the frames.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    subscribers: Mutex<Subscribers>,
+    watch: Mutex<Watch>,
     frames: watch::Sender<Option<Arc<Frame>>>,
     poller: tokio::sync::Mutex<Poller>,
     shutdown: CancellationToken,
 }
 
+/// The task that polls.
 #[derive(Debug)]
-struct Subscribers {
-    count: usize,
-    /// When the last subscriber left, while there is none.
-    empty_since: Instant,
-    watching: bool,
+struct Watch {
+    running: bool,
+    /// When it, or a new subscriber, last saw that there are subscribers.
+    subscribed: Instant,
 }
 
 /// A snapshot, as it is sent to all.
@@ -62,9 +62,8 @@ impl Frame {
 impl Hub {
     /// A hub without subscribers.
     pub(crate) fn new(poller: Poller, shutdown: CancellationToken) -> Self {
-        let subscribers = Subscribers { count: 0, empty_since: Instant::now(), watching: false };
         Self {
-            subscribers: Mutex::new(subscribers),
+            watch: Mutex::new(Watch { running: false, subscribed: Instant::now() }),
             frames: watch::Sender::new(None),
             poller: tokio::sync::Mutex::new(poller),
             shutdown,
@@ -97,18 +96,21 @@ impl Hub {
 
     /// Whether there has been no subscriber for long enough; the next one starts the poller again.
     fn is_over(&self) -> bool {
-        let mut subscribers = self.subscribers.lock();
-        if subscribers.count > 0 || subscribers.empty_since.elapsed() < LINGER {
+        let mut watch = self.watch.lock();
+        if self.frames.receiver_count() > 0 {
+            watch.subscribed = Instant::now();
+        }
+        if watch.subscribed.elapsed() < LINGER {
             return false;
         }
-        subscribers.watching = false;
+        watch.running = false;
         // It will be out of date when the next subscriber comes.
         self.frames.send_replace(None);
         true
     }
 }
 
-/// One subscriber; leaves when it is dropped.
+/// One subscriber; it has left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     hub: Arc<Hub>,
@@ -118,16 +120,15 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     /// None where there are too many already.
     pub(crate) fn join(hub: &Arc<Hub>) -> Option<Self> {
-        let mut subscribers = hub.subscribers.lock();
-        if subscribers.count >= SUBSCRIBERS_MAX {
+        let mut watch = hub.watch.lock();
+        if hub.frames.receiver_count() >= SUBSCRIBERS_MAX {
             return None;
         }
-        subscribers.count += 1;
+        watch.subscribed = Instant::now();
         let mut frames = hub.frames.subscribe();
         // What is known already is new to this subscriber.
         frames.mark_changed();
-        if !subscribers.watching {
-            subscribers.watching = true;
+        if !std::mem::replace(&mut watch.running, true) {
             tokio::spawn(Arc::clone(hub).watch());
         }
         Some(Self { hub: Arc::clone(hub), frames })
@@ -146,17 +147,4 @@ impl Subscriber {
             }
         }
     }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let mut subscribers = self.hub.subscribers.lock();
-        subscribers.count -= 1;
-        subscribers.empty_since = Instant::now();
-    }
-}
-
-/// The present, as it is written everywhere here.
-pub(crate) fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::action;
-use crate::flags::{Actions, Flags};
+use crate::flags::Flags;
 use crate::html;
-use crate::hub::{Hub, Subscriber, now};
+use crate::hub::{Hub, Subscriber};
 use crate::local::LocalServer;
 use crate::poller::Poller;
-use crate::response::{Body, Stream, sentence};
+use crate::response::{Body, Stream, fresh, sentence};
+use crate::snapshot::now;
 use crate::sse;
 
 /// Tells a proxy of nginx's kind to pass events on at once.
@@ -57,8 +58,8 @@ pub enum Format {
 #[derive(Debug)]
 pub struct PodPage {
     hub: Arc<Hub>,
-    actions: Actions,
-    puller: SocketAddr,
+    /// file-puller's admin port, where the page may ask for a sync.
+    sync_at: Option<SocketAddr>,
 }
 
 impl PodPage {
@@ -72,7 +73,8 @@ impl PodPage {
     ) -> Option<Self> {
         let poller = Poller::new(flags, server, shutdown.clone(), variable);
         let hub = Arc::new(Hub::new(poller, shutdown));
-        flags.pod_page.then(|| Self { hub, actions: flags.actions(), puller: flags.pod_page_puller })
+        let sync_at = flags.pod_page_actions.then_some(flags.pod_page_puller);
+        flags.pod_page.then_some(Self { hub, sync_at })
     }
 
     /// Answers a request to [`Target::Snapshot`] or [`Target::Events`] with GET or HEAD, and one to [`Target::Sync`] with any method.
@@ -103,8 +105,11 @@ impl PodPage {
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return refusal;
         }
-        match action::permit(self.actions, request, peer) {
-            Ok(permit) => action::sync(permit, self.puller).await,
+        let Some(puller) = self.sync_at else {
+            return sentence(StatusCode::NOT_FOUND, "off: --pod-page-actions turns it on\n");
+        };
+        match action::permit(request, peer) {
+            Ok(permit) => action::sync(permit, puller).await,
             Err(refusal) => refusal.into(),
         }
     }
@@ -119,11 +124,8 @@ fn unavailable(reason: &'static str) -> Response<Body> {
 }
 
 fn events(stream: Stream) -> Response<Body> {
-    let mut response = Response::new(Body::Stream(stream));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(UNBUFFERED, HeaderValue::from_static("no"));
+    let mut response = fresh("text/event-stream", Body::Stream(stream));
+    response.headers_mut().insert(UNBUFFERED, HeaderValue::from_static("no"));
     response
 }
 
@@ -135,10 +137,8 @@ async fn snapshot(mut subscriber: Subscriber, format: Format) -> Response<Body> 
         Format::Html => ("text/html; charset=utf-8", html::page(&frame.snapshot).into()),
         Format::Json => ("application/json", dated(&frame.json)),
     };
-    let mut response = Response::new(Body::Whole(body));
+    let mut response = fresh(content_type, Body::Whole(body));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(VARY, HeaderValue::from_static("accept"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(html::POLICY));
     response

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::snapshot::{Container, Said, State};
+use crate::snapshot::{Container, State};
 use crate::status::Status;
 
 /// How long a neighbour may take for an answer. Together with the time between two rounds it is how late a container that hangs
@@ -33,11 +33,11 @@ impl<S: Status> Peer<S> {
     /// Asks it once.
     pub(super) async fn poll(&mut self) -> Container {
         let answer = self.neighbour.get("/status", TIMEOUT).await;
-        let found = answer.map_err(|silence| silence.to_string()).and_then(|answer| S::read(&answer));
+        let found = answer.and_then(|answer| S::read(&answer));
         let reason = match found {
             Ok(status) => {
-                let known = self.last.as_ref().map(|last| &last.common().started);
-                if known.is_some_and(|started| *started != status.common().started) {
+                let known = self.last.as_ref().map(|last| &last.common().said.started);
+                if known.is_some_and(|started| *started != status.common().said.started) {
                     self.restarts += 1;
                 }
                 self.last = Some(status);
@@ -45,20 +45,15 @@ impl<S: Status> Peer<S> {
             }
             Err(reason) => Some(reason),
         };
-        let said = self.last.as_ref().map(S::common).map(|common| Said {
-            version: common.version.clone(),
-            started: common.started.clone(),
-            ready: common.ready,
-            draining: common.draining,
-        });
+        let last = self.last.as_ref().map(S::common);
         Container {
             name: S::NAME,
             admin: self.neighbour.addr().port(),
             state: if reason.is_none() { State::Up } else { State::Down },
             reason,
-            last: said,
+            last: last.map(|common| common.said.clone()),
             restarts: self.restarts,
-            probes: self.last.as_ref().and_then(|last| last.common().probes.clone()),
+            probes: last.and_then(|common| common.probes.clone()),
         }
     }
 }

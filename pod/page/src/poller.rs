@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::flags::{Actions, Flags, RunsOn};
+use crate::flags::{Flags, RunsOn};
 use crate::info::PodInfo;
 use crate::kubelet::KubeletFile;
 use crate::local::{Counters, Listing, LocalServer};
 use crate::log_files::{Confirmed, Found, LogFiles};
 use crate::peer::Peer;
 use crate::snapshot::{
-    Changes, Container, FORMAT, Log, Probes, Release, Requests, Said, Sink, Snapshot, State, Sync,
+    Changes, Container, FORMAT, Log, Probes, Release, Requests, Said, Sink, Snapshot, State, Sync, rfc3339,
 };
 use crate::status::{self, Agent, Puller, Status as _};
 
@@ -34,7 +34,7 @@ pub(crate) struct Poller {
     own: Arc<dyn LocalServer>,
     shutdown: CancellationToken,
     started: SystemTime,
-    actions: Actions,
+    actions: &'static [&'static str],
     runs_on: Option<RunsOn>,
     info: PodInfo,
     kubelet: KubeletFile,
@@ -68,7 +68,7 @@ impl Poller {
             own,
             shutdown,
             started: SystemTime::now(),
-            actions: flags.actions(),
+            actions: if flags.pod_page_actions { &["sync"] } else { &[] },
             puller: Peer::new(Client::new(flags.pod_page_puller)),
             agent: Peer::new(Client::new(flags.pod_page_agent)),
             info: PodInfo::new(flags, variable),
@@ -102,10 +102,7 @@ impl Poller {
         let log = self.log(counters);
         Snapshot {
             format: FORMAT,
-            actions: match self.actions {
-                Actions::On => &["sync"],
-                Actions::Off => &[],
-            },
+            actions: self.actions,
             runs_on: self.runs_on,
             pod: self.info.pod.clone(),
             containers: [puller, own, agent],
@@ -137,7 +134,7 @@ impl Poller {
             state: State::Up,
             last: Some(Said {
                 version: container.version.to_owned(),
-                started: humantime::format_rfc3339_millis(self.started).to_string(),
+                started: rfc3339(self.started),
                 ready: reason.is_none() && !draining,
                 draining,
             }),
@@ -159,7 +156,7 @@ impl Poller {
         let publication = self.puller.last.as_ref().and_then(|status| status.publication.as_ref());
         let publication = publication.filter(|one| one.release == served.release);
         Some(Release {
-            published: humantime::format_rfc3339_millis(served.published).to_string(),
+            published: rfc3339(served.published),
             files: served.files,
             fetched_files: publication.map(|one| one.fetched_files),
             changes: self.changes.clone(),
@@ -265,7 +262,7 @@ struct Losses {
 
 impl Earlier {
     fn note(&mut self, status: &Agent) {
-        let started = &status.common().started;
+        let started = &status.common().said.started;
         if self.started != *started {
             self.started.clone_from(started);
             for (sink, losses) in self.latest.drain() {
@@ -287,10 +284,6 @@ impl Earlier {
     fn of(&self, sink: &str) -> Losses {
         self.sums.get(sink).copied().unwrap_or_default()
     }
-}
-
-fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }
 
 fn sync(status: &Puller) -> Sync {

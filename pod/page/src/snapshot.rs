@@ -3,6 +3,7 @@
 //! Times are RFC 3339 and ages are left to the reader, so that a snapshot changes only when something has happened.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,16 @@ pub(crate) struct Event {
     pub(crate) after_seconds: Option<u64>,
 }
 
+/// A moment, as it is written everywhere here.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// The present.
+pub(crate) fn now() -> String {
+    rfc3339(SystemTime::now())
+}
+
 /// Whether a container answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -134,7 +145,7 @@ pub(crate) struct Probes {
 }
 
 /// What a container says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Said {
     /// Of the program.
     pub(crate) version: String,

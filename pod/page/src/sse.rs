@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 
-use crate::hub::{Subscriber, now};
+use crate::hub::Subscriber;
 use crate::response::Stream;
+use crate::snapshot::now;
 
 /// The longest silence.
 const BEAT: Duration = Duration::from_millis(750);

@@ -9,21 +9,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Answer;
-use crate::snapshot::Probes;
+use crate::snapshot::{Probes, Said};
 
 /// What every container says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Common {
     /// Who it is.
     pub(crate) name: String,
-    /// Of the program.
-    pub(crate) version: String,
-    /// RFC 3339.
-    pub(crate) started: String,
-    /// Whether it can do its job.
-    pub(crate) ready: bool,
-    /// Whether it was told to stop.
-    pub(crate) draining: bool,
+    /// What the page shows of it as it is.
+    #[serde(flatten)]
+    pub(crate) said: Said,
     /// Older ones do not say.
     #[serde(default)]
     pub(crate) probes: Option<Probes>,
