@@ -1,6 +1,6 @@
 //! What is measured, one function each. Goals are those of a machine with two cores, on which the pullers take most of the time.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -16,30 +16,25 @@ use crate::report::{Goal, Report, mebibytes, milliseconds};
 use crate::site::Site;
 use crate::swarm::{Swarm, Volume};
 
-/// What every case needs.
-#[derive(Debug)]
-pub(crate) struct Bench {
-    pub(crate) binaries: PathBuf,
-}
-
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
-type Case = for<'a> fn(&'a Bench, &'a mut Report) -> Done<'a>;
+/// A case, for the binaries in a folder.
+type Case = for<'a> fn(&'a Path, &'a mut Report) -> Done<'a>;
 
 /// All cases, in the order in which they run.
 pub(crate) const CASES: &[(&str, Case)] = &[
-    ("pod", |bench, report| Box::pin(async { block_in_place(|| pod(bench, report)) })),
-    ("question", |bench, report| Box::pin(async { block_in_place(|| question(bench, report)) })),
-    ("edit-1", |bench, report| Box::pin(edit(bench, report, 1))),
-    ("edit-10", |bench, report| Box::pin(edit(bench, report, 10))),
-    ("edit-100", |bench, report| Box::pin(edit(bench, report, 100))),
-    ("edit-1000", |bench, report| Box::pin(edit(bench, report, 1000))),
-    ("release", |bench, report| Box::pin(release(bench, report))),
-    ("cold", |bench, report| Box::pin(cold(bench, report))),
-    ("nginx", |bench, report| Box::pin(nginx(bench, report))),
-    ("waiting-1000", |bench, report| Box::pin(waiting(bench, report, 1000))),
-    ("waiting-10000", |bench, report| Box::pin(waiting(bench, report, 10_000))),
-    ("restart", |bench, report| Box::pin(restart(bench, report))),
-    ("torn", |bench, report| Box::pin(torn(bench, report))),
+    ("pod", |binaries, report| Box::pin(async { block_in_place(|| pod(binaries, report)) })),
+    ("question", |binaries, report| Box::pin(async { block_in_place(|| question(binaries, report)) })),
+    ("edit-1", |binaries, report| Box::pin(edit(binaries, report, 1))),
+    ("edit-10", |binaries, report| Box::pin(edit(binaries, report, 10))),
+    ("edit-100", |binaries, report| Box::pin(edit(binaries, report, 100))),
+    ("edit-1000", |binaries, report| Box::pin(edit(binaries, report, 1000))),
+    ("release", |binaries, report| Box::pin(release(binaries, report))),
+    ("cold", |binaries, report| Box::pin(cold(binaries, report))),
+    ("nginx", |binaries, report| Box::pin(nginx(binaries, report))),
+    ("waiting-1000", |binaries, report| Box::pin(waiting(binaries, report, 1000))),
+    ("waiting-10000", |binaries, report| Box::pin(waiting(binaries, report, 10_000))),
+    ("restart", |binaries, report| Box::pin(restart(binaries, report))),
+    ("torn", |binaries, report| Box::pin(torn(binaries, report))),
 ];
 
 const FILES: usize = 1000;
@@ -51,11 +46,11 @@ const REAL: usize = 10;
 const WAIT: Duration = Duration::from_secs(50);
 
 /// From an edit to the page that a Pod serves.
-fn pod(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+fn pod(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const EDITS: usize = 100;
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
-    let pod = Pod::start(&bench.binaries, &manager.url(), &PERIOD)?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
+    let pod = Pod::start(binaries, &manager.url(), &PERIOD)?;
     let path = format!("/{}", Site::name(0));
     pod.serves(&path, "first", Instant::now())?;
     let took = (0..EDITS).map(|edit| {
@@ -71,11 +66,11 @@ fn pod(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// What a question costs that has no news for an answer.
-fn question(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+fn question(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const QUESTIONS: u32 = 20_000;
     for files in [10, 1000, 10_000] {
         let site = Site::new(files)?;
-        let manager = Manager::start(&bench.binaries, site.path(), &["--rescan", "1h"])?;
+        let manager = Manager::start(binaries, site.path(), &["--rescan", "1h"])?;
         let mut connection = Connection::try_open(manager.addr())?;
         connection.send("GET /manifest.json HTTP/1.1\r\nHost: fleet\r\n\r\n")?;
         let tag = connection.receive("GET")?.header("etag").unwrap_or_default().to_owned();
@@ -93,12 +88,12 @@ fn question(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// One file of a thousand changes.
-async fn edit(bench: &Bench, report: &mut Report, pullers: usize) -> anyhow::Result<()> {
+async fn edit(binaries: &Path, report: &mut Report, pullers: usize) -> anyhow::Result<()> {
     const EDITS: usize = 5;
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
     let swarm = Swarm::start(&manager.url(), pullers, Volume::Full, &PERIOD)?;
-    let real = RealPullers::start(&bench.binaries, &manager.url(), REAL.min(pullers), &PERIOD)?;
+    let real = RealPullers::start(binaries, &manager.url(), REAL.min(pullers), &PERIOD)?;
     let began = Instant::now();
     swarm.waits().await?;
     block_in_place(|| real.wait());
@@ -131,10 +126,10 @@ async fn edit(bench: &Bench, report: &mut Report, pullers: usize) -> anyhow::Res
 }
 
 /// Every file of the site changes.
-async fn release(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+async fn release(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const PULLERS: usize = 100;
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &["--quiet-period", "500ms"])?;
+    let manager = Manager::start(binaries, site.path(), &["--quiet-period", "500ms"])?;
     let swarm = Swarm::start(&manager.url(), PULLERS, Volume::Empty, &PERIOD)?;
     let began = Instant::now();
     swarm.waits().await?;
@@ -151,10 +146,10 @@ async fn release(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Pullers with empty volumes.
-async fn cold(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+async fn cold(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const PULLERS: usize = 200;
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
     let (before, since) = (manager.usage(), Instant::now());
     let swarm = Swarm::start(&manager.url(), PULLERS, Volume::Empty, &PERIOD)?;
     let took = swarm.published(None, since).await?;
@@ -173,31 +168,31 @@ async fn cold(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// The same requests to nginx: a manifest and a thousand files for each puller.
-async fn nginx(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+async fn nginx(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const PULLERS: usize = 50;
     let site = Site::new(FILES)?;
-    let start = |setup| Nginx::start(&bench.binaries, site.path(), setup);
+    let start = |setup| Nginx::start(binaries, site.path(), setup);
     let (Some(looking), Some(remembering)) = (start(Setup::Looking)?, start(Setup::Remembering)?) else {
         println!("  skipped: there is no nginx here");
         return Ok(());
     };
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
-    let puller = RealPuller::start(&bench.binaries, &manager.url(), &PERIOD)?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
+    let puller = RealPuller::start(binaries, &manager.url(), &PERIOD)?;
     block_in_place(|| testkit::wait_until("a mirror has the site", || puller.release().is_some()));
-    let mirror = Manager::start(&bench.binaries, &puller.root(), &[])?;
-    let servers: [(String, &dyn Fn() -> anyhow::Result<Duration>); 4] = [
+    let mirror = Manager::start(binaries, &puller.root(), &[])?;
+    let servers: [(String, &dyn Fn() -> Duration); 4] = [
         (looking.url(), &|| looking.cpu()),
         (remembering.url(), &|| remembering.cpu()),
-        (manager.url(), &|| Ok(manager.usage().cpu)),
-        (mirror.url(), &|| Ok(mirror.usage().cpu)),
+        (manager.url(), &|| manager.usage().cpu),
+        (mirror.url(), &|| mirror.usage().cpu),
     ];
     let mut rounds: [Vec<f64>; 4] = Default::default();
     for _ in 0..3 {
         for ((url, cpu), all) in servers.iter().zip(&mut rounds) {
-            let before = cpu()?;
+            let before = cpu();
             let swarm = Swarm::start(url, PULLERS, Volume::Empty, &PERIOD)?;
             swarm.published(None, Instant::now()).await?;
-            all.push(cpu()?.saturating_sub(before).as_secs_f64() * 1e6 / (PULLERS * FILES) as f64);
+            all.push(cpu().saturating_sub(before).as_secs_f64() * 1e6 / (PULLERS * FILES) as f64);
         }
     }
     let [looking, remembering, manager, mirror] = rounds.map(|mut all| {
@@ -212,10 +207,10 @@ async fn nginx(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// Nothing changes.
-async fn waiting(bench: &Bench, report: &mut Report, pullers: usize) -> anyhow::Result<()> {
+async fn waiting(binaries: &Path, report: &mut Report, pullers: usize) -> anyhow::Result<()> {
     let site = Site::new(FILES)?;
     let flags = ["--max-connections", "16384"];
-    let manager = Manager::start(&bench.binaries, site.path(), &flags)?;
+    let manager = Manager::start(binaries, site.path(), &flags)?;
     let swarm = Swarm::start(&manager.url(), pullers, Volume::Full, &PERIOD)?;
     swarm.waits().await?;
     // Each question is held for WAIT: in twice that time, each puller asks twice.
@@ -239,12 +234,12 @@ async fn waiting(bench: &Bench, report: &mut Report, pullers: usize) -> anyhow::
 }
 
 /// The content manager is killed under its waiters, and comes back.
-async fn restart(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+async fn restart(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const PULLERS: usize = 1000;
     const AWAY: Duration = Duration::from_secs(5);
     const BUCKET: Duration = Duration::from_secs(1);
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
     // The flags as they are: a period of ten seconds.
     let swarm = Swarm::start(&manager.url(), PULLERS, Volume::Full, &[])?;
     swarm.waits().await?;
@@ -252,7 +247,7 @@ async fn restart(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     manager.kill();
     sleep(AWAY).await;
     site.edit("while it was away")?;
-    let manager = block_in_place(|| Manager::start_at(&bench.binaries, site.path(), &listen, &[]))?;
+    let manager = block_in_place(|| Manager::start_at(binaries, site.path(), &listen, &[]))?;
     let back = Instant::now();
     let counting = async {
         let (mut counts, mut before) = (Vec::new(), manager.usage());
@@ -280,10 +275,10 @@ async fn restart(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 }
 
 /// One answer of a hundred ends in its middle.
-async fn torn(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+async fn torn(binaries: &Path, report: &mut Report) -> anyhow::Result<()> {
     const PULLERS: usize = 100;
     let site = Site::new(FILES)?;
-    let manager = Manager::start(&bench.binaries, site.path(), &[])?;
+    let manager = Manager::start(binaries, site.path(), &[])?;
     let proxy = Proxy::start(manager.addr(), 0.01).await?;
     let since = Instant::now();
     let swarm = Swarm::start(&proxy.url(), PULLERS, Volume::Empty, &["--period", "10s"])?;

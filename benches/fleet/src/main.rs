@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::cases::{Bench, CASES};
+use crate::cases::CASES;
 use crate::report::Report;
 
 /// Measures a content manager and its pullers
@@ -71,7 +71,6 @@ fn main() -> anyhow::Result<()> {
             binaries.display()
         );
     }
-    let bench = Bench { binaries };
     let mut report = Report::default();
     for (name, case) in CASES {
         if !flags.only.is_empty() && !flags.only.iter().any(|only| only == name) {
@@ -81,7 +80,7 @@ fn main() -> anyhow::Result<()> {
         report.begin(name);
         // A runtime of its own: nothing of the case before is left.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(case(&bench, &mut report)).with_context(|| format!("case {name}"))?;
+        runtime.block_on(case(&binaries, &mut report)).with_context(|| format!("case {name}"))?;
         runtime.shutdown_background();
     }
     match flags.output {

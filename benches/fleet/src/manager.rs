@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use testkit::Process;
 use testkit::http::{get, try_get};
-
-/// Hundredths of a second, as proc(5) counts them.
-const TICK: Duration = Duration::from_millis(10);
+use testkit::process::cpu_time;
 
 /// A running `web-server --manifest`.
 #[derive(Debug)]
@@ -78,7 +76,7 @@ impl Manager {
         };
         Usage {
             at: Instant::now(),
-            cpu: TICK * u32::try_from(self.process.cpu_ticks()).unwrap_or(u32::MAX),
+            cpu: cpu_time(self.process.id()),
             requests: sum("web_server_http_requests_total"),
             bytes: sum("web_server_http_response_body_bytes_total"),
         }

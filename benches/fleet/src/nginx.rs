@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tempfile::TempDir;
 use testkit::http::try_get;
+use testkit::process::cpu_time;
 
 /// How it is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +80,8 @@ impl Nginx {
     }
 
     /// What it has used so far: it is one process, because it has no master.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        let fields: Vec<&str> = stat.rsplit(") ").next().context("a name")?.split(' ').collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu_time(self.process.id())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Bytes moved at a time.
 const BUFFER: usize = 16 * 1024;
@@ -16,7 +16,7 @@ const BUFFER: usize = 16 * 1024;
 pub(crate) struct Proxy {
     addr: SocketAddr,
     torn: Arc<AtomicUsize>,
-    accepting: JoinHandle<()>,
+    _accepting: JoinSet<()>,
 }
 
 impl Proxy {
@@ -25,7 +25,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (addr, torn) = (listener.local_addr()?, Arc::new(AtomicUsize::new(0)));
         let counted = Arc::clone(&torn);
-        let accepting = tokio::spawn(async move {
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let torn = Arc::clone(&counted);
                 tokio::spawn(async move {
@@ -34,7 +35,7 @@ impl Proxy {
                 });
             }
         });
-        Ok(Self { addr, torn, accepting })
+        Ok(Self { addr, torn, _accepting: accepting })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -44,12 +45,6 @@ impl Proxy {
     /// Answers that were torn.
     pub(crate) fn torn(&self) -> usize {
         self.torn.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
     }
 }
 

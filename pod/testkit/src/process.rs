@@ -5,8 +5,10 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -20,7 +22,37 @@ pub struct Process {
     stderr: Lines,
 }
 
-type Lines = Arc<Mutex<Vec<String>>>;
+/// What a pipe has brought so far.
+#[derive(Debug)]
+pub struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// Reads the pipe to its end, on a thread of its own.
+    pub fn of(pipe: impl Read + Send + 'static) -> Self {
+        let lines = Arc::<Mutex<Vec<String>>>::default();
+        let into = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                into.lock().push(text);
+                line.clear();
+            }
+        });
+        Self(lines)
+    }
+
+    /// All lines so far.
+    pub fn so_far(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+
+    /// Whether the pipe is at its end: its thread holds the list until then.
+    fn are_complete(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
 
 impl Process {
     /// Starts `binary` with `args`, JSON diagnostics and an admin server on a free port.
@@ -47,8 +79,8 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-        let stdout = collect(child.stdout.take().expect("stdout is piped"));
-        let stderr = collect(child.stderr.take().expect("stderr is piped"));
+        let stdout = Lines::of(child.stdout.take().expect("stdout is piped"));
+        let stderr = Lines::of(child.stderr.take().expect("stderr is piped"));
         Self { child, stdout, stderr }
     }
 
@@ -74,17 +106,17 @@ impl Process {
 
     /// All diagnostics so far.
     pub fn events(&self) -> Vec<Value> {
-        lines(&self.stderr).iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.stderr.so_far().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Everything on stderr so far.
     pub fn stderr(&self) -> String {
-        lines(&self.stderr).join("\n")
+        self.stderr.so_far().join("\n")
     }
 
     /// All lines on stdout so far.
     pub fn stdout_lines(&self) -> Vec<String> {
-        lines(&self.stdout)
+        self.stdout.so_far()
     }
 
     /// Sends a signal.
@@ -120,19 +152,14 @@ impl Process {
         let status = eventually(&format!("process {id} ends"), || {
             self.child.try_wait().expect("it can be waited for")
         });
-        // The reading threads hold their lists until the pipes are at their end.
-        wait_until("its output is complete", || {
-            Arc::strong_count(&self.stdout) == 1 && Arc::strong_count(&self.stderr) == 1
-        });
+        wait_until("its output is complete", || self.stdout.are_complete() && self.stderr.are_complete());
         status
     }
 
-    /// CPU time of the whole process so far, user and system, in clock ticks (`utime` and `stime` in proc(5)).
+    /// CPU time so far in clock ticks of 10 ms; see [`cpu_time`].
     #[track_caller]
     pub fn cpu_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("it is running");
-        let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
-        [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+        u64::try_from(cpu_time(self.id()).as_millis() / 10).expect("less than an age")
     }
 
     /// Resident memory in bytes; see [`resident_bytes`].
@@ -164,6 +191,15 @@ pub fn resident_bytes(pid: u32) -> u64 {
     kib * 1024
 }
 
+/// CPU time of a process so far, user and system (`utime` and `stime` in proc(5), in hundredths of a second).
+#[track_caller]
+pub fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
+    let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
+    let ticks = [fields[11], fields[12]].map(|ticks| ticks.parse::<u64>().expect("a number"));
+    Duration::from_millis(10 * (ticks[0] + ticks[1]))
+}
+
 /// Runs a command to its end: exit code, stdout and stderr.
 #[track_caller]
 pub fn run<S: AsRef<OsStr>>(
@@ -187,23 +223,4 @@ pub fn cargo() -> Command {
         command.env_remove(name);
     }
     command
-}
-
-fn collect(pipe: impl Read + Send + 'static) -> Lines {
-    let lines = Lines::default();
-    let into = Arc::clone(&lines);
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-            into.lock().expect("no holder panics").push(text);
-            line.clear();
-        }
-    });
-    lines
-}
-
-fn lines(lines: &Lines) -> Vec<String> {
-    lines.lock().expect("no holder panics").clone()
 }

@@ -2,8 +2,10 @@
 
 use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use crate::http::{Length, Message, read_body, read_head};
 use crate::wait::DEADLINE;
@@ -21,15 +23,6 @@ pub enum Answer {
     },
     /// The test writes what it likes, and the connection is closed when it returns.
     Raw(Box<dyn FnOnce(&mut TcpStream) + Send>),
-}
-
-impl std::fmt::Debug for Answer {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Whole { status, .. } => write!(out, "Whole({status})"),
-            Self::Raw(_) => write!(out, "Raw"),
-        }
-    }
 }
 
 impl Answer {
@@ -68,12 +61,6 @@ struct Shared {
     stopped: AtomicBool,
 }
 
-impl std::fmt::Debug for Upstream {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Upstream({})", self.addr)
-    }
-}
-
 impl Upstream {
     /// Starts on a free port.
     pub fn start(handler: impl Fn(&Message) -> Answer + Send + Sync + 'static) -> Self {
@@ -107,17 +94,17 @@ impl Upstream {
 
     /// From the next request on, answers like this.
     pub fn answer(&self, handler: impl Fn(&Message) -> Answer + Send + Sync + 'static) {
-        *self.shared.handler.lock().expect("no holder panics") = Arc::new(handler);
+        *self.shared.handler.lock() = Arc::new(handler);
     }
 
     /// All requests so far, bodies included.
     pub fn requests(&self) -> Vec<Message> {
-        self.shared.requests.lock().expect("no holder panics").clone()
+        self.shared.requests.lock().clone()
     }
 
     /// Forgets the requests so far, so that a test can count from here.
     pub fn forget(&self) {
-        self.shared.requests.lock().expect("no holder panics").clear();
+        self.shared.requests.lock().clear();
     }
 }
 
@@ -152,8 +139,8 @@ fn converse(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         if shared.stopped.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let handler = Arc::clone(&*shared.handler.lock().expect("no holder panics"));
-        shared.requests.lock().expect("no holder panics").push(request.clone());
+        let handler = Arc::clone(&*shared.handler.lock());
+        shared.requests.lock().push(request.clone());
         match handler(&request) {
             Answer::Raw(act) => {
                 act(&mut stream);
