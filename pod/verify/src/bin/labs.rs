@@ -54,11 +54,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags: Flags = match lifecycle::cli::parse(&LABS) {
-        Ok(flags) => flags,
-        Err(code) => return code,
-    };
-    lifecycle::exit::report(&LABS, lifecycle::cli::TERMINATION_LOG.as_ref(), labs(&flags))
+    lifecycle::cli::main(&LABS, labs)
 }
 
 fn labs(flags: &Flags) -> Result<(), Failure> {
@@ -117,25 +113,22 @@ fn follow(
     repository: &Path,
     binaries: &Path,
     cluster: Option<&Context>,
-) -> Result<usize, String> {
-    let mut workspace = Workspace::create(repository, binaries).map_err(|error| error.to_string())?;
+) -> anyhow::Result<usize> {
+    let mut workspace = Workspace::create(repository, binaries)?;
     let kubeconfig =
-        cluster.map(|cluster| workspace.on_cluster(cluster, &flags.shell_image, &flags.tag)).transpose();
-    let kubeconfig = kubeconfig.map_err(|error| error.to_string())?;
+        cluster.map(|cluster| workspace.on_cluster(cluster, &flags.shell_image, &flags.tag)).transpose()?;
     let project = format!("{}{}", containers::PREFIX, std::process::id());
     let environment: Vec<(String, OsString)> =
         [("SHELL_IMAGE", &flags.shell_image), ("TAG", &flags.tag), ("COMPOSE_PROJECT_NAME", &project)]
             .map(|(name, value)| (name.to_owned(), value.into()))
             .into();
-    let before =
-        containers::Present::of(flags.on, kubeconfig.as_deref()).map_err(|error| error.to_string())?;
-    let outcome = run::page(blocks, flags.on, &workspace, &environment).map_err(|why| why.to_string());
+    let before = containers::Present::of(flags.on, kubeconfig.as_deref())?;
+    let outcome = run::page(blocks, flags.on, &workspace, &environment);
     descendants::end_all();
-    let left = before.remove_newer().map_err(|error| error.to_string())?;
-    match (outcome, left.is_empty()) {
-        (Ok(_), false) => Err(format!("at the end of the page there still were: {}", left.join(", "))),
-        (outcome, _) => outcome,
-    }
+    let left = before.remove_newer()?;
+    let typed = outcome.map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(left.is_empty(), "at the end of the page there still were: {}", left.join(", "));
+    Ok(typed)
 }
 
 /// The pages with something for the place, in the order of their names.

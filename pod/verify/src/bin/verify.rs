@@ -62,15 +62,11 @@ enum EngineName {
 }
 
 fn main() -> ExitCode {
-    let flags: Flags = match lifecycle::cli::parse(&VERIFY) {
-        Ok(flags) => flags,
-        Err(code) => return code,
-    };
-    lifecycle::exit::report(&VERIFY, lifecycle::cli::TERMINATION_LOG.as_ref(), verify(&flags))
+    lifecycle::cli::main(&VERIFY, verify)
 }
 
 fn verify(flags: &Flags) -> Result<(), Failure> {
-    let rows = Rows::chosen(&flags.only)?;
+    let rows = rows(&flags.only)?;
     let pod = engine(flags).or_exit(Exit::Unavailable)?;
     let removal = Arc::new(Removal { pod, done: Mutex::new(false) });
     remove_when_interrupted(Arc::clone(&removal)).or_exit(Exit::Internal)?;
@@ -79,7 +75,7 @@ fn verify(flags: &Flags) -> Result<(), Failure> {
     let begun = Instant::now();
     let outcome = removal.pod.start().or_exit(Exit::Unavailable).and_then(|()| {
         say(format_args!("verify: it serves after {:.1} s", begun.elapsed().as_secs_f32()));
-        rows.drive(removal.pod.as_ref())
+        drive(&rows, removal.pod.as_ref())
     });
     leave_the_rest_to_an_interrupt();
     if outcome.is_err() {
@@ -106,84 +102,54 @@ fn engine(flags: &Flags) -> io::Result<Arc<dyn Containers + Send>> {
     })
 }
 
-/// The rows that are driven, in their order.
-struct Rows {
-    anywhere: Vec<(&'static str, scenario::Scenario)>,
-    on_containers: Vec<(&'static str, scenario::ContainerScenario)>,
-}
+/// A row's name, and what it does.
+type Row = (&'static str, Box<dyn Fn(&dyn Containers) -> anyhow::Result<()>>);
 
-impl Rows {
-    /// All, or those that are named.
-    fn chosen(only: &[String]) -> Result<Self, Failure> {
-        let known: Vec<&str> = scenario::ALL
-            .iter()
-            .map(|row| row.0)
-            .chain(scenario::ON_CONTAINERS.iter().map(|row| row.0))
-            .collect();
-        if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
-            let problem = format!("--only {unknown}: there is no such row; there are {}", known.join(", "));
-            return Err(Failure::new(Exit::Usage, problem));
-        }
-        let wanted = |name: &str| only.is_empty() || only.iter().any(|given| given == name);
-        Ok(Self {
-            anywhere: scenario::ALL.into_iter().filter(|row| wanted(row.0)).collect(),
-            on_containers: scenario::ON_CONTAINERS.into_iter().filter(|row| wanted(row.0)).collect(),
-        })
+/// The rows that are named, or all, in their order.
+fn rows(only: &[String]) -> Result<Vec<Row>, Failure> {
+    let anywhere = scenario::ALL.map(|(name, row)| -> Row { (name, Box::new(move |pod| row(pod))) });
+    let on_containers = scenario::ON_CONTAINERS.map(|(name, row)| -> Row { (name, Box::new(row)) });
+    let mut rows: Vec<Row> = anywhere.into_iter().chain(on_containers).collect();
+    let known: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
+        let problem = format!("--only {unknown}: there is no such row; there are {}", known.join(", "));
+        return Err(Failure::new(Exit::Usage, problem));
     }
-
-    fn drive(&self, pod: &dyn Containers) -> Result<(), Failure> {
-        let mut tally = Tally::default();
-        for (name, scenario) in &self.anywhere {
-            tally.count(name, pod, || scenario(pod));
-        }
-        for (name, scenario) in &self.on_containers {
-            tally.count(name, pod, || scenario(pod));
-        }
-        tally.verdict()
-    }
+    rows.retain(|(name, _)| only.is_empty() || only.iter().any(|given| given == name));
+    Ok(rows)
 }
 
-#[derive(Default)]
-struct Tally {
-    passed: usize,
-    failed: usize,
-    beyond: usize,
-}
-
-impl Tally {
-    fn count(&mut self, name: &str, pod: &dyn Containers, row: impl FnOnce() -> anyhow::Result<()>) {
-        if let Some((_, why)) = pod.beyond().iter().find(|(row, _)| *row == name) {
-            self.beyond += 1;
+fn drive(rows: &[Row], pod: &dyn Containers) -> Result<(), Failure> {
+    let (mut passed, mut failed, mut beyond) = (0, 0, 0);
+    for (name, row) in rows {
+        if let Some((_, why)) = pod.beyond().iter().find(|(row, _)| row == name) {
+            beyond += 1;
             say(format_args!("n/a   {name}: {why}"));
-            return;
+            continue;
         }
         let begun = Instant::now();
-        let outcome = row();
+        let outcome = row(pod);
         leave_the_rest_to_an_interrupt();
         let seconds = begun.elapsed().as_secs_f32();
         match outcome {
             Ok(()) => {
-                self.passed += 1;
+                passed += 1;
                 say(format_args!("pass  {name} ({seconds:.1} s)"));
             }
             Err(error) => {
-                self.failed += 1;
+                failed += 1;
                 say(format_args!("FAIL  {name} ({seconds:.1} s): {error:#}"));
             }
         }
     }
-
-    fn verdict(&self) -> Result<(), Failure> {
-        let Self { passed, failed, beyond } = self;
-        if *beyond > 0 {
-            say(format_args!("verify: {beyond} beyond this engine"));
-        }
-        say(format_args!("{passed} passed, {failed} failed"));
-        if *failed > 0 {
-            return Err(Failure::new(Exit::Internal, format!("{failed} of {} rows failed", passed + failed)));
-        }
-        Ok(())
+    if beyond > 0 {
+        say(format_args!("verify: {beyond} beyond this engine"));
     }
+    say(format_args!("{passed} passed, {failed} failed"));
+    if failed > 0 {
+        return Err(Failure::new(Exit::Internal, format!("{failed} of {} rows failed", passed + failed)));
+    }
+    Ok(())
 }
 
 /// Removes the Pod, once: at the end of the work or at Ctrl-C, whichever comes first.

@@ -39,17 +39,8 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) ->
     carry_out(Command::new(program).args(args), &[], Purpose::Work)
 }
 
-/// Runs a command that reads `input`.
-pub fn feed<S: AsRef<OsStr>>(
-    program: &str,
-    args: impl IntoIterator<Item = S>,
-    input: &str,
-) -> io::Result<Vec<u8>> {
-    carry_out(Command::new(program).args(args), input.as_bytes(), Purpose::Work)
-}
-
 /// Runs a command as prepared, which reads `input`.
-pub fn feed_prepared(command: &mut Command, input: &str) -> io::Result<Vec<u8>> {
+pub fn feed(command: &mut Command, input: &str) -> io::Result<Vec<u8>> {
     carry_out(command, input.as_bytes(), Purpose::Work)
 }
 
@@ -156,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_and_what_comes_out() {
-        assert_eq!(feed("cat", [] as [&str; 0], "hello").unwrap(), b"hello");
+        assert_eq!(feed(&mut Command::new("cat"), "hello").unwrap(), b"hello");
         assert_eq!(text(&run("echo", ["hello"]).unwrap()), "hello");
     }
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 
 use super::command::{clean_up, diagnostics, run, run_prepared, text};
-use super::{Confinement, Containers, Engine, Name, until_it_serves};
+use super::{Confinement, Containers, Engine, Name, in_order, until_it_serves};
 use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
@@ -159,8 +159,7 @@ impl Containers for Compose {
             let at: SystemTime = humantime::parse_rfc3339(&at).map_err(io::Error::other)?;
             ended.push((at, name));
         }
-        ended.sort_by_key(|(at, _)| *at);
-        Ok(ended.into_iter().map(|(_, name)| name).collect())
+        Ok(in_order(ended))
     }
 
     fn beyond(&self) -> &[(&'static str, &'static str)] {

@@ -54,14 +54,9 @@ pub struct Kustomization {
 }
 
 impl Kustomization {
-    /// Over a folder that is itself one.
-    pub fn over(folder: &Path) -> Self {
-        Self { resource: folder.to_owned(), yaml: String::new(), patches: String::new() }
-    }
-
-    /// Over one file of manifests.
-    pub fn of_file(file: &Path) -> Self {
-        Self::over(file)
+    /// Over a folder that is itself one, or over one file of manifests.
+    pub fn over(resource: &Path) -> Self {
+        Self { resource: resource.to_owned(), yaml: String::new(), patches: String::new() }
     }
 
     /// With these images.

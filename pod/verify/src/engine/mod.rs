@@ -121,6 +121,12 @@ fn until_it_serves(pod: &dyn Engine, budget: Duration) -> io::Result<()> {
     within(budget, "the Pod serves", serves).map_err(io::Error::other)
 }
 
+/// The containers, by the time at which each ended.
+fn in_order(mut ended: Vec<(impl Ord, Name)>) -> Vec<Name> {
+    ended.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ended.into_iter().map(|(_, name)| name).collect()
+}
+
 /// A folder of its own with the sample site, for a scenario to edit.
 fn copy_of_content(deploy: &Path) -> io::Result<TempDir> {
     let copy = tempfile::Builder::new().prefix("verify-content-").tempdir()?;

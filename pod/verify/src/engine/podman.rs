@@ -12,7 +12,7 @@ use testkit::http::{Message, try_get};
 
 use super::command::{clean_up, diagnostics, feed, run, text};
 use super::kustomize::{Images, Kustomization};
-use super::{Confinement, Containers, Engine, Name, until_it_serves};
+use super::{Confinement, Containers, Engine, Name, in_order, until_it_serves};
 use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
@@ -83,7 +83,7 @@ impl Podman {
 
     fn play(manifests: &str) -> io::Result<()> {
         // Without --build=false podman would build an image from any folder here that is called like one.
-        feed("podman", ["kube", "play", "--build=false", "-"], manifests).map(drop)
+        feed(Command::new("podman").args(["kube", "play", "--build=false", "-"]), manifests).map(drop)
     }
 
     fn inspect(name: Name, what: &str) -> io::Result<String> {
@@ -141,7 +141,7 @@ impl Containers for Podman {
     }
 
     fn in_shell(&self, command: &str) -> io::Result<String> {
-        let lesson = Kustomization::of_file(&self.deploy.join("kubernetes/twocontainers.yaml"));
+        let lesson = Kustomization::over(&self.deploy.join("kubernetes/twocontainers.yaml"));
         // podman would publish the port that the lesson declares, on the host, where another program may have it already.
         let unpublished =
             "- target: {kind: Pod}\n  patch: |-\n    - {op: remove, path: /spec/containers/0/ports}\n";
@@ -166,8 +166,7 @@ impl Containers for Podman {
             let at = Self::inspect(name, "{{.State.FinishedAt.UnixNano}}")?;
             ended.push((at.parse::<i64>().map_err(io::Error::other)?, name));
         }
-        ended.sort_by_key(|(at, _)| *at);
-        Ok(ended.into_iter().map(|(_, name)| name).collect())
+        Ok(in_order(ended))
     }
 
     fn beyond(&self) -> &[(&'static str, &'static str)] {

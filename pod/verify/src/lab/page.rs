@@ -82,7 +82,7 @@ pub enum Action {
     Look,
 }
 
-/// A page that cannot be read, and why.
+/// A line of a page that cannot be read, or that promises what does not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The line, from 1.

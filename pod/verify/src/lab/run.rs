@@ -1,7 +1,6 @@
 //! A page from its first command to its last: typed, waited for, compared.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use lifecycle::Ignore as _;
 
 use super::descendants;
 use super::expect::{among, shows};
-use super::page::{Action, Block, RunsOn, Step, Terminal, Tries};
+use super::page::{Action, Block, Mistake, RunsOn, Step, Terminal, Tries};
 use super::shell::{Outcome, Shell};
 use super::workspace::Workspace;
 
@@ -17,27 +16,13 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long the last processes of a page may take to be gone, once their Ctrl-C was pressed or their container removed.
 const LEAVING: Duration = Duration::from_secs(5);
 
-/// What went otherwise than the page says.
-#[derive(Debug)]
-pub struct Deviation {
-    /// The line of the page, from 1.
-    pub line: usize,
-    what: String,
-}
-
-impl fmt::Display for Deviation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.what)
-    }
-}
-
 /// Runs the blocks of one place, in their order. Returns how many commands those were.
 pub fn page(
     blocks: &[Block],
     place: RunsOn,
     workspace: &Workspace,
     environment: &[(String, std::ffi::OsString)],
-) -> Result<usize, Deviation> {
+) -> Result<usize, Mistake> {
     let environment = [workspace.environment(), environment].concat();
     let mut reader = Reader { workspace, environment, limit: limit(place), terminals: HashMap::new() };
     let mut typed = 0;
@@ -48,7 +33,7 @@ pub fn page(
         }
     }
     let last = blocks.last().map_or(0, |block| block.line);
-    reader.leave().map_err(|what| Deviation { line: last, what })?;
+    reader.leave().map_err(|what| Mistake { line: last, what })?;
     Ok(typed)
 }
 
@@ -66,16 +51,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take(&mut self, step: &Step, block: &Block) -> Result<(), Deviation> {
+    fn take(&mut self, step: &Step, block: &Block) -> Result<(), Mistake> {
         let limit = self.limit;
-        let deviation = |what: String| Deviation { line: step.line, what };
-        let terminal = self.terminal(&block.screen).map_err(|error| deviation(error.to_string()))?;
+        let mistake = |what: String| Mistake { line: step.line, what };
+        let terminal = self.terminal(&block.screen).map_err(|error| mistake(error.to_string()))?;
         let outcome = match (&block.screen, block.tries) {
             (Terminal::Own, Tries::Once) => own(terminal, step, limit),
             (Terminal::Own, Tries::Repeat) => repeated(terminal, step, limit),
             (Terminal::Other(_), _) => other(terminal, step, limit),
         };
-        outcome.map_err(deviation)
+        outcome.map_err(mistake)
     }
 
     fn terminal(&mut self, screen: &Terminal) -> io::Result<&mut Shell> {

@@ -4,15 +4,14 @@
 //! command and not the shell.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::Ignore as _;
-use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
+use testkit::process::Lines;
 
 use super::descendants::children;
 
@@ -25,7 +24,7 @@ const MARK: char = '\u{1e}';
 pub struct Shell {
     bash: Child,
     input: ChildStdin,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Lines,
     /// How many lines the page has come past.
     seen: usize,
 }
@@ -57,30 +56,20 @@ impl Shell {
         let mut input = bash.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         // As an option of its own, `-m` would ask for a terminal.
         writeln!(input, "set -m")?;
-        let lines = Arc::<Mutex<Vec<String>>>::default();
-        let into = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            let mut reader = BufReader::new(reader);
-            let mut line = Vec::new();
-            while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
-                into.lock().push(text);
-                line.clear();
-            }
-        });
+        let lines = Lines::of(reader);
         Ok(Self { bash, input, lines, seen: 0 })
     }
 
     /// Types a command. It reads nothing: what comes next is for the shell.
     pub fn type_in(&mut self, command: &str) -> io::Result<()> {
-        self.seen = self.lines().len();
+        self.seen = self.lines.so_far().len();
         write!(self.input, "{{\n{command}\n}} </dev/null\nprintf '\\n{MARK}%d\\n' $?\n")?;
         self.input.flush()
     }
 
     /// Presses Ctrl-C: SIGINT for the process group of the command that runs.
     pub fn interrupt(&mut self) -> io::Result<()> {
-        self.seen = self.lines().len();
+        self.seen = self.lines.so_far().len();
         // The last one that was begun: a command in the background is an earlier one. Each leads a group of its own.
         let foreground =
             children(Pid::from_child(&self.bash)).into_iter().max_by_key(|pid| pid.as_raw_nonzero());
@@ -93,7 +82,7 @@ impl Shell {
     pub fn wait(&mut self, limit: Duration) -> Outcome {
         let begun = Instant::now();
         loop {
-            let lines = self.lines();
+            let lines = self.lines.so_far();
             let unseen = &lines[self.seen..];
             if let Some(end) = unseen.iter().position(|line| line.starts_with(MARK)) {
                 let code = unseen[end][MARK.len_utf8()..].parse().unwrap_or(-1);
@@ -112,7 +101,7 @@ impl Shell {
 
     /// What was shown since the page came past. Where a command has ended, there is a line that no page can show.
     pub fn unseen(&self) -> Vec<String> {
-        let lines = self.lines();
+        let lines = self.lines.so_far();
         lines[self.seen.min(lines.len())..].to_vec()
     }
 
@@ -139,10 +128,6 @@ impl Shell {
 
     fn has_ended(&mut self) -> bool {
         !matches!(self.bash.try_wait(), Ok(None))
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.lines.lock().clone()
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Forward {
 /// A running `kubectl port-forward`, ended with its last user.
 #[derive(Debug)]
 struct Open {
-    child: Mutex<Child>,
+    child: Child,
     addrs: BTreeMap<u16, SocketAddr>,
 }
 
@@ -87,7 +87,7 @@ impl Forward {
         command.args(self.ports.iter().map(|port| format!(":{port}")));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = child.stdout.take();
-        let mut open = Open { child: Mutex::new(child), addrs: BTreeMap::new() };
+        let mut open = Open { child, addrs: BTreeMap::new() };
         let mut lines = stdout.map(BufReader::new).into_iter().flat_map(BufReader::lines);
         while open.addrs.len() < self.ports.len() {
             let line =
@@ -102,7 +102,7 @@ impl Forward {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        end(self.child.get_mut());
+        end(&mut self.child);
     }
 }
 

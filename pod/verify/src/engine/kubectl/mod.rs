@@ -21,9 +21,9 @@ use testkit::http::{Connection, Message};
 pub use self::context::Context;
 use self::forward::Forward;
 use self::stream::LogStream;
-use super::command::{clean_up, feed_prepared, run_prepared, text};
+use super::command::{clean_up, feed, run_prepared, text};
 use super::kustomize::{Images, Kustomization};
-use super::{Confinement, Containers, Engine, Name, RootFilesystem, until_it_serves};
+use super::{Confinement, Containers, Engine, Name, RootFilesystem, in_order, until_it_serves};
 
 /// From the first manifest to a Pod that serves; images may have to be pulled.
 const STARTUP: Duration = Duration::from_secs(180);
@@ -86,7 +86,7 @@ impl Kubectl {
     }
 
     fn apply(&self, manifests: &str) -> io::Result<()> {
-        feed_prepared(self.context.kubectl().args(["apply", "--filename=-"]), manifests).map(drop)
+        feed(self.context.kubectl().args(["apply", "--filename=-"]), manifests).map(drop)
     }
 
     /// Waits as `kubectl wait` or `kubectl rollout status` do, and stops within seconds where an image cannot be had.
@@ -128,13 +128,6 @@ impl Kubectl {
         let status = find([&status["containerStatuses"], &status["initContainerStatuses"]]);
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the Pod has no {}", name.as_str()));
         spec.zip(status).ok_or_else(missing)
-    }
-
-    fn follow(&self, pod: &str) {
-        let mut said = self.said.lock();
-        for name in Name::ALL {
-            said.insert(name.as_str(), LogStream::follow(&self.context, &self.namespace, pod, name.as_str()));
-        }
     }
 
     /// Kills a container's process from a Pod that sees its node's processes, as the same user and with nothing else.
@@ -247,12 +240,16 @@ impl Containers for Kubectl {
             self.wait(&self.namespace, &["rollout", "status", deployment])?;
         }
         let pod = self.describe_pod()?;
-        self.follow(pod["metadata"]["name"].as_str().unwrap_or_default());
+        let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
+        for name in Name::ALL.map(Name::as_str) {
+            let stream = LogStream::follow(&self.context, &self.namespace, pod, name);
+            self.said.lock().insert(name, stream);
+        }
         until_it_serves(self, STARTUP)
     }
 
     fn in_shell(&self, command: &str) -> io::Result<String> {
-        let lesson = Kustomization::of_file(&self.deploy.join("kubernetes/twocontainers.yaml"));
+        let lesson = Kustomization::over(&self.deploy.join("kubernetes/twocontainers.yaml"));
         let lesson = lesson.namespace(&self.namespace).images(&self.images).render()?;
         self.apply(&lesson)?;
         self.wait(&self.namespace, &["wait", "pod/twocontainers", "--for=condition=Ready"])?;
@@ -305,8 +302,7 @@ impl Containers for Kubectl {
             let last = stream.lines().last().map(|line| line.at).ok_or(io::ErrorKind::NotFound)?;
             last_words.push((last, name));
         }
-        last_words.sort_by_key(|(at, _)| *at);
-        Ok(last_words.into_iter().map(|(_, name)| name).collect())
+        Ok(in_order(last_words))
     }
 
     fn beyond(&self) -> &[(&'static str, &'static str)] {

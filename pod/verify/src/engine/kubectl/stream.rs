@@ -70,7 +70,7 @@ impl LogStream {
     pub(super) fn until_its_end(&self) -> io::Result<()> {
         self.shared.pod_is_gone.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        while !matches!(*self.shared.state(), State::Over) {
+        while !matches!(*self.shared.state.lock(), State::Over) {
             if begun.elapsed() > LAST_LINES {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "a log stream outlives its Pod"));
             }
@@ -82,7 +82,7 @@ impl LogStream {
 
 impl Drop for LogStream {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         if let State::Reading(child) = &mut *state {
             end(child);
         }
@@ -91,10 +91,6 @@ impl Drop for LogStream {
 }
 
 impl Shared {
-    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
     /// One life of the container after the other.
     fn collect(&self, context: &Context, place: &[String]) {
         let mut in_vain = 0;
@@ -113,7 +109,7 @@ impl Shared {
             }
             std::thread::sleep(AGAIN);
         }
-        *self.state() = State::Over;
+        *self.state.lock() = State::Over;
     }
 
     /// Takes in what is later than `before`, and tells whether to go on.
@@ -121,7 +117,7 @@ impl Shared {
         let mut command = context.kubectl();
         command.args(place).arg("--timestamps").args(args);
         let stdout = {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             if matches!(*state, State::Over) {
                 return false;
             }
@@ -136,7 +132,7 @@ impl Shared {
                 self.lines.lock().push(line);
             }
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         match &mut *state {
             State::Reading(child) => {
                 end(child);
