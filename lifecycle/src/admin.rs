@@ -69,16 +69,6 @@ pub struct Admin {
     shutdown: CancellationToken,
 }
 
-impl std::fmt::Debug for Admin {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let actions: Vec<_> = self.actions.iter().map(|(path, _)| path).collect();
-        out.debug_struct("Admin")
-            .field("container", &self.container)
-            .field("actions", &actions)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A registry whose metric names start with the container's prefix, holding its `_build_info`.
 pub fn registry(container: &Container) -> Registry {
     let mut registry = Registry::with_prefix(container.metric_prefix());

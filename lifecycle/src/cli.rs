@@ -14,7 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command};
 
 use crate::admin::AllowedHosts;
-use crate::exit::{Exit, one_line, report_fatal};
+use crate::exit::{Exit, Failure, one_line, report, report_fatal};
 use crate::logging::{LogFormat, LogLevel};
 use crate::units;
 use crate::{Container, Ignore as _};
@@ -79,6 +79,17 @@ pub fn parse<C: clap::CommandFactory + clap::FromArgMatches>(container: &Contain
             ExitCode::from(Exit::Usage as u8)
         }
     })
+}
+
+/// The `main` of a program that is no container: its flags, its work, and the exit code.
+pub fn main<C: clap::CommandFactory + clap::FromArgMatches>(
+    program: &Container,
+    run: impl FnOnce(&C) -> Result<(), Failure>,
+) -> ExitCode {
+    match parse(program) {
+        Ok(flags) => report(program, TERMINATION_LOG.as_ref(), run(&flags)),
+        Err(code) => code,
+    }
 }
 
 /// Gives every flag its environment variable, and the admin address its port.

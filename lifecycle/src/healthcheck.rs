@@ -27,34 +27,24 @@ impl Healthcheck {
     /// Exit code 69 with what `/readyz` answered, or why nothing answered.
     pub fn ask(&self) -> Result<(), Failure> {
         let (addr, ready) = self.probe();
-        let unavailable = |why: String| Failure::new(Exit::Unavailable, format!("not ready: {why}"));
-        ready.map_err(|why| match why {
-            NotReady::NoAnswer(error) => unavailable(format!("nothing answers on {addr}: {error}")),
-            NotReady::Answer { status, reason } => {
-                unavailable(format!("{addr}/readyz answers {status} {reason}"))
-            }
+        ready.map_err(|why| {
+            let why = match why {
+                NotReady::NoAnswer(error) => format!("nothing answers on {addr}: {error}"),
+                NotReady::Answer { status, reason } => format!("{addr}/readyz answers {status} {reason}"),
+            };
+            Failure::new(Exit::Unavailable, format!("not ready: {why}"))
         })
     }
 
-    /// Asks once, and tells which address was asked.
+    /// Asks once, and tells which address was asked. `[::]` listens on both families where there are both: the first loopback
+    /// address that takes the connection is asked.
     pub fn probe(&self) -> (SocketAddr, Result<(), NotReady>) {
-        let (addr, answered) = self.readyz();
-        let ready = match answered {
-            Err(error) => Err(NotReady::NoAnswer(error)),
-            Ok((status, _)) if status == "200" => Ok(()),
-            Ok((status, reason)) => Err(NotReady::Answer { status, reason }),
-        };
-        (addr, ready)
-    }
-
-    /// `[::]` listens on both families where there are both: the first loopback address that takes the connection is asked.
-    fn readyz(&self) -> (SocketAddr, io::Result<(String, String)>) {
         let at = |ip: IpAddr| SocketAddr::new(ip, self.admin_addr.port());
         let (v4, v6) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
         match self.admin_addr.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => (v4, readyz(v4)),
             IpAddr::V6(ip) if ip.is_unspecified() => match readyz(v4) {
-                Err(error) if error.kind() != io::ErrorKind::TimedOut => (v6, readyz(v6)),
+                Err(NotReady::NoAnswer(error)) if error.kind() != io::ErrorKind::TimedOut => (v6, readyz(v6)),
                 answered => (v4, answered),
             },
             _ => (self.admin_addr, readyz(self.admin_addr)),
@@ -76,8 +66,13 @@ pub enum NotReady {
     },
 }
 
+fn readyz(addr: SocketAddr) -> Result<(), NotReady> {
+    let (status, reason) = ask(addr).map_err(NotReady::NoAnswer)?;
+    if status == "200" { Ok(()) } else { Err(NotReady::Answer { status, reason }) }
+}
+
 /// The status code and the body.
-fn readyz(addr: SocketAddr) -> io::Result<(String, String)> {
+fn ask(addr: SocketAddr) -> io::Result<(String, String)> {
     let deadline = Instant::now() + TIMEOUT;
     let mut stream = TcpStream::connect_timeout(&addr, TIMEOUT)?;
     stream.set_write_timeout(Some(TIMEOUT))?;

@@ -61,11 +61,17 @@ impl StopRequests {
 pub(crate) struct Kubelet {
     containers: Vec<Supervised>,
     stop_order: StopOrder,
+    shared: Shared,
+}
+
+/// What all containers of a Pod have in common.
+#[derive(Debug, Clone)]
+struct Shared {
     grace: Duration,
     requests: StopRequests,
     events: EventLog,
     watcher: Watcher,
-    /// Set when the Pod begins to stop: the one deadline that all its containers share.
+    /// Set when the Pod begins to stop.
     deadline: Arc<OnceLock<Instant>>,
 }
 
@@ -81,48 +87,33 @@ struct Supervised {
 impl Kubelet {
     /// A kubelet without containers.
     pub(crate) fn new(requests: StopRequests, events: EventLog, watcher: Watcher) -> Self {
-        Self {
-            containers: Vec::new(),
-            stop_order: StopOrder::Together,
-            grace: Duration::ZERO,
-            requests,
-            events,
-            watcher,
-            deadline: Arc::default(),
-        }
+        let shared = Shared { grace: Duration::ZERO, requests, events, watcher, deadline: Arc::default() };
+        Self { containers: Vec::new(), stop_order: StopOrder::Together, shared }
     }
 
     /// Starts the Pod's containers one after the other, each as soon as the one before it lets it. Ends early, with
     /// what runs by then, when the Pod is to stop. An error means that a binary cannot be started at all.
     pub(crate) async fn start(&mut self, spec: PodSpec) -> io::Result<()> {
-        (self.stop_order, self.grace) = (spec.stop_order, spec.grace);
+        (self.stop_order, self.shared.grace) = (spec.stop_order, spec.grace);
         let mut containers = spec.containers.into_iter().peekable();
         while let Some(container) = containers.next() {
             let name = container.name;
-            let first = ContainerProcess::spawn(&container, self.events.terminal())?;
+            let first = ContainerProcess::spawn(&container, self.shared.events.terminal())?;
             let (stop, started) = (CancellationToken::new(), CancellationToken::new());
             let sidecar = spec.stop_order == StopOrder::Reverse && containers.peek().is_some();
-            let supervisor = Supervisor {
-                container,
-                grace: self.grace,
-                stop: stop.clone(),
-                started: started.clone(),
-                requests: self.requests.clone(),
-                events: self.events.clone(),
-                watcher: self.watcher.clone(),
-                deadline: Arc::clone(&self.deadline),
-            };
+            let shared = self.shared.clone();
+            let supervisor = Supervisor { container, stop: stop.clone(), started: started.clone(), shared };
             self.containers.push(Supervised { stop, task: tokio::spawn(supervisor.run(first)), sidecar });
             let waiting = async {
                 tokio::time::sleep(REPORT_AFTER).await;
                 if let Some(next) = containers.peek() {
-                    self.events.record(next.name, What::Waits(name));
+                    self.shared.events.record(next.name, What::Waits(name));
                 }
                 std::future::pending::<()>().await;
             };
             tokio::select! {
                 () = started.cancelled() => {}
-                () = self.requests.stop.cancelled() => return Ok(()),
+                () = self.shared.requests.stop.cancelled() => return Ok(()),
                 () = waiting => {}
             }
         }
@@ -140,7 +131,7 @@ impl Kubelet {
     /// Stops the containers in the Pod's order, all within one grace period, and waits for each.
     pub(crate) async fn stop(self) {
         // Set once: a Pod does not begin to stop twice.
-        self.deadline.set(Instant::now() + self.grace).ignore();
+        self.shared.deadline.set(Instant::now() + self.shared.grace).ignore();
         if self.stop_order == StopOrder::Together {
             self.containers.iter().for_each(|container| container.stop.cancel());
         }
@@ -157,14 +148,10 @@ impl Kubelet {
 /// Keeps one container running until it is told to stop.
 struct Supervisor {
     container: ContainerSpec,
-    grace: Duration,
     stop: CancellationToken,
     /// Cancelled when the next container may start.
     started: CancellationToken,
-    requests: StopRequests,
-    events: EventLog,
-    watcher: Watcher,
-    deadline: Arc<OnceLock<Instant>>,
+    shared: Shared,
 }
 
 /// Why a container's process has to end, or has ended.
@@ -230,7 +217,7 @@ impl Supervisor {
         };
         let probes = async {
             match self.container.admin {
-                Some(admin) => probe::watch(self.container.name, admin, &ready, &self.events).await,
+                Some(admin) => probe::watch(self.container.name, admin, &ready, &self.shared.events).await,
                 // As in a cluster: without a readiness probe, a container is ready as soon as it runs.
                 None => self.tell(What::Ready),
             }
@@ -252,7 +239,7 @@ impl Supervisor {
     async fn asked(&self) {
         tokio::select! {
             () = self.stop.cancelled() => {}
-            () = self.requests.kill.cancelled() => {}
+            () = self.shared.requests.kill.cancelled() => {}
         }
     }
 
@@ -266,7 +253,7 @@ impl Supervisor {
                 () = self.asked() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
-            match ContainerProcess::spawn(&self.container, self.events.terminal()) {
+            match ContainerProcess::spawn(&self.container, self.shared.events.terminal()) {
                 Ok(process) => return Some(process),
                 Err(error) => {
                     self.tell(What::CannotStart(format!("{}: {error}", self.container.binary.display())));
@@ -285,20 +272,25 @@ impl Supervisor {
             _ => return false,
         };
         // The first container to refuse is the one that is reported.
-        self.requests.refused.set(Refusal { container: self.container.name, exit, last_line }).ignore();
-        self.requests.stop.cancel();
+        self.shared
+            .requests
+            .refused
+            .set(Refusal { container: self.container.name, exit, last_line })
+            .ignore();
+        self.shared.requests.stop.cancel();
         true
     }
 
     /// The preStop hook, SIGTERM, what is left of the grace period, SIGKILL.
     async fn end(&self, mut process: ContainerProcess) {
         let now = Instant::now();
-        let deadline = self.deadline.get().copied().unwrap_or(now + self.grace).max(now + LEAST_GRACE);
+        let deadline =
+            self.shared.deadline.get().copied().unwrap_or(now + self.shared.grace).max(now + LEAST_GRACE);
         if let Some(hook) = self.container.pre_stop {
             self.tell(What::PreStop(hook));
             tokio::select! {
                 () = tokio::time::sleep_until((now + hook).min(deadline).into()) => {}
-                () = self.requests.kill.cancelled() => {}
+                () = self.shared.requests.kill.cancelled() => {}
             }
         }
         self.tell(What::Stopping);
@@ -310,7 +302,7 @@ impl Supervisor {
                 // An error is that of a process that is no child of ours, which it is.
                 return status.map(|status| self.tell(What::Stopped(status))).ignore();
             }
-            () = self.requests.kill.cancelled() => Why::Impatience,
+            () = self.shared.requests.kill.cancelled() => Why::Impatience,
             () = tokio::time::sleep_until(deadline.into()) => Why::GracePeriod,
         };
         self.tell(What::Killed(killed));
@@ -321,13 +313,13 @@ impl Supervisor {
 
     fn tell_of(&self, process: &ContainerProcess) {
         if let Some(pid) = process.pid() {
-            self.watcher.guard(pid);
+            self.shared.watcher.guard(pid);
             self.tell(What::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
         }
     }
 
     fn tell(&self, what: What) {
-        self.events.record(self.container.name, what);
+        self.shared.events.record(self.container.name, what);
     }
 }
 

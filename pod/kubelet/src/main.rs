@@ -48,11 +48,7 @@ fn main() -> ExitCode {
         watcher::run(std::io::stdin().lock());
         return ExitCode::SUCCESS;
     }
-    let flags: Flags = match lifecycle::cli::parse(&DEMO) {
-        Ok(flags) => flags,
-        Err(code) => return code,
-    };
-    lifecycle::exit::report(&DEMO, lifecycle::cli::TERMINATION_LOG.as_ref(), run(&flags))
+    lifecycle::cli::main(&DEMO, run)
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {

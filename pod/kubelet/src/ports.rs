@@ -9,6 +9,9 @@ use lifecycle::exit::{Exit, Failure};
 
 use crate::flags::Flags;
 
+/// This program, as the kernel calls it.
+const KUBELET: &str = env!("CARGO_PKG_NAME");
+
 /// Sees that every port is free. Exit code 69 where one is taken, 74 where the address is not this machine's; both name
 /// the program that wanted the port, and the flags that move it.
 pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
@@ -29,13 +32,13 @@ pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
         let other = (flags.port % 50_000) + 100;
         let elsewhere = format!("start another with --port {other} or --ip 127.0.0.2");
         let reason = match holder(addr) {
-            Some(Holder::Pod { pid, age }) => {
+            Some(Holder { pid, program }) if program == KUBELET => {
+                let age = rough(age(pid).unwrap_or_default());
                 format!(
-                    "a Pod runs here for {}, pid {pid}: stop it with Ctrl-C there or `kill {pid}`, or {elsewhere}",
-                    rough(age)
+                    "a Pod runs here for {age}, pid {pid}: stop it with Ctrl-C there or `kill {pid}`, or {elsewhere}"
                 )
             }
-            Some(Holder::Other { pid, program }) => {
+            Some(Holder { pid, program }) => {
                 format!("{what}: {program}, pid {pid}, has the port; {elsewhere}")
             }
             None => format!("{what}: the port is taken; {elsewhere}"),
@@ -45,18 +48,11 @@ pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The process that listens on a port.
+/// The process that listens on a port: a kubelet by one of its containers, or another program.
 #[derive(Debug, PartialEq, Eq)]
-enum Holder {
-    /// A container of this program, or of another process of it.
-    Pod {
-        pid: i32,
-        age: Duration,
-    },
-    Other {
-        pid: i32,
-        program: String,
-    },
+struct Holder {
+    pid: i32,
+    program: String,
 }
 
 /// The program that listens there, as far as /proc tells this user (proc(5)).
@@ -66,12 +62,13 @@ fn holder(addr: SocketAddr) -> Option<Holder> {
     // A container's parent is its kubelet.
     let mut ancestor = pid;
     while ancestor > 1 {
-        if program(ancestor)? == env!("CARGO_PKG_NAME") {
-            return Some(Holder::Pod { pid: ancestor, age: age(ancestor)? });
+        let program = program(ancestor)?;
+        if program == KUBELET {
+            return Some(Holder { pid: ancestor, program });
         }
         ancestor = stat(ancestor)?.get(1)?.parse().ok()?;
     }
-    Some(Holder::Other { pid, program: program(pid)? })
+    Some(Holder { pid, program: program(pid)? })
 }
 
 fn processes() -> impl Iterator<Item = i32> {
@@ -152,9 +149,7 @@ mod tests {
     fn the_holder_of_a_port_is_found() {
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listening.local_addr().unwrap();
-        let Some(Holder::Other { pid, .. } | Holder::Pod { pid, .. }) = holder(addr) else {
-            panic!("not found")
-        };
+        let Holder { pid, .. } = holder(addr).unwrap();
         assert_eq!(pid.unsigned_abs(), std::process::id());
         assert!(age(pid).unwrap() < Duration::from_secs(3_600));
         drop(listening);

@@ -30,9 +30,7 @@ pub(crate) struct Client {
 /// What came back.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// As it was.
     pub(crate) status: StatusCode,
-    /// All of it.
     pub(crate) body: Bytes,
 }
 

@@ -117,9 +117,7 @@ pub(crate) enum State {
 /// One container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Container {
-    /// Its name.
     pub(crate) name: &'static str,
-    /// Its admin port.
     pub(crate) admin: u16,
     /// Whether it answers.
     pub(crate) state: State,
@@ -160,7 +158,6 @@ pub(crate) struct Said {
 /// What is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Release {
-    /// Its id.
     pub(crate) id: String,
     /// When its link was made.
     pub(crate) published: String,

@@ -14,7 +14,6 @@ use crate::snapshot::{Probes, Said};
 /// What every container says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Common {
-    /// Who it is.
     pub(crate) name: String,
     /// What the page shows of it as it is.
     #[serde(flatten)]
@@ -69,7 +68,6 @@ pub(crate) struct Puller {
 /// What was done for a release.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Publication {
-    /// Its id.
     pub(crate) release: String,
     /// The files that had to be fetched for it.
     pub(crate) fetched_files: u64,

@@ -29,11 +29,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags: Flags = match lifecycle::cli::parse(&SITE) {
-        Ok(flags) => flags,
-        Err(code) => return code,
-    };
-    lifecycle::exit::report(&SITE, lifecycle::cli::TERMINATION_LOG.as_ref(), run(&flags))
+    lifecycle::cli::main(&SITE, run)
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
