@@ -147,7 +147,7 @@ async fn prepare(config: &Config, metrics: Metrics) -> Result<Engine, Failure> {
         let volume = Volume::open(&owned.volume, owned.options.engine.directories)?;
         sweep_at_start(&volume)?;
         volume.warn_if_too_small(owned.options.engine.limits.min_free);
-        Engine::new(&owned.options.engine, source, gate, volume, audience, metrics)
+        Engine::new(owned.options.engine, source, gate, volume, audience, metrics)
     });
     Ok(prepared.await?)
 }

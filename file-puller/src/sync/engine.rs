@@ -55,7 +55,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Takes a volume's present state as the starting point.
     pub(crate) fn new(
-        options: &EngineOptions,
+        options: EngineOptions,
         source: Source,
         http_gate: Option<HttpGate>,
         volume: Volume,
@@ -65,28 +65,14 @@ impl Engine {
         let current = volume.current()?;
         let mut old = volume.complete_releases()?;
         old.retain(|(id, _)| current.as_ref() != Some(id));
-        let EngineOptions {
-            spare_from,
-            sync_timeout,
-            gates,
-            retention,
-            selection,
-            unpacking,
-            git,
-            oci,
-            authenticity,
-            limits,
-            ..
-        } = options.clone();
-        let path = volume.path().to_owned();
-        let memory = Memory::new(path, source.url(), &authenticity, &selection, oci.platform.as_ref());
-        let mut followed = Followed::new(source.url(), &selection, git, oci.platform);
+        let memory = Memory::new(volume.path().to_owned(), source.url(), &options);
+        let mut followed = Followed::new(source.url(), &options.selection, options.git, options.oci.platform);
         // It is an answer only while what it speaks of is in place, and intact.
         let is_in_place = |last: &Remembered| {
             current.as_ref() == Some(&last.release)
                 && is_intact(&volume, &last.release)
                 // A volume of an earlier version has none yet.
-                && (authenticity.public_key.is_none() || volume.has_signature(&last.release))
+                && (options.authenticity.public_key.is_none() || volume.has_signature(&last.release))
         };
         let last_answer = match (&mut followed, memory.load()) {
             (Followed::File, Some((kind, remembered))) => {
@@ -103,24 +89,25 @@ impl Engine {
         let volume = Arc::new(volume);
         let publisher = Publisher {
             volume: Arc::clone(&volume),
-            limits,
-            gates,
+            limits: options.limits,
+            gates: options.gates,
             http_gate,
-            retention: Retention::new(retention, old),
-            seed: SeedState::new(spare_from),
+            retention: Retention::new(options.retention, old),
+            seed: SeedState::new(options.spare_from),
             metrics: metrics.clone(),
             current,
             // By an earlier process.
             has_staged: true,
         };
-        let rules = Arc::new(Rules { selection, limits, unpacking });
+        let EngineOptions { selection, limits, unpacking, .. } = options;
+        let rules = Rules { selection, limits, unpacking };
         Ok(Self {
-            intake: Intake { source: Arc::new(source), volume, rules, metrics },
+            intake: Intake { source: Arc::new(source), volume, rules: Arc::new(rules), metrics },
             followed,
-            digest: authenticity.digest,
-            trust: TrustPolicy::new(&authenticity),
+            digest: options.authenticity.digest,
+            trust: TrustPolicy::new(&options.authenticity),
             publisher,
-            timeout: sync_timeout,
+            timeout: options.sync_timeout,
             audience,
             memory,
             last_answer,

@@ -5,7 +5,6 @@
 //! failure of a sync. It is written when a release was published, or where there is none yet, so that while nothing changes nothing
 //! is written. A validator that is older than the last answer does no harm: it stands for the same release.
 
-use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,8 @@ use lifecycle::Ignore as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::trust::Authenticity;
-use crate::content::{Digest, ReleaseId, Selection};
+use super::options::EngineOptions;
+use crate::content::{Digest, ReleaseId};
 use crate::source::{Kind, SourceUrl, Validator};
 
 /// Its name on the volume.
@@ -54,19 +53,13 @@ struct Stored {
 }
 
 impl Memory {
-    /// For a source, and flags that are its kind's own.
-    pub(super) fn new(
-        volume: PathBuf,
-        source: &SourceUrl,
-        authenticity: &Authenticity,
-        selection: &Selection,
-        own: Option<&impl Debug>,
-    ) -> Self {
+    pub(super) fn new(volume: PathBuf, source: &SourceUrl, options: &EngineOptions) -> Self {
+        let EngineOptions { authenticity, selection, oci, .. } = options;
         // Another key may not have signed what is in place. One that cannot be read now is the sync's to complain about.
         let key = authenticity.public_key.as_deref().and_then(|path| fs::read(path).ok());
-        let settings = match own {
+        let settings = match &oci.platform {
             None => format!("{authenticity:?} {selection:?} {key:?}"),
-            Some(own) => format!("{authenticity:?} {selection:?} {key:?} {own:?}"),
+            Some(platform) => format!("{authenticity:?} {selection:?} {key:?} {platform:?}"),
         };
         // An image's name is no part of its registry's URL, and a URL's query is not shown.
         let source = match source.image() {
