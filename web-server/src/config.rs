@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use ipnet::IpNet;
 use lifecycle::exit::{Exit, Failure};
 use lifecycle::units;
@@ -88,7 +89,7 @@ pub struct Config {
 
     /// Connections served at once; for one more the connection is closed that has been silent longest, and where all are being
     /// answered, it waits for 2 s, and gets 503. Memory may allow fewer
-    #[arg(long, value_name = "COUNT", default_value_t = 8192)]
+    #[arg(long, value_name = "COUNT", default_value_t = 8192, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) max_connections: usize,
 
     /// How long a client may take to send a request's head

@@ -37,6 +37,7 @@ fn a_wrong_start_is_one_line() {
     fails(&["--root", dir, "--cache-control", "*.css"], 64, &["*.css", "GLOB=VALUE"]);
     fails(&["--root", dir, "--header", "ETag: x"], 64, &["etag", "--header"]);
     fails(&["--root", dir, "--threads", "0"], 64, &["--threads"]);
+    fails(&["--root", dir, "--max-connections", "0"], 64, &["--max-connections"]);
     for flag in ["--rescan", "--header-timeout", "--send-timeout"] {
         fails(&["--root", dir, flag, "0s"], 64, &[flag]);
     }
