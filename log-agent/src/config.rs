@@ -1,6 +1,5 @@
 //! The flags, and what is made of them before anything begins.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,10 +132,7 @@ impl Config {
     /// # Errors
     /// A sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
-        let mut names = HashSet::new();
-        if let Some(twice) = self.sink.iter().map(SinkSpec::name).find(|name| !names.insert(name.clone())) {
-            return Err(format!("--sink {twice} is given twice; each sink needs a URL or a name of its own"));
-        }
+        SinkSpec::validate(&self.sink, self.compression)?;
         for spec in &self.sink {
             if let SinkUrl::File(_, path) = &spec.url
                 && self.include.iter().any(|glob| glob.matches(path))
@@ -147,14 +143,6 @@ impl Config {
                     "--sink file:{path} is itself included and would feed on itself; --exclude it"
                 ));
             }
-        }
-        if self.compression == Compression::Zstd
-            && let Some(spec) = self.sink.iter().find(|spec| matches!(spec.url, SinkUrl::Forward(_)))
-        {
-            return Err(format!(
-                "--compression zstd is not in the protocol of --sink {}; gzip is",
-                spec.name()
-            ));
         }
         self.credentials.validate(&self.sink)?;
         if self.parse.is_of_containers() && self.multiline_start.is_some() {

@@ -66,7 +66,9 @@ impl Replay {
     /// 64 where a letter's sink is not configured, 74 or 78 where the file cannot be read or holds something else, 69 where a sink does not
     /// confirm, 78 where records were refused again.
     pub async fn run(self) -> Result<(), Failure> {
-        self.credentials.validate(&self.sink).map_err(|why| Failure::new(Exit::Usage, why))?;
+        SinkSpec::validate(&self.sink, self.compression)
+            .and_then(|()| self.credentials.validate(&self.sink))
+            .map_err(|why| Failure::new(Exit::Usage, why))?;
         let text = fs::read(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))
             .or_exit(Exit::Io)?;

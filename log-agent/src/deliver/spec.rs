@@ -1,7 +1,9 @@
 //! What the command line says of single sinks: `--sink NAME=URL`, and flags that are for one sink (`NAME=VALUE`) or for all.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
+use super::compress::Compression;
 use super::url::SinkUrl;
 
 /// One `--sink`.
@@ -15,6 +17,23 @@ impl SinkSpec {
     /// As it is written in logs, metrics and the checkpoint: the name that it was given, or else its URL without credentials.
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.url.name())
+    }
+
+    /// Checks what single flags cannot: an error is a sentence for the user.
+    pub(crate) fn validate(sinks: &[Self], compression: Compression) -> Result<(), String> {
+        let mut names = HashSet::new();
+        for spec in sinks {
+            let name = spec.name();
+            if compression == Compression::Zstd && matches!(spec.url, SinkUrl::Forward(_)) {
+                return Err(format!("--compression zstd is not in the protocol of --sink {name}; gzip is"));
+            }
+            if !names.insert(name.clone()) {
+                return Err(format!(
+                    "--sink {name} is given twice; each sink needs a URL or a name of its own"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -121,6 +121,18 @@ fn replay_that_cannot_be() {
     assert_eq!(code, 74);
 }
 
+#[test]
+fn replay_with_flags_that_do_not_fit() {
+    let room = Room::new();
+    let (file, _) = letters(&room);
+    let (code, stderr) = replay(&file, &["--sink", "here=stdout:,here=stdout:"]);
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("twice"), "{stderr}");
+    let (code, stderr) = replay(&file, &["--sink", "forward://127.0.0.1:9", "--compression", "zstd"]);
+    assert_eq!(code, 64, "{stderr}");
+    assert!(stderr.contains("gzip is"), "{stderr}");
+}
+
 /// As many short letters as such a file may hold: which sink each goes to is not asked of all of them for each.
 #[test]
 fn replay_of_a_full_file() {
