@@ -78,12 +78,6 @@ impl Confirmed {
         Self { offset: AckedOffset(offset), before }
     }
 
-    /// No more than the bytes before `end`, which has these right before it: for a file that ends there.
-    #[must_use]
-    pub(crate) fn at_most(self, end: u64, before: Fingerprint) -> Self {
-        if self.offset.0 > end { Self { offset: AckedOffset(end), before } } else { self }
-    }
-
     /// Moves on over a segment that the sink has confirmed.
     ///
     /// Returns false, and stays, where the segment does not begin at the confirmed offset: skipping the gap would mean

@@ -130,9 +130,7 @@ impl Discovery {
 
     /// Watches what was looked into, and what links lead through; true where that is new.
     fn watch(&mut self, names: &Names) -> bool {
-        if self.watcher.is_none() {
-            return false;
-        }
+        let Some(watcher) = &mut self.watcher else { return false };
         let mut linked = BTreeSet::new();
         for base in self.include.iter().map(Glob::base) {
             links_on_the_way(&base, &mut linked);
@@ -157,7 +155,7 @@ impl Discovery {
         self.watched.retain(|directory, inode| {
             let same = wanted.contains(directory)
                 && std::fs::metadata(directory).is_ok_and(|metadata| metadata.ino() == *inode);
-            if !same && let Some(watcher) = &mut self.watcher {
+            if !same {
                 // Fails where the kernel has already ended it.
                 watcher.unwatch(directory).ignore();
             }
@@ -165,37 +163,31 @@ impl Discovery {
         });
         let mut new = false;
         for directory in wanted {
-            if !self.watched.contains_key(&directory) {
-                new |= self.add_watch(directory);
+            if self.watched.contains_key(&directory) {
+                continue;
+            }
+            match add_watch(watcher, &directory) {
+                Ok(inode) => {
+                    self.watched.insert(directory, inode);
+                    new = true;
+                }
+                Err(error) if self.unwatched.insert(directory.clone()) => tracing::warn!(
+                    directory = %escaped_path(&directory),
+                    %error,
+                    "no file events from here: it is scanned every --rescan-period"
+                ),
+                Err(_) => {}
             }
         }
         new
     }
+}
 
-    fn add_watch(&mut self, directory: PathBuf) -> bool {
-        let Some(watcher) = &mut self.watcher else { return false };
-        let inode = std::fs::metadata(&directory).map_err(notify::Error::io);
-        let outcome = inode.and_then(|metadata| {
-            watcher.watch(&directory, RecursiveMode::NonRecursive)?;
-            Ok(metadata.ino())
-        });
-        match outcome {
-            Ok(inode) => {
-                self.watched.insert(directory, inode);
-                true
-            }
-            Err(error) => {
-                if self.unwatched.insert(directory.clone()) {
-                    tracing::warn!(
-                        directory = %escaped_path(&directory),
-                        %error,
-                        "no file events from here: it is scanned every --rescan-period"
-                    );
-                }
-                false
-            }
-        }
-    }
+/// Watches a directory, and says which inode it is.
+fn add_watch(watcher: &mut RecommendedWatcher, directory: &Path) -> notify::Result<u64> {
+    let metadata = std::fs::metadata(directory).map_err(notify::Error::io)?;
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(metadata.ino())
 }
 
 /// Directories in which a name decides where `path` leads: those of every link on the way, and the one where the way ends, or as

@@ -168,7 +168,9 @@ impl Cursors {
             if cursor.read.0 > end {
                 cursor.read = ReadOffset(end);
                 cursor.before = Window::Bytes(tail.to_vec());
-                cursor.confirmed = cursor.confirmed.at_most(end, Fingerprint::of(tail));
+                if cursor.confirmed.offset.get() > end {
+                    cursor.confirmed = Confirmed::skipped_to(end, Fingerprint::of(tail));
+                }
             }
             cursor.searched = cursor.read.0;
         }
