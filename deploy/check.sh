@@ -9,17 +9,13 @@ step() { printf '== %s\n' "$*"; }
 
 build=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
 tools=$build/deploy-tools
-if ! cmp --silent deploy/requirements.txt "$tools/requirements.txt"; then
-    step "installing the tools"
-    rm -rf "$tools"
-    python3 -m venv "$tools"
-    "$tools/bin/pip" install --quiet --disable-pip-version-check --requirement deploy/requirements.txt
-    cp deploy/requirements.txt "$tools/requirements.txt"
-fi
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
+install_requirements deploy/requirements.txt "$tools"
 PATH=$tools/bin:$PATH
 
 step "shell scripts: shellcheck"
-shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify .ci/run ./*/tests/*/run.sh
+shellcheck --external-sources deploy/*.sh deploy/*/*.sh deploy/verify .ci/run .ci/*.sh ./*/tests/*/run.sh
 
 step "Dockerfile: hadolint"
 hadolint --failure-threshold style deploy/Dockerfile

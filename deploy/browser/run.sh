@@ -7,23 +7,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-if ! command -v chromium >/dev/null; then
-    echo "== installing Chromium"
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes chromium
-fi
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
+command -v chromium >/dev/null || install_packages chromium
 
 target=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
 tools=$target/browser-tools
-if ! cmp --silent deploy/browser/requirements.txt "$tools/requirements.txt"; then
-    echo "== installing the tools"
-    rm -rf "$tools"
-    python3 -m venv "$tools"
-    "$tools/bin/pip" install --quiet --disable-pip-version-check --requirement deploy/browser/requirements.txt
-    cp deploy/browser/requirements.txt "$tools/requirements.txt"
-fi
+install_requirements deploy/browser/requirements.txt "$tools"
 
 if [ -z "${BINARIES-}" ]; then
     echo "== building the Pod"

@@ -3,12 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-if ! command -v promtool >/dev/null; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes prometheus
-fi
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
+command -v promtool >/dev/null || install_packages prometheus
 build=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")
 if [ -z "${BINARIES-}" ]; then
     cargo build --quiet --package file-puller --package web-server --package log-agent

@@ -8,13 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-if ! { command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null || ! command -v git >/dev/null; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx-light git
-fi
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
+PATH=$PATH:/usr/sbin
+{ command -v nginx && command -v git; } >/dev/null || install_packages nginx-light git
 
 trap 'docker image rm --force file-puller:memory-test >/dev/null' EXIT
 deploy/test-image.sh file-puller file-puller:memory-test
-PATH=$PATH:/usr/sbin python3 file-puller/tests/memory/cases.py file-puller:memory-test "$@"
+python3 file-puller/tests/memory/cases.py file-puller:memory-test "$@"

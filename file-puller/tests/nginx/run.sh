@@ -6,12 +6,11 @@ cd "$(dirname "$0")/../../.."
 
 as_root=()
 [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
 if ! command -v nginx >/dev/null && [ ! -x /usr/sbin/nginx ]; then
-    echo "installing nginx"
-    "${as_root[@]}" apt-get update --quiet=2
     # The tests start it themselves: no service, and nothing on port 80.
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx-light \
-        || DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes nginx
+    install_packages nginx-light || install_packages nginx
 fi
 
 scenarios=$(.ci/test-binary.py file-puller scenarios)

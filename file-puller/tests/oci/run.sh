@@ -3,15 +3,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
 packages=()
 command -v docker-registry >/dev/null || packages+=(docker-registry)
 command -v skopeo >/dev/null || packages+=(skopeo)
-if [ ${#packages[@]} -gt 0 ]; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes "${packages[@]}"
-fi
+install_packages "${packages[@]}"
 
 # shellcheck source=file-puller/tests/program.sh
 . file-puller/tests/program.sh

@@ -5,12 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-if ! command -v strace >/dev/null || ! command -v git >/dev/null; then
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-    "${as_root[@]}" apt-get update --quiet=2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install --quiet=2 --no-install-recommends --yes strace git
-fi
+# shellcheck source=.ci/install.sh
+. .ci/install.sh
+{ command -v strace && command -v git; } >/dev/null || install_packages strace git
 
 # shellcheck source=file-puller/tests/program.sh
 . file-puller/tests/program.sh
