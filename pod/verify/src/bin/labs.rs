@@ -5,11 +5,11 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::OnceLock;
 use std::time::Instant;
 
-use lifecycle::Container;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use lifecycle::{Container, Ignore as _};
 use verify::engine::kubectl::Context;
 use verify::lab::page::{self, Block, RunsOn};
 use verify::lab::workspace::Workspace;
@@ -17,7 +17,7 @@ use verify::lab::{containers, descendants, run};
 use verify::program::{on_interrupt, say};
 
 /// The exit code to end with, once a signal has asked us to stop.
-static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
+static INTERRUPTED: OnceLock<i32> = OnceLock::new();
 
 const LABS: Container = Container { name: "labs", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
 
@@ -80,7 +80,7 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
 
     let mut failed = 0;
     for (page, blocks) in &pages {
-        if interrupted().is_some() {
+        if INTERRUPTED.get().is_some() {
             break;
         }
         let name = page.strip_prefix(&repository).unwrap_or(page).display();
@@ -96,8 +96,8 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
             }
         }
     }
-    if let Some(code) = interrupted() {
-        std::process::exit(code);
+    if let Some(code) = INTERRUPTED.get() {
+        std::process::exit(*code);
     }
     say(format_args!("{} passed, {failed} failed", pages.len() - failed));
     if failed > 0 {
@@ -168,15 +168,11 @@ fn move_to_a_network_of_our_own(own: &Path, binaries: &Path) {
     say(format_args!("labs: no network of its own: {error}"));
 }
 
-/// The exit code to end with, after the first Ctrl-C.
-fn interrupted() -> Option<i32> {
-    Some(INTERRUPTED.load(Ordering::SeqCst)).filter(|code| *code != 0)
-}
-
 /// What runs for a page does not outlive us: its commands end, the page fails, and what it has left is removed as after any other.
 fn end_all_when_interrupted() -> io::Result<()> {
     on_interrupt(|code| {
-        INTERRUPTED.store(code, Ordering::SeqCst);
+        // This runs at the first signal alone.
+        INTERRUPTED.set(code).ignore();
         say(format_args!("labs: interrupted; ending what runs"));
         descendants::end_all();
     })

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 
-use super::command::{clean_up, diagnostics, run, run_prepared, text};
-use super::{Confinement, Containers, Engine, Name, in_order, until_it_serves};
+use super::command::{clean_up, run, run_prepared, text};
+use super::{Confinement, Containers, Engine, Name, in_order, last_lines, until_it_serves};
 use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
@@ -68,10 +68,7 @@ impl Compose {
     fn id(&self, service: &str) -> io::Result<String> {
         let id = self.compose(&["ps", "--all", "--quiet", service])?;
         if id.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("there is no container for {service}"),
-            ));
+            return Err(io::Error::other(format!("there is no container for {service}")));
         }
         Ok(id)
     }
@@ -171,13 +168,7 @@ impl Containers for Compose {
 
     fn logs(&self) -> String {
         let services = Name::ALL.map(Name::as_str).into_iter().chain(["content-manager"]);
-        let logs = services.map(|service| {
-            let said = self
-                .id(service)
-                .map(|id| diagnostics(Command::new("docker").args(["logs", "--tail=30", &id])));
-            format!("--- {service}\n{}", said.unwrap_or_else(|error| error.to_string()))
-        });
-        logs.collect()
+        services.map(|service| last_lines("docker", service, self.id(service))).collect()
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -199,5 +190,5 @@ fn installed_compose() -> io::Result<&'static [&'static str]> {
         run(program, first.iter().chain(&["version"])).is_ok()
     });
     let missing = "there is neither `docker compose` nor `docker-compose` here; install one of them";
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))
+    found.ok_or_else(|| io::Error::other(missing))
 }

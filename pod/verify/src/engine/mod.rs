@@ -18,6 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -95,7 +96,7 @@ pub trait Containers: Engine {
     /// The status of a `GET` through the Pod's Service, as a client elsewhere in the cluster sees it; `None` where the connection
     /// was refused or not answered. An engine without Services says so in [`Containers::beyond`].
     fn get_through_service(&self, path: &str) -> io::Result<Option<u16>> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, format!("there is no Service to ask for {path}")))
+        Err(io::Error::other(format!("there is no Service to ask for {path}")))
     }
 
     /// What a container may do.
@@ -119,6 +120,13 @@ pub trait Containers: Engine {
 fn until_it_serves(pod: &dyn Engine, budget: Duration) -> io::Result<()> {
     let serves = || pod.get("/").ok().filter(|answer| answer.status() == 200).map(drop);
     within(budget, "the Pod serves", serves).map_err(io::Error::other)
+}
+
+/// The end of what a container has said on stderr, or why there is none.
+fn last_lines(program: &str, name: &str, container: io::Result<String>) -> String {
+    let said = container
+        .map(|container| command::diagnostics(Command::new(program).args(["logs", "--tail=30", &container])));
+    format!("--- {name}\n{}", said.unwrap_or_else(|error| error.to_string()))
 }
 
 /// The containers, by the time at which each ended.
@@ -189,26 +197,16 @@ fn curl(port: u16, path: &str) -> String {
 pub struct Confinement {
     /// The user that it runs as.
     pub user: u32,
-    /// Whether it can write outside its volumes.
-    pub root: RootFilesystem,
+    /// Whether it can write nowhere but in its volumes.
+    pub read_only_root: bool,
     /// The capabilities that it has or could get, as the kernel's bit set.
     pub capabilities: u64,
-}
-
-/// A container's root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootFilesystem {
-    /// Nothing can be changed in it.
-    ReadOnly,
-    /// Something can.
-    Writable,
 }
 
 impl Confinement {
     /// Reads a process's `/proc/<pid>/status` and `/proc/<pid>/mountinfo` (proc(5)), one after the other.
     pub fn read(proc: &str) -> io::Result<Self> {
-        let missing =
-            |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("no {what} in: {proc}"));
+        let missing = |what: &str| io::Error::other(format!("no {what} in: {proc}"));
         let field = |name: &str| {
             let line = proc.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|line| line.split_whitespace().next()).ok_or_else(|| missing(name))
@@ -221,9 +219,9 @@ impl Confinement {
             let words: Vec<&str> = line.split(' ').collect();
             (words.len() > 6 && words[4] == "/").then(|| words[5])
         });
-        let read_only = options.ok_or_else(|| missing("root mount"))?.split(',').any(|option| option == "ro");
-        let root = if read_only { RootFilesystem::ReadOnly } else { RootFilesystem::Writable };
-        Ok(Self { user, root, capabilities })
+        let read_only_root =
+            options.ok_or_else(|| missing("root mount"))?.split(',').any(|option| option == "ro");
+        Ok(Self { user, read_only_root, capabilities })
     }
 }
 
@@ -238,10 +236,10 @@ mod tests {
                     512 490 0:60 / / ro,relatime - overlay overlay rw\n\
                     513 512 0:61 / /proc rw,nosuid - proc proc rw\n";
         let read = Confinement::read(proc).unwrap();
-        let expected = Confinement { user: 65532, root: RootFilesystem::ReadOnly, capabilities: 0x400 };
+        let expected = Confinement { user: 65532, read_only_root: true, capabilities: 0x400 };
         assert_eq!(read, expected);
         let writable = Confinement::read(&proc.replace("/ / ro,", "/ / rw,")).unwrap();
-        assert_eq!(writable.root, RootFilesystem::Writable);
+        assert!(!writable.read_only_root);
         assert!(Confinement::read("").is_err());
     }
 }

@@ -10,9 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::http::{Message, try_get};
 
-use super::command::{clean_up, diagnostics, feed, run, text};
+use super::command::{clean_up, feed, run, text};
 use super::kustomize::{Images, Kustomization};
-use super::{Confinement, Containers, Engine, Name, in_order, until_it_serves};
+use super::{Confinement, Containers, Engine, Name, in_order, last_lines, until_it_serves};
 use crate::scenario::killing::DEAD_SIDECAR;
 
 /// How long images that are there may take to become a Pod that serves.
@@ -45,7 +45,7 @@ impl Podman {
             if let Some(pod) = pods_of(&run("podman", LIST)?, deployment).first() {
                 let problem =
                     format!("there is a Pod {pod} already; remove it with `podman pod rm --force {pod}`");
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+                return Err(io::Error::other(problem));
             }
         }
         let images = Images::new("", tag, shell_image);
@@ -180,12 +180,7 @@ impl Containers for Podman {
     }
 
     fn logs(&self) -> String {
-        let logs = Name::ALL.map(|name| {
-            let said = container(name)
-                .map(|container| diagnostics(Command::new("podman").args(["logs", "--tail=30", &container])));
-            format!("--- {}\n{}", name.as_str(), said.unwrap_or_else(|error| error.to_string()))
-        });
-        logs.concat()
+        Name::ALL.map(|name| last_lines("podman", name.as_str(), container(name))).concat()
     }
 
     fn remove(&self) -> io::Result<()> {
@@ -211,7 +206,7 @@ fn pods_of(all: &[u8], deployment: &str) -> Vec<String> {
 }
 
 fn pod(deployment: &str) -> io::Result<String> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no Pod of {deployment}"));
+    let missing = || io::Error::other(format!("there is no Pod of {deployment}"));
     pods_of(&run("podman", LIST)?, deployment).pop().ok_or_else(missing)
 }
 

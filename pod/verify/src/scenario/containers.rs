@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::log::{seen, unique_tag};
-use crate::engine::{Confinement, Containers, Name, RootFilesystem};
+use crate::engine::{Confinement, Containers, Name};
 use crate::wait::within;
 
 /// The user that every image names.
@@ -23,7 +23,7 @@ pub fn twocontainers(pod: &dyn Containers) -> Result<()> {
 
 /// Each container runs as an unprivileged user, can write only to its volumes, and can become nothing more.
 pub fn read_only_root_non_root(pod: &dyn Containers) -> Result<()> {
-    let expected = Confinement { user: USER, root: RootFilesystem::ReadOnly, capabilities: 0 };
+    let expected = Confinement { user: USER, read_only_root: true, capabilities: 0 };
     for name in Name::ALL {
         let confinement =
             pod.confinement(name).with_context(|| format!("{} does not tell", name.as_str()))?;

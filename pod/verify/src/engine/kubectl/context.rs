@@ -26,16 +26,14 @@ impl Context {
         let all = known.join(", ");
         match (named, known) {
             (Some(named), _) if known.contains(&named) => Ok(Self { name: Some(named.to_owned()) }),
-            (Some(named), _) => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("--context {named}: the kubeconfig has no such context; it has: {all}"),
-            )),
+            (Some(named), _) => Err(io::Error::other(format!(
+                "--context {named}: the kubeconfig has no such context; it has: {all}"
+            ))),
             (None, []) => Ok(Self { name: None }),
             (None, [only]) => Ok(Self { name: Some((*only).to_owned()) }),
-            (None, _) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("there are several clusters; name one with --context: {all}"),
-            )),
+            (None, _) => {
+                Err(io::Error::other(format!("there are several clusters; name one with --context: {all}")))
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use self::forward::Forward;
 use self::stream::LogStream;
 use super::command::{clean_up, feed, run_prepared, text};
 use super::kustomize::{Images, Kustomization};
-use super::{Confinement, Containers, Engine, Name, RootFilesystem, in_order, until_it_serves};
+use super::{Confinement, Containers, Engine, Name, in_order, until_it_serves};
 
 /// From the first manifest to a Pod that serves; images may have to be pulled.
 const STARTUP: Duration = Duration::from_secs(180);
@@ -98,7 +98,7 @@ impl Kubectl {
             };
             let pods = self.kubectl_in(namespace, &["get", "pods", "--output=json"])?;
             if let Some(missing) = pull::failure(&serde_json::from_str(&pods)?) {
-                return Err(io::Error::new(io::ErrorKind::NotFound, missing));
+                return Err(io::Error::other(missing));
             }
             if begun.elapsed() > BUDGET || error.kind() == io::ErrorKind::Interrupted {
                 return Err(error);
@@ -114,7 +114,7 @@ impl Kubectl {
         let list: Value = serde_json::from_str(&list)?;
         let pods = list["items"].as_array().into_iter().flatten();
         let live = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned().next_back();
-        live.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no Pod"))
+        live.ok_or_else(|| io::Error::other("there is no Pod"))
     }
 
     /// A container's declaration and its status, wherever the Pod keeps them: sidecars are among the init containers.
@@ -126,7 +126,7 @@ impl Kubectl {
         let (spec, status) = (&pod["spec"], &pod["status"]);
         let spec = find([&spec["containers"], &spec["initContainers"]]);
         let status = find([&status["containerStatuses"], &status["initContainerStatuses"]]);
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the Pod has no {}", name.as_str()));
+        let missing = || io::Error::other(format!("the Pod has no {}", name.as_str()));
         spec.zip(status).ok_or_else(missing)
     }
 
@@ -197,7 +197,7 @@ impl Engine for Kubectl {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("the content manager does not serve {path} yet")))
+        Err(io::Error::other(format!("the content manager does not serve {path} yet")))
     }
 
     fn kill(&self, name: Name) -> io::Result<()> {
@@ -281,10 +281,7 @@ impl Containers for Kubectl {
         let added = own["capabilities"]["add"].as_array().is_some_and(|added| !added.is_empty());
         Ok(Confinement {
             user: u32::try_from(user).map_err(io::Error::other)?,
-            root: match own["readOnlyRootFilesystem"].as_bool() {
-                Some(true) => RootFilesystem::ReadOnly,
-                _ => RootFilesystem::Writable,
-            },
+            read_only_root: own["readOnlyRootFilesystem"] == true,
             capabilities: if dropped && !added { 0 } else { u64::MAX },
         })
     }

@@ -72,7 +72,7 @@ impl LogStream {
         let begun = Instant::now();
         while !matches!(*self.shared.state.lock(), State::Over) {
             if begun.elapsed() > LAST_LINES {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "a log stream outlives its Pod"));
+                return Err(io::Error::other("a log stream outlives its Pod"));
             }
             std::thread::sleep(AGAIN);
         }
