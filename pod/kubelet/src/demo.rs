@@ -1,5 +1,6 @@
 //! The content manager and the Pod, from the first line to the last.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -127,8 +128,7 @@ impl ContentManager {
 }
 
 fn site(flags: &Flags) -> String {
-    let host =
-        if flags.ip.to_string() == "127.0.0.1" { "localhost".to_owned() } else { flags.ip.to_string() };
+    let host = if flags.ip == Ipv4Addr::LOCALHOST { "localhost".to_owned() } else { flags.ip.to_string() };
     format!("http://{host}:{}/", flags.port)
 }
 

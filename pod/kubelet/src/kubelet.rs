@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 use crate::event::{EventLog, What, Why};
 use crate::probe;
 use crate::process::ContainerProcess;
-use crate::spec::{ContainerSpec, PodSpec, Startup, StopOrder};
+use crate::spec::{ContainerSpec, PodSpec, StopOrder};
 use crate::watcher::Watcher;
 
 /// What is left of the grace period for a container whose turn to stop comes last: at least this, as the kubelet has it.
@@ -197,17 +197,14 @@ impl Supervisor {
 
     /// Probes the container and waits for whatever ends it.
     async fn watch(&self, process: &mut ContainerProcess) -> End {
-        let budget = match self.container.startup {
-            Startup::Immediate => {
-                self.started.cancel();
-                None
-            }
-            Startup::Ready(budget) => Some(budget),
-        };
+        let probe = self.container.startup_probe;
+        if probe.is_none() {
+            self.started.cancel();
+        }
         // Each process has to start again, whatever the one before it has come to.
         let ready = CancellationToken::new();
         let late = async {
-            match budget {
+            match probe {
                 Some(budget) if tokio::time::timeout(budget, ready.cancelled()).await.is_err() => budget,
                 _ => {
                     self.started.cancel();
@@ -344,7 +341,7 @@ mod tests {
             args: vec!["-c".into(), format!("echo born >> {}; exec sleep 600", diary.display()).into()],
             env: vec![("PATH", "/usr/bin:/bin".to_owned())],
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
-            startup: Startup::Ready(budget),
+            startup_probe: Some(budget),
             restart_policy: RestartPolicy::Always,
             pre_stop: None,
         }

@@ -12,15 +12,6 @@ use crate::flags::{Flags, Sidecars};
 use crate::restart_policy::RestartPolicy;
 use crate::volumes::Volumes;
 
-/// When the container after this one may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Startup {
-    /// As soon as this one's process runs.
-    Immediate,
-    /// When this one's `/readyz` first answers 200, or this budget is spent: a startup probe.
-    Ready(Duration),
-}
-
 /// When a container is stopped, relative to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopOrder {
@@ -43,8 +34,9 @@ pub(crate) struct ContainerSpec {
     pub(crate) env: Vec<(&'static str, String)>,
     /// Where its probes are answered; none for a container without probes.
     pub(crate) admin: Option<SocketAddr>,
-    /// When the next one may start.
-    pub(crate) startup: Startup,
+    /// A startup probe: how long its `/readyz` may take to answer 200 for the first time. The next container waits for that; without
+    /// a probe, only until this one's process runs.
+    pub(crate) startup_probe: Option<Duration>,
     /// Whether it is started again when it ends by itself.
     pub(crate) restart_policy: RestartPolicy,
     /// A preStop hook that sleeps for so long, before SIGTERM is sent.
@@ -121,17 +113,14 @@ fn file_puller(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Contain
         .flag("--period", format!("{}ms", flags.period.as_millis()))
         .flag("--admin-addr", flags.addr(2).to_string())
         .container("file-puller", binaries.path("file-puller"), Some(flags.addr(2)));
-    container.startup = startup(flags);
+    container.startup_probe = startup_probe(flags);
     container
 }
 
 /// Native sidecars are waited for, so that the server starts on a volume that has content; and then the server is, so that
 /// the Pod is up when we say so.
-fn startup(flags: &Flags) -> Startup {
-    match flags.sidecars {
-        Sidecars::Native => Startup::Ready(STARTUP_BUDGET),
-        Sidecars::Classic => Startup::Immediate,
-    }
+fn startup_probe(flags: &Flags) -> Option<Duration> {
+    (flags.sidecars == Sidecars::Native).then_some(STARTUP_BUDGET)
 }
 
 /// Serves the content volume and writes the access log.
@@ -155,7 +144,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
         .flag("--pod-events-file", &volumes.podinfo.events)
         .flag("--pod-runs-on", "demo")
         .container("web-server", binaries.path("web-server"), Some(flags.addr(1)));
-    container.startup = startup(flags);
+    container.startup_probe = startup_probe(flags);
     container.env = volumes.podinfo.variables();
     container
 }
@@ -192,15 +181,14 @@ impl Args {
     }
 
     fn container(self, name: &'static str, binary: PathBuf, admin: Option<SocketAddr>) -> ContainerSpec {
-        let (startup, restart_policy) = (Startup::Immediate, RestartPolicy::Always);
         ContainerSpec {
             name,
             binary,
             args: self.0,
             env: Vec::new(),
             admin,
-            startup,
-            restart_policy,
+            startup_probe: None,
+            restart_policy: RestartPolicy::Always,
             pre_stop: None,
         }
     }

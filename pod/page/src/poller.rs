@@ -250,8 +250,8 @@ fn confirmed(status: &Agent, sink: &status::Sink) -> Confirmed {
 struct Earlier {
     /// When the process that spoke last was started.
     started: String,
-    sums: HashMap<String, Losses>,
-    latest: HashMap<String, Losses>,
+    /// By sink, of the processes before that one, and of it.
+    sinks: HashMap<String, (Losses, Losses)>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -265,10 +265,10 @@ impl Earlier {
         let started = &status.common().said.started;
         if self.started != *started {
             self.started.clone_from(started);
-            for (sink, losses) in self.latest.drain() {
-                let sum = self.sums.entry(sink).or_default();
-                sum.refused += losses.refused;
-                sum.bytes += losses.bytes;
+            for (sum, latest) in self.sinks.values_mut() {
+                let Losses { refused, bytes } = std::mem::take(latest);
+                sum.refused += refused;
+                sum.bytes += bytes;
             }
         }
         for sink in &status.sinks {
@@ -276,13 +276,13 @@ impl Earlier {
                 refused: sink.refused_records.unwrap_or_default(),
                 bytes: sink.lost_bytes.unwrap_or_default(),
             };
-            self.latest.insert(sink.sink.clone(), losses);
+            self.sinks.entry(sink.sink.clone()).or_default().1 = losses;
         }
     }
 
     /// Of a sink, before the present process.
     fn of(&self, sink: &str) -> Losses {
-        self.sums.get(sink).copied().unwrap_or_default()
+        self.sinks.get(sink).map(|(sum, _)| *sum).unwrap_or_default()
     }
 }
 

@@ -51,7 +51,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         };
     }
     for (target, html) in &pages {
-        write(&repository.join(target), html).or_exit(Exit::Io)?;
+        let target = repository.join(target);
+        let folder = target.parent().map_or(Ok(()), fs::create_dir_all);
+        folder.and_then(|()| fs::write(&target, html)).or_exit(Exit::Io)?;
     }
     Ok(())
 }
@@ -97,13 +99,6 @@ fn stale(repository: &Path, pages: &[(PathBuf, String)]) -> io::Result<Vec<PathB
         }
     }
     Ok(stale)
-}
-
-fn write(target: &Path, html: &str) -> io::Result<()> {
-    if let Some(folder) = target.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(target, html)
 }
 
 #[cfg(test)]
