@@ -14,12 +14,13 @@ use testkit::process::cpu_time;
 pub(crate) struct Manager {
     process: Process,
     addr: SocketAddr,
+    started: Instant,
 }
 
-/// What it has used and done since it was started.
+/// What it has used and done: since it was started, or in a while.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
-    pub(crate) at: Instant,
+    pub(crate) took: Duration,
     pub(crate) cpu: Duration,
     pub(crate) requests: u64,
     /// Of bodies.
@@ -43,7 +44,7 @@ impl Manager {
         let always = ["--manifest", "--no-lesson", "--root", root, "--listen", listen];
         let process = Process::start(binaries.join("web-server"), always.iter().chain(flags));
         let addr = process.addr("content");
-        let manager = Self { process, addr };
+        let manager = Self { process, addr, started: Instant::now() };
         testkit::wait_until("the manifest is made", || {
             try_get(addr, "/manifest.json").is_ok_and(|answer| answer.status() == 200)
         });
@@ -75,7 +76,7 @@ impl Manager {
             values.sum::<f64>() as u64
         };
         Usage {
-            at: Instant::now(),
+            took: self.started.elapsed(),
             cpu: cpu_time(self.process.id()),
             requests: sum("web_server_http_requests_total"),
             bytes: sum("web_server_http_response_body_bytes_total"),
@@ -90,21 +91,12 @@ impl Manager {
 
 impl Usage {
     /// What was used since then.
-    pub(crate) fn since(self, before: Self) -> Used {
-        Used {
-            took: self.at - before.at,
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            took: self.took.saturating_sub(before.took),
             cpu: self.cpu.saturating_sub(before.cpu),
             requests: self.requests - before.requests,
             bytes: self.bytes - before.bytes,
         }
     }
-}
-
-/// What was used in a while.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Used {
-    pub(crate) took: Duration,
-    pub(crate) cpu: Duration,
-    pub(crate) requests: u64,
-    pub(crate) bytes: u64,
 }
