@@ -10,7 +10,7 @@
 //! - [`identity`], [`position`], [`metrics`], [`loss`]: words that all layers share: which file and which content of it, what was
 //!   read and what was confirmed, what is counted, what is lost
 //! - [`record`]: what a line says, what of it is left out, and what a receiver gets
-//! - [`checkpoint`]: what survives a restart, and when it is written
+//! - [`checkpoint`]: what survives a restart (when it is written is `agent/checkpoint_schedule.rs`)
 //! - [`watch`]: which files there are by name, and what the kernel says has happened to them
 //! - [`tail`]: the files that are followed, and what is read of each
 //! - [`deliver`]: where records go, again and again until they are confirmed

@@ -19,8 +19,8 @@ use crate::CONTAINER;
 use crate::access_log::{self, AccessLog, Rotation};
 use crate::config::Config;
 use crate::content::dir::Directory;
+use crate::content::edition_updates::{self, Pace};
 use crate::content::editions::Editions;
-use crate::content::follow::{self, Pace};
 use crate::content::header_policy::{HeaderPolicy, LineList};
 use crate::content::index::LoadOptions;
 use crate::content::root::ContentRoot;
@@ -112,7 +112,8 @@ pub async fn run(
         let lesson = lesson.iter().map(|(path, _)| *path);
         let reserved = std::iter::once(ManifestRoutes::PATH).chain(lesson).collect();
         let pace = Pace { quiet: config.quiet_period, rescan: config.rescan };
-        let follow = follow::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
+        let follow =
+            edition_updates::follow(Arc::clone(&root), Arc::clone(&manifest.editions), pace, reserved);
         AbortOnDropHandle::new(tokio::spawn(follow))
     });
     let mut admin = Admin::new(CONTAINER, status, registry, signals.shutdown.clone());

@@ -1,7 +1,7 @@
 //! The event loop: it answers probes, talks to receivers, and has checkpoints written. Files are read on a thread of their own
 //! (`reader`), so that no disk makes this loop wait.
 
-mod checkpoints;
+mod checkpoint_schedule;
 mod drain;
 mod reader;
 mod status;
@@ -22,7 +22,7 @@ use crate::checkpoint::CheckpointWriter;
 use crate::deliver::Sink;
 use crate::position::SinkIndex;
 use crate::record::chunk::Chunk;
-pub(crate) use checkpoints::Checkpoints;
+pub(crate) use checkpoint_schedule::Checkpoints;
 use drain::Drain;
 pub(crate) use reader::{Feed, Message, Reader, Report, Until};
 pub(crate) use status::{FileLag, SinkStatus, Status};

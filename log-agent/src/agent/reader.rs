@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lifecycle::Ignore as _;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::checkpoints::{Checkpoints, Disk};
+use super::checkpoint_schedule::{Checkpoints, Disk};
 use super::drain::Remains;
 use super::status::{FileState, Status};
 use crate::checkpoint::{FileEntry, SentWriter};

@@ -1,7 +1,7 @@
 //! `copytruncate`: a rotator copies a file and then truncates it. What was read of the one is not read again from the other,
 //! and what was not is.
 //!
-//! Everything about it is here. A content that its file no longer holds (because the file was truncated, or because that is what
+//! A content that its file no longer holds (because the file was truncated, or because that is what
 //! a restart finds) is looked for among the files that may be copies: new ones with a rotated name of the same log. The copy that
 //! has it takes it over as it is. A file that may be a copy of what another one holds *now* waits until that one is truncated,
 //! or until it has been quiet for so long that it is a file like any other.
