@@ -23,7 +23,8 @@ binaries)
     out=${2:?where to}
     # Naming the target keeps the flag away from build scripts and procedural macros, which cannot be static.
     target=$(rustc -vV | sed -n 's/^host: //p')
-    RUSTFLAGS="-C target-feature=+crt-static" cargo auditable build --release --locked --target "$target" \
+    # A static program moves its own addresses when it starts. Packed, their list takes 3 KB instead of 230, all of which is read.
+    RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" cargo auditable build --release --locked --target "$target" \
         --package file-puller --package web-server --package log-agent --package pause
     mkdir -p "$out/empty"
     for name in file-puller web-server log-agent pause; do
