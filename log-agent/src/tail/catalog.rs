@@ -15,7 +15,7 @@ use super::copytruncate;
 use super::descriptors::Descriptors;
 use super::ends::FileEnds;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
-use super::files::{FileTable, Snapshot};
+use super::files::{FileTable, Numbers, Snapshot};
 use super::obstacles::Obstacles;
 use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
@@ -24,7 +24,7 @@ use super::start::{Start, StartAt};
 use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
 use crate::identity::{Epoch, FileKey};
 use crate::loss::{LossLedger, LossReason};
-use crate::position::{Confirmed, ContentSeq, Segment, SinkIndex};
+use crate::position::{Confirmed, Segment, SinkIndex};
 use crate::record::chunk::Chunk;
 use crate::watch::{Names, Place};
 
@@ -78,27 +78,10 @@ pub(crate) struct Catalog {
     descriptors: Descriptors,
     queues: ReadQueues,
     numbers: Numbers,
+    /// A number that was never used in an epoch.
+    fresh: u64,
     start: Start,
     obstacles: Obstacles,
-}
-
-#[derive(Debug)]
-struct Numbers {
-    file: u64,
-    content: u64,
-    fresh: u64,
-}
-
-impl Numbers {
-    fn file(&mut self) -> FileSeq {
-        self.file += 1;
-        FileSeq(self.file)
-    }
-
-    fn content(&mut self) -> ContentSeq {
-        self.content += 1;
-        ContentSeq(self.content)
-    }
 }
 
 impl Catalog {
@@ -114,7 +97,8 @@ impl Catalog {
             unclaimed: UnclaimedEntries::new(past.entries),
             descriptors: Descriptors::new(options.max_open),
             options,
-            numbers: Numbers { file: 0, content: 0, fresh: past.fresh },
+            numbers: Numbers::default(),
+            fresh: past.fresh,
             start,
             obstacles: Obstacles::default(),
         }
@@ -134,7 +118,7 @@ impl Catalog {
                 break;
             }
             let again = scan();
-            let still = is_same(&names, &again);
+            let still = names.lead_to_the_same_as(&again);
             names = again;
             if still && self.take_in(&names) {
                 break;
@@ -207,7 +191,7 @@ impl Catalog {
         };
         let content = match &entry {
             Some(entry) => Content::restored(content, entry, &self.sinks),
-            None => Content::new(content, Epoch::first(&key, self.numbers.fresh), self.sinks.len()),
+            None => Content::new(content, Epoch::first(&key, self.fresh), self.sinks.len()),
         };
         let seq = self.numbers.file();
         let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
@@ -629,12 +613,4 @@ impl Catalog {
     pub(crate) fn files(&self) -> impl Iterator<Item = &TailedFile> {
         self.files.iter()
     }
-}
-
-/// Whether the same names lead to the same files.
-fn is_same(one: &Names, other: &Names) -> bool {
-    let of = |names: &Names| -> Vec<(PathBuf, FileKey)> {
-        names.files.iter().map(|found| (found.place.path.clone(), FileKey::of(&found.metadata))).collect()
-    };
-    of(one) == of(other)
 }

@@ -14,6 +14,25 @@ use crate::position::{ContentSeq, Segment, SinkIndex};
 /// Which contents a checkpoint knows, and what of them.
 pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
 
+/// Numbers for files and contents, in the order in which they are found.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    file: u64,
+    content: u64,
+}
+
+impl Numbers {
+    pub(super) fn file(&mut self) -> FileSeq {
+        self.file += 1;
+        FileSeq(self.file)
+    }
+
+    pub(super) fn content(&mut self) -> ContentSeq {
+        self.content += 1;
+        ContentSeq(self.content)
+    }
+}
+
 /// A content that has no file any more, and is under way to a sink.
 #[derive(Debug)]
 struct Leaving {

@@ -17,6 +17,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use super::glob::{Component, Glob};
+use crate::identity::FileKey;
 
 /// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
 const RENAME_RACES: usize = 16;
@@ -103,6 +104,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// Whether the same names lead to the same files.
+    pub(crate) fn lead_to_the_same_as(&self, other: &Self) -> bool {
+        let of = |names: &Self| -> Vec<(PathBuf, FileKey)> {
+            names.files.iter().map(|found| (found.place.path.clone(), FileKey::of(&found.metadata))).collect()
+        };
+        of(self) == of(other)
+    }
+
     /// Whether everything beneath this path was seen.
     pub(crate) fn has_seen(&self, path: &Path) -> bool {
         let not_seen = self.failures.iter().map(|(path, _)| path).chain(&self.missing);
