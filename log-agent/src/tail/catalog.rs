@@ -160,7 +160,8 @@ impl Catalog {
         let mut all = true;
         for (family, _, place, key) in new {
             match self.follow(family, place, key) {
-                Ok(followed) => all &= followed,
+                Ok(true) => self.obstacles.note_readable(&place.path),
+                Ok(false) => all = false,
                 Err(error) => self.obstacles.note_file(&place.path, &error),
             }
         }
@@ -232,11 +233,18 @@ impl Catalog {
             let Some(mut file) = self.files.take(seq) else { continue };
             let looked = file.poll(None).and_then(|changed| {
                 let due = file.is_open() && (changed || file.is_unclear());
-                if due { self.look_at(&mut file) } else { Ok(false) }
+                if due { self.look_at(&mut file).map(|_replaced| true) } else { Ok(false) }
             });
-            if let Err(error) = looked {
-                self.queues.remove(seq);
-                self.obstacles.note_file(file.path(), &error);
+            match looked {
+                // What is left to read may still fail.
+                Ok(true) if file.is_read() => self.obstacles.note_readable(file.path()),
+                Ok(_) => {}
+                Err(error) => {
+                    // The size and the time of change are known by now: without this, the next scan would see nothing new.
+                    file.suspect();
+                    self.queues.remove(seq);
+                    self.obstacles.note_file(file.path(), &error);
+                }
             }
             self.files.put(file);
         }
@@ -488,7 +496,10 @@ impl Catalog {
             let mut to = ReadContext { sink, unterminated, chunk, options, ledger: &self.ledger, buffer };
             match file.read(&mut to) {
                 Ok(Progress::More) => {}
-                Ok(Progress::AtEnd) => self.queues.done(sink, seq),
+                Ok(Progress::AtEnd) => {
+                    self.obstacles.note_readable(file.path());
+                    self.queues.done(sink, seq);
+                }
                 Ok(Progress::Replaced) => {
                     file.suspect();
                     return Filled::NeedsScan;

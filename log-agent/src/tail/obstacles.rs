@@ -17,7 +17,7 @@ pub(super) struct Obstacles {
     scan_failure: Option<String>,
     /// Why files could not be opened since the last look at the names, where all descriptors are taken.
     shortage: Option<String>,
-    /// Files that could not be opened.
+    /// Files that could not be read, for as long as it is so.
     files: HashSet<PathBuf>,
 }
 
@@ -60,6 +60,13 @@ impl Obstacles {
         // Gone between the scan and now: the next scan knows.
         if error.kind() != io::ErrorKind::NotFound && self.files.insert(path.to_owned()) {
             tracing::warn!(file = %escaped_path(path), %error, "cannot read it: trying again at every scan");
+        }
+    }
+
+    /// A file can be read, to its end.
+    pub(super) fn note_readable(&mut self, path: &Path) {
+        if !self.files.is_empty() {
+            self.files.remove(path);
         }
     }
 

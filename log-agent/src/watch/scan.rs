@@ -161,6 +161,7 @@ impl Discovery {
             }
             same
         });
+        let known = std::mem::take(&mut self.unwatched);
         let mut new = false;
         for directory in wanted {
             if self.watched.contains_key(&directory) {
@@ -171,12 +172,16 @@ impl Discovery {
                     self.watched.insert(directory, inode);
                     new = true;
                 }
-                Err(error) if self.unwatched.insert(directory.clone()) => tracing::warn!(
-                    directory = %escaped_path(&directory),
-                    %error,
-                    "no file events from here: it is scanned every --rescan-period"
-                ),
-                Err(_) => {}
+                Err(error) => {
+                    if !known.contains(&directory) {
+                        tracing::warn!(
+                            directory = %escaped_path(&directory),
+                            %error,
+                            "no file events from here: it is scanned every --rescan-period"
+                        );
+                    }
+                    self.unwatched.insert(directory);
+                }
             }
         }
         new
