@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use lifecycle::Ignore as _;
@@ -133,17 +133,25 @@ pub(crate) struct EventLog {
     terminal: Arc<Terminal>,
     file: Option<EventFile>,
     events: Arc<Mutex<Vec<Event>>>,
+    /// The first container that has failed for good: known however long the others run on.
+    failed: Arc<OnceLock<(&'static str, ExitStatus)>>,
 }
 
 impl EventLog {
     /// A log that writes what it has to `file` at every event, in one step, for the live page.
     pub(crate) fn new(terminal: Arc<Terminal>, file: Option<EventFile>) -> Self {
-        Self { terminal, file, events: Arc::default() }
+        Self { terminal, file, events: Arc::default(), failed: Arc::default() }
     }
 
     /// Something has happened to a container.
     pub(crate) fn record(&self, container: &'static str, what: What) {
         self.terminal.say(Speaker::container(container), &what.to_string());
+        if let What::StaysEnded(_, status) = &what
+            && !status.success()
+        {
+            // The first one counts.
+            self.failed.set((container, *status)).ignore();
+        }
         let mut events = self.events.lock();
         if events.len() == KEPT {
             events.remove(0);
@@ -173,10 +181,7 @@ impl EventLog {
     /// The container that makes the Pod, whose containers have all ended for good, a `Failed` one, and how it ended; none where the
     /// Pod has `Succeeded`.
     pub(crate) fn failed(&self) -> Option<(&'static str, ExitStatus)> {
-        self.events.lock().iter().find_map(|event| match event.what {
-            What::StaysEnded(_, status) if !status.success() => Some((event.container, status)),
-            _ => None,
-        })
+        self.failed.get().copied()
     }
 
     /// The events that are kept, oldest first.
@@ -214,6 +219,8 @@ impl EventFile {
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -234,6 +241,19 @@ mod tests {
             // Time and name take 26.
             assert!(what.to_string().len() <= 54, "{what}");
         }
+    }
+
+    #[test]
+    fn a_pod_has_failed_however_long_its_other_containers_run_on() {
+        let flags = crate::flags::Flags::parse_from(["kubelet"]);
+        let events = EventLog::new(Arc::new(Terminal::new(&flags)), None);
+        assert!(events.failed().is_none());
+        let killed = ExitStatus::from_raw(9);
+        events.record("web-server", What::StaysEnded(RestartPolicy::Never, killed));
+        for _ in 0..KEPT {
+            events.record("log-agent", What::Ready);
+        }
+        assert_eq!(events.failed(), Some(("web-server", killed)));
     }
 
     #[test]

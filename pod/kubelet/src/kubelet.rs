@@ -212,9 +212,12 @@ impl Supervisor {
                 }
             }
         };
+        let group = process.pid();
         let probes = async {
             match self.container.admin {
-                Some(admin) => probe::watch(self.container.name, admin, &ready, &self.shared.events).await,
+                Some(admin) => {
+                    probe::watch(self.container.name, admin, group, &ready, &self.shared.events).await;
+                }
                 // As in a cluster: without a readiness probe, a container is ready as soon as it runs.
                 None => self.tell(What::Ready),
             }
@@ -322,11 +325,13 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::SocketAddr;
     use std::path::Path;
 
     use clap::Parser as _;
     use testkit::wait::DEADLINE;
+    use testkit::{Answer, Upstream};
 
     use super::*;
     use crate::flags::Flags;
@@ -335,12 +340,17 @@ mod tests {
 
     /// A container that notes each of its lives in `diary` and does nothing else, ready never.
     fn hermit(diary: &Path, budget: Duration) -> ContainerSpec {
+        hermit_at(SocketAddr::from(([127, 0, 0, 1], 1)), diary, budget)
+    }
+
+    /// Likewise, with the address that its probes ask.
+    fn hermit_at(admin: SocketAddr, diary: &Path, budget: Duration) -> ContainerSpec {
         ContainerSpec {
             name: "hermit",
             binary: "/bin/sh".into(),
             args: vec!["-c".into(), format!("echo born >> {}; exec sleep 600", diary.display()).into()],
             env: vec![("PATH", "/usr/bin:/bin".to_owned())],
-            admin: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
+            admin: Some(admin),
             startup_probe: Some(budget),
             restart_policy: RestartPolicy::Always,
             pre_stop: None,
@@ -350,6 +360,39 @@ mod tests {
     fn kubelet(requests: &StopRequests) -> Kubelet {
         let terminal = Arc::new(Terminal::new(&Flags::parse_from(["kubelet"])));
         Kubelet::new(requests.clone(), EventLog::new(terminal, None), Watcher::start().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_answers_on_a_containers_port_does_not_make_it_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let stranger = Upstream::start(|_| {
+            Answer::Raw(Box::new(|stream| {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok\n").unwrap();
+            }))
+        });
+        let budget = Duration::from_secs(600);
+        let (first, next) = (dir.path().join("first"), dir.path().join("next"));
+        let containers = vec![hermit_at(stranger.addr(), &first, budget), hermit(&next, budget)];
+        let spec = PodSpec { containers, stop_order: StopOrder::Reverse, grace: Duration::from_secs(5) };
+        let requests = StopRequests::default();
+        let mut kubelet = kubelet(&requests);
+        let events = kubelet.shared.events.clone();
+        let told = async {
+            let says = |event: &crate::event::Event| match &event.what {
+                What::NotReady(reason) => reason.contains("in its place"),
+                What::Ready => panic!("the stranger counts"),
+                _ => false,
+            };
+            while !events.all().iter().any(says) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            requests.stop.cancel();
+        };
+        let both = async { tokio::join!(kubelet.start(spec), told) };
+        let (started, ()) = tokio::time::timeout(DEADLINE, both).await.expect("it is said");
+        started.unwrap();
+        assert!(!next.exists(), "the next container was started");
+        tokio::time::timeout(DEADLINE, kubelet.stop()).await.expect("it stops");
     }
 
     /// As in a cluster: a startup probe that fails ends the container, the back-off follows, and the next container waits.

@@ -1,4 +1,4 @@
-//! The Pod's five ports: free before anything is started, or one line about who has them.
+//! The Pod's five ports: free before anything is started, or one line about who has them; and whether a container has its own.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifecycle::exit::{Exit, Failure};
+use rustix::process::Pid;
 
 use crate::flags::Flags;
 
@@ -71,6 +72,23 @@ fn holder(addr: SocketAddr) -> Option<Holder> {
     Some(Holder { pid, program: program(pid)? })
 }
 
+/// Whether a process of a container's group listens there.
+///
+/// # Errors
+/// The program that does, as far as /proc tells this user.
+pub(crate) fn is_of(group: Pid, addr: SocketAddr) -> Result<(), String> {
+    let (sockets, leader) = (listening(addr), group.as_raw_nonzero().get());
+    let is_in_group = |pid: i32| stat(pid).is_some_and(|stat| stat.get(2) == Some(&leader.to_string()));
+    // Nearly always the process that was started.
+    let mut own = std::iter::once(leader).chain(processes().filter(|pid| is_in_group(*pid)));
+    if own.any(|pid| has_one_of(pid, &sockets)) {
+        return Ok(());
+    }
+    let other = processes().find(|pid| has_one_of(*pid, &sockets));
+    let other = other.and_then(|pid| Some(format!("{}, pid {pid}", program(pid)?)));
+    Err(other.unwrap_or_else(|| "another program".to_owned()))
+}
+
 fn processes() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -116,7 +134,7 @@ fn program(pid: i32) -> Option<String> {
     Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())
 }
 
-/// The fields of /proc/PID/stat after the name: the state is the first, the parent the second.
+/// The fields of /proc/PID/stat after the name: the state is the first, the parent the second, the process group the third.
 fn stat(pid: i32) -> Option<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())

@@ -1,12 +1,17 @@
 //! Probes: a container's own `/readyz`, asked from its start to its end.
+//!
+//! A kubelet asks a Pod's own address, where no other program is. On this machine's another one may take the port after it was found
+//! free, and answer 200 to anything; so the first yes counts only from a process of the container.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lifecycle::healthcheck::{Healthcheck, NotReady};
+use rustix::process::Pid;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{EventLog, What};
+use crate::ports;
 
 /// How often a container is asked that has not been ready yet.
 const STARTUP_PERIOD: Duration = Duration::from_millis(50);
@@ -19,6 +24,7 @@ const REPORT_AFTER: Duration = Duration::from_secs(1);
 pub(crate) async fn watch(
     name: &'static str,
     admin: SocketAddr,
+    group: Option<Pid>,
     started: &CancellationToken,
     events: &EventLog,
 ) {
@@ -28,11 +34,18 @@ pub(crate) async fn watch(
     let mut period = STARTUP_PERIOD;
     loop {
         let asked = probe.clone();
-        let (_, ready) = lifecycle::blocking(move || asked.probe()).await;
-        let now = ready.map_err(|reason| match reason {
-            NotReady::NoAnswer(error) => format!("{admin} does not answer: {error}"),
-            NotReady::Answer { reason, .. } => reason,
-        });
+        // Once it has the port, it keeps it until its end.
+        let unknown = group.filter(|_| !started.is_cancelled());
+        let now = lifecycle::blocking(move || {
+            let (_, ready) = asked.probe();
+            ready.map_err(|reason| match reason {
+                NotReady::NoAnswer(error) => format!("{admin} does not answer: {error}"),
+                NotReady::Answer { reason, .. } => reason,
+            })?;
+            let known = unknown.map_or(Ok(()), |group| ports::is_of(group, admin));
+            known.map_err(|other| format!("{other} answers on {admin} in its place"))
+        })
+        .await;
         let worth_a_line = now.is_ok() || last.is_some() || begun.elapsed() > REPORT_AFTER;
         if worth_a_line && last.as_ref() != Some(&now) {
             events.record(name, now.clone().map_or_else(What::NotReady, |()| What::Ready));
