@@ -14,14 +14,14 @@ use verify::engine::kubectl::Context;
 use verify::lab::page::{self, Block, RunsOn};
 use verify::lab::workspace::Workspace;
 use verify::lab::{containers, descendants, run};
-use verify::program::{on_interrupt, say};
+use verify::program::{on_interrupt, say, verdict};
 
 /// The exit code to end with, once a signal has asked us to stop.
 static INTERRUPTED: OnceLock<i32> = OnceLock::new();
 
 const LABS: Container = Container { name: "labs", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
 
-/// Runs the commands of the documents, and compares what they show with what the page shows
+/// Runs the commands of the documents, and compares what they show with what the page shows; exit code 1 where a page fails
 #[derive(Debug, clap::Parser)]
 #[command(name = "deploy/verify labs")]
 struct Flags {
@@ -99,11 +99,7 @@ fn labs(flags: &Flags) -> Result<(), Failure> {
     if let Some(code) = INTERRUPTED.get() {
         std::process::exit(*code);
     }
-    say(format_args!("{} passed, {failed} failed", pages.len() - failed));
-    if failed > 0 {
-        return Err(Failure::new(Exit::Internal, format!("{failed} of {} pages failed", pages.len())));
-    }
-    Ok(())
+    verdict(pages.len() - failed, failed, "pages")
 }
 
 /// One page in a workspace of its own, and nothing of it left afterwards.

@@ -1,4 +1,4 @@
-//! `deploy/verify`: drives a Pod of containers through the scorecard's rows, and leaves nothing behind.
+//! `deploy/verify`: drives a Pod of containers through the scorecard's rows, and leaves nothing behind. Exit code 1 where a row fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use verify::engine::command;
 use verify::engine::compose::Compose;
 use verify::engine::kubectl::{Context, Kubectl};
 use verify::engine::podman::Podman;
-use verify::program::{on_interrupt, say};
+use verify::program::{on_interrupt, say, verdict};
 use verify::scenario;
 
 const VERIFY: Container = Container { name: "verify", admin_port: 0, version: env!("CARGO_PKG_VERSION") };
 
-/// Drives a Pod of containers through the scorecard's rows, and leaves nothing behind
+/// Drives a Pod of containers through the scorecard's rows, and leaves nothing behind; exit code 1 where a row fails
 #[derive(Debug, clap::Parser)]
 #[command(name = "deploy/verify")]
 struct Flags {
@@ -145,11 +145,7 @@ fn drive(rows: &[Row], pod: &dyn Containers) -> Result<(), Failure> {
     if beyond > 0 {
         say(format_args!("verify: {beyond} beyond this engine"));
     }
-    say(format_args!("{passed} passed, {failed} failed"));
-    if failed > 0 {
-        return Err(Failure::new(Exit::Internal, format!("{failed} of {} rows failed", passed + failed)));
-    }
-    Ok(())
+    verdict(passed, failed, "rows")
 }
 
 /// Removes the Pod, once: at the end of the work or at Ctrl-C, whichever comes first.

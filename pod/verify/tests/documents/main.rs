@@ -1,6 +1,7 @@
 //! What the documents point to is there, and what they tell people to type is run.
 
 mod blocks;
+mod labs;
 mod prose;
 
 use std::path::{Path, PathBuf};
