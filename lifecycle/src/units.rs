@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-/// Parses a duration such as `10s` or `1h 30min`; for clap's `value_parser`.
+/// The longest duration, a hundred years: a point in time that lies so far ahead still is one, also where several are added.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Parses a duration such as `10s` or `1h 30min`, of at most 100 years; for clap's `value_parser`.
 ///
 /// # Errors
-/// A sentence that shows what a duration looks like.
+/// A sentence that shows what a duration looks like, or says that it is too long.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 250ms, 10s or 5min"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 250ms, 10s or 5min"))?;
+    if duration > LONGEST {
+        return Err("too long: at most 36500days".to_owned());
+    }
+    Ok(duration)
 }
 
 /// Parses a duration that is more than zero; for clap's `value_parser`.
@@ -50,6 +58,11 @@ mod tests {
     fn a_wrong_one_is_told_what_a_right_one_looks_like() {
         assert!(duration("10").unwrap_err().contains("10s"));
         assert!(duration("soon").unwrap_err().contains("10s"));
+        for endless in ["18446744073709551615s", "36501days", "18446744073709551616s"] {
+            let error = positive_duration(endless).unwrap_err();
+            assert!(error.contains("too long") || error.contains("too large"), "{error}");
+        }
+        assert!(duration("36500days").is_ok());
         assert!(size("many").unwrap_err().contains("64KiB"));
         assert!(size("-1").is_err());
     }

@@ -172,6 +172,10 @@ fn wrong_flags_are_one_line() {
             "must not carry a user or password",
         ),
         (vec![source[0], source[1], volume[0], volume[1], "--period", "0s"], "more than zero"),
+        (
+            vec![source[0], source[1], volume[0], volume[1], "--verify-period", "18446744073709551615s"],
+            "too long",
+        ),
         (vec![source[0], source[1], volume[0], volume[1], "--concurrency", "0"], "at least 1"),
         (vec![source[0], source[1], volume[0], volume[1], "manifest", "."], "manifest"),
     ] {

@@ -12,7 +12,7 @@ fn wrong_flags_are_one_line() {
     let room = Room::new();
     let state = room.state();
     let state = state.to_str().unwrap();
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&[], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "otlp+http(s)://"),
         (&["--include", "[", "--state-dir", state, "--sink", "stdout:"], "--include"),
@@ -20,6 +20,19 @@ fn wrong_flags_are_one_line() {
         (&["--include", "/logs/*", "--state-dir", state, "--sink", "file:/logs/out"], "--exclude"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--label", "x"], "name=value"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--max-line", "1"], "--max-line"),
+        (
+            &[
+                "--include",
+                "x",
+                "--state-dir",
+                state,
+                "--sink",
+                "stdout:",
+                "--sink-timeout",
+                "18446744073709551615s",
+            ],
+            "too long",
+        ),
     ];
     for (args, named) in cases {
         let (code, stdout, stderr) = run(binary(), args);

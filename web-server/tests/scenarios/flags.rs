@@ -41,6 +41,7 @@ fn a_wrong_start_is_one_line() {
     for flag in ["--rescan", "--header-timeout", "--send-timeout"] {
         fails(&["--root", dir, flag, "0s"], 64, &[flag]);
     }
+    fails(&["--root", dir, "--rescan", "18446744073709551615s"], 64, &["--rescan", "too long"]);
     let under_a_file = format!("{file}/access.log");
     fails(&["--root", dir, "--access-log", &under_a_file], 74, &[&under_a_file, file]);
 }
