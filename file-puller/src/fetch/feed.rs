@@ -14,16 +14,42 @@ use crate::source::Body;
 /// Chunks on their way; the network waits when the disk is slower.
 const CHUNKS: usize = 8;
 
+/// How much may arrive: `--max-archive-size`, less what came before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    max_archive_size: u64,
+    used: u64,
+}
+
+impl Allowance {
+    pub(crate) fn new(max_archive_size: u64) -> Self {
+        Self { max_archive_size, used: 0 }
+    }
+
+    /// What is left of it after these bytes, which came before.
+    pub(crate) fn after(self, used: u64) -> Self {
+        Self { used, ..self }
+    }
+
+    fn check(self, arrived: u64) -> Result<(), ArchiveError> {
+        if self.used.saturating_add(arrived) <= self.max_archive_size {
+            return Ok(());
+        }
+        let limit = bytesize::ByteSize(self.max_archive_size);
+        Err(ArchiveError::Refused(format!("it is larger than --max-archive-size {limit}")))
+    }
+}
+
 /// Has a thread read a body as a file while it arrives. Returns what the thread made of it, and how many bytes there were.
 pub(crate) async fn receive<T: Send + 'static>(
     body: Body,
-    limit: u64,
+    allowance: Allowance,
     promised: Option<Digest>,
     read: impl FnOnce(Feed) -> T + Send + 'static,
 ) -> Result<(T, u64), ArchiveError> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let feed = Feed { receiver, chunk: Bytes::new() };
-    let (arrived, made) = tokio::join!(pump(body, sender, limit, promised), blocking(move || read(feed)));
+    let (arrived, made) = tokio::join!(pump(body, sender, allowance, promised), blocking(move || read(feed)));
     // Where the connection broke, that the content is incomplete is only its consequence.
     Ok((made, arrived?))
 }
@@ -39,17 +65,14 @@ pub(crate) struct Feed {
 async fn pump(
     mut body: Body,
     into: mpsc::Sender<Bytes>,
-    limit: u64,
+    allowance: Allowance,
     promised: Option<Digest>,
 ) -> Result<u64, ArchiveError> {
     let mut moved = 0;
     let mut hasher = promised.map(|_| Sha256::new());
     while let Some(chunk) = body.chunk().await? {
         moved += chunk.len() as u64;
-        if moved > limit {
-            let why = format!("it is larger than --max-archive-size {}", bytesize::ByteSize(limit));
-            return Err(ArchiveError::Refused(why));
-        }
+        allowance.check(moved)?;
         if let Some(hasher) = &mut hasher {
             hasher.update(&chunk);
         }
@@ -78,5 +101,18 @@ impl Read for Feed {
         let read = buffer.len().min(self.chunk.len());
         self.chunk.copy_to_slice(&mut buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_larger_than_what_is_left_names_the_flag_as_it_was_given() {
+        let allowance = Allowance::new(2048).after(2000);
+        assert!(allowance.check(48).is_ok());
+        let error = allowance.check(49).unwrap_err().to_string();
+        assert!(error.contains("--max-archive-size 2.0 KiB"), "{error}");
     }
 }

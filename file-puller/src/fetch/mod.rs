@@ -15,5 +15,5 @@ pub(crate) use self::archive::{ArchiveError, Expansion, Rules, Tars, Unpacking, 
 pub(crate) use self::check::check_all;
 pub(crate) use self::contents::{Arrived, Contents, PlaceError};
 pub(crate) use self::download::{DownloadError, Downloader};
-pub(crate) use self::feed::receive;
+pub(crate) use self::feed::{Allowance, receive};
 pub(crate) use self::pool::download_all;

@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use super::plan::is_intact;
 use super::publisher::Publisher;
 use crate::content::{Manifest, ReleaseId, Selection};
-use crate::fetch::receive;
+use crate::fetch::{Allowance, receive};
 use crate::git::{self, Commit, GitOptions, Known, ObjectId, Published, Remote, Tip};
 use crate::metrics::Phase;
 use crate::source::SourceUrl;
@@ -128,9 +128,10 @@ impl Repository {
         let have = known.as_ref().and_then(|known| ObjectId::parse(&known.published.commit));
         let (body, answer) = self.remote.fetch(&intake.source, tip, have).await?;
         let (volume, rules) = (Arc::clone(&intake.volume), Arc::clone(&intake.rules));
-        let (tip, lfs, limit) = (*tip, self.options.git_lfs, rules.unpacking.max_archive_size);
+        let (tip, lfs) = (*tip, self.options.git_lfs);
+        let allowance = Allowance::new(rules.unpacking.max_archive_size);
         let read = move |feed| git::unpack(volume, feed, &answer, &tip, known, (&rules, lfs));
-        let (commit, wire_bytes) = receive(body, limit, None, read).await?;
+        let (commit, wire_bytes) = receive(body, allowance, None, read).await?;
         intake.metrics.fetched(1, wire_bytes);
         Ok((commit?, wire_bytes))
     }

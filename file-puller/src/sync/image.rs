@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use super::publisher::Publisher;
 use super::remembered::{Memory, Remembered};
 use crate::content::{Digest, Manifest, ReleaseId};
-use crate::fetch::{Contents, Tars, Whiteouts, receive};
+use crate::fetch::{Allowance, Contents, Tars, Whiteouts, receive};
 use crate::metrics::Phase;
 use crate::oci::{Layer, Registry, RegistryError};
 use crate::source::{Kind, Validator};
@@ -111,14 +111,14 @@ impl ImageSource {
         layers: Vec<Layer>,
     ) -> Result<(Contents, Manifest, u64), SyncError> {
         publisher.begin_arrival(announced(&layers))?;
-        let limit = intake.rules.unpacking.max_archive_size;
+        let allowance = Allowance::new(intake.rules.unpacking.max_archive_size);
         let mut image = Tars::begin(Arc::clone(&intake.volume), Arc::clone(&intake.rules))?;
         let (files, mut wire_bytes) = (layers.len(), 0);
         for layer in layers {
             let body = self.registry.blob(&intake.source, &layer).await?;
             let read = move |feed| image.add(feed, layer.compression, Whiteouts::TakeAway).map(|()| image);
-            let left = limit - wire_bytes.min(limit);
-            let (added, arrived) = receive(body, left, Some(layer.digest), read).await?;
+            let allowance = allowance.after(wire_bytes);
+            let (added, arrived) = receive(body, allowance, Some(layer.digest), read).await?;
             (image, wire_bytes) = (added?, wire_bytes + arrived);
         }
         intake.metrics.fetched(files, wire_bytes);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::error::SyncError;
 use crate::content::{Digest, Manifest};
-use crate::fetch::{Contents, Rules, receive, unpack};
+use crate::fetch::{Allowance, Contents, Rules, receive, unpack};
 use crate::metrics::{Metrics, Phase};
 use crate::source::{Body, Compression, Source};
 use crate::store::Volume;
@@ -29,9 +29,9 @@ impl Intake {
     ) -> Result<(Contents, Manifest, u64), SyncError> {
         let began = Instant::now();
         let (volume, rules) = (Arc::clone(&self.volume), Arc::clone(&self.rules));
-        let limit = rules.unpacking.max_archive_size;
+        let allowance = Allowance::new(rules.unpacking.max_archive_size);
         let read = move |feed| unpack(volume, feed, compression, rules);
-        let (unpacked, wire_bytes) = receive(body, limit, digest, read).await?;
+        let (unpacked, wire_bytes) = receive(body, allowance, digest, read).await?;
         let (contents, manifest) = unpacked?;
         self.metrics.fetched(1, wire_bytes);
         self.metrics.phase(Phase::Unpack, began);
