@@ -169,7 +169,6 @@ impl SyncError {
             | Self::NotManifest { .. }
             | Self::OutsideBase(_)
             | Self::Gate(_)
-            | Self::HttpGate(_)
             | Self::Mismatch(_)
             | Self::Signature(_)
             | Self::Archive(_)
@@ -177,6 +176,7 @@ impl SyncError {
             | Self::Missing(_)
             | Self::Registry(RegistryError::Refused(_)) => Exit::Refused,
             Self::Source(_) | Self::Remote(_) | Self::Registry(_) | Self::Timeout(_) => Exit::Unavailable,
+            Self::HttpGate(error) => error.exit,
             Self::Volume(error) => error.exit(),
         }
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use lifecycle::escape::escaped;
+use lifecycle::exit::Exit;
 use reqwest::{Body, Client};
 
 use super::gate::Gates;
@@ -46,6 +47,8 @@ pub(crate) struct HttpGate {
 pub(crate) struct HttpGateError {
     gate: HookUrl,
     why: String,
+    /// Tells a gate that refuses from one that cannot be reached.
+    pub(super) exit: Exit,
 }
 
 impl HttpGate {
@@ -66,15 +69,25 @@ impl HttpGate {
     ) -> Result<(), HttpGateError> {
         let answer = tokio::time::timeout(self.timeout, self.send(release, directory, commit)).await;
         let timeout = humantime::format_duration(self.timeout);
-        let silent = |_| Err(format!("did not answer within --gate-timeout {timeout}"));
-        answer.unwrap_or_else(silent).map_err(|why| HttpGateError { gate: self.url.clone(), why })
+        let silent = |_| Err((Exit::Unavailable, format!("did not answer within --gate-timeout {timeout}")));
+        answer.unwrap_or_else(silent).map_err(|(exit, why)| HttpGateError {
+            gate: self.url.clone(),
+            why,
+            exit,
+        })
     }
 
-    async fn send(&self, release: &ReleaseId, directory: &Path, commit: Option<&str>) -> Result<(), String> {
+    async fn send(
+        &self,
+        release: &ReleaseId,
+        directory: &Path,
+        commit: Option<&str>,
+    ) -> Result<(), (Exit, String)> {
         let manifest = File::open(directory.join(format!("{release}.json")));
-        let (length, manifest) = manifest
-            .and_then(|file| Ok((file.metadata()?.len(), file)))
-            .map_err(|error| format!("cannot be asked, because the manifest cannot be read: {error}"))?;
+        let (length, manifest) =
+            manifest.and_then(|file| Ok((file.metadata()?.len(), file))).map_err(|error| {
+                (Exit::Io, format!("cannot be asked, because the manifest cannot be read: {error}"))
+            })?;
         let mut request = self
             .client
             .post(self.url.url().clone())
@@ -91,7 +104,8 @@ impl HttpGate {
             }
         }
         let answer = request.body(Body::wrap_stream(stream::iter(chunks(manifest)))).send().await;
-        let mut answer = answer.map_err(|error| format!("cannot be asked: {}", causes(&error)))?;
+        let mut answer =
+            answer.map_err(|error| (Exit::Unavailable, format!("cannot be asked: {}", causes(&error))))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(());
@@ -101,7 +115,7 @@ impl HttpGate {
         let first = String::from_utf8_lossy(&first[..first.len().min(SHOWN)]);
         let line = first.trim().lines().next().unwrap_or_default();
         let reason = if line.is_empty() { String::new() } else { format!(": {}", escaped(line)) };
-        Err(format!("answers {status}{reason}"))
+        Err((Exit::Refused, format!("answers {status}{reason}")))
     }
 }
 

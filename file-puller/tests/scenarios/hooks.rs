@@ -262,6 +262,9 @@ fn gate_that_says_nothing() {
         answer["error"].as_str().is_some_and(|error| error.contains("cannot be asked"))
     });
     assert_eq!(volume.current(), None);
+    drop(process);
+    let (code, stderr) = once(&manager.url(), &volume.path(), &["--gate", &url]);
+    assert!(code == 69 && stderr.contains("cannot be asked"), "{code}: {stderr}");
     let (code, stderr) = once(&manager.url(), &volume.path(), &["--gate", "not-a-url"]);
     assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
 }
