@@ -35,7 +35,12 @@ impl NamesBudget {
 
     /// Counts a file. The error says why it is one too many.
     pub(crate) fn add(&mut self, path: &ReleasePath) -> Result<(), String> {
-        self.need += self.file + COPIES * path.as_str().len() as u64;
+        self.add_others(self.file + COPIES * path.as_str().len() as u64)
+    }
+
+    /// Counts bytes that something else takes beside the names.
+    pub(crate) fn add_others(&mut self, bytes: u64) -> Result<(), String> {
+        self.need += bytes;
         match self.limit {
             Some(limit) if self.need > limit => {
                 let limit = bytesize::ByteSize(limit);
@@ -63,6 +68,8 @@ mod tests {
         assert!(files_within_64_mib(20) >= 100_000, "a site's names fit");
         let long = files_within_64_mib(200);
         assert!((50_000..60_000).contains(&long), "{long}");
+        let mut beside_objects = NamesBudget::new(Some(64 << 20), 0);
+        assert!(beside_objects.add_others(52 << 20).is_ok() && beside_objects.add_others(2 << 20).is_err());
         let mut budget = NamesBudget::new(None, 0);
         assert!((0..1000).all(|_| budget.add(&ReleasePath::parse("a").unwrap()).is_ok()));
         let refusal = NamesBudget::new(Some(1), 0).add(&ReleasePath::parse("a").unwrap()).unwrap_err();

@@ -2,7 +2,7 @@
 //!
 //! A blob becomes a file on the volume the moment it arrives, hashed for Git and for the release in one pass, and is hard-linked
 //! into the release later: it is written once and never held in memory. Trees, commits and tags go one behind another
-//! into a scratch file. So memory holds some sixty bytes for each object, however large it is.
+//! into a scratch file. So memory holds at most 300 bytes for each object, however large it is.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -139,6 +139,11 @@ impl Objects {
         self.stored.push(Stored { kind, size, place });
         self.by_id.insert(id, index);
         Ok(index)
+    }
+
+    /// How many were fetched.
+    pub(super) fn count(&self) -> usize {
+        self.stored.len()
     }
 
     /// The object with this id, if it was fetched.

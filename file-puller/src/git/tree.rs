@@ -6,12 +6,13 @@ use super::error::GitError;
 use super::known::KnownWriter;
 use super::object_id::{ObjectId, ObjectKind};
 use super::objects::Objects;
+use super::pack::OBJECT;
 use crate::content::path::MAX_SEGMENTS;
 use crate::content::{FileMode, Limits, Listing, NamesBudget, ReleasePath, Selection};
 use crate::fetch::{Arrived, Rules};
 
-/// Bytes that are in memory for each file besides: its object, and that of the published commit.
-const KEPT_FOR_EACH: u64 = 250;
+/// Bytes that are in memory for each file besides, measured where all of them change: its object, and that of the published commit.
+const KEPT_FOR_EACH: u64 = 450;
 /// The longest target of a symbolic link: `PATH_MAX`.
 const MAX_TARGET: u64 = 4096;
 /// The longest pointer of Git LFS, and how it begins (its specification).
@@ -43,6 +44,8 @@ pub(super) fn list(
     let mut walk =
         Walk { objects, selection, lfs, limits, known, visited: 0, listing: Listing::default(), names };
     walk.tree(&tree, &mut Vec::new())?;
+    let others = objects.count().saturating_sub(walk.listing.len()) as u64;
+    walk.names.add_others(others * OBJECT).map_err(GitError::Refused)?;
     Ok((commit, walk.listing))
 }
 

@@ -289,34 +289,91 @@ def archive_of_a_hundred_thousand_files(web, scratch):
     yield published(puller, lambda: write_archive(web, files, 1))
 
 
-def repository_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes in a git repository: more than this container has memory for, and said so."""
-    from server import GitServer
+class Repository:
+    """A bare repository behind `git http-backend`, whose commits each replace everything."""
 
-    root = scratch / "git"
-    root.mkdir()
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", root / "site.git"], check=True)
-    importing = subprocess.Popen(["git", "-C", root / "site.git", "fast-import", "--quiet"], stdin=subprocess.PIPE)
-    write = importing.stdin.write
+    def __init__(self, scratch):
+        from server import GitServer
 
-    def commit(files):
+        self.root = scratch / "git"
+        self.root.mkdir()
+        subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", self.root / "site.git"], check=True)
+        self.server = GitServer(str(self.root))
+
+    def url(self):
+        return self.server.url("site.git")
+
+    def commit(self, files):
+        importing = subprocess.Popen(["git", "-C", self.root / "site.git", "fast-import", "--quiet", "--force"], stdin=subprocess.PIPE)
+        write = importing.stdin.write
         write(b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\ndata 1\nx\n")
         for path, content, _ in files:
             write(f"M 100644 inline {path}\ndata {len(content)}\n{content}\n".encode())
         write(b"\n")
+        importing.stdin.close()
+        assert importing.wait() == 0
 
-    commit(files_with_long_names(100_000))
-    importing.stdin.close()
-    assert importing.wait() == 0
-    server = GitServer(str(root))
-    puller = Puller(server.url("site.git"), scratch)
+    def tag(self, count, name_length):
+        """Adds tags that name what `main` does."""
+        git = ["git", "-C", self.root / "site.git"]
+        main = subprocess.check_output([*git, "rev-parse", "main"], text=True).strip()
+        with open(self.root / "site.git" / "packed-refs", "w") as out:
+            out.write("# pack-refs with: peeled fully-peeled sorted \n")
+            out.writelines(f"{main} refs/tags/{number:07}{'n' * (name_length - 17)}\n" for number in range(count))
+
+
+def repository_at_the_limit(web, scratch):
+    """100,000 files with names of 200 bytes in a git repository: more than this container has memory for, and said so."""
+    repository = Repository(scratch)
+    repository.commit(files_with_long_names(100_000))
+    puller = Puller(repository.url(), scratch)
     yield puller
     yield refused(puller, "more memory than")
-    server.close()
+    repository.server.close()
+
+
+def largest_repository_that_is_followed(web, scratch):
+    """As many files as the memory is said to be enough for, each with a content of its own, and then with another one."""
+    def files(version):
+        return ((f"d{n % 100:02}/page-{n:06}.html", f"{n}v{version}", "") for n in range(60_000))
+
+    repository = Repository(scratch)
+    repository.commit(files(0))
+    puller = Puller(repository.url(), scratch)
+    yield puller
+    yield published(puller, lambda: repository.commit(files(1)))
+    repository.server.close()
+
+
+def repository_of_more_objects_than_files(web, scratch):
+    """As many objects as the memory is said to be enough for, of which few are followed."""
+    def files(version):
+        yield "site/index.html", f"v{version}", ""
+        yield from ((f"d{n % 100:02}/{n:06}", f"{n}v{version}", "") for n in range(180_000))
+
+    repository = Repository(scratch)
+    repository.commit(files(0))
+    puller = Puller(repository.url(), scratch, ["--subdir", "site"])
+    yield puller
+    yield published(puller, lambda: repository.commit(files(1)))
+    repository.server.close()
+
+
+def list_of_refs(web, scratch):
+    """As many refs as the memory is said to be enough for, from a server that lists all of them."""
+    repository = Repository(scratch)
+    repository.server.protocol_2 = False
+    repository.commit([("index.html", "v0", "")])
+    repository.tag(210_000, 17)
+    puller = Puller(repository.url(), scratch)
+    yield puller
+    yield published(puller, lambda: repository.commit([("index.html", "v1", "")]))
+    repository.server.close()
 
 
 CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, too_many_directories, long_urls,
-         archive_at_the_limit, archive_of_a_hundred_thousand_files, repository_at_the_limit]
+         archive_at_the_limit, archive_of_a_hundred_thousand_files, repository_at_the_limit, largest_repository_that_is_followed,
+         repository_of_more_objects_than_files, list_of_refs]
 
 
 def main():
