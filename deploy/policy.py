@@ -114,11 +114,15 @@ def web_server_has_room(pod):
     for container in containers_of(pod):
         args = container.get("args", [])
         limit = container.get("resources", {}).get("limits", {}).get("memory")
-        if container["name"] != "web-server" or "--cache-size" not in args or not limit:
+        if container["name"] not in ("web-server", "content-manager") or "--cache-size" not in args or not limit:
             continue
         needed = 10 * MIB + 2 * size(args[args.index("--cache-size") + 1]) + 400 * 36 * 1024 + size(limit) * 5 // 64
+        if "--manifest" in args:
+            # Of a mirror, as large as its puller accepts: that twice, and the index, which takes about as much.
+            puller = find(pod, "file-puller")["args"]
+            needed += 3 * size(puller[puller.index("--max-manifest-size") + 1])
         if size(limit) < needed:
-            yield f"web-server may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
+            yield f"{container['name']} may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
 
 
 def file_puller_has_room(pod):
@@ -268,6 +272,7 @@ BREAKS = {
     "no limit": lambda pod: find(pod, "web-server")["resources"].pop("limits"),
     "CPU limit": lambda pod: find(pod, "web-server")["resources"]["limits"].update(cpu="1"),
     "no room for the cache": lambda pod: find(pod, "web-server")["resources"]["limits"].update(memory="32Mi"),
+    "no room for a mirror's manifest": lambda pod: find(pod, "web-server")["args"].append("--manifest"),
     "no room for the manifest": lambda pod: find(pod, "file-puller")["resources"]["limits"].update(memory="48Mi"),
     "no room for releases": lambda pod: pod["volumes"][0]["emptyDir"].update(sizeLimit="448Mi"),
     "no bounds on content": lambda pod: find(pod, "file-puller")["args"].remove("--max-volume-size"),

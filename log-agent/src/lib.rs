@@ -23,7 +23,7 @@ mod app;
 mod checkpoint;
 mod config;
 mod deliver;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
 mod loss;

@@ -81,10 +81,16 @@ pub async fn run(
     });
     let root = content(&config, &header_policy, &budget, &metrics, &signals);
     let faults = config.enable_faults.then(Faults::default);
+    let connections = affordable(config.max_connections, rlimit::raise_limit());
+    let editions = config.manifest.then(|| {
+        let waiters = metrics.manifest_waiters.clone();
+        Arc::new(Editions::new(connections - connections / 8, waiters, metrics.manifest_refused.clone()))
+    });
     let status = Status {
         root: Arc::clone(&root),
         metrics: Arc::clone(&metrics),
         budget: Arc::clone(&budget),
+        editions: editions.clone(),
         faults: faults.clone(),
     };
     let status = Arc::new(status);
@@ -97,12 +103,11 @@ pub async fn run(
         status: Arc::clone(&status),
     };
     let pod_page = PodPage::new(pod_page, Arc::new(local), signals.shutdown.clone(), variable);
-    let connections = affordable(config.max_connections, rlimit::raise_limit());
     let files = files(&config, &root, header_policy, &metrics);
     let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
-    let manifest = config.manifest.then(|| ManifestRoutes {
-        editions: Arc::new(Editions::new(connections - connections / 8, metrics.manifest_waiters.clone())),
+    let manifest = editions.map(|editions| ManifestRoutes {
+        editions,
         max_wait: config.max_wait,
         shutdown: signals.shutdown.clone(),
     });

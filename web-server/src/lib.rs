@@ -16,6 +16,8 @@ mod access_log;
 mod app;
 mod config;
 mod content;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod live_page;
 mod memory;
@@ -32,26 +34,3 @@ use lifecycle::Container;
 /// Who this container is.
 pub const CONTAINER: Container =
     Container { name: "web-server", admin_port: 9877, version: env!("CARGO_PKG_VERSION") };
-
-/// What fuzz targets are about.
-#[doc(hidden)]
-pub mod fuzz {
-    pub use crate::content::digest::Digest;
-    pub use crate::content::path::ContentPath;
-    pub use crate::content::representation::{ETag, Modified};
-    pub use crate::http::conditional::{Verdict, evaluate};
-    pub use crate::http::range::{Part, Range, requested};
-
-    use crate::content::path::relative;
-    use crate::content::redirects::{Action, Redirects, When};
-
-    /// Where a `_redirects` file sends a request for this path, as the Location field has it.
-    pub fn location(file: &str, path: &str) -> Option<String> {
-        let (redirects, _refused) = Redirects::parse(file);
-        match redirects.find(&ContentPath::from_target(path).ok()?, When::NoFile)? {
-            Action::Redirect(_, target) if target.starts_with('/') => Some(relative(path, &target)),
-            Action::Redirect(_, target) => Some(target),
-            Action::Serve(..) => None,
-        }
-    }
-}

@@ -63,7 +63,8 @@ impl LocalServer for Local {
 
     fn listing(&self) -> Option<Listing> {
         let Content::Release(generation) = &*self.status.root.content() else { return None };
-        let files = generation.listing().map(|file| (file.path, *file.digest.as_bytes())).collect();
+        let files =
+            generation.listing().map(|file| (file.path.to_owned(), *file.digest.as_bytes())).collect();
         Some(Listing { release: generation.release.id.as_str().to_owned(), files })
     }
 }

@@ -5,6 +5,7 @@
 //! stream's buffer. What does not grow with the load (the program, its threads, the access log's queue) is the margin.
 
 use std::cell::Cell;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,10 +52,12 @@ pub(crate) enum Account {
     Cache,
     /// The table of a release's files.
     Index,
+    /// With `--manifest`: the manifests that are given out, and what they are made of.
+    Manifest,
     /// Connections and their requests, with the kernel's part and the chunks that are their own.
     Connections,
     /// Pieces of files on their way to clients: the common pool, which is set aside from the start, and so is no part of what the
-    /// first three share.
+    /// first four share.
     Streams,
     /// What connections may have in the kernel's send buffers beyond the least that each has, set aside as well.
     SendBuffers,
@@ -63,13 +66,21 @@ pub(crate) enum Account {
 }
 
 impl Account {
-    const ALL: [Self; 6] =
-        [Self::Cache, Self::Index, Self::Connections, Self::Streams, Self::SendBuffers, Self::LongHeads];
+    const ALL: [Self; 7] = [
+        Self::Cache,
+        Self::Index,
+        Self::Manifest,
+        Self::Connections,
+        Self::Streams,
+        Self::SendBuffers,
+        Self::LongHeads,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Cache => "cache",
             Self::Index => "index",
+            Self::Manifest => "manifest",
             Self::Connections => "connections",
             Self::Streams => "streams",
             Self::SendBuffers => "send_buffers",
@@ -86,7 +97,7 @@ pub(crate) struct Budget {
     /// What the accounts share.
     shared: u64,
     /// By account; these are what `/metrics` shows.
-    used: [Gauge; 6],
+    used: [Gauge; 7],
     /// Chunks that streams may hold besides each connection's own.
     chunks: Pool,
     /// Large ones are lent while more than this is left.
@@ -102,6 +113,12 @@ pub(crate) struct Budget {
 /// There is no room: what was asked for would go beyond the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
+
+impl From<NoRoom> for io::Error {
+    fn from(NoRoom: NoRoom) -> Self {
+        ErrorKind::OutOfMemory.into()
+    }
+}
 
 impl Budget {
     /// A budget for a process that may use `limit` bytes in all, shown in `/metrics`.
@@ -121,7 +138,7 @@ impl Budget {
         Self::with_gauges(limit, Default::default())
     }
 
-    fn with_gauges(limit: Option<u64>, used: [Gauge; 6]) -> Arc<Self> {
+    fn with_gauges(limit: Option<u64>, used: [Gauge; 7]) -> Arc<Self> {
         let pool = limit.map_or(UNLIMITED_POOL, |limit| limit / 32).clamp(CHUNK_MAX, UNLIMITED_POOL);
         let long_heads = |limit: u64| (limit / 64).max(LONG_HEAD);
         let set_aside = |limit: u64| MARGIN_MIN.max(limit / 8) + 2 * pool + long_heads(limit);
@@ -172,9 +189,9 @@ impl Budget {
     /// Keeps a body in memory, if the cache may have that much more, until the last that uses it lets go. `extra` is what is kept
     /// with it.
     pub(crate) fn hold(self: &Arc<Self>, bytes: Vec<u8>, extra: u64) -> Result<Bytes, NoRoom> {
-        let size = bytes.capacity() as u64 + extra;
-        self.take(Account::Cache, size)?;
-        Ok(Bytes::from_owner(Body { bytes, size, budget: Arc::clone(self) }))
+        let mut share = Share::new(self, Account::Cache);
+        share.grow(bytes.capacity() as u64 + extra)?;
+        Ok(share.hold(bytes))
     }
 
     /// How much more is used than may be.
@@ -236,7 +253,7 @@ impl Budget {
     fn ceiling(&self, account: Account) -> u64 {
         match account {
             Account::Cache => self.shared / 8 * 5,
-            Account::Index => self.shared / 8 * 7,
+            Account::Index | Account::Manifest => self.shared / 8 * 7,
             Account::Connections | Account::Streams | Account::SendBuffers | Account::LongHeads => {
                 self.shared
             }
@@ -244,22 +261,54 @@ impl Budget {
     }
 }
 
-/// A body in the cache.
+/// What one thing has taken from an account, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Arc<Budget>,
+    account: Account,
+    size: u64,
+}
+
+impl Share {
+    /// Of nothing yet.
+    pub(crate) fn new(budget: &Arc<Budget>, account: Account) -> Self {
+        Self { budget: Arc::clone(budget), account, size: 0 }
+    }
+
+    /// Takes more, if the account may have that.
+    pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        self.budget.take(self.account, bytes)?;
+        self.size += bytes;
+        Ok(())
+    }
+
+    /// Gives a part back.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        self.budget.refund(self.account, bytes);
+        self.size -= bytes;
+    }
+
+    /// Bytes that hold their share until the last that uses them lets go.
+    pub(crate) fn hold(self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Body { bytes, _share: self })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.refund(self.account, self.size);
+    }
+}
+
+/// A body in memory.
 struct Body {
     bytes: Vec<u8>,
-    size: u64,
-    budget: Arc<Budget>,
+    _share: Share,
 }
 
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.budget.refund(Account::Cache, self.size);
     }
 }
 
@@ -279,7 +328,8 @@ struct Pool(Arc<Semaphore>);
 
 impl Pool {
     fn new(bytes: u64) -> Self {
-        Self(Arc::new(Semaphore::new(usize::try_from(bytes / 1024).unwrap_or(usize::MAX))))
+        let permits = usize::try_from(bytes / 1024).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))))
     }
 
     fn left(&self) -> u64 {

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     /// Times that something else began to be served.
     pub(crate) swaps: Counter,
     pub(crate) release_refused: Gauge,
+    pub(crate) manifest_refused: Gauge,
     /// Bytes of bodies in memory.
     pub(crate) held: Gauge,
     /// Bodies that were sent from memory.
@@ -100,6 +101,10 @@ impl Metrics {
             release_refused: new.metric(
                 "release_refused",
                 "1 while a release is not served because it does not fit into memory",
+            ),
+            manifest_refused: new.metric(
+                "manifest_refused",
+                "1 while the manifest is not brought up to date because it does not fit into memory",
             ),
             held: new.metric_in(Unit::Bytes, "cache", "Bodies of the served content that are in memory"),
             from_memory: new.metric("cache_hits", "Answers whose body came from memory"),

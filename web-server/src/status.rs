@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lifecycle::admin::Report;
 use serde_json::{Value, json};
 
+use crate::content::editions::Editions;
 use crate::content::root::{Content, ContentRoot};
 use crate::memory::Budget;
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub(crate) struct Status {
     pub(crate) metrics: Arc<Metrics>,
     /// What memory is used for.
     pub(crate) budget: Arc<Budget>,
+    /// With `--manifest`, what is given out.
+    pub(crate) editions: Option<Arc<Editions>>,
     /// Where faults may be asked for.
     pub(crate) faults: Option<Faults>,
 }
@@ -55,6 +58,7 @@ impl Report for Status {
             "memory": self.budget.status(),
             "swaps": self.metrics.swaps.get(),
             "connections": self.metrics.connections.get(),
+            "manifest_refused": self.editions.as_ref().and_then(|editions| editions.refused()),
             "manifest_waiters": self.metrics.manifest_waiters.get(),
             "requests_in_flight": self.metrics.in_flight.get(),
             "access_log": {

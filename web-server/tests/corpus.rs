@@ -6,8 +6,7 @@
 
 use std::path::Path;
 
-#[path = "../fuzz/properties.rs"]
-mod properties;
+use web_server::fuzz;
 
 #[track_caller]
 fn hold(target: &str, property: fn(&[u8])) {
@@ -24,20 +23,20 @@ fn hold(target: &str, property: fn(&[u8])) {
 
 #[test]
 fn paths() {
-    hold("path", properties::path);
+    hold("path", fuzz::path);
 }
 
 #[test]
 fn ranges() {
-    hold("range", properties::range);
+    hold("range", fuzz::range);
 }
 
 #[test]
 fn redirects() {
-    hold("redirects", properties::redirects);
+    hold("redirects", fuzz::redirects);
 }
 
 #[test]
 fn preconditions() {
-    hold("preconditions", properties::preconditions);
+    hold("preconditions", fuzz::preconditions);
 }

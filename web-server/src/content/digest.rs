@@ -9,11 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest([u8; 32]);
+pub(crate) struct Digest([u8; 32]);
 
 impl Digest {
     /// Hashes bytes in memory.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
@@ -53,7 +53,7 @@ impl Digest {
     }
 
     /// Reads 64 hexadecimal digits, as a release's manifest has them.
-    pub fn from_hex(hex: &str) -> Option<Self> {
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
@@ -65,7 +65,7 @@ impl Digest {
     }
 
     /// 64 lower-case hexadecimal digits.
-    pub fn to_hex(self) -> String {
+    pub(crate) fn to_hex(self) -> String {
         self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
             // Writing to a String cannot fail.
             write!(hex, "{byte:02x}").ignore();

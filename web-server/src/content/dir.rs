@@ -74,7 +74,7 @@ pub(crate) enum Lookup<T> {
 }
 
 /// What is known of a file without opening it for reading.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileInfo {
     /// Identity and state.
     pub(crate) state: FileState,

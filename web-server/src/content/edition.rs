@@ -6,7 +6,8 @@
 //! tag.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,13 +15,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderValue;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::content::digest::Digest;
 use crate::content::generation::{FileEntry, Generation};
-use crate::content::release::{FORMAT, with_suffix};
+use crate::content::release::{FORMAT, FileLine, each_file, with_suffix};
 use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
+use crate::memory::{Account, Budget, Share};
 
 /// A manifest, and what belongs to it.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct Edition {
     elsewhere: HashMap<String, (String, Digest)>,
     /// When they were written, where they are the publisher's own.
     written: Option<Written>,
+    /// What `elsewhere` takes; the documents account for themselves.
+    _memory: Share,
 }
 
 /// When the manifest and its signature were written: another manifest of the same release is renamed into place where the
@@ -52,19 +56,12 @@ struct Line<'a> {
     mode: &'static str,
 }
 
-/// What is read of a publisher's manifest here.
-#[derive(Deserialize)]
-struct Theirs {
-    format: String,
-    files: Vec<TheirFile>,
-}
-
-#[derive(Deserialize)]
-struct TheirFile {
-    path: String,
-    sha256: String,
-    url: Option<String>,
-}
+/// A manifest is written into memory that grows by so much, and not to twice what it needs.
+const GROWTH: usize = 256 * 1024;
+/// What one line takes at most: a path of 1,024 bytes of which each is escaped.
+const LINE_MAX: usize = 8 * 1024;
+/// What a file that is found elsewhere takes besides its two names.
+const ELSEWHERE: u64 = 250;
 
 impl Edition {
     /// The manifest of a release: the publisher's where there is one, else one of the files that were found. Blocks.
@@ -75,6 +72,8 @@ impl Edition {
         match Self::beside(content, generation, reserved) {
             Ok(Some(edition)) => Ok(edition),
             Ok(None) => Self::of_listing(content, generation, reserved),
+            // One that is written here would be as large.
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(error),
             Err(error) => {
                 let release = generation.release.id.as_str();
                 tracing::warn!(release, %error, "the publisher's manifest cannot be used, so one is written here");
@@ -86,48 +85,56 @@ impl Edition {
     /// The manifest of these files, which `content` has, sorted by path.
     pub(crate) fn of_files<'a>(
         content: &Arc<Content>,
-        files: impl Iterator<Item = &'a FileEntry>,
+        budget: &Arc<Budget>,
+        files: impl Iterator<Item = FileEntry<'a>> + Clone,
         reserved: &[&str],
     ) -> io::Result<Self> {
+        let is_reserved = |path: &str| reserved.iter().any(|target| target.strip_prefix('/') == Some(path));
         // The newest change, not the present: the bytes must not depend on when they were made.
-        let mut modified = Modified::at(SystemTime::UNIX_EPOCH);
-        let mut lines = Vec::new();
+        let listed = files.clone().filter(|file| !is_reserved(file.path));
+        let modified = listed.map(|file| file.modified).max().unwrap_or(Modified::at(SystemTime::UNIX_EPOCH));
+        let created = modified.to_rfc3339();
+        let mut json = format!(r#"{{"format": "{FORMAT}", "created": "{created}", "files": ["#).into_bytes();
+        let mut share = Share::new(budget, Account::Manifest);
+        let mut separator: &[u8] = b"\n";
         for file in files {
-            if reserved.iter().any(|target| target.strip_prefix('/') == Some(&file.path)) {
+            if is_reserved(file.path) {
                 tracing::warn!(path = file.path, "left out of the manifest: that path is this server's own");
                 continue;
             }
-            modified = modified.max(file.modified);
             let line = Line {
-                path: &file.path,
+                path: file.path,
                 size: file.size,
                 sha256: file.digest.to_hex(),
                 // Only these two: whether it can be run is content, the author's umask is not.
                 mode: if file.executable { "0755" } else { "0644" },
             };
+            if json.capacity() - json.len() < LINE_MAX {
+                share.grow(GROWTH as u64)?;
+                json.reserve_exact(GROWTH);
+            }
             // One file a line, for people who read or compare it.
-            lines.extend_from_slice(if lines.is_empty() { b"\n" } else { b",\n" });
-            serde_json::to_writer(&mut lines, &line)?;
+            json.extend_from_slice(std::mem::replace(&mut separator, b",\n"));
+            serde_json::to_writer(&mut json, &line)?;
         }
-        let created = modified.to_rfc3339();
-        let mut json = format!(r#"{{"format": "{FORMAT}", "created": "{created}", "files": ["#).into_bytes();
-        json.append(&mut lines);
         json.extend_from_slice(b"\n]}\n");
         Ok(Self {
-            manifest: document(json.into(), modified, "application/json"),
+            manifest: document(share.hold(json), modified, "application/json"),
             signature: None,
             content: Arc::clone(content),
             told: 0,
             elsewhere: HashMap::new(),
             written: None,
+            _memory: Share::new(budget, Account::Manifest),
         })
     }
 
     /// The manifest of a release whose publisher left none.
     fn of_listing(content: &Arc<Content>, generation: &Generation, reserved: &[&str]) -> io::Result<Self> {
-        let mut files: Vec<_> = generation.listing().collect();
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        Self::of_files(content, files.iter(), reserved)
+        let mut entries: Vec<_> = generation.index.entries().collect();
+        entries.sort_unstable_by_key(|entry| entry.path());
+        let files = entries.into_iter().map(FileEntry::of);
+        Self::of_files(content, generation.budget(), files, reserved)
     }
 
     /// `None` where the publisher left no manifest.
@@ -139,15 +146,13 @@ impl Edition {
         let path = with_suffix(&generation.release.path, ".json");
         // Before the bytes are read: what is written in between is then found to be another at the next look.
         let written = written(generation);
-        let Some(json) = read(&path)? else { return Ok(None) };
-        let theirs: Theirs = serde_json::from_slice(&json).map_err(io::Error::other)?;
-        if theirs.format != FORMAT {
-            return Err(io::Error::other(format!("its format is {:?}, not {FORMAT:?}", theirs.format)));
-        }
+        let budget = generation.budget();
+        let Some(json) = read(&path, budget)? else { return Ok(None) };
         let modified = Modified::at(generation.release.since);
-        let signature = read(&with_suffix(&path, ".sig"))?;
+        let signature = read(&with_suffix(&path, ".sig"), budget)?;
         let mut elsewhere = HashMap::new();
-        for TheirFile { path, sha256, url } in theirs.files {
+        let mut memory = Share::new(budget, Account::Manifest);
+        let mut add = |FileLine { path, sha256, url, .. }| -> io::Result<()> {
             let target = url.as_deref().map_or_else(|| path.clone(), decoded_target);
             if reserved.iter().any(|reserved| reserved.strip_prefix('/') == Some(&target)) {
                 tracing::warn!(path, "listed, and cannot be fetched here: that path is this server's own");
@@ -155,9 +160,18 @@ impl Edition {
             if url.is_some() || generation.file(&path).is_none() {
                 let digest = Digest::from_hex(&sha256)
                     .ok_or_else(|| io::Error::other(format!("{path}: {sha256:?} is no SHA-256")))?;
+                memory.grow(ELSEWHERE + (target.len() + path.len()) as u64)?;
                 elsewhere.insert(target, (path, digest));
             }
-        }
+            Ok(())
+        };
+        let mut added = Ok(());
+        each_file(&json, |file| {
+            if added.is_ok() {
+                added = add(file);
+            }
+        })?;
+        added?;
         Ok(Some(Self {
             manifest: document(json, modified, "application/json"),
             signature: signature.map(|bytes| document(bytes, modified, "text/plain; charset=utf-8")),
@@ -165,6 +179,7 @@ impl Edition {
             told: 0,
             elsewhere,
             written: Some(written),
+            _memory: memory,
         }))
     }
 
@@ -226,12 +241,22 @@ fn document(bytes: Bytes, modified: Modified, content_type: &'static str) -> Arc
     Arc::new(Representation::new(Digest::of(&bytes), modified, content_type, Source::Memory(bytes)))
 }
 
-fn read(path: &Path) -> io::Result<Option<Bytes>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// A file, if there is memory for all of it.
+fn read(path: &Path, budget: &Arc<Budget>) -> io::Result<Option<Bytes>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let size = file.metadata()?.len();
+    let mut share = Share::new(budget, Account::Manifest);
+    // One byte more would show a file that is growing.
+    share.grow(size + 1)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size + 1).unwrap_or_default());
+    file.take(size + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != size {
+        return Err(io::Error::other(format!("{} is being changed", path.display())));
     }
+    Ok(Some(share.hold(bytes)))
 }
 
 fn written(generation: &Generation) -> Written {

@@ -5,7 +5,8 @@
 //! again. A full walk in the background finds what the watch cannot see, on NFS or a desktop's bind mounts.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,21 +17,26 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::content::digest::Digest;
 use crate::content::dir::{FileInfo, Lookup};
 use crate::content::edition::Edition;
 use crate::content::editions::{Editions, RECENT_FOR};
 use crate::content::generation::FileEntry;
-use crate::content::live::LiveDirectory;
+use crate::content::live::{LiveDirectory, is_settled};
 use crate::content::public::is_public_path;
 use crate::content::representation::Modified;
 use crate::content::root::{Content, ContentRoot};
-use crate::content::walk::visit;
+use crate::content::walk::{Visitor, visit};
+use crate::memory::{Account, Budget, Share};
 
 /// A directory that is never quiet is taken in nevertheless, after this long.
 const NEVER_QUIET: Duration = Duration::from_secs(2);
 
 /// After a walk that failed.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// After one that found more than fits into memory.
+const REFUSED_RETRY: Duration = Duration::from_secs(10);
 
 /// How changes are noticed.
 #[derive(Debug, Clone, Copy)]
@@ -96,17 +102,29 @@ async fn follow_release(
 ) {
     let mut known: Option<Arc<Edition>> = None;
     loop {
-        let (of, before, reserved) = (Arc::clone(content), known.clone(), Arc::clone(reserved));
-        let made = blocking(move || {
-            let unchanged = before.is_some_and(|before| !before.is_replaced());
-            (!unchanged).then(|| Edition::of_release(&of, &reserved)).transpose()
-        });
-        match made.await {
+        let make = || {
+            let (of, before, reserved) = (Arc::clone(content), known.clone(), Arc::clone(reserved));
+            blocking(move || {
+                let unchanged = before.is_some_and(|before| !before.is_replaced());
+                (!unchanged).then(|| Edition::of_release(&of, &reserved)).transpose()
+            })
+        };
+        let mut made = make().await;
+        if made.as_ref().is_err_and(lacks_memory) {
+            // Earlier releases are worth less than what is served now: their manifests, and pages that were loaded from them.
+            editions.expire(Duration::ZERO);
+            if let Content::Release(generation) = &**content {
+                generation.stale_assets.evict();
+            }
+            made = make().await;
+        }
+        match made {
             Ok(Some(edition)) => {
                 editions.publish(edition);
                 known = editions.state().ok();
             }
             Ok(None) => {}
+            Err(error) if lacks_memory(&error) => editions.refuse(does_not_fit(content)),
             Err(error) => editions.withdraw(&format!("no manifest can be made: {error}")),
         }
         editions.set_settled();
@@ -117,6 +135,27 @@ async fn follow_release(
         }
         sleep(pace.rescan).await;
     }
+}
+
+fn lacks_memory(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::OutOfMemory
+}
+
+/// Why there is no manifest of this content, and what to do.
+fn does_not_fit(content: &Content) -> String {
+    let (of, budget) = match content {
+        Content::Release(generation) => {
+            (format!("release {}", generation.release.id.as_str()), generation.budget())
+        }
+        Content::Live(live) => ("the directory".to_owned(), live.budget()),
+        Content::Waiting(reason) => return reason.clone(),
+    };
+    let limit =
+        budget.limit().map_or_else(|| "its limit".to_owned(), |limit| format!("{} MiB", limit / 1024 / 1024));
+    format!(
+        "the manifest of {of} does not fit into memory ({limit}): raise the container's memory limit, or --memory-limit \
+         (deploy/README.md, Memory, has the formula)"
+    )
 }
 
 /// A plain directory under watch.
@@ -143,6 +182,18 @@ struct Noticed {
 }
 
 impl Noticed {
+    /// So many files that are written at once are found by a walk, rather than remembered one by one.
+    const MOST_PATHS: usize = 4096;
+
+    fn add(&mut self, path: &str) {
+        if !self.anything && self.paths.len() < Self::MOST_PATHS {
+            self.paths.insert(path.to_owned());
+        } else {
+            self.anything = true;
+            self.paths = HashSet::new();
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.paths.is_empty() && !self.anything
     }
@@ -153,7 +204,11 @@ impl Watched {
         self.editions.set_pending();
         // A large tree takes a while to watch. The watch lasts until this task is dropped.
         let _watcher = blocking(self.watch()).await;
-        let mut listing = Listing::default();
+        let budget = match &*self.content {
+            Content::Live(live) => Arc::clone(live.budget()),
+            Content::Waiting(_) | Content::Release(_) => return,
+        };
+        let mut listing = Listing::new(&budget);
         let mut next_walk = Instant::now() + pace.rescan;
         let mut warned = None;
         loop {
@@ -171,10 +226,21 @@ impl Watched {
             match outcome {
                 Ok(edition) => {
                     warned = None;
-                    if let Some(edition) = edition {
-                        self.editions.publish(edition);
+                    match edition {
+                        Some(edition) => self.editions.publish(edition),
+                        None => self.editions.accept(),
                     }
                     self.changes.noticed.lock().paths.extend(listing.unsettled.drain(..));
+                }
+                Err(error) if lacks_memory(&error) => {
+                    listing = Listing::new(&budget);
+                    // Not at each edit: to find that out takes as long as to look at what fits. Requests do not wait for it.
+                    self.editions.refuse(does_not_fit(&self.content));
+                    self.editions.set_settled();
+                    self.editions.expire(Duration::ZERO);
+                    sleep(REFUSED_RETRY).await;
+                    self.changes.noticed.lock().anything = true;
+                    continue;
                 }
                 Err(error) => {
                     // An older edition is better than none.
@@ -187,7 +253,7 @@ impl Watched {
                         tracing::warn!(%root, error, "cannot look at the content; the manifest stays as it is");
                         warned = Some(error);
                     }
-                    listing = Listing::default();
+                    listing = Listing::new(&budget);
                     next_walk = Instant::now() + RETRY.min(pace.rescan);
                 }
             }
@@ -269,7 +335,7 @@ impl Changes {
         for path in &event.paths {
             match path.strip_prefix(root).ok().and_then(Path::to_str) {
                 Some("") | None => noticed.anything = true,
-                Some(path) if is_public_path(path) => _ = noticed.paths.insert(path.to_owned()),
+                Some(path) if is_public_path(path) => noticed.add(path),
                 Some(_) => continue,
             }
             concerns = true;
@@ -279,9 +345,11 @@ impl Changes {
 }
 
 /// The files of a plain directory as they were found last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Listing {
-    files: BTreeMap<String, FileEntry>,
+    files: BTreeMap<Box<str>, Listed>,
+    /// What they take of the memory budget.
+    memory: Share,
     /// Files that changed while they were read.
     unsettled: Vec<String>,
     /// Whether an edition has been made of them.
@@ -289,9 +357,47 @@ struct Listing {
     /// Whether it is enough to look at the paths that have changed: not before a walk has found all there is, nor where a file has
     /// two paths, so that a change of one says nothing about the other.
     is_kept_by_path: bool,
+    /// How often files were looked for: what was not found this time is gone.
+    look: u32,
+}
+
+/// A file as it was found last.
+#[derive(Debug)]
+struct Listed {
+    digest: Digest,
+    info: FileInfo,
+    /// Whether another change would show in the file's state: the digest is as good as the state is the same.
+    is_settled: bool,
+    /// When it was found.
+    look: u32,
+}
+
+impl Listed {
+    /// In memory, its path included: in a tree whose nodes are half full, and in the set of inodes while all are looked at.
+    fn cost(path: &str) -> u64 {
+        270 + path.len() as u64
+    }
+
+    fn entry<'a>(&self, path: &'a str) -> FileEntry<'a> {
+        let FileInfo { state, executable } = self.info;
+        let modified = Modified::at(state.last_change());
+        FileEntry { path, size: state.size, digest: self.digest, executable, modified }
+    }
 }
 
 impl Listing {
+    /// Of nothing yet.
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            memory: Share::new(budget, Account::Manifest),
+            unsettled: Vec::new(),
+            is_shown: false,
+            is_kept_by_path: false,
+            look: 0,
+        }
+    }
+
     /// Looks at what has changed, or at all, and makes an edition where that is another. Blocks.
     fn take_in(
         &mut self,
@@ -310,76 +416,117 @@ impl Listing {
         if self.is_shown {
             return Ok(None);
         }
-        let edition = Edition::of_files(content, self.files.values(), reserved)?;
+        let files = self.files.iter().map(|(path, listed)| listed.entry(path));
+        let make = || Edition::of_files(content, live.budget(), files.clone(), reserved);
+        let edition = make().or_else(|error| {
+            if !lacks_memory(&error) {
+                return Err(error);
+            }
+            live.forget();
+            make()
+        })?;
         self.is_shown = true;
         Ok(Some(edition))
     }
 
     fn replace_all(&mut self, live: &LiveDirectory) -> io::Result<()> {
-        let found = walk(live, "")?;
-        let inodes: HashSet<u64> = found.iter().map(|(_, info)| info.state.inode).collect();
-        let paths: HashSet<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-        let is_kept_by_path = inodes.len() == paths.len();
-        let before = self.files.len();
-        self.files.retain(|path, _| paths.contains(path.as_str()));
-        self.is_shown &= self.files.len() == before;
-        for (path, info) in found {
-            self.put(live, path, info)?;
-        }
-        self.is_kept_by_path = is_kept_by_path;
+        self.is_kept_by_path = self.find(live, "")?;
+        self.forget("");
         Ok(())
     }
 
     /// A file that was written, a directory that was moved here, or nothing any more.
     fn look_at(&mut self, live: &LiveDirectory, path: &str) -> io::Result<()> {
-        let found = match live.directory().inspect(path)? {
-            Lookup::File(info) => vec![(path.to_owned(), info)],
-            Lookup::Dir => walk(live, path)?,
-            Lookup::None => Vec::new(),
-        };
-        self.forget(path, &found);
-        for (path, info) in found {
-            self.put(live, path, info)?;
+        match live.directory().inspect(path)? {
+            Lookup::File(info) => {
+                self.look += 1;
+                self.put(live, path, info)?;
+            }
+            Lookup::Dir => _ = self.find(live, path)?,
+            Lookup::None => self.look += 1,
         }
+        self.forget(path);
         Ok(())
     }
 
-    /// Forgets what was at a path or beneath it and is not found there any more.
-    fn forget(&mut self, path: &str, found: &[(String, FileInfo)]) {
-        let found: HashSet<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-        let prefix = format!("{path}/");
-        let beneath = self.files.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
-        let known = self.files.get_key_value(path).into_iter().chain(beneath).map(|(path, _)| path);
-        let gone: Vec<String> = known.filter(|path| !found.contains(path.as_str())).cloned().collect();
+    /// Looks at all files beneath a directory, and says whether each has one path.
+    fn find(&mut self, live: &LiveDirectory, directory: &str) -> io::Result<bool> {
+        self.look += 1;
+        let mut finding = Finding { listing: self, live, inodes: HashSet::new(), found: 0 };
+        visit(live.directory(), directory, &mut finding)?;
+        Ok(finding.inodes.len() == finding.found)
+    }
+
+    /// Forgets what was at a path or beneath it and was not found there any more.
+    fn forget(&mut self, path: &str) {
+        let look = self.look;
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let beneath = self.files.range::<str, _>(from).take_while(|(path, _)| path.starts_with(&prefix));
+        let known = self.files.get_key_value(path).into_iter().chain(beneath);
+        let gone: Vec<_> =
+            known.filter(|(_, listed)| listed.look != look).map(|(path, _)| path.clone()).collect();
         self.is_shown &= gone.is_empty();
         for path in gone {
             self.files.remove(&path);
+            self.memory.shrink(Listed::cost(&path));
         }
     }
 
-    fn put(&mut self, live: &LiveDirectory, path: String, info: FileInfo) -> io::Result<()> {
-        let Some(digest) = live.digest(&path, info.state)? else {
-            // What was known of it stays listed: a file that is being written is about to be looked at again.
-            self.unsettled.push(path);
+    fn put(&mut self, live: &LiveDirectory, path: &str, info: FileInfo) -> io::Result<()> {
+        if let Some(known) = self.files.get_mut(path) {
+            // What was known of a file that is being written stays listed: it is about to be looked at again.
+            known.look = self.look;
+            if known.is_settled && known.info == info {
+                return Ok(());
+            }
+        }
+        // Before it is read: what is settled then cannot change unseen.
+        let is_settled = is_settled(info.state);
+        let Some(digest) = live.digest(path, info.state)? else {
+            self.unsettled.push(path.to_owned());
             return Ok(());
         };
-        let entry = FileEntry {
-            path: path.clone(),
-            size: info.state.size,
-            digest,
-            executable: info.executable,
-            modified: Modified::at(info.state.last_change()),
-        };
-        self.is_shown &= self.files.get(&path) == Some(&entry);
-        self.files.insert(path, entry);
+        let listed = Listed { digest, info, is_settled, look: self.look };
+        match self.files.get_mut(path) {
+            Some(known) => {
+                self.is_shown &= known.entry(path) == listed.entry(path);
+                *known = listed;
+            }
+            None => {
+                self.is_shown = false;
+                if self.memory.grow(Listed::cost(path)).is_err() {
+                    // Digests only save time, and those of listed files are here.
+                    live.forget();
+                    self.memory.grow(Listed::cost(path))?;
+                }
+                self.files.insert(path.into(), listed);
+            }
+        }
         Ok(())
     }
 }
 
-fn walk(live: &LiveDirectory, directory: &str) -> io::Result<Vec<(String, FileInfo)>> {
-    let mut found = Vec::new();
-    visit(live.directory(), directory, &mut found)?;
-    Ok(found)
+/// Takes files into a listing as they are found.
+struct Finding<'a> {
+    listing: &'a mut Listing,
+    live: &'a LiveDirectory,
+    inodes: HashSet<u64>,
+    found: usize,
+}
+
+impl Visitor for Finding<'_> {
+    type Error = io::Error;
+
+    fn file(&mut self, path: &str, info: FileInfo) -> io::Result<()> {
+        self.inodes.insert(info.state.inode);
+        self.found += 1;
+        self.listing.put(self.live, path, info)
+    }
+
+    fn directory(&mut self, _path: &str) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -391,7 +538,17 @@ mod tests {
     use super::*;
     use crate::content::dir::Directory;
     use crate::content::index::LoadOptions;
-    use crate::memory::Budget;
+
+    #[test]
+    fn of_many_paths_none_is_remembered() {
+        let mut noticed = Noticed::default();
+        for number in 0..100_000 {
+            noticed.add(&number.to_string());
+        }
+        assert!(noticed.anything && noticed.paths.len() <= Noticed::MOST_PATHS);
+        noticed.add("another");
+        assert!(noticed.paths.is_empty());
+    }
 
     #[test]
     fn a_file_that_is_being_written_stays_listed_when_its_directory_is_looked_at() {
@@ -407,7 +564,8 @@ mod tests {
         };
         let directory = Directory::open(root.path()).unwrap();
         let content = Arc::new(Content::Live(LiveDirectory::new(directory, options, Gauge::default())));
-        let mut listing = Listing::default();
+        let Content::Live(live) = &*content else { panic!("it is a plain directory") };
+        let mut listing = Listing::new(live.budget());
         assert!(listing.take_in(&content, Noticed::default(), &[]).unwrap().is_some());
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -424,6 +582,6 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             assert!(is_seen, "it never changed while it was read");
         });
-        assert_eq!(listing.files.keys().collect::<Vec<_>>(), ["d/f"]);
+        assert_eq!(listing.files.keys().map(|path| &**path).collect::<Vec<_>>(), ["d/f"]);
     }
 }

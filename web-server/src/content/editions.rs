@@ -39,17 +39,23 @@ pub(crate) struct Editions {
     /// One for each waiter that may be held.
     places: Arc<Semaphore>,
     waiters: Gauge,
+    /// Why the current edition is not what the content is by now: that does not fit into memory.
+    refused: Mutex<Option<String>>,
+    /// Whether that is so, for operators.
+    refused_shown: Gauge,
 }
 
 impl Editions {
-    /// Has none yet. At most `most` waiters are held; `shown` is how operators see how many there are.
-    pub(crate) fn new(most: usize, shown: Gauge) -> Self {
+    /// Has none yet. At most `most` waiters are held; operators see how many there are, and whether an edition was refused.
+    pub(crate) fn new(most: usize, waiters: Gauge, refused_shown: Gauge) -> Self {
         Self {
             state: watch::Sender::new(Err("the manifest is being made".to_owned())),
             pending: watch::Sender::new(true),
             recent: Mutex::default(),
             places: Arc::new(Semaphore::new(most)),
-            waiters: shown,
+            waiters,
+            refused: Mutex::default(),
+            refused_shown,
         }
     }
 
@@ -60,7 +66,7 @@ impl Editions {
 
     /// Waits until every change that was noticed before this call is shown, for at most `limit`.
     pub(crate) async fn settled(&self, limit: Duration) {
-        if !*self.pending.borrow() {
+        if !*self.pending.borrow() || self.refused().is_some() {
             return;
         }
         let mut pending = self.pending.subscribe();
@@ -80,6 +86,7 @@ impl Editions {
 
     /// Gives out an edition from here on, and tells all waiters, unless the current one says the same.
     pub(crate) fn publish(&self, mut edition: Edition) {
+        self.accept();
         if self.state.borrow().as_ref().is_ok_and(|current| current.equals(&edition)) {
             return;
         }
@@ -89,6 +96,35 @@ impl Editions {
 
     /// There is no manifest any more.
     pub(crate) fn withdraw(&self, reason: &str) {
+        self.accept();
+        self.set_missing(reason);
+    }
+
+    /// An edition does not fit into memory. An older one is better than none.
+    pub(crate) fn refuse(&self, reason: String) {
+        if self.state.borrow().is_err() {
+            self.set_missing(&reason);
+        }
+        self.refused_shown.set(1);
+        let mut refused = self.refused.lock();
+        if refused.as_ref() != Some(&reason) {
+            tracing::warn!("{reason}; the manifest that was given out before stays");
+            *refused = Some(reason);
+        }
+    }
+
+    /// Why the current edition is not what the content is by now, if that does not fit into memory.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.refused.lock().clone()
+    }
+
+    /// What the content is by now fits.
+    pub(crate) fn accept(&self) {
+        self.refused_shown.set(0);
+        *self.refused.lock() = None;
+    }
+
+    fn set_missing(&self, reason: &str) {
         if self.state.borrow().as_ref().err().is_none_or(|known| known != reason) {
             self.replace(Err(reason.to_owned()));
         }

@@ -18,6 +18,7 @@ use super::path::ContentPath;
 use super::release::{Release, ReleaseId};
 use super::representation::{Modified, Representation, Source};
 use super::stale_assets::StaleAssets;
+use crate::memory::Budget;
 
 /// One release's table.
 #[derive(Debug)]
@@ -36,15 +37,23 @@ pub(crate) struct Generation {
 
 /// A file, as a manifest lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileEntry {
+pub(crate) struct FileEntry<'a> {
     /// Relative to the root.
-    pub(crate) path: String,
+    pub(crate) path: &'a str,
     pub(crate) size: u64,
     pub(crate) digest: Digest,
     /// Any of the three executable bits.
     pub(crate) executable: bool,
     /// At the latest.
     pub(crate) modified: Modified,
+}
+
+impl<'a> FileEntry<'a> {
+    /// A file of a release.
+    pub(crate) fn of(entry: &'a Entry) -> Self {
+        let Facts { digest, state, modified, executable, .. } = entry.facts();
+        Self { path: entry.path(), size: state.size, digest, executable, modified }
+    }
 }
 
 /// What a path names in some content.
@@ -123,12 +132,14 @@ impl Generation {
         self.stale_assets.find(path, &self.options)
     }
 
+    /// Where memory comes from.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.options.budget
+    }
+
     /// Every file, in no order.
-    pub(crate) fn listing(&self) -> impl Iterator<Item = FileEntry> {
-        self.index.entries().map(|entry| {
-            let Facts { digest, state, modified, executable, .. } = entry.facts();
-            FileEntry { path: entry.path().to_owned(), size: state.size, digest, executable, modified }
-        })
+    pub(crate) fn listing(&self) -> impl Iterator<Item = FileEntry<'_>> {
+        self.index.entries().map(FileEntry::of)
     }
 
     fn represent(&self, entry: &Entry, bodies: Option<&HashMap<Entry, Source>>) -> Representation {

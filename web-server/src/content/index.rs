@@ -85,7 +85,7 @@ impl Index {
     }
 
     /// Every entry, in no order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.files.keys()
     }
 

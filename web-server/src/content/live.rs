@@ -100,6 +100,17 @@ impl LiveDirectory {
         &self.directory
     }
 
+    /// Where memory comes from.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.options.budget
+    }
+
+    /// Gives back what digests and bodies take that would only have to be worked out again.
+    pub(crate) fn forget(&self) {
+        self.memory.lock().forget_all(&self.options.budget);
+        self.shown.set(0);
+    }
+
     /// Bytes of bodies held in memory.
     pub(crate) fn held(&self) -> u64 {
         self.memory.lock().held
@@ -274,7 +285,7 @@ impl Known {
 }
 
 /// Whether another change would show in the stamp.
-fn is_settled(stamp: FileState) -> bool {
+pub(super) fn is_settled(stamp: FileState) -> bool {
     stamp.last_change() + SETTLED < SystemTime::now()
 }
 

@@ -33,7 +33,7 @@ const ENCODED: &AsciiSet = &CONTROLS
 
 /// A relative path, normalised and decoded, of segments that are neither empty nor `.` nor `..` nor hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContentPath {
+pub(crate) struct ContentPath {
     file: String,
     /// How much of it was requested; the rest is the index of a directory.
     requested: usize,
@@ -49,7 +49,7 @@ enum Form {
 
 /// Why a request target names no content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// It is not well-formed, or tries what no browser writes: 400.
     Malformed,
     /// It is well-formed, and nothing can be there: 404.
@@ -64,7 +64,7 @@ impl ContentPath {
     /// # Errors
     /// [`Rejected::Malformed`] for bad percent-encoding, an encoded slash, NUL, or a backslash; [`Rejected::NotFound`]
     /// for hidden names and whatever is not UTF-8.
-    pub fn from_target(path: &str) -> Result<Self, Rejected> {
+    pub(crate) fn from_target(path: &str) -> Result<Self, Rejected> {
         let path = path.strip_prefix('/').ok_or(Rejected::Malformed)?;
         let mut decoded = String::with_capacity(path.len() + INDEX.len() + 1);
         if is_normal(path) {
@@ -129,23 +129,23 @@ impl ContentPath {
     }
 
     /// The file that this path stands for: itself, or the index of the directory that it names.
-    pub fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         &self.file
     }
 
     /// What was requested: the file, or the directory.
-    pub fn requested(&self) -> &str {
+    pub(crate) fn requested(&self) -> &str {
         &self.file[..self.requested]
     }
 
     /// Whether a slash at the end would make this a directory's path.
-    pub fn may_be_redirected(&self) -> bool {
+    pub(crate) fn may_be_redirected(&self) -> bool {
         self.form == Form::File
     }
 
     /// From this path to the same as a directory's: relative, because a proxy before this server may have stripped a
     /// prefix of the path that the browser knows.
-    pub fn as_directory_target(&self) -> String {
+    pub(crate) fn as_directory_target(&self) -> String {
         let name = self.requested().rsplit('/').next().unwrap_or_default();
         format!("./{}/", encoded(name))
     }

@@ -91,7 +91,12 @@ impl ManifestBeside {
     }
 
     /// Tells of each file: its path, size and digest. A manifest that cannot be read says nothing, and the files are hashed.
-    pub(super) fn each(self, tell: impl FnMut(&str, u64, Digest)) -> io::Result<()> {
+    pub(super) fn each(self, mut tell: impl FnMut(&str, u64, Digest)) -> io::Result<()> {
+        let tell = |file: FileLine| {
+            if let Some(digest) = Digest::from_hex(&file.sha256) {
+                tell(&file.path, file.size, digest);
+            }
+        };
         let mut document = Document { format: None, tell };
         let mut reader = serde_json::Deserializer::from_reader(BufReader::new(self.0));
         match reader.deserialize_map(&mut document) {
@@ -105,20 +110,42 @@ impl ManifestBeside {
     }
 }
 
+/// Tells of each file of a manifest that is in memory.
+///
+/// # Errors
+/// Where it is none, or of another format.
+pub(super) fn each_file(manifest: &[u8], tell: impl FnMut(FileLine)) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Head {
+        format: String,
+    }
+    // Publishers are free in the order of the fields.
+    let Head { format } = serde_json::from_slice(manifest)?;
+    if format != FORMAT {
+        return Err(io::Error::other(format!("its format is {format:?}, not {FORMAT:?}")));
+    }
+    let mut document = Document { format: Some(format), tell };
+    let mut reader = serde_json::Deserializer::from_slice(manifest);
+    reader.deserialize_map(&mut document)?;
+    Ok(reader.end()?)
+}
+
 /// Reads the manifest as a stream: a release of a hundred thousand files has one of thirty megabytes.
 struct Document<F> {
     format: Option<String>,
     tell: F,
 }
 
+/// What is read of a file.
 #[derive(Deserialize)]
-struct FileLine {
-    path: String,
+pub(super) struct FileLine {
+    pub(super) path: String,
     size: u64,
-    sha256: String,
+    pub(super) sha256: String,
+    pub(super) url: Option<String>,
 }
 
-impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for &mut Document<F> {
+impl<'de, F: FnMut(FileLine)> Visitor<'de> for &mut Document<F> {
     type Value = ();
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,17 +165,15 @@ impl<'de, F: FnMut(&str, u64, Digest)> Visitor<'de> for &mut Document<F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut files: A) -> Result<(), A::Error> {
-        while let Some(FileLine { path, size, sha256 }) = files.next_element()? {
-            if let Some(digest) = Digest::from_hex(&sha256) {
-                (self.tell)(&path, size, digest);
-            }
+        while let Some(file) = files.next_element()? {
+            (self.tell)(file);
         }
         Ok(())
     }
 }
 
 /// The list of files.
-impl<'de, F: FnMut(&str, u64, Digest)> DeserializeSeed<'de> for &mut Document<F> {
+impl<'de, F: FnMut(FileLine)> DeserializeSeed<'de> for &mut Document<F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {

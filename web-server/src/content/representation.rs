@@ -20,14 +20,14 @@ pub(crate) const HELD_MAX: u64 = 256 * 1024;
 /// A strong entity tag (RFC 9110 section 8.8.3): 32 hexadecimal digits of the content's SHA-256, in quotes. Equal tags mean equal
 /// bytes, in whichever release, Pod or year.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ETag(HeaderValue);
+pub(crate) struct ETag(HeaderValue);
 
 impl ETag {
     /// The tag of content with this digest.
     ///
     /// # Panics
     /// Never: hexadecimal digits and quotes are a header value.
-    pub fn of(digest: Digest) -> Self {
+    pub(crate) fn of(digest: Digest) -> Self {
         let mut tag = digest.to_hex();
         tag.truncate(32);
         Self(
@@ -37,12 +37,12 @@ impl ETag {
     }
 
     /// As the ETag field has it.
-    pub fn header(&self) -> HeaderValue {
+    pub(crate) fn header(&self) -> HeaderValue {
         self.0.clone()
     }
 
     /// What stands between the quotes.
-    pub fn opaque(&self) -> &[u8] {
+    pub(crate) fn opaque(&self) -> &[u8] {
         let quoted = self.0.as_bytes();
         quoted.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(quoted)
     }
@@ -50,22 +50,22 @@ impl ETag {
 
 /// A point in time as Last-Modified tells it: in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Modified(SystemTime);
+pub(crate) struct Modified(SystemTime);
 
 impl Modified {
     /// Cuts off the fraction, as an HTTP date does.
-    pub fn at(time: SystemTime) -> Self {
+    pub(crate) fn at(time: SystemTime) -> Self {
         let fraction = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
         Self(time - std::time::Duration::from_nanos(fraction.into()))
     }
 
     /// As manifests and logs have it.
-    pub fn to_rfc3339(self) -> String {
+    pub(crate) fn to_rfc3339(self) -> String {
         humantime::format_rfc3339_seconds(self.0).to_string()
     }
 
     /// Reads an HTTP date in any of its three formats.
-    pub fn parse(value: &HeaderValue) -> Option<Self> {
+    pub(crate) fn parse(value: &HeaderValue) -> Option<Self> {
         Some(Self(httpdate::parse_http_date(value.to_str().ok()?).ok()?))
     }
 
@@ -73,7 +73,7 @@ impl Modified {
     ///
     /// # Panics
     /// Never: a date is a header value.
-    pub fn header(self) -> HeaderValue {
+    pub(crate) fn header(self) -> HeaderValue {
         HeaderValue::try_from(httpdate::fmt_http_date(self.0)).expect("a date is a header value")
     }
 
@@ -95,7 +95,7 @@ impl Modified {
     }
 
     /// Not while that second is not over, because a second change within it would go unseen (RFC 9110 section 8.8.2.2).
-    pub fn may_be_told(self, now: SystemTime) -> bool {
+    pub(crate) fn may_be_told(self, now: SystemTime) -> bool {
         Self::at(now) > self
     }
 }

@@ -99,24 +99,24 @@ impl<V: Visitor> Walk<'_, V> {
     }
 }
 
-/// Collects the files.
-impl Visitor for Vec<(String, FileInfo)> {
-    type Error = io::Error;
-
-    fn file(&mut self, path: &str, info: FileInfo) -> io::Result<()> {
-        self.push((path.to_owned(), info));
-        Ok(())
-    }
-
-    fn directory(&mut self, _path: &str) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    /// Collects the files.
+    impl Visitor for Vec<(String, FileInfo)> {
+        type Error = io::Error;
+
+        fn file(&mut self, path: &str, info: FileInfo) -> io::Result<()> {
+            self.push((path.to_owned(), info));
+            Ok(())
+        }
+
+        fn directory(&mut self, _path: &str) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn public_files_with_inner_links_followed_and_loops_ended() {

@@ -9,7 +9,7 @@ use crate::content::representation::{ETag, Modified};
 
 /// What the preconditions come to for a GET or HEAD request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Answer as if there were none.
     Proceed,
     /// 304: the client has it already.
@@ -19,7 +19,7 @@ pub enum Verdict {
 }
 
 /// Evaluates all preconditions of a GET or HEAD request.
-pub fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Modified) -> Verdict {
+pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Modified) -> Verdict {
     // To walk through a request's few names costs less than to look one up.
     if !headers.keys().any(|name| name.as_str().starts_with("if-")) {
         return Verdict::Proceed;

@@ -13,7 +13,7 @@ const RANGES_MAX: usize = 16;
 
 /// What part of a representation is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// All of it: 200.
     Whole,
     /// One range: 206.
@@ -26,21 +26,21 @@ pub enum Part {
 
 /// Bytes that exist, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
+pub(crate) struct Range {
     /// Of the first byte.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Of the last byte, included.
-    pub last: u64,
+    pub(crate) last: u64,
 }
 
 impl Range {
     /// How many bytes.
-    pub fn length(self) -> u64 {
+    pub(crate) fn length(self) -> u64 {
         self.last - self.first + 1
     }
 
     /// As Content-Range has it, of a representation of `size` bytes.
-    pub fn content_range(self, size: u64) -> String {
+    pub(crate) fn content_range(self, size: u64) -> String {
         format!("bytes {}-{}/{size}", self.first, self.last)
     }
 
@@ -50,7 +50,7 @@ impl Range {
 }
 
 /// Which part of a representation of `size` bytes a GET request wants.
-pub fn requested(headers: &HeaderMap, etag: &ETag, modified: Modified, size: u64) -> Part {
+pub(crate) fn requested(headers: &HeaderMap, etag: &ETag, modified: Modified, size: u64) -> Part {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Part::Whole };
     if !still_the_same(headers, etag, modified) {

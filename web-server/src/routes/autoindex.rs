@@ -81,7 +81,7 @@ fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
     let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
     let below = |path: &str| path.strip_prefix(&prefix).filter(|name| !name.contains('/')).map(str::to_owned);
     let files = generation.listing().filter_map(|file| {
-        let name = below(&file.path)?;
+        let name = below(file.path)?;
         Some(Item::file(&name, file.size, file.modified))
     });
     let directories =

@@ -12,6 +12,7 @@ more connections than fit into its queue is nothing that a server could decide.
 """
 
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -49,7 +50,7 @@ def free_port():
 class Server:
     """A container with the shipped flags over a volume of one release."""
 
-    def __init__(self, files=None, *, plain=False, user=None, directory=None):
+    def __init__(self, files=None, *, plain=False, user=None, directory=None, flags=()):
         self.volume = pathlib.Path(tempfile.mkdtemp(prefix="web-memory-", dir=directory))
         os.chmod(self.volume, 0o755)
         self.plain = plain
@@ -60,7 +61,7 @@ class Server:
         command += ["--user", user] if user else []
         command += ["--ulimit", "nofile=20000:20000", "--volume", f"{self.volume}:/volume:ro", IMAGE]
         command += ["--root", "/volume/one" if plain else "/volume/current", "--listen", f"0.0.0.0:{self.port}"]
-        command += ["--admin-addr", f"127.0.0.1:{self.admin}", "--termination-log", "/dev/null"]
+        command += ["--admin-addr", f"127.0.0.1:{self.admin}", "--termination-log", "/dev/null", *flags]
         self.id = subprocess.check_output(command, text=True).strip()
         inspected = subprocess.check_output(["docker", "inspect", "--format", "{{.State.Pid}}", self.id])
         self.pid = int(inspected)
@@ -112,6 +113,8 @@ class Server:
                      f"/sys/fs/cgroup/docker/{self.id}"):
             if os.path.isdir(path):
                 return pathlib.Path(path)
+        # Of a container that has ended there is none.
+        self.check()
         raise AssertionError("the container's cgroup is not where it is looked for")
 
     def measure(self):
@@ -422,6 +425,102 @@ def a_release_of_many_files():
         return server.most
 
 
+MANY = {**SITE, **{name(n, "a"): b"x" for n in range(100_000)}}
+
+
+def manifest_of(files):
+    """The manifest that a publisher leaves beside a release."""
+    lines = [json.dumps({"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "mode": "0644"})
+             for path, content in sorted(files.items())]
+    head = '{"format": "sidecar-manifest/1", "created": "2026-01-01T00:00:00Z", "files": ['
+    return (head + ",\n".join(lines) + "]}\n").encode()
+
+
+def outcome_of_the_manifest(server):
+    """The status code of a question for the manifest, and its entity tag."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT) as s:
+        s.sendall(b"GET /manifest.json HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        head = b""
+        while b"\r\n\r\n" not in head:
+            received = s.recv(4096)
+            if not received:
+                raise OSError("closed")
+            head += received
+        etags = [line[6:].decode() for line in head.split(b"\r\n") if line.lower().startswith(b"etag: ")]
+        return int(head[9:12]), etags[0] if etags else None
+
+
+def wait_for_another(server, number, etag):
+    client = connect(server, number)
+    send(client, f"GET /manifest.json HTTP/1.1\r\nHost: h\r\nPrefer: wait=50\r\nIf-None-Match: {etag}\r\n\r\n".encode())
+    return client
+
+
+def read_all(server, clients, seconds):
+    """Reads what comes, and says how many were answered 200."""
+    selector, answered = selectors.DefaultSelector(), set()
+    for client in clients:
+        client.setblocking(False)
+        selector.register(client, selectors.EVENT_READ)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and len(answered) < len(clients):
+        for key, _ in selector.select(0.1):
+            with contextlib.suppress(OSError):
+                if key.fileobj.recv(MIB).startswith(b"HTTP/1.1 200"):
+                    answered.add(key.fileobj)
+        server.measure()
+    return len(answered)
+
+
+def refused(server):
+    """Whether the manifest is refused, and content is served all the same."""
+    if not server.status()["manifest_refused"]:
+        return False
+    assert server.ready() and server.get("/").startswith(b"hello")
+    return "memory-limit" in server.logs()
+
+
+def a_live_manifest_of_many_files():
+    """A live manifest of 25,000 files with names of 200 bytes, and edits for which 100 clients wait; then of 100,000 files, which does
+    not fit: the one before it stays, and why is said."""
+    few = {**SITE, **{name(n, "a"): b"x" for n in range(25_000)}}
+    with Server(few, plain=True, directory="/dev/shm", flags=["--manifest"]) as server:
+        server.wait_until("the manifest is made", lambda: outcome_of_the_manifest(server)[0] == 200, 120)
+        with another_client(server):
+            for edit in range(3):
+                _, etag = outcome_of_the_manifest(server)
+                clients = [wait_for_another(server, n, etag) for n in range(100)]
+                server.wait_until("they wait", lambda: server.status()["manifest_waiters"] == 100)
+                (server.volume / "one/index.html").write_bytes(b"hello again" + b"!" * edit)
+                told = read_all(server, clients, 30)
+                print(f"    edit {edit + 1}: {told} of 100 were told; {server.status()['memory']['manifest_bytes'] / MIB:.1f} MiB in manifests")
+                assert told == 100
+                for client in clients:
+                    client.close()
+            for n in range(25_000, 100_000):
+                (server.volume / "one" / name(n, "a")).write_bytes(b"x")
+            server.wait_until("it is said", lambda: refused(server), 120)
+            settle(server, 12)
+            assert refused(server)
+            assert outcome_of_the_manifest(server)[0] == 200
+        server.check()
+        return server.most
+
+
+def a_mirror_of_many_files():
+    """A mirror of a release of 100,000 files with names of 200 bytes, whose manifest does not fit beside the index: that is said, and
+    the content is served all the same."""
+    with Server(MANY, directory="/dev/shm", flags=["--manifest"]) as server:
+        (server.volume / "releases/one.json").write_bytes(manifest_of(MANY))
+        server.wait_until("it serves", lambda: server.get("/") == b"hello", 120)
+        with another_client(server):
+            server.wait_until("it is said", lambda: refused(server), 120)
+            settle(server, 12)
+            assert refused(server)
+        server.check()
+        return server.most
+
+
 def a_release_that_cannot_be_read_in_part():
     """A release with one file, or one directory, of mode 000 is refused whole and by name; the one before it stays."""
     with Server(SITE, user="65534:65534") as server:
@@ -447,6 +546,7 @@ def a_release_that_cannot_be_read_in_part():
 CASES = [http2_streams_that_are_not_read, http2_windows_of_one_byte, http2_windows_of_no_byte, http2_windows_of_a_gigabyte,
          http2_fast_clients, idle_connections, unfinished_heads, http2_prefaces, slow_readers_of_a_release,
          slow_readers_of_a_plain_directory, a_release_of_many_files,
+         a_live_manifest_of_many_files, a_mirror_of_many_files,
          a_release_that_cannot_be_read_in_part]
 
 

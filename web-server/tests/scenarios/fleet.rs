@@ -334,7 +334,7 @@ fn a_leaf_finishes_with_the_release_it_began() {
 #[test]
 fn a_mirror_lets_go_of_earlier_releases_for_one_that_does_not_fit_beside_them() {
     let volume = Volume::new();
-    // Of these, the budget below has room for the index of two.
+    // Of these, the budget below has room for two, with their manifests.
     let publish = |id: &str| {
         let names: Vec<String> =
             (0..5_000).map(|number| format!("{number}-{id}-{}", "n".repeat(180))).collect();
@@ -343,7 +343,7 @@ fn a_mirror_lets_go_of_earlier_releases_for_one_that_does_not_fit_beside_them() 
     };
     publish("one");
     let flags = ["--manifest", "--rescan", "1s", "--stale-assets-for", "0s", "--cache-size", "0"];
-    let server = Server::start(&volume.root(), &[&flags[..], &["--memory-limit", "16MiB"]].concat());
+    let server = Server::start(&volume.root(), &[&flags[..], &["--memory-limit", "20MiB"]].concat());
     let mut before = String::new();
     for id in ["two", "three"] {
         wait_until("the manifest is another one", || {
@@ -356,6 +356,56 @@ fn a_mirror_lets_go_of_earlier_releases_for_one_that_does_not_fit_beside_them() 
     wait_until("the third is served", || {
         get(server.admin, "/status").json()["content"]["release"] == "three"
     });
+}
+
+#[track_caller]
+fn wait_until_refused(server: &Server, of: &str) {
+    let status = || get(server.admin, "/status").json();
+    wait_until("the manifest is refused", || status()["manifest_refused"].is_string());
+    let reason = status()["manifest_refused"].as_str().unwrap().to_owned();
+    assert!(reason.contains(of) && reason.contains("--memory-limit"), "{reason}");
+    assert!(get(server.admin, "/metrics").text().contains("web_server_manifest_refused 1"));
+    // Content is served all the same.
+    assert_eq!(get(server.admin, "/readyz").status(), 200);
+}
+
+#[test]
+fn a_live_manifest_that_does_not_fit_into_memory_is_refused_and_the_one_before_it_stays() {
+    let (dir, aside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest", "--memory-limit", "16MiB", "--cache-size", "0"]);
+    let before = etag(&server);
+    let many: Vec<String> = (0..8_000).map(|number| format!("{number}-{}", "n".repeat(180))).collect();
+    write_tree(aside.path(), &many.iter().map(|name| (name.as_str(), "x")).collect::<Vec<_>>());
+    std::fs::rename(aside.path(), dir.path().join("many")).unwrap();
+    wait_until_refused(&server, "the directory");
+    assert_eq!(etag(&server), before);
+    let status = get(server.admin, "/status").json();
+    assert!(status["memory"]["manifest_bytes"].as_u64().unwrap() < 4 << 20, "{status}");
+    std::fs::remove_dir_all(dir.path().join("many")).unwrap();
+    write_tree(dir.path(), &[("index.html", "two")]);
+    wait_until("the manifest is up to date", || etag(&server) != before);
+    assert!(get(server.admin, "/status").json()["manifest_refused"].is_null());
+    assert!(get(server.admin, "/metrics").text().contains("web_server_manifest_refused 0"));
+}
+
+#[test]
+fn a_mirrored_manifest_that_does_not_fit_into_memory_is_refused_and_the_one_before_it_stays() {
+    let volume = mirror_volume("one", "one");
+    let flags = ["--manifest", "--memory-limit", "16MiB", "--cache-size", "0", "--rescan", "1s"];
+    let server = Server::start(&volume.root(), &flags);
+    let before = etag(&server);
+    volume.stage("two", &[("index.html", "two")]);
+    let manifest = std::fs::read_to_string(volume.release("one.json")).unwrap();
+    std::fs::write(volume.release("two.json"), manifest + &" ".repeat(8 << 20)).unwrap();
+    volume.swap("two");
+    wait_until_refused(&server, "release two");
+    assert_eq!(etag(&server), before);
+    // So do its files.
+    assert_eq!(server.get("/index.html").text(), "<link href=site.css>");
+    publish_signed(&volume, "three", "three");
+    wait_until("the manifest is up to date", || etag(&server) != before);
+    assert!(get(server.admin, "/status").json()["manifest_refused"].is_null());
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What has to hold whatever a client sends. Shared by the fuzz targets and by an ordinary test, which holds them to the cases
-//! in `corpus/`. Where a maintained crate answers the same question, the two answers are compared.
+//! What the fuzz targets call: what has to hold whatever a client sends. Each function panics where it does not. An ordinary test
+//! holds them to the cases in `fuzz/corpus`. Where a maintained crate answers the same question, the two answers are compared.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,12 +10,19 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
-use web_server::fuzz::{
-    ContentPath, Digest, ETag, Modified, Part, Range, Verdict, evaluate, location, requested,
-};
+
+use crate::content::digest::Digest;
+use crate::content::path::{ContentPath, relative};
+use crate::content::redirects::{Action, Redirects, When};
+use crate::content::representation::{ETag, Modified};
+use crate::http::conditional::{Verdict, evaluate};
+use crate::http::range::{Part, Range, requested};
 
 /// A path that is accepted has only segments that a release may have, and is what the URL standard says that it is.
-pub(crate) fn path(data: &[u8]) {
+///
+/// # Panics
+/// Where that is not so.
+pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(path) = ContentPath::from_target(text) else { return };
     let well_known = |at: usize, segment: &str| at == 0 && segment == ".well-known";
@@ -45,7 +52,10 @@ pub(crate) fn path(data: &[u8]) {
 
 /// Ranges are within the representation, few, and do not overlap; and where `http-range-header` finds some, we find the same. The
 /// first byte decides about the size.
-pub(crate) fn range(data: &[u8]) {
+///
+/// # Panics
+/// Where that is not so.
+pub fn range(data: &[u8]) {
     let Some((size, value)) = data.split_first() else { return };
     let (Ok(text), Ok(value)) = (std::str::from_utf8(value), HeaderValue::from_bytes(value)) else { return };
     let size = match size {
@@ -81,7 +91,10 @@ fn inclusive(range: Range) -> RangeInclusive<u64> {
 
 /// Preconditions come to what `headers` makes of them by the steps of RFC 9110 section 13.2.2. Each line is a header, its first
 /// byte says which; `@` stands for our tag, so that there is something to be found.
-pub(crate) fn preconditions(data: &[u8]) {
+///
+/// # Panics
+/// Where that is not so.
+pub fn preconditions(data: &[u8]) {
     let digest = Digest::of(b"");
     let (etag, modified) = (ETag::of(digest), UNIX_EPOCH + Duration::from_secs(784_111_777));
     let mut headers = HeaderMap::new();
@@ -148,7 +161,10 @@ fn is_list(value: &HeaderValue) -> bool {
 
 /// A rule of a `_redirects` file leads to this site, or to one whose name is written out in the file; no request can choose
 /// another, or begin a line of its own. The data is the file, and in its last line the path of a request.
-pub(crate) fn redirects(data: &[u8]) {
+///
+/// # Panics
+/// Where that is not so.
+pub fn redirects(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (file, path) = text.trim_end_matches('\n').rsplit_once('\n').unwrap_or(("", text));
     let target = path.parse::<PathAndQuery>().ok().filter(|target| target.as_str() == path);
@@ -163,5 +179,15 @@ pub(crate) fn redirects(data: &[u8]) {
         let host = url.host_str().unwrap_or_default();
         let written_out = file.to_ascii_lowercase().contains(host);
         assert!(host == "this.site" || written_out, "{location:?} from {path:?}");
+    }
+}
+
+/// Where a `_redirects` file sends a request for this path, as the Location field has it.
+fn location(file: &str, path: &str) -> Option<String> {
+    let (redirects, _refused) = Redirects::parse(file);
+    match redirects.find(&ContentPath::from_target(path).ok()?, When::NoFile)? {
+        Action::Redirect(_, target) if target.starts_with('/') => Some(relative(path, &target)),
+        Action::Redirect(_, target) => Some(target),
+        Action::Serve(..) => None,
     }
 }
