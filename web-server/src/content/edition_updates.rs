@@ -102,21 +102,21 @@ async fn follow_release(
 ) {
     let mut known: Option<Arc<Edition>> = None;
     loop {
-        let make = || {
+        let try_once = || {
             let (of, before, reserved) = (Arc::clone(content), known.clone(), Arc::clone(reserved));
             blocking(move || {
                 let unchanged = before.is_some_and(|before| !before.is_replaced());
                 (!unchanged).then(|| Edition::of_release(&of, &reserved)).transpose()
             })
         };
-        let mut made = make().await;
+        let mut made = try_once().await;
         if made.as_ref().is_err_and(lacks_memory) {
             // Earlier releases are worth less than what is served now: their manifests, and pages that were loaded from them.
             editions.expire(Duration::ZERO);
             if let Content::Release(generation) = &**content {
                 generation.stale_assets.evict();
             }
-            made = make().await;
+            made = try_once().await;
         }
         match made {
             Ok(Some(edition)) => {
@@ -488,21 +488,18 @@ impl Listing {
             return Ok(());
         };
         let listed = Listed { digest, info, is_settled, look: self.look };
-        match self.files.get_mut(path) {
-            Some(known) => {
-                self.is_shown &= known.entry(path) == listed.entry(path);
-                *known = listed;
-            }
-            None => {
-                self.is_shown = false;
-                if self.memory.grow(Listed::cost(path)).is_err() {
-                    // Digests only save time, and those of listed files are here.
-                    live.forget();
-                    self.memory.grow(Listed::cost(path))?;
-                }
-                self.files.insert(path.into(), listed);
-            }
+        if let Some(known) = self.files.get_mut(path) {
+            self.is_shown &= known.entry(path) == listed.entry(path);
+            *known = listed;
+            return Ok(());
         }
+        self.is_shown = false;
+        if self.memory.grow(Listed::cost(path)).is_err() {
+            // Digests only save time, and those of listed files are here.
+            live.forget();
+            self.memory.grow(Listed::cost(path))?;
+        }
+        self.files.insert(path.into(), listed);
         Ok(())
     }
 }
