@@ -118,18 +118,25 @@ class Server:
         raise AssertionError("the container's cgroup is not where it is looked for")
 
     def measure(self):
-        """What is in use, without what the kernel would give back, and with the sockets' memory."""
+        """What is in use, without what the kernel would give back (page cache, names, inodes), and with the sockets' memory."""
+        used = self.in_use()
+        emptied = self.cgroup() / "memory.force_empty"
+        if used > 0.95 * LIMIT and emptied.exists():
+            # Version 1 does not say how many names and inodes it remembers. It gives them back when it is told to.
+            with contextlib.suppress(OSError):
+                emptied.write_text("0")
+            used = self.in_use()
+        self.most = max(self.most, used)
+        return used
+
+    def in_use(self):
         group = self.cgroup()
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        stat = {name: int(value) for name, value in (line.split() for line in (group / "memory.stat").read_text().splitlines())}
         if (group / "memory.usage_in_bytes").exists():
-            used = int((group / "memory.usage_in_bytes").read_text())
-            files = int(stat["total_active_file"]) + int(stat["total_inactive_file"])
-            used += self.sockets()
-        else:
-            used = int((group / "memory.current").read_text())
-            files = int(stat["active_file"]) + int(stat["inactive_file"])
-        self.most = max(self.most, used - files)
-        return used - files
+            used = int((group / "memory.usage_in_bytes").read_text()) + self.sockets()
+            return used - stat["total_active_file"] - stat["total_inactive_file"]
+        used = int((group / "memory.current").read_text())
+        return used - stat["active_file"] - stat["inactive_file"] - stat["slab_reclaimable"]
 
     def sockets(self):
         lines = subprocess.check_output(["ss", "-tmnH", "state", "connected", f"( sport = :{self.port} )"], text=True)
