@@ -114,6 +114,13 @@ pub(crate) struct Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
+impl NoRoom {
+    /// Whether this is why something failed.
+    pub(crate) fn is_cause_of(error: &io::Error) -> bool {
+        error.kind() == ErrorKind::OutOfMemory
+    }
+}
+
 impl From<NoRoom> for io::Error {
     fn from(NoRoom: NoRoom) -> Self {
         ErrorKind::OutOfMemory.into()

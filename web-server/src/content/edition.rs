@@ -22,7 +22,7 @@ use crate::content::generation::{FileEntry, Generation};
 use crate::content::release::{FORMAT, FileLine, each_file, with_suffix};
 use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
-use crate::memory::{Account, Budget, Share};
+use crate::memory::{Account, Budget, NoRoom, Share};
 
 /// A manifest, and what belongs to it.
 #[derive(Debug)]
@@ -56,10 +56,17 @@ struct Line<'a> {
     mode: &'static str,
 }
 
-/// A manifest is written into memory that grows by so much, and not to twice what it needs.
-const GROWTH: usize = 256 * 1024;
-/// What one line takes at most: a path of 1,024 bytes of which each is escaped.
-const LINE_MAX: usize = 8 * 1024;
+impl Line<'_> {
+    /// How many bytes the line of a file takes at most, its separator included.
+    fn length_max(path: &str) -> usize {
+        const AROUND: &str = r#",_{"path":"","size":18446744073709551615,"sha256":"","mode":"0644"}"#;
+        const DIGEST: usize = 64;
+        // JSON writes these as an escape, of six bytes at most (RFC 8259 section 7).
+        let escaped = path.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | ..0x20)).count();
+        AROUND.len() + DIGEST + path.len() + 5 * escaped
+    }
+}
+
 /// What a file that is found elsewhere takes besides its two names.
 const ELSEWHERE: u64 = 250;
 
@@ -73,7 +80,7 @@ impl Edition {
             Ok(Some(edition)) => Ok(edition),
             Ok(None) => Self::of_listing(content, generation, reserved),
             // One that is written here would be as large.
-            Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(error),
+            Err(error) if NoRoom::is_cause_of(&error) => Err(error),
             Err(error) => {
                 let release = generation.release.id.as_str();
                 tracing::warn!(release, %error, "the publisher's manifest cannot be used, so one is written here");
@@ -94,8 +101,15 @@ impl Edition {
         let listed = files.clone().filter(|file| !is_reserved(file.path));
         let modified = listed.map(|file| file.modified).max().unwrap_or(Modified::at(SystemTime::UNIX_EPOCH));
         let created = modified.to_rfc3339();
-        let mut json = format!(r#"{{"format": "{FORMAT}", "created": "{created}", "files": ["#).into_bytes();
+        let head = format!(r#"{{"format": "{FORMAT}", "created": "{created}", "files": ["#);
+        let tail = b"\n]}\n";
+        // Taken at once: memory that grows is copied again and again, and for a moment there are two of it.
+        let lines: usize = files.clone().map(|file| Line::length_max(file.path)).sum();
+        let length_max = head.len() + lines + tail.len();
         let mut share = Share::new(budget, Account::Manifest);
+        share.grow(length_max as u64)?;
+        let mut json = Vec::with_capacity(length_max);
+        json.extend_from_slice(head.as_bytes());
         let mut separator: &[u8] = b"\n";
         for file in files {
             if is_reserved(file.path) {
@@ -109,15 +123,12 @@ impl Edition {
                 // Only these two: whether it can be run is content, the author's umask is not.
                 mode: if file.executable { "0755" } else { "0644" },
             };
-            if json.capacity() - json.len() < LINE_MAX {
-                share.grow(GROWTH as u64)?;
-                json.reserve_exact(GROWTH);
-            }
             // One file a line, for people who read or compare it.
             json.extend_from_slice(std::mem::replace(&mut separator, b",\n"));
             serde_json::to_writer(&mut json, &line)?;
         }
-        json.extend_from_slice(b"\n]}\n");
+        json.extend_from_slice(tail);
+        debug_assert!(json.len() <= length_max, "a line is longer than was reckoned");
         Ok(Self {
             manifest: document(share.hold(json), modified, "application/json"),
             signature: None,
@@ -269,6 +280,15 @@ fn written(generation: &Generation) -> Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_is_longer_than_the_memory_that_is_taken_for_it() {
+        for path in ["index.html", "a/\u{1}\n\"\\\u{1f}/\u{7f}", "\u{85}\u{2028}\u{1f600}"] {
+            let line = Line { path, size: u64::MAX, sha256: Digest::of(b"").to_hex(), mode: "0755" };
+            let written = ",\n".len() + serde_json::to_vec(&line).unwrap().len();
+            assert!(written <= Line::length_max(path), "{path:?}: {written} bytes");
+        }
+    }
 
     #[test]
     fn a_url_is_looked_up_as_it_is_asked_for() {

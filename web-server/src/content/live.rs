@@ -33,8 +33,10 @@ const SETTLED: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 8;
 /// Digests remembered; at this many all are forgotten, since the stamps of states that are gone never come back.
 const REMEMBERED: usize = 100_000;
-/// What one digest that is remembered takes.
-const COST: u64 = 200;
+/// What one digest that is remembered takes at most: 120 bytes in a table that may just have doubled, with the one before it beside it.
+const COST: u64 = 400;
+/// What a body takes besides its bytes: it is counted, shared, and on the heap.
+const BODY: u64 = 150;
 /// Larger files are tagged by their stamp: to hash this much takes about 30 ms, and the first byte of an answer has to come within
 /// 100 ms. Such a tag also changes when the same bytes are written once more, and differs from one replica to the next.
 const HASHED_MAX: u64 = 8 * 1024 * 1024;
@@ -164,7 +166,13 @@ impl LiveDirectory {
         }
         match self.directory.file(path)? {
             Lookup::File((file, found)) if found == stamp => {
-                Ok(self.learn(&file, stamp, || true)?.map(|known| known.digest))
+                let settled = is_settled(stamp);
+                let Some(known) = Known::read(&file, stamp, || true)? else { return Ok(None) };
+                if settled {
+                    // Without the body, which no request has asked for: of many files, those would leave the heap full of holes.
+                    self.remember(stamp, Known { body: None, ..known });
+                }
+                Ok(Some(known.digest))
             }
             Lookup::File(_) | Lookup::Dir | Lookup::None => Ok(None),
         }
@@ -243,18 +251,8 @@ impl LiveDirectory {
         is_wanted: impl Fn() -> bool,
     ) -> io::Result<Option<Known>> {
         let settled = is_settled(stamp);
-        let known = if stamp.size <= HELD_MAX {
-            let mut body = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
-            file.take(HELD_MAX + 1).read_to_end(&mut body)?;
-            Known { digest: Digest::of(&body), body: Some(body.into()) }
-        } else {
-            Known { digest: Digest::of_file_while(file, is_wanted)?, body: None }
-        };
-        let as_long = known.body.as_ref().is_none_or(|body| body.len() as u64 == stamp.size);
-        if !as_long || FileState::of_file(file)? != stamp {
-            return Ok(None);
-        }
-        Ok(Some(if settled { self.remember(stamp, known) } else { known }))
+        let known = Known::read(file, stamp, is_wanted)?;
+        Ok(known.map(|known| if settled { self.remember(stamp, known) } else { known }))
     }
 
     /// Remembers what was found as far as memory allows, and gives it back as it is kept.
@@ -279,6 +277,20 @@ impl LiveDirectory {
 }
 
 impl Known {
+    /// Reads the file. `None` where it was changed meanwhile.
+    fn read(file: &File, stamp: FileState, is_wanted: impl Fn() -> bool) -> io::Result<Option<Self>> {
+        let known = if stamp.size <= HELD_MAX {
+            let mut body = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
+            file.take(HELD_MAX + 1).read_to_end(&mut body)?;
+            Self { digest: Digest::of(&body), body: Some(body.into()) }
+        } else {
+            Self { digest: Digest::of_file_while(file, is_wanted)?, body: None }
+        };
+        let as_long = known.body.as_ref().is_none_or(|body| body.len() as u64 == stamp.size);
+        let is_unchanged = as_long && FileState::of_file(file)? == stamp;
+        Ok(is_unchanged.then_some(known))
+    }
+
     fn by_stamp(stamp: FileState) -> Self {
         Self { digest: Digest::of(&stamp.to_bytes()), body: None }
     }
@@ -296,7 +308,7 @@ impl Memory {
         if self.held + size > cache {
             self.forget_bodies();
         }
-        let kept = (size <= cache).then(|| budget.hold(body.to_vec(), 0))?.ok()?;
+        let kept = (size <= cache).then(|| budget.hold(body.to_vec(), BODY))?.ok()?;
         self.held += size;
         Some(kept)
     }

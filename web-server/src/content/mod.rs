@@ -11,6 +11,7 @@ pub(crate) mod generation;
 pub(crate) mod header_policy;
 pub(crate) mod index;
 pub(crate) mod large_file;
+mod listing;
 pub(crate) mod live;
 pub(crate) mod loader;
 pub(crate) mod media_type;

@@ -488,8 +488,8 @@ def refused(server):
 
 
 def a_live_manifest_of_many_files():
-    """A live manifest of 25,000 files with names of 200 bytes, and edits for which 100 clients wait. (A directory that grows to twice as many
-    is refused at first, and may end in a kill when it is tried again: that is not held here.)"""
+    """A live manifest of 25,000 files with names of 200 bytes, and edits for which 100 clients wait; then of 100,000 files, which does
+    not fit: the one before it stays, and why is said."""
     few = {**SITE, **{name(n, "a"): b"x" for n in range(25_000)}}
     with Server(few, plain=True, directory="/dev/shm", flags=["--manifest"]) as server:
         server.wait_until("the manifest is made", lambda: outcome_of_the_manifest(server)[0] == 200, 120)
@@ -504,6 +504,12 @@ def a_live_manifest_of_many_files():
                 assert told == 100
                 for client in clients:
                     client.close()
+            for n in range(25_000, 100_000):
+                (server.volume / "one" / name(n, "a")).write_bytes(b"x")
+            server.wait_until("it is said", lambda: refused(server), 120)
+            settle(server, 12)
+            assert refused(server)
+            assert outcome_of_the_manifest(server)[0] == 200
         server.check()
         return server.most
 
