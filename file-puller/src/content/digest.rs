@@ -24,12 +24,14 @@ impl Digest {
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            match input.read(&mut buffer)? {
-                0 => return Ok(Self::of(hasher)),
-                read => {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(Self::of(hasher)),
+                Ok(read) => {
                     hasher.update(&buffer[..read]);
                     piece(&buffer[..read])?;
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -138,6 +140,19 @@ impl fmt::Display for FileMode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_that_was_interrupted_is_tried_again() {
+        struct Interrupted(bool, &'static [u8]);
+        impl Read for Interrupted {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 = !self.0;
+                if self.0 { Err(io::ErrorKind::Interrupted.into()) } else { self.1.read(buffer) }
+            }
+        }
+        let digest = Digest::of_reader(Interrupted(false, b"content"), |_| Ok(())).unwrap();
+        assert_eq!(digest, Digest::of_reader(&b"content"[..], |_| Ok(())).unwrap());
+    }
 
     fn digest(content: &str) -> Digest {
         Digest::of(Sha256::new_with_prefix(content))
