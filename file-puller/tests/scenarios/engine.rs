@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, sha256};
-use crate::puller::{BINARY, Volume, metric, once, start, sync, tree, try_sync, when_asked};
+use crate::puller::{BINARY, Volume, fails, metric, once, start, sync, tree, try_sync, when_asked};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -165,13 +165,7 @@ fn no_old_release_goes_because_their_sizes_cannot_be_read() {
     let before = volume.releases();
     manager.put("index.html", "3");
     let process = start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", "tree-sizes"), &flags);
-    let answer = try_sync(&process);
-    assert_eq!(
-        (answer.status(), answer.json()["reason"].as_str()),
-        (500, Some("volume")),
-        "{}",
-        answer.text()
-    );
+    fails(&process, 500, "volume");
     assert_eq!((before.len(), volume.releases()), (2, before));
 }
 

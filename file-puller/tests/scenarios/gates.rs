@@ -1,7 +1,7 @@
 //! Content that breaks no rule and is held back all the same.
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, metric, once, publishes, start_in_step, sync, try_sync};
+use crate::puller::{Volume, fails, metric, once, publishes, start_in_step, sync, try_sync};
 
 #[test]
 fn gate_require_missing() {
@@ -11,9 +11,8 @@ fn gate_require_missing() {
     let before = volume.current();
     for (removed, content) in [("index.html", "1"), ("css/site.css", "a{}")] {
         manager.remove(removed);
-        let answer = try_sync(&process);
-        assert_eq!((answer.status(), answer.json()["reason"].as_str()), (502, Some("gate")));
-        let error = answer.json()["error"].as_str().expect("an error").to_owned();
+        let outcome = fails(&process, 502, "gate");
+        let error = outcome["error"].as_str().expect("an error").to_owned();
         assert!(error.starts_with("release held back: it has no ") && error.contains("--require"), "{error}");
         assert_eq!(volume.current(), before);
         manager.put(removed, content);

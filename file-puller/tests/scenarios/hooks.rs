@@ -10,7 +10,8 @@ use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{
-    Volume, metric, names, once, publishes, start, start_in_step, start_with_period, sync, tree, try_sync,
+    Volume, fails, metric, names, once, publishes, start, start_in_step, start_with_period, sync, tree,
+    try_sync,
 };
 use crate::tarball::tar;
 
@@ -82,14 +83,8 @@ fn sync_timeout_ends_what_takes_too_long() {
             })
         })
     });
-    let answer = try_sync(&process);
-    assert_eq!(
-        (answer.status(), answer.json()["reason"].as_str()),
-        (502, Some("timeout")),
-        "{}",
-        answer.text()
-    );
-    assert!(answer.json()["error"].as_str().is_some_and(|error| error.contains("--sync-timeout 3s")));
+    let outcome = fails(&process, 502, "timeout");
+    assert!(outcome["error"].as_str().is_some_and(|error| error.contains("--sync-timeout 3s")));
     assert_eq!(volume.current(), before);
     assert!(metric(&process, "file_puller_sync_failures_total{reason=\"timeout\"}") >= 1.0);
     manager.recover();
@@ -171,9 +166,8 @@ fn gate_is_asked_before_publishing() {
     assert_eq!(sync(&process)["result"], "unchanged");
     assert_eq!(gate.requests().len(), 1);
     manager.put("index.html", "bad");
-    let answer = try_sync(&process);
-    assert_eq!((answer.status(), answer.json()["reason"].as_str()), (502, Some("gate")), "{}", answer.text());
-    let error = answer.json()["error"].as_str().expect("an error").to_owned();
+    let outcome = fails(&process, 502, "gate");
+    let error = outcome["error"].as_str().expect("an error").to_owned();
     assert!(error.contains("--gate") && error.ends_with("index.html is bad"), "{error}");
     assert_eq!(volume.current(), first);
     assert!(metric(&process, "file_puller_sync_failures_total{reason=\"gate\"}") >= 1.0);
@@ -257,7 +251,7 @@ fn gate_that_says_nothing() {
     assert!(answer["error"].as_str().is_some_and(|error| error.contains("--gate-timeout 200ms")), "{answer}");
     drop(gate);
     // A process that another test starts has the listener, too, until it runs its program.
-    wait_until("nobody listens", || {
+    wait_until("the gate's port is closed", || {
         let answer = try_sync(&process).json();
         answer["error"].as_str().is_some_and(|error| error.contains("cannot be asked"))
     });

@@ -217,6 +217,19 @@ pub(crate) fn sync(process: &Process) -> Value {
     answer.json()
 }
 
+/// Asks for a sync that has to fail, for this reason, and returns what it did.
+#[track_caller]
+pub(crate) fn fails(process: &Process, status: u16, reason: &str) -> Value {
+    let answer = try_sync(process);
+    assert_eq!(
+        (answer.status(), answer.json()["reason"].as_str()),
+        (status, Some(reason)),
+        "{}",
+        answer.text()
+    );
+    answer.json()
+}
+
 /// Asks for a sync that has to publish exactly what the content manager has.
 #[track_caller]
 pub(crate) fn publishes(process: &Process, volume: &Volume, manager: &ContentManager) -> Value {

@@ -8,7 +8,8 @@ use testkit::Process;
 
 use crate::content::ContentManager;
 use crate::puller::{
-    BINARY, Volume, names, once, publishes, readyz, start, start_in_step, sync, tree, try_sync, when_asked,
+    BINARY, Volume, fails, names, once, publishes, readyz, start, start_in_step, sync, tree, try_sync,
+    when_asked,
 };
 use crate::tarball::{gzip, tar};
 
@@ -160,9 +161,8 @@ fn disk_full_while_staging() {
     assert_eq!(sync(&process)["result"], "unchanged");
     let before = (volume.tree(), volume.current());
     manager.put("large", vec![1; 3_000_000]);
-    let answer = try_sync(&process);
-    assert_eq!((answer.status(), answer.json()["reason"].as_str()), (500, Some("volume")));
-    let error = answer.json()["error"].as_str().expect("an error").to_owned();
+    let outcome = fails(&process, 500, "volume");
+    let error = outcome["error"].as_str().expect("an error").to_owned();
     assert!(error.starts_with("cannot write large on ") && error.contains("File too large"), "{error}");
     assert_eq!((volume.tree(), volume.current()), before);
     assert_eq!(volume.staging(), [] as [&str; 0], "the space is given back");
@@ -180,23 +180,11 @@ fn disk_full_while_unpacking() {
     assert_eq!(try_sync(&process).status(), 200);
     let before = (volume.tree(), volume.current());
     manager.put("large", vec![1; 3_000_000]);
-    let answer = try_sync(&process);
-    assert_eq!(
-        (answer.status(), answer.json()["reason"].as_str()),
-        (500, Some("volume")),
-        "{}",
-        answer.text()
-    );
+    fails(&process, 500, "volume");
     assert_eq!((volume.tree(), volume.current()), before);
     assert_eq!(volume.staging(), [] as [&str; 0], "the space is given back");
     manager.fault(|_, _| Some(testkit::Answer::new(200, "no archive")));
-    let answer = try_sync(&process);
-    assert_eq!(
-        (answer.status(), answer.json()["reason"].as_str()),
-        (502, Some("archive")),
-        "{}",
-        answer.text()
-    );
+    fails(&process, 502, "archive");
 }
 
 #[test]
@@ -216,14 +204,8 @@ fn stays_as_it_is(manager: &ContentManager, volume: &Volume, mut command: Comman
     let before = volume.snapshot();
     command.args([BINARY, "--source", &manager.url(), "--volume"]).arg(volume.path());
     let process = Process::start_command(when_asked(command));
-    let answer = try_sync(&process);
-    assert_eq!(
-        (answer.status(), answer.json()["reason"].as_str()),
-        (500, Some("volume")),
-        "{}",
-        answer.text()
-    );
-    let error = answer.json()["error"].as_str().expect("an error").to_owned();
+    let outcome = fails(&process, 500, "volume");
+    let error = outcome["error"].as_str().expect("an error").to_owned();
     assert!(error.contains(volume.path().to_str().expect("UTF-8")) && error.contains(why), "{error}");
     assert_eq!(readyz(&process).status(), 200, "the last good release stays");
     drop(process);
