@@ -9,7 +9,19 @@ from playwright.sync_api import expect
 from live_page import CONTAINERS, CONTENT, TIMEOUT, LivePage
 
 WEIGHT_MAX = 80 * 1000
-CPU_AIM, CPU_MAX = 0.02, 0.25
+# Of a processor that is awake.
+CPU_MAX = 0.02
+# The same work, in one go or a piece every 50 ms.
+PIECES = """(pause) => new Promise((done) => {
+  const list = document.body.appendChild(document.createElement("ul"));
+  let left = 100;
+  const piece = () => {
+    list.replaceChildren(...Array.from({length: 60}, (_, at) => Object.assign(document.createElement("li"), {textContent: at + left})));
+    list.getBoundingClientRect();
+    if (--left === 0) done(); else if (pause) setTimeout(piece, pause); else piece();
+  };
+  piece();
+})"""
 
 
 class WhoCanUseIt(LivePage):
@@ -111,13 +123,28 @@ class WhoCanUseIt(LivePage):
         print(f"\n{sum(loaded.values())} bytes in {len(loaded)} files", flush=True)
         self.assertLess(sum(loaded.values()), WEIGHT_MAX, loaded)
 
-    def test_one_viewer_costs_little(self):
-        page = self.open()
+    def busy(self, page):
+        """Measures for how long the page's thread has had a processor."""
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        measure = lambda: {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
-        # Work that comes in small pieces takes a machine whose processors rest, or are others', three times as long or more. So what is aimed
-        # at is printed, and what fails is a page that does not rest.
+        return lambda: {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+
+    def price_of_waking(self):
+        """How much more the same work costs in small pieces: on a machine whose processors sleep deeply, or are others' meanwhile, three
+        times as much. That is nothing of the page's."""
+        blank = self.browser.new_page()
+        self.addCleanup(blank.close)
+        busy = self.busy(blank)
+        began = busy()
+        blank.evaluate(PIECES, 0)
+        awake = busy()
+        blank.evaluate(PIECES, 50)
+        return max(1, (busy() - awake) / (awake - began))
+
+    def test_one_viewer_costs_little(self):
+        page = self.open()
+        measure = self.busy(page)
+        # A busy machine makes the same work look like more. What is too much is too much each time.
         for _ in range(3):
             before, browsed, began = [self.pod.cpu_seconds(container) for container in CONTAINERS], measure(), time.monotonic()
             # A share of time can only be had by letting time pass.
@@ -125,9 +152,10 @@ class WhoCanUseIt(LivePage):
             took = time.monotonic() - began
             pod = sum(self.pod.cpu_seconds(container) - was for container, was in zip(CONTAINERS, before)) / took
             browser = (measure() - browsed) / took
-            print(f"\nthe Pod {pod:.2%}, the page {browser:.2%} (aimed at: {CPU_AIM:.0%})", flush=True)
-            if max(pod, browser) < CPU_AIM:
+            price = self.price_of_waking()
+            print(f"\nthe Pod {pod:.2%}, the page {browser:.2%}; in small pieces work costs {price:.1f} times as much", flush=True)
+            if max(pod, browser) / price < CPU_MAX:
                 break
-        self.assertLess(pod, CPU_MAX)
-        self.assertLess(browser, CPU_MAX)
+        self.assertLess(pod / price, CPU_MAX)
+        self.assertLess(browser / price, CPU_MAX)
         self.quiet()
