@@ -13,7 +13,7 @@ use crate::{Container, Ignore as _};
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 1: what a program runs for somebody has failed, and the program itself has not. No container ends with it.
+    /// 1: a check, a page or the Pod that a program ran has failed, and the program itself has not. No container ends with it.
     Failed = 1,
     /// 64: a flag or its value is wrong.
     Usage = 64,

@@ -241,7 +241,7 @@ impl Token {
             HeaderValue::try_from(format!("Bearer {}", answer.token.or(answer.access_token)?)).ok()?;
         header.set_sensitive(true);
         let now = Instant::now();
-        // A life that no clock can count is as good as none that is told.
+        // A lifetime too long for the clock is treated as if the registry had named none.
         Some(Self { header, expires: now.checked_add(life).unwrap_or(now + TOKEN_LIFE) })
     }
 }

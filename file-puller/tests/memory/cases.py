@@ -185,7 +185,7 @@ def files_with_long_names(count, version=0):
 
 
 def manifest_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes: more than this container has memory for, and said so."""
+    """100,000 files with names of 200 bytes: more than this container has memory for. The puller says so."""
     size = web.manifest(files_with_long_names(100_000))
     puller = Puller(web.url("manifest.json"), scratch)
     yield puller
@@ -273,7 +273,7 @@ def write_archive(web, files, version):
 
 
 def archive_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes: more than this container has memory for, and said so."""
+    """100,000 files with names of 200 bytes: more than this container has memory for. The puller says so."""
     write_archive(web, (f"{n % 100:02}{'d' * 108}/{n:06}{'n' * 83}" for n in range(100_000)), 0)
     puller = Puller(web.url("site.tar"), scratch, ["--max-archive-size", "256MiB"])
     yield puller
@@ -323,7 +323,7 @@ class Repository:
 
 
 def repository_at_the_limit(web, scratch):
-    """100,000 files with names of 200 bytes in a git repository: more than this container has memory for, and said so."""
+    """100,000 files with names of 200 bytes in a git repository: more than this container has memory for. The puller says so."""
     repository = Repository(scratch)
     repository.commit(files_with_long_names(100_000))
     puller = Puller(repository.url(), scratch)
@@ -333,7 +333,7 @@ def repository_at_the_limit(web, scratch):
 
 
 def largest_repository_that_is_followed(web, scratch):
-    """As many files as the memory is said to be enough for, each with a content of its own, and then with another one."""
+    """As many files as the contract promises for this memory, each with a content of its own. Then every content changes."""
     def files(version):
         return ((f"d{n % 100:02}/page-{n:06}.html", f"{n}v{version}", "") for n in range(60_000))
 
@@ -346,7 +346,7 @@ def largest_repository_that_is_followed(web, scratch):
 
 
 def repository_of_more_objects_than_files(web, scratch):
-    """As many objects as the memory is said to be enough for, of which few are followed."""
+    """As many objects as the contract promises for this memory, of which few are followed."""
     def files(version):
         yield "site/index.html", f"v{version}", ""
         yield from ((f"d{n % 100:02}/{n:06}", f"{n}v{version}", "") for n in range(180_000))
@@ -360,7 +360,7 @@ def repository_of_more_objects_than_files(web, scratch):
 
 
 def list_of_refs(web, scratch):
-    """As many refs as the memory is said to be enough for, from a server that lists all of them."""
+    """As many refs as the contract promises for this memory, from a server that lists all of them."""
     repository = Repository(scratch)
     repository.server.protocol_2 = False
     repository.commit([("index.html", "v0", "")])

@@ -68,8 +68,8 @@ pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
     let container = Args::default()
         .flag("--root", &flags.content)
         .flag("--listen", flags.addr(4).to_string())
-        // It needs probes as little as a CDN does. The kernel may choose any port where it is told to choose from all of them
-        // (`ip_local_port_range`), so an address of its own keeps it out of the Pod's way.
+        // The content manager stands for a server elsewhere, and has no probes. Its admin server gets an address of its own, because the
+        // kernel may choose a port of the Pod's where `ip_local_port_range` includes one.
         .flag("--admin-addr", SocketAddr::new(APART.into(), 0).to_string())
         .word("--manifest")
         // Desktops show no file events on some bind mounts; an edit must not wait longer than the labs say.
