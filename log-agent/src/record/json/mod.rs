@@ -8,12 +8,14 @@
 
 #![expect(clippy::inline_always, reason = "measured: calls between these steps cost as much as the steps")]
 
+mod marks;
 mod number;
 mod text;
 mod unique;
 
 use std::ops::Range;
 
+use marks::Marks;
 pub(crate) use number::Number;
 pub(crate) use text::{Text, unescape};
 pub(crate) use unique::{SeenNames, unique};
@@ -51,12 +53,13 @@ impl Visitor<'_> for Ignore {
 /// Reads a text that is one object: tells its pairs, and how many they were; nothing where the text is anything else, of which some
 /// may have been told by then.
 pub(crate) fn object<'a>(text: &'a [u8], out: &mut impl Visitor<'a>) -> Option<u32> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader::new(text, 0);
     if reader.peek()? != b'{' {
         return None;
     }
     reader.at += 1;
-    let pairs = reader.pairs(out, 1)?;
+    let (behind, pairs) = reader.pairs(out, 1)?;
+    reader.at = behind;
     reader.peek().is_none().then_some(pairs)
 }
 
@@ -76,14 +79,14 @@ impl<'a> Pair<'a> {
 
     /// The value, where it is a string.
     pub(crate) fn text(&self) -> Option<Text<'a>> {
-        let mut reader = Reader { text: self.value, at: 1 };
+        let mut reader = Reader::new(self.value, 1);
         if self.value.first() == Some(&b'"') { reader.string() } else { None }
     }
 }
 
 /// The pairs of a text that is one object, down to whatever is wrong in it.
 pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader::new(text, 0);
     std::iter::from_fn(move || {
         // The bracket before the first, the comma before the others.
         matches!(reader.peek()?, b'{' | b',').then(|| reader.at += 1)?;
@@ -100,7 +103,7 @@ pub(crate) fn pairs(text: &[u8]) -> impl Iterator<Item = Pair<'_>> {
 
 /// The elements of a text that is one array, as they are written, down to whatever is wrong in it.
 fn elements(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut reader = Reader { text, at: 0 };
+    let mut reader = Reader::new(text, 0);
     std::iter::from_fn(move || {
         matches!(reader.peek()?, b'[' | b',').then(|| reader.at += 1)?;
         reader.peek()?;
@@ -110,36 +113,39 @@ fn elements(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Handed on by value, so that it stays in registers from one value to the next.
+#[derive(Clone, Copy)]
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    marks: Marks,
 }
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a [u8], at: usize) -> Self {
+        Self { text, at, marks: Marks::NONE }
+    }
+
     /// The next byte that is not white space.
     #[inline(always)]
     fn peek(&mut self) -> Option<u8> {
         let byte = *self.text.get(self.at)?;
-        if byte > b' ' { Some(byte) } else { self.pass_space() }
-    }
-
-    #[cold]
-    fn pass_space(&mut self) -> Option<u8> {
-        while let b' ' | b'\t' | b'\r' | b'\n' = self.text.get(self.at)? {
-            self.at += 1;
+        if byte > b' ' {
+            return Some(byte);
         }
+        self.at = behind_space(self.text, self.at);
         self.text.get(self.at).copied()
     }
 
     /// A value; `level` is how deep an array or an object here would be.
-    #[inline]
+    #[inline(always)]
     fn value<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<()> {
         match self.peek()? {
             b'"' => {
                 self.at += 1;
                 out.text(self.string()?);
             }
-            b'{' | b'[' => self.nested(out, level)?,
+            b'{' | b'[' => self.at = nested(self.text, self.at, out, level)?,
             b't' => {
                 self.literal(b"true")?;
                 out.boolean(true);
@@ -159,27 +165,6 @@ impl<'a> Reader<'a> {
 
     fn literal(&mut self, word: &[u8]) -> Option<()> {
         self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
-    }
-
-    fn nested<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<()> {
-        if level > DEEPEST {
-            let start = self.at;
-            self.skip()?;
-            out.raw(self.text.get(start..self.at)?);
-            return Some(());
-        }
-        let bracket = *self.text.get(self.at)?;
-        self.at += 1;
-        if bracket == b'{' {
-            let open = out.begin_object();
-            let pairs = self.pairs(out, level + 1)?;
-            out.end_object(open, pairs);
-        } else {
-            let open = out.begin_array();
-            let elements = self.elements(out, level + 1)?;
-            out.end_array(open, elements);
-        }
-        Some(())
     }
 
     /// Passes an array or an object, however deep it is: on a stack of its own, of closing brackets.
@@ -228,10 +213,10 @@ impl<'a> Reader<'a> {
     }
 
     /// From behind an object's first bracket to behind its last.
-    fn pairs<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<u32> {
+    fn pairs<W: Visitor<'a>>(mut self, out: &mut W, level: u32) -> Option<(usize, u32)> {
         if self.peek()? == b'}' {
             self.at += 1;
-            return Some(0);
+            return Some((self.at, 0));
         }
         let mut count = 0;
         loop {
@@ -243,7 +228,7 @@ impl<'a> Reader<'a> {
                 b',' => self.at += 1,
                 b'}' => {
                     self.at += 1;
-                    return Some(count);
+                    return Some((self.at, count));
                 }
                 _ => return None,
             }
@@ -266,10 +251,10 @@ impl<'a> Reader<'a> {
     }
 
     /// From behind an array's first bracket to behind its last.
-    fn elements<W: Visitor<'a>>(&mut self, out: &mut W, level: u32) -> Option<u32> {
+    fn elements<W: Visitor<'a>>(mut self, out: &mut W, level: u32) -> Option<(usize, u32)> {
         if self.peek()? == b']' {
             self.at += 1;
-            return Some(0);
+            return Some((self.at, 0));
         }
         let mut count = 0;
         loop {
@@ -279,12 +264,43 @@ impl<'a> Reader<'a> {
                 b',' => self.at += 1,
                 b']' => {
                     self.at += 1;
-                    return Some(count);
+                    return Some((self.at, count));
                 }
                 _ => return None,
             }
         }
     }
+}
+
+/// An array or an object that begins at `at`: where it ends.
+fn nested<'a, W: Visitor<'a>>(text: &'a [u8], at: usize, out: &mut W, level: u32) -> Option<usize> {
+    let mut reader = Reader::new(text, at);
+    if level > DEEPEST {
+        reader.skip()?;
+        out.raw(text.get(at..reader.at)?);
+        return Some(reader.at);
+    }
+    reader.at += 1;
+    if text.get(at) == Some(&b'{') {
+        let open = out.begin_object();
+        let (behind, pairs) = reader.pairs(out, level + 1)?;
+        out.end_object(open, pairs);
+        Some(behind)
+    } else {
+        let open = out.begin_array();
+        let (behind, elements) = reader.elements(out, level + 1)?;
+        out.end_array(open, elements);
+        Some(behind)
+    }
+}
+
+/// Behind the white space at `at`.
+#[cold]
+fn behind_space(text: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\r' | b'\n') = text.get(at) {
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]

@@ -14,8 +14,10 @@ pub(crate) enum Number<'a> {
 const SAFE_DIGITS: usize = 18;
 
 /// The powers of ten that an `f64` holds exactly, as far as they are of use here.
-const TENS: [f64; 16] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+const TENS: [f64; 19] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18];
+/// An `f64` holds every integer up to this one exactly.
+const LARGEST_EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
 
 impl<'a> Reader<'a> {
     /// A number; nothing where it is none.
@@ -57,9 +59,9 @@ impl<'a> Reader<'a> {
             if self.at == before {
                 return None;
             }
-        } else if digits < TENS.len() {
+        } else if digits <= SAFE_DIGITS && sum <= LARGEST_EXACT {
             // The digits as an integer over a power of ten, both exact, so that the one division is what rounds (Clinger 1990).
-            #[expect(clippy::cast_precision_loss, reason = "at most 15 digits, which an f64 holds exactly")]
+            #[expect(clippy::cast_precision_loss, reason = "an f64 holds it exactly")]
             let value = sum as f64 / TENS.get(decimals)?;
             return Some(Number::Float(if negative { -value } else { value }));
         }

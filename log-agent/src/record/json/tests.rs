@@ -98,6 +98,23 @@ fn as_serde_json_reads_it() {
     }
 }
 
+/// Around what an `f64` holds exactly, where serde_json rounds otherwise than Rust's standard library.
+#[test]
+fn a_fraction_is_the_nearest_float() {
+    for text in [
+        "1515151515.123456",
+        "0.9007199254740992",
+        "-0.9007199254740993",
+        "9007199254740993.0",
+        "900719925474099.3",
+        "0.123456789012345678",
+        "12345678901234567.8901",
+    ] {
+        let expected: f64 = text.parse().unwrap();
+        assert_eq!(read(&format!("{{\"a\":{text}}}")).unwrap()["a"].as_f64(), Some(expected), "{text}");
+    }
+}
+
 #[test]
 fn refused_where_serde_json_refuses() {
     let values = [
@@ -161,7 +178,8 @@ fn a_text_that_is_cut_off_anywhere_is_refused() {
 
 #[test]
 fn a_string_ends_where_it_ends() {
-    for length in 0..40 {
+    // Past the end of two blocks of marks.
+    for length in 0..140 {
         for special in ['"', '\\', 'é', '\u{7f}', '\u{80}', ' ', '!'] {
             let inside = format!("{}{special}{}", "x".repeat(length), "é".repeat(length / 2));
             let text = serde_json::json!({ &inside: &inside, "z": inside }).to_string();

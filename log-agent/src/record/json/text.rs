@@ -48,66 +48,30 @@ impl<'a> Text<'a> {
 
 impl<'a> Reader<'a> {
     /// A string, from behind its first quote to behind its last.
-    ///
-    /// Most strings in a log are short: eight bytes are looked at in one step, without the cost of beginning a search that pays
-    /// only for long ones.
     #[inline(always)]
     pub(super) fn string(&mut self) -> Option<Text<'a>> {
-        let (start, mut at) = (self.at, self.at);
-        while let Some(word) = self.text.get(at..at + 8) {
-            let found = marked(u64::from_le_bytes(word.try_into().ok()?));
-            if found != 0 {
-                at += found.trailing_zeros() as usize / 8;
-                if self.text[at] == b'"' {
-                    self.at = at + 1;
-                    return Some(Text { raw: &self.text[start..at], start, escapes: Escapes::None });
-                }
-                break;
-            }
-            at += 8;
-        }
-        self.rest_of_string(start, at)
-    }
-
-    /// The same, byte by byte from `at` on: behind the first escape, and where fewer than eight bytes are left.
-    #[inline(never)]
-    fn rest_of_string(&mut self, start: usize, mut at: usize) -> Option<Text<'a>> {
+        let start = self.at;
         let mut escapes = Escapes::None;
+        let mut at = start;
         loop {
-            match *self.text.get(at)? {
+            at = self.marks.next(self.text, at)?;
+            match self.text[at] {
                 b'"' => {
                     self.at = at + 1;
                     return Some(Text { raw: &self.text[start..at], start, escapes });
                 }
                 b'\\' => {
                     escapes = Escapes::Some;
-                    at += match *self.text.get(at + 1)? {
+                    at += match self.text.get(at + 1)? {
                         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
                         b'u' if self.text.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit) => 6,
                         _ => return None,
                     };
                 }
-                0..b' ' => return None,
-                _ => at += 1,
+                _ => return None,
             }
         }
     }
-}
-
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
-
-/// The high bit of every byte that is a quote, a backslash or a control character, exact for the first of them.
-#[inline(always)]
-fn marked(word: u64) -> u64 {
-    let is = |byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
-    is(b'"') | is(b'\\') | below(word, b' ')
-}
-
-/// The high bit of every byte that is less than this, exact for the first of them.
-#[inline(always)]
-fn below(word: u64, limit: u8) -> u64 {
-    word.wrapping_sub(LOW * u64::from(limit)) & !word & HIGH
 }
 
 /// What a string says of which `raw` is between the quotes.
@@ -119,7 +83,7 @@ pub(crate) fn unescape<'b>(raw: &'b [u8], scratch: &'b mut Vec<u8>) -> &'b [u8] 
 fn unescaped<'b>(raw: &[u8], scratch: &'b mut Vec<u8>) -> &'b [u8] {
     scratch.clear();
     let mut rest = raw;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
         scratch.extend_from_slice(&rest[..at]);
         let Some((mark, after)) = rest[at + 1..].split_first() else { return scratch };
         rest = after;
