@@ -159,7 +159,7 @@ impl Edition {
         let written = written(generation);
         let budget = generation.budget();
         let Some(json) = read(&path, budget)? else { return Ok(None) };
-        let modified = Modified::at(generation.release.since);
+        let modified = generation.published;
         let signature = read(&with_suffix(&path, ".sig"), budget)?;
         let mut elsewhere = HashMap::new();
         let mut memory = Share::new(budget, Account::Manifest);

@@ -25,6 +25,8 @@ use crate::memory::Budget;
 pub(crate) struct Generation {
     /// Which release.
     pub(crate) release: Release,
+    /// The date of what has changed with it: the link's, but later than all that was dated in earlier generations.
+    pub(crate) published: Modified,
     /// Bytes of bodies held in memory.
     pub(crate) held: u64,
     /// What releases before it had and it has not.
@@ -71,6 +73,7 @@ impl Generation {
     /// A generation of what was loaded.
     pub(super) fn new(
         release: Release,
+        published: Modified,
         stale_assets: StaleAssets,
         index: Index,
         open_files: Arc<OpenFiles>,
@@ -78,7 +81,7 @@ impl Generation {
         options: LoadOptions,
     ) -> Self {
         let held = bodies.values().map(Source::held).sum();
-        let mut generation = Self { release, held, stale_assets, index, open_files, options };
+        let mut generation = Self { release, published, held, stale_assets, index, open_files, options };
         let ready: Vec<_> = bodies
             .keys()
             .map(|entry| (entry.clone(), Arc::new(generation.represent(entry, Some(bodies)))))
@@ -112,8 +115,7 @@ impl Generation {
         }
         let Some(stamp) = self.open_files.state(path)? else { return Ok(None) };
         let source = Source::Large(Arc::new(LargeFile::new(&self.open_files, path, stamp)));
-        let modified = Modified::at(self.release.since);
-        Ok(Some(Representation::new(digest, modified, media_type::of(path), source)))
+        Ok(Some(Representation::new(digest, self.published, media_type::of(path), source)))
     }
 
     /// The body of a file that is held in memory, if it is this one.

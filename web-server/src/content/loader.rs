@@ -68,11 +68,13 @@ pub(crate) fn load(
 ) -> Result<Generation, LoadError> {
     let manifest = ManifestBeside::of(&release.path);
     let directory = &release.directory;
-    // Last-Modified must not go back, also where the link of a rollback carries an older time.
-    let since = previous.map_or(release.since, |previous| previous.release.since.max(release.since));
+    // Last-Modified must not go back: the link of a rollback carries an older time, several releases may be published within a
+    // second, and a file that the previous release lacks may have had any date before.
+    let published = Modified::at(release.since);
+    let published = previous.map_or(published, |previous| published.max(previous.published.next()));
     let mut loader = Loader {
         directory,
-        published: Modified::at(since),
+        published,
         previous,
         index: Index::new(&options.budget),
         open_files: OpenFiles::new(Arc::clone(directory)),
@@ -90,8 +92,7 @@ pub(crate) fn load(
     let bodies = loader.read(options)?;
     let Loader { index, open_files, .. } = loader;
     let stale_assets = previous.map(|previous| previous.leave_to(&index, options)).unwrap_or_default();
-    let release = Release { since, ..release.clone() };
-    Ok(Generation::new(release, stale_assets, index, open_files, &bodies, options.clone()))
+    Ok(Generation::new(release.clone(), published, stale_assets, index, open_files, &bodies, options.clone()))
 }
 
 /// Stands for a digest that is not known yet.
@@ -157,9 +158,7 @@ impl Loader<'_> {
         let before = self.previous.and_then(|previous| previous.index.get(path)).map(Entry::facts);
         let modified = match before {
             Some(before) if before.digest == digest => before.modified,
-            // Later than what clients have, also where both releases were published within a second.
-            Some(before) => self.published.max(before.modified.next()),
-            None => self.published,
+            _ => self.published,
         };
         let facts = Facts { digest, modified, ..entry.facts() };
         self.index.replace(path, &facts);

@@ -60,8 +60,7 @@ pub(crate) struct Release {
     pub(crate) path: PathBuf,
     /// The directory that the link named.
     pub(crate) directory: Arc<Directory>,
-    /// When it was published, which is when the link was made; of one that is served, or the link of a release before it, whichever is
-    /// later.
+    /// When it was published, which is when the link was made.
     pub(crate) since: SystemTime,
 }
 

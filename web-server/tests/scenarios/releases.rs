@@ -75,8 +75,9 @@ fn a_publishers_manifest_saves_hashing_and_reading() {
 
 #[test]
 fn last_modified_never_goes_back() {
-    let publish = |volume: &Volume, id: &str, text: &str, published: SystemTime| {
-        volume.stage(id, &[("page.html", text), ("same.html", "same")]);
+    let publish = |volume: &Volume, id: &str, page: Option<&str>, published: SystemTime| {
+        let files = page.map(|text| ("page.html", text)).into_iter().chain([("same.html", "same")]);
+        volume.stage(id, &files.collect::<Vec<_>>());
         // What the link says is all that a release has for a date.
         let next = volume.release(&format!("{id}.link"));
         symlink(volume.release(id), &next).unwrap();
@@ -89,22 +90,29 @@ fn last_modified_never_goes_back() {
     let day = Duration::from_secs(24 * 60 * 60);
     let now = SystemTime::now();
     let volume = Volume::new();
-    publish(&volume, "one", "one", now - 5 * day);
+    publish(&volume, "one", Some("one"), now - 5 * day);
     let server = Server::start(&volume.root(), &["--stale-assets-for", "0s"]);
     let date = |path: &str| {
         let answer = server.get(path);
         httpdate::parse_http_date(answer.header("last-modified").unwrap()).unwrap()
     };
     let (mut page, same) = (date("/page.html"), date("/same.html"));
-    // Forward, a rollback whose link is older, the former release once more, and one whose link was never touched since.
+    // Forward, a rollback whose link is older, the former release once more, one whose link was never touched since, one without
+    // the page, and one that has it again.
     for (id, text, published) in [
-        ("two", "two", now - 2 * day),
-        ("three", "one", now - 4 * day),
-        ("four", "four", now - 3 * day),
-        ("five", "five", now - 2 * day),
-        ("six", "six", SystemTime::UNIX_EPOCH + day),
+        ("two", Some("two"), now - 2 * day),
+        ("three", Some("one"), now - 4 * day),
+        ("four", Some("four"), now - 3 * day),
+        ("five", Some("five"), now - 2 * day),
+        ("six", Some("six"), SystemTime::UNIX_EPOCH + day),
+        ("seven", None, SystemTime::UNIX_EPOCH + day),
+        ("eight", Some("eight"), now - 2 * day),
     ] {
         publish(&volume, id, text, published);
+        let Some(text) = text else {
+            wait_until("the page is gone", || server.get("/page.html").status() == 404);
+            continue;
+        };
         server.wait_for("/page.html", text);
         let next = date("/page.html");
         assert!(next > page, "{id}: other bytes, and {next:?} after {page:?}");
