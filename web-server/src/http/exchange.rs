@@ -94,6 +94,8 @@ pub(crate) struct Exchange {
     client: Option<Box<str>>,
     answered: Option<(StatusCode, Option<ReleaseId>)>,
     sent: u64,
+    /// Whether the client has something to take: what the body waits for while a piece is read is ours.
+    sending: bool,
     /// Whether the client preferred to wait, so that the time says nothing about the server.
     held: bool,
 }
@@ -111,6 +113,7 @@ impl Exchange {
             client: None,
             answered: None,
             sent: 0,
+            sending: false,
             held: false,
         }
     }
@@ -158,19 +161,27 @@ impl Exchange {
         // As in `conditional::evaluate`, cheaper than to look the name up.
         self.held = head.headers.keys().any(|name| name == PREFERENCE_APPLIED);
         self.answered = Some((head.status, release));
-        self.connection.state.sending();
+        self.set_sending(true);
         Response::from_parts(head, ResponseBody { payload, exchange: self })
+    }
+
+    fn set_sending(&mut self, sending: bool) {
+        if std::mem::replace(&mut self.sending, sending) == sending {
+            return;
+        }
+        let state = &self.connection.state;
+        if sending { state.sending() } else { state.sent() }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.set_sending(false);
         let ConnectionInfo { telemetry, state, client, .. } = &*self.connection;
         telemetry.metrics.in_flight.dec();
         state.answered();
         // A client that left before there was an answer got none: there is nothing to account for.
         let Some((status, release)) = &self.answered else { return };
-        state.sent();
         let took = self.arrival.began.elapsed();
         telemetry.metrics.answered(&self.request.method, *status, self.sent, (!self.held).then_some(took));
         if let Some(log) = &telemetry.access_log {
@@ -206,7 +217,9 @@ impl hyper::body::Body for ResponseBody {
         let Self { payload, exchange } = &mut *self;
         exchange.connection.state.body_progressed();
         let ConnectionInfo { sendfile, chunks, .. } = &*exchange.connection;
-        let piece = ready!(payload.poll_next(context, sendfile.as_ref(), chunks));
+        let piece = payload.poll_next(context, sendfile.as_ref(), chunks);
+        exchange.set_sending(piece.is_ready());
+        let piece = ready!(piece);
         match &piece {
             Some(Ok(bytes)) => exchange.sent += bytes.len() as u64,
             Some(Err(error)) => {
@@ -224,5 +237,64 @@ impl hyper::body::Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.payload.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::task::Waker;
+
+    use futures_util::stream;
+    use http::Request;
+    use hyper::body::Body as _;
+    use lifecycle::metrics::Registrar;
+    use prometheus_client::registry::Registry;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::http::body::ByteStream;
+    use crate::http::state::{Phase, Silence};
+    use crate::memory::{Budget, OWN_CHUNKS_HTTP2};
+
+    /// A disk that is slow, or other bodies that have all the memory for chunks, must not look like a client that takes nothing.
+    #[test]
+    fn a_client_that_waits_for_the_next_piece_of_a_body_is_owed_an_answer() {
+        let telemetry = Telemetry {
+            metrics: Arc::new(Metrics::register(&mut Registrar::new(&mut Registry::default()))),
+            access_log: None,
+            trusted_proxies: TrustedProxies::default(),
+            draining: AtomicBool::new(false),
+        };
+        let state = ConnectionState::default();
+        let connection = Arc::new(ConnectionInfo {
+            peer: (Ipv4Addr::LOCALHOST, 1).into(),
+            client: "127.0.0.1".into(),
+            telemetry: Arc::new(telemetry),
+            state: state.clone(),
+            chunks: ChunkBudget::new(&Budget::hidden(None), OWN_CHUNKS_HTTP2),
+            sendfile: None,
+            parking: None,
+        });
+        let (pieces, mut found) = mpsc::unbounded_channel();
+        let body = Payload::Stream(ByteStream::new(stream::poll_fn(move |context| found.poll_recv(context))));
+        state.requested();
+        let exchange = Exchange::begin(Request::new(()).into_parts().0, connection);
+        let mut body = exchange.answer(Response::new(body).into()).into_body();
+        let mut poll = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_ready();
+        let waits_for_client = || match (state.phase(), state.silence()) {
+            (Phase::Sending(_), Silence::Sending(_)) => true,
+            (Phase::Answer, Silence::Answering) => false,
+            other => panic!("{other:?}"),
+        };
+        assert!(waits_for_client());
+        for _ in 0..2 {
+            assert!(!poll() && !waits_for_client());
+            pieces.send(Bytes::from_static(b"piece")).unwrap();
+            assert!(poll() && waits_for_client());
+        }
+        assert!(!poll() && !waits_for_client());
+        drop(body);
+        assert_eq!(state.phase(), Phase::Idle);
     }
 }

@@ -16,7 +16,7 @@ struct State {
     idle: AtomicBool,
     /// Requests that are not answered to the end. HTTP/1.1 has one at a time.
     open: AtomicUsize,
-    /// Those of them whose bodies are on their way.
+    /// Those of them whose bodies wait for the client to take what there is.
     sending: AtomicUsize,
     /// Incremented for every body frame; a change means that the client is still reading.
     progress: AtomicU64,
@@ -95,7 +95,7 @@ impl ConnectionState {
         self.0.idle.store(false, Ordering::Relaxed);
     }
 
-    /// A response has a body, and it is on its way.
+    /// There is something of a body for the client to take.
     pub(crate) fn sending(&self) {
         self.0.sending.fetch_add(1, Ordering::Relaxed);
     }
@@ -106,7 +106,7 @@ impl ConnectionState {
         self.heard();
     }
 
-    /// A body has come to its end.
+    /// The client has taken all that there is of a body: it is at its end, or the next piece is ours to find.
     pub(crate) fn sent(&self) {
         self.0.sending.fetch_sub(1, Ordering::Relaxed);
         self.0.progress.fetch_add(1, Ordering::Relaxed);

@@ -357,6 +357,38 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_has_taken_nothing_for_a_while_makes_room_where_no_other_is_silent() {
+        let table = table(3, None);
+        let admit = || table.try_admit().inspect(|slot| slot.state().listened());
+        let (stalled, answered, rests) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
+        for slot in [&stalled, &answered] {
+            slot.state().requested();
+        }
+        stalled.state().sending();
+        let begun = Moment::now();
+        // The connection that rests goes first, however long the client of the other has taken nothing.
+        while begun.elapsed() < STALLED + Duration::from_millis(50) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
+        assert!(is_evicted(&table, &rests) && !is_evicted(&table, &stalled));
+        drop(rests);
+        let fresh = admit().unwrap();
+        fresh.state().requested();
+        fresh.state().sending();
+        fresh.state().body_progressed();
+        // One that takes what it is sent is left alone, and so is one whose next piece is ours to find.
+        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
+        assert!(
+            is_evicted(&table, &stalled) && !is_evicted(&table, &fresh) && !is_evicted(&table, &answered)
+        );
+        drop(stalled);
+        let last = admit().unwrap();
+        last.state().requested();
+        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
+    }
+
+    #[test]
     fn a_connection_that_was_not_read_from_yet_is_not_taken_for_silent() {
         let table = table(1, None);
         let fresh = table.try_admit().unwrap();
