@@ -12,6 +12,8 @@ use ipnet::IpNet;
 
 /// The field that nearly every proxy writes.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Bits of an IPv4-mapped IPv6 address before the IPv4 address.
+const MAPPED_PREFIX: u8 = 96;
 /// Addresses that are read at most: no request comes through more proxies.
 const MAX_HOPS: usize = 32;
 
@@ -89,8 +91,16 @@ fn address(node: &str) -> Option<IpAddr> {
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
     network
-        .map(|network| network.trunc())
+        .map(|network| canonical(network).trunc())
         .ok_or_else(|| format!("{text} is no network; write it like 10.0.0.0/8, 192.0.2.7 or fd00::/8"))
+}
+
+/// Of a network of mapped addresses (`::ffff:10.0.0.0/104`) the one that is meant, because peers have canonical addresses, too.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else { return network };
+    let prefix = mapped.prefix_len().checked_sub(MAPPED_PREFIX);
+    let canonical = mapped.addr().to_ipv4_mapped().zip(prefix);
+    canonical.and_then(|(ip, prefix)| IpNet::new(ip.into(), prefix).ok()).unwrap_or(network)
 }
 
 #[cfg(test)]
@@ -150,6 +160,16 @@ mod tests {
     #[test]
     fn a_network_is_a_prefix_or_an_address() {
         assert!(network("10.0.0.1").is_ok() && network("10.0.0.7/8").is_ok());
+        // Peers are compared as IPv4 where their addresses are mapped ones.
+        for (mapped, canonical) in [
+            ("::ffff:10.0.0.7/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.7", "10.0.0.7/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("fd00::/8", "fd00::/8"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(mapped).unwrap().to_string(), canonical, "{mapped}");
+        }
         for wrong in ["10.0.0.0/33", "proxy", ""] {
             assert!(network(wrong).is_err(), "{wrong}");
         }
