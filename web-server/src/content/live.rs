@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -213,8 +213,9 @@ impl LiveDirectory {
     /// A digest of the file's stamp in place of its bytes. `None` where another change could still leave the stamp as it is, and
     /// one came while that was waited for.
     fn tell_apart(file: &File, stamp: FileState) -> io::Result<Option<Known>> {
-        if !is_settled(stamp) {
-            sleep(SETTLED);
+        let unsettled = settles_in(stamp);
+        if !unsettled.is_zero() {
+            sleep(unsettled);
             if FileState::of_file(file)? != stamp {
                 return Ok(None);
             }
@@ -298,7 +299,12 @@ impl Known {
 
 /// Whether another change would show in the stamp.
 pub(super) fn is_settled(stamp: FileState) -> bool {
-    stamp.last_change() + SETTLED < SystemTime::now()
+    settles_in(stamp).is_zero()
+}
+
+/// How long until it would; no longer than [`SETTLED`] where the stamp is of another machine's clock.
+fn settles_in(stamp: FileState) -> Duration {
+    SETTLED.saturating_sub(stamp.last_change().elapsed().unwrap_or_default())
 }
 
 impl Memory {
@@ -368,6 +374,16 @@ mod tests {
             std::fs::write(root.path().join("f"), &text).unwrap();
             assert_eq!(body(&live, "/f").as_deref(), Some(text.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_file_that_was_changed_just_now_is_waited_for_no_longer_than_it_has_to_be() {
+        let file = tempfile::tempfile().unwrap();
+        let stamp = FileState::of_file(&file).unwrap();
+        std::thread::sleep(SETTLED / 2);
+        assert!(settles_in(stamp) <= SETTLED / 2);
+        assert!(LiveDirectory::tell_apart(&file, stamp).unwrap().is_some());
+        assert!(is_settled(stamp));
     }
 
     #[test]
