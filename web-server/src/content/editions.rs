@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lifecycle::Ignore as _;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -71,7 +72,7 @@ impl Editions {
         }
         let mut pending = self.pending.subscribe();
         // An elapsed limit and a feed that has ended are the same to the caller: it says what can be said.
-        drop(tokio::time::timeout(limit, pending.wait_for(|pending| !pending)).await);
+        tokio::time::timeout(limit, pending.wait_for(|pending| !pending)).await.map(drop).ignore();
     }
 
     /// A change was noticed.

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use lifecycle::Ignore as _;
 use serde_json::Value;
 use testkit::http::{Connection, Message, get};
 use testkit::wait_until;
@@ -130,13 +131,45 @@ fn one_waiter_too_many_is_not_held() {
     write_tree(dir.path(), &[("index.html", "one")]);
     let server = Server::start(dir.path(), &["--manifest", "--max-connections", "16"]);
     let tag = etag(&server);
-    let all: Vec<_> = (0..14).map(|_| Waiter::ask(&server, &tag, 50)).collect();
+    let mut all: Vec<_> = (0..14).map(|_| Waiter::ask(&server, &tag, 50)).collect();
     wait_for_waiters(&server, 14);
     let answer = Waiter::ask(&server, &tag, 50).answer();
     assert_eq!((answer.status(), answer.header("preference-applied")), (304, None));
     // And there is room for others.
     assert_eq!(server.get("/").text(), "one");
-    drop(all);
+    std::fs::write(dir.path().join("index.html"), "two").unwrap();
+    for waiter in &mut all {
+        assert_eq!(waiter.answer().status(), 200);
+    }
+}
+
+#[test]
+fn a_waiter_is_never_closed_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let volume = mirror_volume("one", "one");
+    for root in [dir.path(), &volume.root()] {
+        let server = Server::start(root, &["--manifest", "--max-connections", "4"]);
+        let tag = etag(&server);
+        let mut all: Vec<_> = (0..3).map(|_| Waiter::ask(&server, &tag, 50)).collect();
+        wait_for_waiters(&server, 3);
+        // Of these, one at a time has a place: those that were answered and rest, and those that have asked for nothing.
+        let mut others: Vec<_> = (0..20).map(|_| Connection::open(server.addr)).collect();
+        for other in others.iter_mut().step_by(2) {
+            // The connection may be closed for the next one by now.
+            other.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").ignore();
+        }
+        wait_until("the others had to make room", || server.metric("connections_evicted_total") >= 19);
+        assert_eq!(waiters(&server), 3);
+        if root == dir.path() {
+            std::fs::write(root.join("index.html"), "two").unwrap();
+        } else {
+            publish_signed(&volume, "two", "two");
+        }
+        for waiter in &mut all {
+            assert_eq!(waiter.answer().status(), 200);
+        }
+    }
 }
 
 #[test]
@@ -217,7 +250,6 @@ fn a_walk_sees_what_the_watch_does_not() {
     wait_until("the edit is listed", || etag(&server) != tag);
 }
 
-/// A release as a puller writes it, signed upstream.
 #[test]
 fn a_walk_that_fails_takes_no_file_out_of_the_manifest() {
     let dir = tempfile::tempdir().unwrap();
@@ -240,6 +272,7 @@ fn a_walk_that_fails_takes_no_file_out_of_the_manifest() {
     });
 }
 
+/// A release as a puller writes it, signed upstream.
 fn mirror_volume(id: &str, style: &str) -> Volume {
     let volume = Volume::new();
     publish_signed(&volume, id, style);

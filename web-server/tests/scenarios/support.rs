@@ -113,6 +113,15 @@ impl Server {
         request(self.addr, method, path, headers)
     }
 
+    /// The value of a metric, named without its prefix and with its labels.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let metrics = get(self.admin, "/metrics");
+        let value =
+            metrics.text().lines().find_map(|line| line.strip_prefix("web_server_")?.strip_prefix(name));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
     /// Waits until a path is answered with this body.
     #[track_caller]
     pub(crate) fn wait_for(&self, path: &str, body: &str) {
