@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The Pod becomes ready where there is no IPv4, as in an IPv6-only cluster: deploy/check-ipv6.sh
+# The Pod becomes ready where there is no IPv4, as in an IPv6-only cluster, and so does the demo: deploy/check-ipv6.sh
 #
 # In a network namespace of its own, whose only address is ::1 (that takes root). BINARIES names the folder of the binaries.
 set -euo pipefail
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 if [ "${1-}" != --inside ]; then
     if [ -z "${BINARIES-}" ]; then
-        cargo build --quiet --package file-puller --package web-server --package log-agent
+        cargo build --quiet --package kubelet --package file-puller --package web-server --package log-agent
         BINARIES=$(realpath "${CARGO_TARGET_DIR:-target}")/debug
     fi
     export BINARIES
@@ -33,6 +33,7 @@ start web-server --manifest --root deploy/content --listen '[::]:9880' --admin-a
 start log-agent --include "$pod/logs/access.log*" --state-dir "$pod/state" --sink stdout:
 start file-puller --source 'http://[::1]:9880/manifest.json' --volume "$pod/content"
 start web-server --root "$pod/content/current" --access-log "$pod/logs/access.log"
+start kubelet --ip ::1 --port 9886 --binaries "$BINARIES"
 
 ready() { for name in file-puller web-server log-agent; do "$BINARIES/$name" healthcheck 2>/dev/null || return 1; done; }
 for _ in {1..300}; do
@@ -43,6 +44,12 @@ ready || { cat "$pod/log" >&2; echo "check-ipv6.sh: the Pod is not ready without
 info=$(curl --silent --fail 'http://[::1]:9876/info')
 expected='{"host": "[::1]:9876", "version": "0.5.0", "from": "::1"}'
 [ "$info" = "$expected" ] || { echo "check-ipv6.sh: /info answers $info, not $expected" >&2; exit 1; }
+for _ in {1..300}; do
+    grep -qF 'the Pod is up: http://[::1]:9886/' "$pod/kubelet.out" && break
+    sleep 0.1
+done
+info=$(curl --silent --fail 'http://[::1]:9886/info') || true
+[ "$info" = "${expected/9876/9886}" ] || { cat "$pod/kubelet.out" >&2; echo "check-ipv6.sh: the demo's /info answers $info" >&2; exit 1; }
 for _ in {1..300}; do
     if grep -q '"client.address":"::1"' "$pod/log-agent.out"; then
         echo "check-ipv6.sh: the Pod is ready without IPv4, answers $info, and ships the record of that"

@@ -128,8 +128,10 @@ impl ContentManager {
 }
 
 fn site(flags: &Flags) -> String {
-    let host = if flags.ip == Ipv4Addr::LOCALHOST { "localhost".to_owned() } else { flags.ip.to_string() };
-    format!("http://{host}:{}/", flags.port)
+    if flags.ip == Ipv4Addr::LOCALHOST {
+        return format!("http://localhost:{}/", flags.port);
+    }
+    format!("http://{}/", flags.addr(0))
 }
 
 /// What there is to see, and two things to try.
@@ -194,6 +196,17 @@ mod tests {
 
     use super::*;
     use crate::event::What;
+
+    #[test]
+    fn the_site_is_where_a_browser_finds_it() {
+        for (ip, url) in [
+            ("127.0.0.1", "http://localhost:9876/"),
+            ("127.0.0.2", "http://127.0.0.2:9876/"),
+            ("::1", "http://[::1]:9876/"),
+        ] {
+            assert_eq!(site(&Flags::parse_from(["kubelet", "--ip", ip])), url);
+        }
+    }
 
     #[test]
     fn the_banner_fits_into_80_columns() {

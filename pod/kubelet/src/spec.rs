@@ -3,7 +3,7 @@
 //! `deploy/kubernetes/` says the same in YAML. What a kubelet then does with such a declaration is `kubelet.rs`.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -58,19 +58,21 @@ pub(crate) struct PodSpec {
 const STARTUP_BUDGET: Duration = Duration::from_secs(300);
 
 /// A loopback address that no Pod has.
-const APART: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
+const APART: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
 
 /// The page without which a release is held back.
 const HOME: &str = "index.html";
 
 /// The external content manager. It is no part of the Pod; the demo runs one unless it is told of another.
 pub(crate) fn content_manager(flags: &Flags, binaries: &Binaries) -> PodSpec {
+    // IPv6 has one loopback address, and where there is no IPv4 there is no other.
+    let apart = if flags.ip.is_ipv6() { flags.ip } else { APART };
     let container = Args::default()
         .flag("--root", &flags.content)
         .flag("--listen", flags.addr(4).to_string())
         // The content manager stands for a server elsewhere, and has no probes. Its admin server gets an address of its own, because the
         // kernel may choose a port of the Pod's where `ip_local_port_range` includes one.
-        .flag("--admin-addr", SocketAddr::new(APART.into(), 0).to_string())
+        .flag("--admin-addr", SocketAddr::new(apart, 0).to_string())
         .word("--manifest")
         // Desktops show no file events on some bind mounts; an edit must not wait longer than the labs say.
         .flag("--rescan", "2s")
