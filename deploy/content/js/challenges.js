@@ -1,6 +1,7 @@
 // Things to try. Each is ticked when two snapshots of the Pod, one after the other, show that it happened; what was ticked, and the little
 // that a challenge must remember from one step to its next, is kept in this browser.
 
+import { copyButton } from "./copy.js";
 import { make } from "./words.js";
 
 const KEY = "things-to-try/1";
@@ -82,7 +83,7 @@ const CHALLENGES = [
   {
     id: "kill-agent", title: "Kill log-agent under load, and lose nothing", commands: (snapshot) => [ask(400, `if [ $i = 100 ]; then ${kill("log-agent")(snapshot)}; fi; `)],
     why: "The file is the buffer, and a checkpoint says up to which byte the sink has confirmed: the next process goes on there.",
-    lab: "09-log-shipping", code: "log-agent/src/agent/checkpoints.rs",
+    lab: "09-log-shipping", code: "log-agent/src/agent/checkpoint_schedule.rs",
     happened: (_, after) => memory.load && after.containers[AGENT].state === "up" && after.containers[AGENT].started !== memory.load.started
       && after.log.written >= memory.load.written + 100 && after.log.waiting === 0 && lostBytes(after) === memory.load.lost,
   },
@@ -179,6 +180,9 @@ export function show(into, snapshot) {
     for (const { id, title, why, lab, code } of CHALLENGES) {
       const pre = make("pre", { tabIndex: 0 });
       const links = make("p", {}, make("a", { href: `labs/${lab}.html`, text: `Lab ${Number(lab.slice(0, 2))}` }), " · ", make("code", { text: code }));
+      // The Pod does not serve its own source, so the path is for the clone.
+      const copy = copyButton(code, "Copy path");
+      if (copy) links.append(" ", copy);
       const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), pre, links));
       item.dataset.challenge = id;
       items.set(id, { item, pre });

@@ -69,7 +69,7 @@ impl<'a> Page<'a> {
              <meta name=\"color-scheme\" content=\"light dark\">\n  <title>{title} · A Pod, from inside</title>\n  \
              <link rel=\"icon\" href=\"{up}favicon.svg\" type=\"image/svg+xml\">\n  \
              <link rel=\"stylesheet\" href=\"{up}css/site.css\">\n  <link rel=\"stylesheet\" href=\"{up}css/labs.css\">\n  \
-             <script src=\"{up}js/copy.js\" defer></script>\n</head>\n<body>\n\
+             <script type=\"module\" src=\"{up}js/copy.js\"></script>\n</head>\n<body>\n\
              <a class=\"skip\" href=\"#main\">Skip to the text</a>\n<header class=\"wrap\">\n  <nav aria-label=\"Pages\">\n    \
              <a class=\"home\" href=\"{up}index.html\"><img src=\"{up}favicon.svg\" alt=\"\" width=\"28\" height=\"28\"> A Pod, \
              from inside</a>\n    <ul>\n{navigation}    </ul>\n  </nav>\n</header>\n\

@@ -16,6 +16,21 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Each challenge of the live page names a lab of the site, and a file of the clone.
+#[test]
+fn every_challenge_leads_somewhere() {
+    let script = std::fs::read_to_string(root().join("deploy/content/js/challenges.js")).unwrap();
+    let named = |key: &str| -> Vec<String> {
+        let before = format!("{key}: \"");
+        script.split(&before).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    };
+    let (titles, labs, code) = (named("title"), named("lab"), named("code"));
+    assert_eq!((titles.len(), labs.len(), code.len()), (12, 12, 12));
+    let labs = labs.iter().map(|lab| format!("deploy/content/labs/{lab}.html"));
+    let missing: Vec<String> = labs.chain(code).filter(|path| !root().join(path).is_file()).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate is two folders down")
 }
