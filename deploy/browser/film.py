@@ -23,7 +23,7 @@ STEP = 0.15
 
 
 class Film(LivePage):
-    sinks = ("file:{}/shipped.ndjson",)
+    sinks = ("file:{}/log.ndjson",)
     whole = True
 
     @unittest.skipUnless(FILM, "only with --film")

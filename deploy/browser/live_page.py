@@ -24,11 +24,11 @@ TIMEOUT = 20_000
 class Pod:
     """`cargo demo` on an address of its own, and outside it a content manager that the tests may stop and a sink that they may take away.
 
-    With `whole`, the demo runs the content manager, as it does for a person."""
+    With `whole`, the demo runs the content manager, as it does for a person. A sink's `{}` is the folder that the tests may take away."""
 
     started = 0
 
-    def __init__(self, sinks, whole=False):
+    def __init__(self, sinks, whole=False, arguments=()):
         Pod.started += 1
         self.ip = f"127.0.{os.getpid() % 200 + 20}.{Pod.started}"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pod-page-"))
@@ -36,14 +36,15 @@ class Pod:
         shutil.copytree(CONTENT, self.content)
         self.log = open(self.folder / "pod.log", "w+b")
         self.manager = None
-        arguments = ["--ip", self.ip, "--period", "1s"]
+        arguments = ["--ip", self.ip, "--period", "1s", *arguments]
         if whole:
             arguments += ["--content", self.content]
         else:
             self.start_content_manager()
             arguments += ["--source", f"http://{self.ip}:9880/manifest.json"]
-        self.sink = self.folder / "sink"
-        self.sink.mkdir()
+        # Where the page's command for the sink puts it.
+        self.sink = self.folder / "lab/sink"
+        self.sink.mkdir(parents=True)
         arguments += [f"--sink={sink.format(self.sink)}" for sink in sinks]
         arguments += [f"--keep-dir={self.folder / 'volumes'}", "--binaries", BINARIES]
         self.process = subprocess.Popen([BINARIES / "kubelet", *arguments], stdout=self.log, stderr=self.log)
@@ -58,10 +59,10 @@ class Pod:
             self.manager.kill()
             self.manager.wait()
 
-    def another_server(self, port, *arguments):
+    def another_server(self, port, *arguments, **variables):
         """A web-server over the same volume, outside the Pod, such as one that was told less. The caller ends it."""
         arguments = ["--root", self.folder / "volumes/content/current", "--listen", f"{self.ip}:{port}", "--admin-addr", f"{self.ip}:0", *arguments]
-        server = subprocess.Popen([BINARIES / "web-server", *arguments], stdout=self.log, stderr=self.log)
+        server = subprocess.Popen([BINARIES / "web-server", *arguments], stdout=self.log, stderr=self.log, env={**os.environ, **variables})
         wait(lambda: self.status("/live.html", port) == 200, "the other server serves")
         return server
 
@@ -104,7 +105,7 @@ class Pod:
 
     def at_the_sink(self):
         """Different records in the sink's file: what was sent again after a death counts once."""
-        return len({json.loads(line)["id"] for line in (self.sink / "shipped.ndjson").read_text().splitlines()})
+        return len({json.loads(line)["id"] for line in (self.sink / "log.ndjson").read_text().splitlines()})
 
     def cpu_seconds(self, container):
         fields = pathlib.Path(f"/proc/{self.pid(container)}/stat").read_text().rpartition(")")[2].split()
@@ -139,10 +140,11 @@ class LivePage(unittest.TestCase):
 
     sinks = ("stdout:",)
     whole = False
+    arguments = ()
 
     @classmethod
     def setUpClass(cls):
-        cls.pod = Pod(cls.sinks, cls.whole)
+        cls.pod = Pod(cls.sinks, cls.whole, cls.arguments)
         cls.addClassCleanup(cls.pod.stop)
         cls.open_browser(cls.pod.ip)
 
@@ -171,6 +173,14 @@ class LivePage(unittest.TestCase):
             for container in CONTAINERS:
                 self.state(page, container, "up")
         return page
+
+    def another_page(self, port, *arguments, live=True, **variables):
+        """The live page of another server, which is told where its neighbours are: not at the ports of its own localhost."""
+        neighbours = ["--pod-page-puller", f"{self.pod.ip}:9878", "--pod-page-agent", f"{self.pod.ip}:9879"]
+        server = self.pod.another_server(port, "--pod-page", *neighbours, *arguments, **variables)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        return self.open(address=self.pod.url("/live.html", port), live=live)
 
     def state(self, page, container, state):
         expect(page.locator(f'.card[data-container="{container}"]')).to_have_attribute("data-state", state)

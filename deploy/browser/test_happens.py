@@ -11,7 +11,7 @@ from live_page import CONTAINERS, LivePage, wait
 
 
 class WhatHappens(LivePage):
-    sinks = ("stdout:", "file:{}/shipped.ndjson")
+    sinks = ("stdout:", "file:{}/log.ndjson")
 
     def test_an_edit_arrives(self):
         page = self.open()
@@ -125,7 +125,7 @@ class WhatHappens(LivePage):
 class AfterADeath(LivePage):
     """One Pod for each test: the back-off grows with each death."""
 
-    sinks = ("file:{}/shipped.ndjson",)
+    sinks = ("file:{}/log.ndjson",)
 
     def setUp(self):
         self.doClassCleanups()
@@ -139,6 +139,8 @@ class AfterADeath(LivePage):
         # The page's own stream is a line when it ends, so the file is asked again whenever the page is.
         truth = lambda: (str(self.pod.lines()), str(self.pod.at_the_sink()), "0 lines", "nothing")
         wait(lambda: figures() == truth(), f"the page agrees with file and sink ({container})")
+        drawn = lambda: tuple(page.locator(f'#drawing [data-v="{key}"]').text_content() for key in ("access", "onway", "shipped"))
+        wait(lambda: drawn() == (f"access.log: {self.pod.lines()} lines", "follows the file", f"{self.pod.at_the_sink()} lines shipped"), f"so does the drawing ({container})")
         answered = sum(int(number) for number in re.findall(r"xx (\d+)", self.value(page, "classes").inner_text()))
         self.assertEqual(answered, self.pod.lines())
 
@@ -177,6 +179,16 @@ class AfterADeath(LivePage):
         self.state(page, "file-puller", "up")
         expect(page.locator("#sync")).to_have_attribute("aria-disabled", "false")
         expect(page.locator('[data-v="file-puller.restarts"]')).to_have_text("2")
+        self.quiet()
+
+    def test_a_container_that_ends_by_itself_is_shown_with_its_exit_code(self):
+        page = self.open()
+        # It drains and ends. That the kubelet has not asked for it makes it a death like any other.
+        os.kill(self.pod.pid("file-puller"), signal.SIGTERM)
+        self.happened(page, "The kubelet: file-puller has ended: exit status: 0.")
+        self.happened(page, "The kubelet starts file-puller again at once.")
+        expect(page.locator("#kubelet")).to_contain_text("ended: exit status: 0")
+        expect(page.locator(".lane.file-puller .track .mark")).to_have_attribute("title", re.compile("^ended: exit status: 0, "))
         self.quiet()
 
     def test_probes_are_shown_as_they_are_asked(self):
@@ -226,3 +238,36 @@ class AfterADeath(LivePage):
         os.kill(server, signal.SIGCONT)
         self.state(page, "web-server", "up")
         self.happened(page, "web-server answers again.")
+
+
+class NativeAndClassic(LivePage):
+    """How a Pod starts and stops, in the lanes of a page whose server is outside that Pod, and so sees its end."""
+
+    @classmethod
+    def setUpClass(cls):
+        """Each test starts the Pod that it stops."""
+
+    def lanes(self, sidecars):
+        """Where each container begins to start and is ready, and where it begins to stop and has stopped, in hundredths of the lane."""
+        type(self).arguments = ("--sidecars", sidecars)
+        super().setUpClass()
+        self.addCleanup(self.doClassCleanups)
+        page = self.another_page(9894, "--pod-runs-on", "demo", "--pod-events-file", self.pod.folder / "volumes/podinfo/events.json")
+        self.pod.process.terminate()
+        self.pod.process.wait(timeout=30)
+        expect(page.locator("#kubelet li", has_text="stopped: exit status: 0")).to_have_count(3)
+        read = "(lanes) => ['starting', 'draining'].map((phase) => [...lanes.querySelectorAll(`.lane .${phase}`)].map(({style}) => [style.left, style.width].map((one) => parseFloat(one.replace('calc(', '')))))"
+        phases = page.locator("#lanes").evaluate(read)
+        # Each phase is once in each lane: from top to bottom, log-agent's, file-puller's and web-server's.
+        self.assertEqual([len(stretches) for stretches in phases], [3, 3])
+        return [[(left, left + width) for left, width in stretches] for stretches in phases]
+
+    def test_native_sidecars_stop_one_after_the_other(self):
+        _, (agent, puller, server) = self.lanes("native")
+        # Two digits after the point are rounded.
+        self.assertLessEqual(server[1], puller[0] + 0.02)
+        self.assertLessEqual(puller[1], agent[0] + 0.02)
+
+    def test_classic_containers_start_and_stop_at_once(self):
+        for phase, stretches in zip(("starting", "draining"), self.lanes("classic")):
+            self.assertLessEqual(max(begun for begun, _ in stretches), min(ended for _, ended in stretches) + 0.02, phase)

@@ -60,6 +60,32 @@ class WhoCanUseIt(LivePage):
                     self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width, "it scrolls sideways")
                     self.quiet()
 
+    def test_a_button_copies_what_is_typed_and_nothing_else(self):
+        page = self.open(address=self.pod.url("/labs/12-adapter.html"), live=False, permissions=["clipboard-read", "clipboard-write"])
+        copied = lambda: page.evaluate("navigator.clipboard.readText()")
+        blocks = page.locator("figure.commands")
+        # A block that is only looked at, or interrupted, has nothing to copy.
+        typed = blocks.filter(has_text=re.compile(r"^\$ ", re.MULTILINE))
+        expect(typed.locator("button")).to_have_count(typed.count())
+        expect(blocks.filter(has_text="^C").locator("button")).to_have_count(0)
+        block = blocks.filter(has_text="stub_status").filter(has_text="Active connections")
+        block.get_by_role("button", name="Copy").click()
+        expect(block.get_by_role("button")).to_have_text("Copied")
+        self.assertEqual(copied(), "curl -s localhost:9883/stub_status\n")
+        expect(block.get_by_role("button")).to_have_text("Copy")
+        self.quiet()
+
+    def test_a_challenge_leads_to_its_lab_and_its_code(self):
+        page = self.open(permissions=["clipboard-read", "clipboard-write"])
+        challenge = page.locator('#tries [data-challenge="edit"]')
+        challenge.locator("summary").click()
+        challenge.get_by_role("button", name="Copy path").click()
+        expect(challenge.get_by_role("button")).to_have_text("Copied")
+        self.assertEqual(page.evaluate("navigator.clipboard.readText()"), challenge.locator("p code").text_content())
+        challenge.get_by_role("link", name="Lab 2").click()
+        expect(page).to_have_url(self.pod.url("/labs/02-shared-volume.html"))
+        self.quiet()
+
     def test_dark_where_the_reader_wants_it_dark(self):
         lightness = {}
         for scheme in ("light", "dark"):

@@ -32,7 +32,7 @@ class WhatIsShown(LivePage):
         files = sum(file.is_file() for file in (self.pod.folder / "volumes/content/current/").rglob("*"))
         expect(self.value(page, "release.files")).to_have_text(str(files))
         expect(self.value(page, "release.age")).to_have_text(re.compile(r"\d+ s ago$"))
-        expect(self.value(page, "countdown")).to_have_text(re.compile(r"in \d+ s|now|waiting for a change"))
+        expect(self.value(page, "countdown")).to_have_text("waiting for a change")
         expect(self.value(page, "last")).to_have_text(re.compile(r"\d+ s ago: (a new release|nothing new)"))
 
     def test_answers_are_counted_by_class_and_by_second(self):
@@ -94,10 +94,8 @@ class WhatIsShown(LivePage):
         page = self.open(address="http://another-machine:9876/live.html")
         expect(page.locator("#sync")).to_be_hidden()
         self.quiet()
-        # Where actions are not allowed. Its neighbours are not at the ports of its own localhost.
-        neighbours = ["--pod-page-puller", f"{self.pod.ip}:9878", "--pod-page-agent", f"{self.pod.ip}:9879"]
-        self.another_server(9890, "--pod-page", *neighbours)
-        page = self.open(address=self.pod.url("/live.html", 9890))
+        # Where actions are not allowed.
+        page = self.another_page(9890)
         expect(page.locator("#sync")).to_be_hidden()
         self.quiet()
 
@@ -106,3 +104,30 @@ class WhatIsShown(LivePage):
         page = self.open(address=self.pod.url("/live.html", 9891), live=False)
         expect(page.locator("#off")).to_contain_text("--pod-page")
         expect(page.locator("#live")).to_be_hidden()
+
+    def test_in_a_cluster_the_page_says_what_a_container_can_know(self):
+        page = self.another_page(9893, "--pod-runs-on", "kubernetes", NODE_NAME="worker-1", POD_NAME="sidecar-pod-7d4b")
+        expect(self.value(page, "pod.node")).to_have_text("worker-1")
+        expect(page.locator('[data-v="keeper.title"]')).to_have_text("kubelet")
+        expect(page.locator('[data-v="keeper.of"]')).to_have_text("on worker-1")
+        expect(page.locator('[data-v="keeper.says"]')).to_contain_text("kubectl describe pod")
+        # No file of the demo's kubelet: the lanes are of what the containers say, and the page says so.
+        expect(page.locator("#kubelet li")).to_have_count(0)
+        expect(page.locator('[data-v="lanes.note"]')).to_contain_text("start times")
+        for container in CONTAINERS:
+            expect(page.locator(f".lane.{container} .track .ready")).to_have_count(1)
+            expect(self.value(page, f"{container}.probes")).not_to_have_text("")
+        # Every challenge has a command or a remark for a cluster, and none that is for another place.
+        commands = {item.get_attribute("data-challenge"): item.locator("pre").text_content() for item in page.locator("#tries li").all()}
+        self.assertEqual(len(commands), 12)
+        on_node = "kubectl debug node/worker-1 --profile=sysadmin -i --image=busybox -- pkill"
+        for challenge, container in {"kill-server": "web-server", "kill-puller": "file-puller", "kill-agent": "log-agent", "backoff": "file-puller"}.items():
+            self.assertIn(f"{on_node} -KILL {container}", commands[challenge])
+        self.assertEqual([line for line in commands["freeze"].splitlines() if "pkill" in line], [f"{on_node} -STOP log-agent", f"{on_node} -CONT log-agent"])
+        self.assertEqual(commands["manager"], "kubectl scale deployment content-manager --replicas 0")
+        self.assertIn("kubectl scale deployment content-manager --replicas 1", commands["return"])
+        for challenge in ("edit", "back", "gate", "sink"):
+            self.assertRegex(commands[challenge], "^# ", challenge)
+        for text in commands.values():
+            self.assertNotRegex(text, r"docker|cargo demo|deploy/content|kill -(KILL|USR1) \d|undefined")
+        self.quiet()
