@@ -1,6 +1,6 @@
 """A benchmark's results as JSON, in benches/results/, from which benches/charts.py draws the documents' pictures.
 
-Cases that a run leaves out keep the figures that the file has of them.
+Cases that a run leaves out keep the figures that the file has of them, with the date and the commit of the run that measured them.
 """
 
 import datetime
@@ -26,18 +26,21 @@ class Report:
 
     def write(self, path, rounds):
         try:
-            kept = json.loads(path.read_text())["results"]
-        except (OSError, ValueError, KeyError):
-            kept = []
+            before = json.loads(path.read_text())
+        except (OSError, ValueError):
+            before = {"results": []}
         new = {(row["case"], row["metric"]) for row in self.rows}
         cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
         commit = subprocess.run(["git", "-C", REPO, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+        of = {"date": datetime.date.today().isoformat(), "commit": commit}
+        # A file of before each row said it for itself.
+        of_before = {key: before.get(key) for key in of}
+        kept = [of_before | row for row in before["results"] if (row["case"], row["metric"]) not in new]
         document = {
             "machine": {"cpu": cpu[1] if cpu else "unknown", "cores": os.cpu_count(), "kernel": os.uname().release},
-            "date": datetime.date.today().isoformat(),
-            "commit": commit,
+            **of,
             "rounds": rounds,
-            "results": [row for row in kept if (row["case"], row["metric"]) not in new] + self.rows,
+            "results": kept + [of | row for row in self.rows],
         }
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -50,25 +50,27 @@ impl Report {
         self.row(&format!("{what}, p99"), "ms", milliseconds(percentile(took, 99)), p99);
     }
 
-    /// Writes all rows to a file. Those that it has of other cases stay.
+    /// Writes all rows to a file. Those that it has of other cases stay, with the date and the commit of the run that measured them.
     pub(crate) fn write(self, path: &Path) -> anyhow::Result<()> {
         let before: Option<Value> = fs::read(path).ok().and_then(|json| serde_json::from_slice(&json).ok());
-        let ran = |row: &Value| self.rows.iter().any(|new| new["case"] == row["case"]);
-        let mut rows: Vec<Value> = before
-            .iter()
-            .filter_map(|before| before["results"].as_array())
-            .flatten()
-            .filter(|row| !ran(row))
-            .cloned()
-            .collect();
-        rows.extend(self.rows);
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let report = json!({
-            "machine": machine()?,
-            "date": now,
-            "commit": output(Command::new("git").args(["rev-parse", "--short", "HEAD"])),
-            "results": rows,
-        });
+        let before = before.unwrap_or_default();
+        let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let commit = output(Command::new("git").args(["rev-parse", "--short", "HEAD"]));
+        let mut rows: Vec<Value> = before["results"].as_array().cloned().unwrap_or_default();
+        rows.retain(|row| self.rows.iter().all(|new| new["case"] != row["case"]));
+        for row in &mut rows {
+            // A file of before each row said it for itself.
+            for key in ["date", "commit"] {
+                if row[key].is_null() {
+                    row[key] = before[key].clone();
+                }
+            }
+        }
+        for mut row in self.rows {
+            (row["date"], row["commit"]) = (date.clone().into(), commit.clone().into());
+            rows.push(row);
+        }
+        let report = json!({"machine": machine()?, "date": date, "commit": commit, "results": rows});
         fs::write(path, serde_json::to_string_pretty(&report)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))
     }
