@@ -187,6 +187,14 @@ fn wrong_flags_are_one_line() {
 
 /// In an image the flags are environment variables, and they are there for the subcommands as well.
 #[test]
+fn the_readme_has_all_flags() {
+    let readme = include_str!("../../README.md");
+    for command in [&[][..], &["manifest"]] {
+        testkit::process::assert_documents_all_flags(readme, env!("CARGO_BIN_EXE_file-puller"), command);
+    }
+}
+
+#[test]
 fn flags_may_be_environment_variables() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     let in_environment = |arguments: &[&str]| {

@@ -43,6 +43,14 @@ fn wrong_flags_are_one_line() {
 }
 
 #[test]
+fn the_readme_has_all_flags() {
+    let readme = include_str!("../../README.md");
+    for command in [&[][..], &["replay"]] {
+        testkit::process::assert_documents_all_flags(readme, env!("CARGO_BIN_EXE_log-agent"), command);
+    }
+}
+
+#[test]
 fn a_state_directory_that_cannot_be() {
     let room = Room::new();
     write(&room.path("file"), "");

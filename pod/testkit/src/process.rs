@@ -214,6 +214,23 @@ pub fn run<S: AsRef<OsStr>>(
     (code, process.stdout_lines().join("\n"), process.stderr())
 }
 
+/// A program's README has each flag of its `--help`, in backquotes.
+#[track_caller]
+pub fn assert_documents_all_flags(readme: &str, binary: impl AsRef<Path>, command: &[&str]) {
+    let (_, help, _) = run(binary, command.iter().chain(&["--help"]));
+    let flags = help.lines().filter_map(|line| {
+        let names = line
+            .trim_start()
+            .split([' ', ',', '[', '='])
+            .take_while(|word| word.is_empty() || word.starts_with('-'));
+        names.filter(|word| word.starts_with("--")).last()
+    });
+    // Every program has these two, and says so itself.
+    let flags = flags.filter(|flag| !["--help", "--version"].contains(flag));
+    let missing: Vec<_> = flags.filter(|flag| !readme.contains(&format!("`{flag}`"))).collect();
+    assert!(missing.is_empty(), "not in the README: {missing:?}");
+}
+
 /// Cargo, without what the cargo that runs this test has told it about its own package. Some build scripts read those
 /// variables, and would run again, with all that depends on them, whenever one differs from the last build's.
 pub fn cargo() -> Command {

@@ -47,6 +47,12 @@ fn a_wrong_start_is_one_line() {
 }
 
 #[test]
+fn the_readme_has_all_flags() {
+    let readme = include_str!("../../README.md");
+    testkit::process::assert_documents_all_flags(readme, env!("CARGO_BIN_EXE_web-server"), &[]);
+}
+
+#[test]
 fn a_taken_port_is_named() {
     let volume = Volume::new();
     let server = Server::start(&volume.root(), &[]);
