@@ -35,6 +35,7 @@ for compose in "docker compose" "docker-compose"; do
     if $compose version >/dev/null 2>&1; then
         $compose --file deploy/compose.yaml config --quiet
         $compose --file deploy/compose.yaml --env-file deploy/collector.env config --quiet
+        for pattern in deploy/patterns/*.compose.yaml; do $compose --file "$pattern" config --quiet; done
         # docker-compose 1.29 refuses what compose.v2.yaml is for.
         if [ "$compose" = "docker compose" ]; then
             $compose --file deploy/compose.yaml --file deploy/compose.v2.yaml config --quiet
@@ -48,7 +49,7 @@ done
 step "Kubernetes: render, schemas from 1.29 to the newest, policy"
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered"' EXIT
-cp deploy/kubernetes/twocontainers.yaml deploy/patterns/*.yaml "$rendered/"
+cp deploy/kubernetes/twocontainers.yaml deploy/patterns/{adapter,ambassador}.yaml "$rendered/"
 for kustomization in deploy/kubernetes/*/kustomization.yaml deploy/kubernetes/overlays/*/kustomization.yaml; do
     folder=$(dirname "$kustomization")
     kubectl kustomize "$folder" >"$rendered/$(basename "$folder").yaml"

@@ -3,6 +3,9 @@
 # name of the image that it stands in for.
 #
 #   deploy/stand-in.sh shell [podman]   shell:stand-in, with bash, curl, sleep, readlink and tail: the lesson's `shell` container
+#   deploy/stand-in.sh haproxy [podman], nginx [podman], nginx-exporter [podman]
+#                                       haproxy:stand-in and so on, the programs of labs 11 and 12, from Debian's packages haproxy,
+#                                       nginx-light and prometheus-nginx-exporter
 #   deploy/stand-in.sh rust             rust:stand-in, a Debian with a C compiler and this host's Rust: what deploy/Dockerfile
 #                                       builds on, with the crates that this host has fetched already
 set -euo pipefail
@@ -16,8 +19,15 @@ trap 'rm -rf "$root"' EXIT
 # A program with the libraries that it is linked with, at the paths that they have here.
 take() {
     local path
-    path=$(readlink -f "$(command -v "$1")")
+    path=$(command -v "$1") || { echo "stand-in.sh: there is no $1 here; install it first" >&2; exit 69; }
+    path=$(readlink -f "$path")
     { echo "$path"; ldd "$path" | grep -o '/[^ ]*'; } | xargs cp --parents --dereference --target-directory "$root"
+}
+
+# The folders that programs and libraries go into, where Debian has them.
+folders() {
+    mkdir -p "$root"/usr/{bin,sbin,lib,lib64}
+    ln -s usr/bin usr/sbin usr/lib usr/lib64 "$root"
 }
 
 import() {
@@ -26,10 +36,15 @@ import() {
 
 case $what in
 shell)
-    mkdir -p "$root"/usr/{bin,lib,lib64}
-    ln -s usr/bin usr/lib usr/lib64 "$root"
+    folders
     for program in bash curl sleep readlink tail; do take "$program"; done
     import --change 'ENV PATH=/usr/bin' - shell:stand-in
+    ;;
+haproxy | nginx | nginx-exporter)
+    program=${what/#nginx-exporter/prometheus-nginx-exporter}
+    folders
+    take "$program"
+    import --change 'ENV PATH=/usr/sbin:/usr/bin' --change "ENTRYPOINT [\"$program\"]" --change 'USER 65532:65532' - "$what:stand-in"
     ;;
 rust)
     command -v debootstrap >/dev/null || { echo "stand-in.sh: this needs debootstrap" >&2; exit 69; }
@@ -49,7 +64,7 @@ rust)
         --change 'ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=0' - rust:stand-in
     ;;
 *)
-    echo "usage: $0 shell | rust [docker | podman]" >&2
+    echo "usage: $0 shell | haproxy | nginx | nginx-exporter | rust [docker | podman]" >&2
     exit 64
     ;;
 esac
