@@ -115,6 +115,28 @@ fn the_reading_path_is_as_long_as_it_says() {
     assert!(path.contains(&total), "the rows add up to {total}, which the section does not say");
 }
 
+/// A drawing has at most eight files, and the README's path takes files of the three programs from the drawings, in their order.
+#[test]
+fn the_reading_path_follows_the_drawings() {
+    let architecture = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let mut drawn = Vec::new();
+    for drawing in architecture.split("\n## ").skip(1) {
+        let rows = drawing.lines().filter(|line| line.starts_with("| ") && line.contains("](../"));
+        let files: Vec<&str> = rows.flat_map(|row| row.split("](../").skip(1)).collect();
+        assert!((1..=8).contains(&files.len()), "{files:?}");
+        drawn.extend(files.into_iter().filter_map(|rest| rest.split(')').next()));
+    }
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, path) = readme.split_once("## One hour of reading").unwrap();
+    let rows = path.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| [`"));
+    let read = rows.filter_map(|row| row.split("](").nth(1)?.split(')').next());
+    let programs = ["file-puller/", "web-server/", "log-agent/"];
+    let mut left = drawn.iter();
+    for file in read.filter(|file| programs.iter().any(|program| file.starts_with(program))) {
+        assert!(left.any(|next| *next == file), "{file} is in no drawing, or not after the file before it");
+    }
+}
+
 fn is_a_name(text: &str) -> bool {
     text.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
 }
