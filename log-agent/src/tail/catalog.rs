@@ -4,6 +4,7 @@
 //! not delivered before a file is let go is entered in the loss ledger.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use super::descriptors::Descriptors;
 use super::ends::FileEnds;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
 use super::files::{FileTable, Numbers, Snapshot};
+use super::hidden::Hidden;
 use super::obstacles::Obstacles;
 use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
@@ -129,8 +131,9 @@ impl Catalog {
         }
         self.settle_names(&names);
         self.obstacles.note_scan(&names, &self.files);
-        self.resolve_copies(names.failures.is_empty());
-        self.give_up_unclaimed(&names);
+        let hidden = Hidden::of(&names, &self.files);
+        self.resolve_copies(&hidden);
+        self.give_up_unclaimed(&hidden);
         self.start.end();
         self.ends.note(self.files.iter());
         self.enforce_held_bytes();
@@ -179,18 +182,34 @@ impl Catalog {
     /// Begins to follow a file; false where its name leads to another one by now.
     fn follow(&mut self, family: LogFamily, place: &Place, key: FileKey) -> io::Result<bool> {
         let handle = self.descriptors.open(&mut self.files, || place.open())?;
-        let metadata = handle.metadata()?;
-        if FileKey::of(&metadata) != key {
+        if FileKey::of(&handle.metadata()?) != key {
             return Ok(false);
         }
         let entry = self.unclaimed.take(&key);
+        let followed = self.follow_open(family, place, handle, entry.as_ref());
+        if let (Err(_), Some(entry)) = (&followed, entry) {
+            self.unclaimed.keep(entry);
+        }
+        followed.map(|()| true)
+    }
+
+    /// Begins to follow an open file, of which a checkpoint may know something.
+    fn follow_open(
+        &mut self,
+        family: LogFamily,
+        place: &Place,
+        handle: File,
+        entry: Option<&FileEntry>,
+    ) -> io::Result<()> {
+        let metadata = handle.metadata()?;
+        let key = FileKey::of(&metadata);
         let content = self.numbers.content();
         // A name that was seen to change tells where it belongs, whatever it is now.
-        let family = match &entry {
+        let family = match entry {
             Some(entry) => LogFamily::of(entry.log()),
             None => family,
         };
-        let content = match &entry {
+        let content = match entry {
             Some(entry) => Content::restored(content, entry, &self.sinks),
             None => Content::new(content, Epoch::first(&key, self.fresh), self.sinks.len()),
         };
@@ -198,7 +217,7 @@ impl Catalog {
         let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
         let replaced = self.look_at(&mut file)?;
         file.content_mut().note_arrival();
-        match &entry {
+        match entry {
             Some(entry) if !replaced => file.skip_to(|_| entry.given_up)?,
             Some(_) => {}
             None => {
@@ -214,7 +233,7 @@ impl Catalog {
         tracing::info!(file = %escaped_path(&place.path), from, "following");
         self.files.put(file);
         self.descriptors.opened(seq);
-        Ok(true)
+        Ok(())
     }
 
     /// What the user does not want to read of a file that was never seen.
@@ -308,8 +327,8 @@ impl Catalog {
         self.obstacles.scan_failure()
     }
 
-    /// Finds the copies among the files that may be some; all names are known where `is_complete`.
-    fn resolve_copies(&mut self, is_complete: bool) {
+    /// Finds the copies among the files that may be some.
+    fn resolve_copies(&mut self, hidden: &Hidden<'_>) {
         let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
         let mut concerned = HashSet::new();
         for file in self.files.iter() {
@@ -320,10 +339,11 @@ impl Catalog {
         }
         for family in concerned {
             let members = families.remove(&family).unwrap_or_default();
-            self.resolve_copies_of(&family, &members, is_complete);
+            self.resolve_copies_of(&family, &members, !hidden.may_be_of(family.log()));
         }
     }
 
+    /// Where all files of the family are known, `is_complete`.
     fn resolve_copies_of(&mut self, family: &LogFamily, members: &[FileSeq], is_complete: bool) {
         for seq in members {
             if self.files.get(*seq).is_some_and(|file| file.state() == ReadState::PendingCopy) {
@@ -353,9 +373,9 @@ impl Catalog {
     }
 
     /// Enters what a checkpoint knew as unconfirmed of files that are gone.
-    fn give_up_unclaimed(&mut self, names: &Names) {
+    fn give_up_unclaimed(&mut self, hidden: &Hidden<'_>) {
         let pending: HashSet<&Path> = self.files.pending().map(|file| file.family().log()).collect();
-        let waits = |entry: &FileEntry| !names.has_seen(&entry.path) || pending.contains(entry.log());
+        let waits = |entry: &FileEntry| hidden.may_be(entry) || pending.contains(entry.log());
         let sinks = &self.sinks;
         let given_up =
             self.unclaimed.take_where(|entry| !entry.unconfirmed(sinks).is_empty() && !waits(entry));

@@ -11,6 +11,7 @@ mod ends;
 mod file;
 mod files;
 mod framing;
+mod hidden;
 mod lag;
 #[cfg(test)]
 mod model_tests;

@@ -116,11 +116,6 @@ impl Discovery {
                 tracing::info!(directory = %escaped_path(directory), "waiting for a directory that does not exist yet");
             }
         }
-        for (path, error) in &names.unreadable {
-            if say(path) {
-                tracing::warn!(file = %escaped_path(path), %error, "cannot read it: trying again at every scan");
-            }
-        }
         for path in &names.outside {
             if say(path) {
                 tracing::warn!(file = %escaped_path(path), "a link that leads out of the included directory is not followed; see --follow-symlinks");

@@ -89,10 +89,8 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     pub(crate) files: Vec<Found>,
-    /// Directories that could not be read, and why.
+    /// Directories that could not be read, links of which it is not known where they lead, and why.
     pub(crate) failures: Vec<(PathBuf, io::Error)>,
-    /// Names that could not be looked at.
-    pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
     /// Links that lead out of their pattern's fixed part.
     pub(crate) outside: Vec<PathBuf>,
     /// Fixed parts that do not exist.
@@ -158,7 +156,7 @@ impl<'a> Walk<'a> {
             let path = directory.join(name);
             match std::fs::symlink_metadata(&path) {
                 Ok(metadata) => self.entry(path, metadata, rest, depth),
-                Err(error) => self.cannot_look_at(path, error),
+                Err(error) => self.not_seen(directory, error),
             }
             return;
         }
@@ -175,7 +173,7 @@ impl<'a> Walk<'a> {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
-                    self.names.failures.push((directory.to_owned(), error));
+                    self.not_seen(directory, error);
                     return;
                 }
             };
@@ -188,7 +186,7 @@ impl<'a> Walk<'a> {
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
                 Err(error) => {
-                    self.cannot_look_at(path, error);
+                    self.not_seen(directory, error);
                     continue;
                 }
             };
@@ -251,14 +249,17 @@ impl<'a> Walk<'a> {
             Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
                 self.names.outside.push(place.path);
             }
-            Err(error) => self.cannot_look_at(place.path, error),
+            Err(error) => self.not_seen(&place.path, error),
         }
     }
 
-    fn cannot_look_at(&mut self, path: PathBuf, error: io::Error) {
-        // Gone in between, or a link that leads nowhere: the next look knows.
-        if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
-            self.names.unreadable.push((path, error));
+    /// Nothing is known of what is there.
+    fn not_seen(&mut self, path: &Path, error: io::Error) {
+        // Gone in between, or a link that leads nowhere, which is known.
+        let nowhere = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            || error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        if !nowhere && self.names.failures.last().is_none_or(|(last, _)| last != path) {
+            self.names.failures.push((path.to_owned(), error));
         }
     }
 }

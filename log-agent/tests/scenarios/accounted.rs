@@ -10,6 +10,7 @@ use testkit::{Process, wait_until};
 use crate::rotate::{down, up};
 use crate::support::{Receiver, Room, Verdict, append, metric, status, write, write_numbers};
 use crate::truncate::copytruncate;
+use crate::world::{is_ready, set_mode, that_modes_hold_for};
 
 const QUICK: [&str; 4] = ["--rescan-period", "50ms", "--checkpoint-period", "50ms"];
 
@@ -178,4 +179,57 @@ fn copytruncate_twice_with_the_sink_down() {
     up(&receiver);
     receiver.expect_numbers(310);
     assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
+
+#[test]
+fn what_cannot_be_opened_after_a_restart_is_not_gone() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    set_mode(&room.log("access.log"), 0);
+    up(&receiver);
+    let agent = that_modes_hold_for(&room, &receiver.sink());
+    agent.event("it is said", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with("cannot read it"))
+    });
+    set_mode(&room.log("access.log"), 0o644);
+    wait_until("all lines arrive", || receiver.count() >= 250);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "{}", agent.stderr());
+}
+
+#[test]
+fn what_was_renamed_and_cannot_be_opened_after_a_restart_is_not_gone() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    fs::rename(room.log("access.log"), room.log("other.log")).unwrap();
+    set_mode(&room.log("other.log"), 0);
+    up(&receiver);
+    let agent = that_modes_hold_for(&room, &receiver.sink());
+    agent.event("it is said", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with("cannot read it"))
+    });
+    set_mode(&room.log("other.log"), 0o644);
+    wait_until("all lines arrive", || receiver.count() >= 250);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "{}", agent.stderr());
+}
+
+/// A directory may be listed and nothing in it be looked at.
+#[test]
+fn what_cannot_be_looked_at_after_a_restart_is_not_gone() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    set_mode(&room.path("logs"), 0o444);
+    up(&receiver);
+    let agent = that_modes_hold_for(&room, &receiver.sink());
+    wait_until("it is not ready", || is_ready(&agent) == Some(false));
+    assert_eq!(agent.stderr().matches("cannot look at all names").count(), 1, "{}", agent.stderr());
+    set_mode(&room.path("logs"), 0o755);
+    wait_until("all lines arrive", || receiver.count() >= 250);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "{}", agent.stderr());
+    wait_until("it is ready", || is_ready(&agent) == Some(true));
+    // Nor is what is followed.
+    set_mode(&room.path("logs"), 0o444);
+    wait_until("it is not ready", || is_ready(&agent) == Some(false));
+    assert_eq!(status(&agent)["files"][0]["named"], true, "{}", agent.stderr());
+    set_mode(&room.path("logs"), 0o755);
+    wait_until("it is ready", || is_ready(&agent) == Some(true));
 }

@@ -17,6 +17,11 @@ use crate::support::{Receiver, Room, append, binary, metric, status, write, writ
 
 const QUICK: [&str; 2] = ["--rescan-period", "50ms"];
 
+/// What `/readyz` says; nothing where it does not answer.
+pub(crate) fn is_ready(agent: &Process) -> Option<bool> {
+    try_get(agent.addr("admin"), "/readyz").ok().map(|answer| answer.status() == 200)
+}
+
 #[test]
 fn a_directory_that_is_briefly_away() {
     let (room, receiver) = (Room::new(), Receiver::start());
@@ -25,24 +30,20 @@ fn a_directory_that_is_briefly_away() {
     let agent = room.agent(&receiver.sink(), &QUICK);
     receiver.expect_numbers(10);
     fs::rename(room.path("logs"), room.path("away")).unwrap();
-    wait_until("it is not ready", || {
-        try_get(agent.addr("admin"), "/readyz").is_ok_and(|answer| answer.status() == 503)
-    });
+    wait_until("it is not ready", || is_ready(&agent) == Some(false));
     assert!(metric(&agent, "log_agent_scan_up") < 0.5);
     assert_eq!(status(&agent)["files"][0]["named"], true, "what is followed stays followed");
     write_numbers(&mut file, 10..20);
     receiver.expect_numbers(20);
     fs::rename(room.path("away"), room.path("logs")).unwrap();
-    wait_until("it is ready", || {
-        try_get(agent.addr("admin"), "/readyz").is_ok_and(|answer| answer.status() == 200)
-    });
+    wait_until("it is ready", || is_ready(&agent) == Some(true));
     write_numbers(&mut file, 20..30);
     receiver.expect_numbers(30);
     assert_eq!(agent.stderr().matches("cannot look at all names").count(), 1, "{}", agent.stderr());
 }
 
 /// An agent for which modes hold: where the tests run as root, root's right to read everything is taken from it.
-fn that_modes_hold_for(room: &Room, sink: &str) -> Process {
+pub(crate) fn that_modes_hold_for(room: &Room, sink: &str) -> Process {
     let agent = room.command("logs/*.log*", &[sink], &QUICK);
     if !rustix::process::geteuid().is_root() {
         return Process::start_command(agent);
@@ -53,7 +54,7 @@ fn that_modes_hold_for(room: &Room, sink: &str) -> Process {
     Process::start_command(command)
 }
 
-fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
