@@ -36,14 +36,15 @@ pub(crate) struct Checkpoints {
     holding: Option<Instant>,
     /// The last one could not be written.
     failed: bool,
-    /// How many files there were, and how long they were, at the last look.
-    extent: (usize, u64),
+    /// How many files there were, how long they were, and how much was given up of others, at the last look.
+    extent: (usize, u64, u64),
 }
 
 impl Checkpoints {
-    /// At most one in this time, unless records wait.
+    /// At most one in this time, unless records wait; and one at once, by which the next start knows that there was this one.
     pub(crate) fn new(period: Duration) -> Self {
-        Self { period, due: None, writing: None, holding: None, failed: false, extent: (0, 0) }
+        let due = Some(Instant::now());
+        Self { period, due, writing: None, holding: None, failed: false, extent: (0, 0, 0) }
     }
 
     /// Something has changed that a restart should know.
@@ -51,8 +52,8 @@ impl Checkpoints {
         self.due.get_or_insert_with(|| Instant::now() + self.period);
     }
 
-    /// Files have come, gone or grown where this is another extent than the last one.
-    pub(super) fn note_files(&mut self, extent: (usize, u64)) {
+    /// Files have come, gone, grown or been given up where this is another extent than the last one.
+    pub(super) fn note_files(&mut self, extent: (usize, u64, u64)) {
         if extent != self.extent {
             self.extent = extent;
             self.changed();

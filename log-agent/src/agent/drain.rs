@@ -41,7 +41,7 @@ pub(crate) struct Remains {
     remaining: u64,
     /// Of that, what is more than last lines without an end.
     unshipped: u64,
-    /// No start can ship it: the files have no name that is followed any more.
+    /// No start can ship it: the files have no name that is followed any more, or another content.
     lost: u64,
     /// Why there may be more, of which nothing is known.
     unseen: Option<String>,
@@ -51,14 +51,10 @@ impl Remains {
     /// Says what remains, and enters what is lost.
     pub(super) fn of(catalog: &mut Catalog, sinks: &[String]) -> Self {
         let mut remains = Self { unseen: catalog.scan_failure().map(str::to_owned), ..Self::default() };
-        for file in catalog.files() {
+        for file in catalog.files().filter(|file| file.naming() == Naming::Named) {
             for (sink, name) in SinkIndex::all(sinks.len()).zip(sinks) {
                 let bytes = file.unconfirmed(sink);
                 if bytes == 0 {
-                    continue;
-                }
-                if file.naming() == Naming::Unnamed {
-                    remains.lost += bytes;
                     continue;
                 }
                 let unfinished = file.content().unfinished(sink);
@@ -72,7 +68,7 @@ impl Remains {
                 remains.unshipped += bytes - unfinished;
             }
         }
-        catalog.give_up_unnamed();
+        remains.lost = catalog.give_up_unshippable();
         tracing::info!(remaining_bytes = remains.remaining, lost_bytes = remains.lost, "drained");
         remains
     }
@@ -105,7 +101,8 @@ pub(super) fn verdict(
     // Writing to a string does not fail.
     let mut text = format!("drained remaining_bytes={remaining}, which the next start ships");
     if *lost > 0 {
-        write!(text, "; lost_bytes={lost}, of files without a name, which no start can ship").ignore();
+        write!(text, "; lost_bytes={lost}, of files that are removed or truncated, which no start can ship")
+            .ignore();
     }
     if let Some(reason) = unseen {
         write!(text, "; perhaps more: {reason}").ignore();

@@ -137,7 +137,7 @@ impl Reader {
 
     /// Reads and sends what can be read and sent, then waits for something to happen. True where the end has come.
     fn turn(&mut self, run: &mut Run) -> bool {
-        self.fill_and_send(run);
+        let has_more = self.fill_and_send(run) == Filled::ForNow;
         let is_last = run.draining || self.until == Until::EndOfFiles;
         if (is_last && self.has_shipped_all(run)) || self.sink_failed_too_long() {
             return true;
@@ -148,7 +148,8 @@ impl Reader {
             self.publish();
         }
         let now = Instant::now();
-        let wait = self.next_deadline(run, now).saturating_duration_since(now);
+        let next = if has_more { now } else { self.next_deadline(run, now) };
+        let wait = next.saturating_duration_since(now);
         let mut message = match self.inbox.recv_timeout(wait) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
@@ -237,10 +238,11 @@ impl Reader {
 
     /// There is no waiting for a chunk to fill: while the sink is quick, a line leaves as soon as it is read. While it is slow, chunks
     /// fill by themselves, and a full one is at hand as soon as the sink is free.
-    fn fill_and_send(&mut self, run: &mut Run) {
+    fn fill_and_send(&mut self, run: &mut Run) -> Filled {
         let last_lines = (self.until == Until::EndOfFiles).then_some(UnterminatedLine::Emit);
         let mut at = 0;
         let mut scanned = false;
+        let mut all = Filled::AsFarAsItGoes;
         while let Some(feed) = self.feeds.get_mut(at) {
             let sink = SinkIndex(u16::try_from(at).unwrap_or(u16::MAX));
             let Some(filling) = &mut feed.filling else {
@@ -253,9 +255,16 @@ impl Reader {
                 self.rescan(run);
                 continue;
             }
+            if filled == Filled::ForNow {
+                all = filled;
+                self.send(at);
+                at += 1;
+                continue;
+            }
             // The other chunk may be filled while that one is delivered.
             at += usize::from(!self.send(at));
         }
+        all
     }
 
     /// Sends a chunk off if it is full or the sink is free, and a restart would know what is sent; true where it was.

@@ -33,6 +33,10 @@ use crate::watch::{Names, Place};
 /// How often names that change are looked at again before they are taken as they are.
 const STILL: usize = 16;
 
+/// After so many reads that brought nothing for a chunk, because a line has no end or the user wants none of these lines, the reader looks
+/// for what else there is to do.
+const READS_IN_VAIN: usize = 8;
+
 /// What the user says about files.
 #[derive(Debug, Clone)]
 pub(crate) struct CatalogOptions {
@@ -64,6 +68,8 @@ pub(crate) struct Past {
 pub(crate) enum Filled {
     /// The chunk is full, or no file has more.
     AsFarAsItGoes,
+    /// Much was read, and nothing of it came into the chunk: others wait.
+    ForNow,
     /// A file's content was replaced: a copy of it may be there under another name.
     NeedsScan,
 }
@@ -239,6 +245,10 @@ impl Catalog {
     /// What the user does not want to read of a file that was never seen.
     fn skip_what_is_old(&self, file: &mut TailedFile, modified: Option<SystemTime>) -> io::Result<()> {
         let Some(reason) = self.start.reason_to_skip(modified) else { return Ok(()) };
+        if file.is_compressed()? {
+            file.skip_compressed();
+            return Ok(());
+        }
         let bytes = file.skip_to_end()?;
         let name = escaped_path(file.path());
         tracing::info!(file = %name, bytes, reason = reason.as_str(), "skipped: what is added is read");
@@ -504,6 +514,7 @@ impl Catalog {
         chunk: &mut Chunk,
         buffer: &mut Vec<u8>,
     ) -> Filled {
+        let (mut len, mut in_vain) = (chunk.len(), 0);
         while !chunk.is_full()
             && let Some(seq) = self.queues.next(sink)
         {
@@ -515,7 +526,13 @@ impl Catalog {
             let unterminated = last_lines.unwrap_or_else(|| self.ends.unterminated(file));
             let mut to = ReadContext { sink, unterminated, chunk, options, ledger: &self.ledger, buffer };
             match file.read(&mut to) {
-                Ok(Progress::More) => {}
+                Ok(Progress::More) => {
+                    in_vain = if chunk.len() > len { 0 } else { in_vain + 1 };
+                    len = chunk.len();
+                    if in_vain == READS_IN_VAIN {
+                        return Filled::ForNow;
+                    }
+                }
                 Ok(Progress::AtEnd) => {
                     self.obstacles.note_readable(file.path());
                     self.queues.done(sink, seq);
@@ -525,11 +542,7 @@ impl Catalog {
                     return Filled::NeedsScan;
                 }
                 Ok(Progress::Compressed) => {
-                    file.set_state(ReadState::Skipped);
-                    tracing::info!(
-                        file = %escaped_path(file.path()),
-                        "compressed, so not read: exclude it, or let rotation compress later"
-                    );
+                    file.skip_compressed();
                     self.queues.remove(seq);
                 }
                 Err(error) => {
@@ -617,27 +630,33 @@ impl Catalog {
         }
     }
 
-    /// The agent ends: what no next start can ship is entered, and not among the entries of its last checkpoint.
-    pub(crate) fn give_up_unnamed(&mut self) {
+    /// The agent ends: what no next start can ship is entered, and not among the entries of its last checkpoint. Returns how many
+    /// bytes that is.
+    pub(crate) fn give_up_unshippable(&mut self) -> u64 {
+        let mut bytes = 0;
         let unnamed: Vec<FileSeq> = self.unnamed().collect();
         for seq in unnamed {
             let Some(file) = self.files.get(seq) else { continue };
+            let contents = file.previous().iter().chain((!file.is_drained()).then(|| file.content()));
+            let lose =
+                |content: &Content| content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
+            bytes += contents.map(lose).sum::<u64>();
             if file.is_drained() {
                 continue;
             }
-            file.content().lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
             if !file.is_unlinked() {
                 let entry = file.entry_of(file.content(), &self.sinks);
                 self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
             }
             self.files.remove(seq);
         }
-        self.files.lose_leaving(&self.ledger);
+        bytes + self.files.lose_leaving(&self.ledger)
     }
 
-    /// How many files there are, and how long they are together.
-    pub(crate) fn extent(&self) -> (usize, u64) {
-        (self.files.len(), self.files.iter().map(|file| file.content().size()).sum())
+    /// How many files there are, how long they are together, and how much is given up of others.
+    pub(crate) fn extent(&self) -> (usize, u64, u64) {
+        let size = self.files.iter().map(|file| file.content().size()).sum();
+        (self.files.len(), size, self.unclaimed.all().map(|entry| entry.given_up).sum())
     }
 
     /// All files, oldest first.

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use lifecycle::escape::escaped_path;
 
-use super::content::{Comparison, Content};
+use super::content::{Comparison, Content, ReadAt as _};
+use super::framing;
 use super::read::{Input, Progress, ReadContext, line_start_before};
 use super::rotation::{LogFamily, RotationAge, age_in};
 use crate::checkpoint::FileEntry;
@@ -370,6 +371,23 @@ impl TailedFile {
     /// What it held, once it is followed no more.
     pub(super) fn into_content(self) -> Content {
         self.content
+    }
+
+    /// Whether it begins as compressed files do.
+    pub(super) fn is_compressed(&self) -> io::Result<bool> {
+        let Some(file) = &self.handle else { return Ok(false) };
+        let mut head = [0; 16];
+        let filled = file.fill(&mut head, 0)?;
+        Ok(framing::is_compressed(&head[..filled]))
+    }
+
+    /// It is compressed: nothing of it is read.
+    pub(super) fn skip_compressed(&mut self) {
+        self.state = ReadState::Skipped;
+        tracing::info!(
+            file = %escaped_path(self.path()),
+            "compressed, so not read: exclude it, or let rotation compress later"
+        );
     }
 
     /// It is a copy of what another file held, and goes on from there.

@@ -189,10 +189,11 @@ impl FileTable {
         (entries, snapshot)
     }
 
-    /// Nothing that is under way is waited for any more.
-    pub(super) fn lose_leaving(&mut self, ledger: &LossLedger) {
-        for Leaving { path, content, .. } in std::mem::take(&mut self.leaving) {
-            content.lose_unconfirmed(LossReason::Removed, &path, ledger);
-        }
+    /// Nothing that is under way is waited for any more. Returns how many bytes are lost.
+    pub(super) fn lose_leaving(&mut self, ledger: &LossLedger) -> u64 {
+        let leaving = std::mem::take(&mut self.leaving).into_iter();
+        leaving
+            .map(|Leaving { path, content, .. }| content.lose_unconfirmed(LossReason::Removed, &path, ledger))
+            .sum()
     }
 }

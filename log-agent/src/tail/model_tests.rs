@@ -233,6 +233,7 @@ impl World {
             let hold = Some(UnterminatedLine::Hold);
             match catalog.fill(index, hold, options, &mut chunk, &mut Vec::new()) {
                 Filled::AsFarAsItGoes => return chunk,
+                Filled::ForNow => {}
                 Filled::NeedsScan => self.scan(),
             }
         }
@@ -534,4 +535,22 @@ fn what_was_seen_and_written_over_while_the_agent_was_away_is_entered() {
     use Step::{CopyTruncate, Crash, Overwrite, ReadOnly, Ship, Truncate, Write};
     run(LONG_HEAD, [Write(2), ReadOnly(0), Truncate, CopyTruncate, Write(1), Overwrite(1)]);
     run(LONG_HEAD, [Write(5), Ship(0, 1), Overwrite(1), Crash]);
+}
+
+#[test]
+fn a_long_search_for_the_end_of_a_line_leaves_time_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    // Dense: nothing tells that there is no end.
+    fs::write(dir.path().join("a.log"), vec![b'x'; 64 << 20]).unwrap();
+    fs::write(dir.path().join("a.log_other"), "a line\n").unwrap();
+    let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
+    catalog.update(|| discovery.scan());
+    let (mut chunk, mut buffer) = (Chunk::new(1 << 20, ChunkMode::Records), Vec::new());
+    let mut fill = || catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer);
+    let mut turns = 1;
+    while fill() == Filled::ForNow {
+        turns += 1;
+    }
+    assert!((2..64).contains(&turns), "{turns}");
+    assert_eq!(chunk.len(), 1, "the line of the other file");
 }

@@ -34,7 +34,7 @@ const PORTION: usize = 128 * 1024;
 
 /// A line that goes on for longer than this many portions is looked through in several turns, so that other files are read
 /// in between.
-const PORTIONS_A_TURN: usize = 64;
+const PORTIONS_A_TURN: usize = 16;
 
 /// How long a file has to be quiet before a line whose last part is missing is taken without it: a container runtime writes the parts
 /// of a line one right after the other, and none when the container ended within a line.

@@ -227,27 +227,24 @@ impl<'a> Walk<'a> {
         if is_link && self.symlinks == Symlinks::All && !(self.is_excluded)(&path) {
             self.names.links.push(path.clone());
         }
-        if !rest.is_empty() {
-            let leads_to_directory = is_link
-                && self.symlinks == Symlinks::All
-                && std::fs::metadata(&path).is_ok_and(|to| to.is_dir());
-            if metadata.is_dir() || leads_to_directory {
-                self.directory(&path, rest, depth + 1);
-            } else if is_link && std::fs::metadata(&path).is_ok_and(|to| to.is_dir()) {
-                self.names.outside.push(path);
-            }
-            return;
-        }
-        if !(is_link || metadata.is_file()) || (self.is_excluded)(&path) {
+        if rest.is_empty() && (!(is_link || metadata.is_file()) || (self.is_excluded)(&path)) {
             return;
         }
         let place = Place { path, base: Arc::clone(&self.base), symlinks: self.symlinks };
         let metadata = if is_link { place.metadata() } else { Ok(metadata) };
         match metadata {
-            Ok(metadata) if metadata.is_file() => self.names.files.push(Found { place, is_link, metadata }),
+            // A directory's link may lead elsewhere by the time that the directory is read: then names are seen, but no file is opened.
+            Ok(metadata) if !rest.is_empty() && metadata.is_dir() => {
+                self.directory(&place.path, rest, depth + 1);
+            }
+            Ok(metadata) if rest.is_empty() && metadata.is_file() => {
+                self.names.files.push(Found { place, is_link, metadata });
+            }
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
-                self.names.outside.push(place.path);
+                if rest.is_empty() || std::fs::metadata(&place.path).is_ok_and(|to| to.is_dir()) {
+                    self.names.outside.push(place.path);
+                }
             }
             Err(error) => self.not_seen(&place.path, error),
         }

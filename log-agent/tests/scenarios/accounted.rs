@@ -20,11 +20,13 @@ fn stuck_at_5000() -> (Room, Receiver, Process) {
     down(&receiver);
     write(&room.log("access.log"), "0123456789012345678\n".repeat(250));
     let agent = room.agent(&receiver.sink(), &QUICK);
-    wait_until("it is known", || {
-        let slots = ["checkpoint.0.json", "checkpoint.1.json"].map(|slot| room.state().join(slot));
-        slots.iter().any(|slot| fs::read_to_string(slot).is_ok_and(|text| text.contains("\"size\":5000")))
-    });
+    wait_until("it is known", || a_checkpoint_says(&room, "\"size\":5000"));
     (room, receiver, agent)
+}
+
+fn a_checkpoint_says(room: &Room, what: &str) -> bool {
+    let slots = ["checkpoint.0.json", "checkpoint.1.json"].map(|slot| room.state().join(slot));
+    slots.iter().any(|slot| fs::read_to_string(slot).is_ok_and(|text| text.contains(what)))
 }
 
 fn expect_entered(agent: &Process, from: u64, to: u64) {
@@ -72,6 +74,35 @@ fn a_drain_says_what_no_next_start_can_ship() {
     fs::remove_file(room.log("access.log")).unwrap();
     wait_until("it is known to be gone", || status(&agent)["files"][0]["named"] == false);
     assert_eq!(agent.terminate().code(), Some(69));
+    expect_entered(&agent, 0, 5000);
+    let last = agent.stderr().lines().last().unwrap().to_owned();
+    assert!(last.contains("remaining_bytes=0") && last.contains("lost_bytes=5000"), "{last}");
+}
+
+#[test]
+fn a_loss_is_entered_once_also_where_the_agent_is_killed_after_it() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    fs::remove_file(room.log("access.log")).unwrap();
+    let mut agent = room.agent(&receiver.sink(), &QUICK);
+    expect_entered(&agent, 0, 5000);
+    wait_until("it is known", || a_checkpoint_says(&room, "\"given_up\":5000"));
+    agent.kill();
+    let agent = room.agent(&receiver.sink(), &QUICK);
+    wait_until("it has looked", || metric(&agent, "log_agent_scan_up") > 0.5);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5, "{}", agent.stderr());
+}
+
+#[test]
+fn a_drain_says_what_is_lost_of_a_file_that_was_truncated() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    let more = [&QUICK[..], &["--shutdown-timeout", "2s"]].concat();
+    let mut agent = room.agent(&receiver.sink(), &more);
+    agent.event("it is under way", |event| event["attempts"] == 1);
+    append(&room.log("access.log")).set_len(0).unwrap();
+    wait_until("it is seen", || status(&agent)["files"][0]["size"] == 0);
+    assert_eq!(agent.terminate().code(), Some(69), "{}", agent.stderr());
     expect_entered(&agent, 0, 5000);
     let last = agent.stderr().lines().last().unwrap().to_owned();
     assert!(last.contains("remaining_bytes=0") && last.contains("lost_bytes=5000"), "{last}");

@@ -261,8 +261,8 @@ fn probes_while_there_is_much_to_look_at() {
 /// takes as long as it takes until something reads from it.
 fn stalled(room: &Room, receiver: &Receiver, names: &[&str]) -> Process {
     let agent = room.agent(&receiver.sink(), &[&QUICK[..], &["--checkpoint-period", "50ms"]].concat());
-    let admin = agent.addr("admin");
-    wait_until("it has read its state", || try_get(admin, "/livez").is_ok());
+    // The first one says that there was a start.
+    wait_until("a checkpoint is written", || room.state().join("checkpoint.0.json").exists());
     for name in names {
         assert!(Command::new("mkfifo").arg(room.state().join(name)).status().unwrap().success());
     }
@@ -532,4 +532,56 @@ fn removed_files_hold_no_more_than_they_may() {
     });
     up(&receiver);
     wait_until("the youngest arrives", || receiver.count() >= 60_000);
+}
+
+#[test]
+fn a_second_start_is_known_as_one_where_the_first_saw_no_file() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let mut agent = room.agent(&receiver.sink(), &["--start-at", "end"]);
+    wait_until("a checkpoint is written", || room.state().join("checkpoint.0.json").exists());
+    agent.kill();
+    write(&room.log("a.log"), "line 0\n");
+    let _agent = room.agent(&receiver.sink(), &["--start-at", "end"]);
+    receiver.expect_numbers(1);
+}
+
+#[test]
+fn compressed_files_are_left_out_wherever_reading_begins() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log.1.gz"), b"\x1f\x8b\x08\0\0\0\0\0\0\x03\ncompressed");
+    let more = [&QUICK[..], &["--start-at", "end", "--rotate-wait", "0s"]].concat();
+    let mut agent = room.agent(&receiver.sink(), &more);
+    agent.event("it is said", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with("compressed"))
+    });
+    write(&room.log("a.log"), "line 0\n");
+    receiver.expect_numbers(1);
+    wait_until("nothing waits", || metric(&agent, "log_agent_file_lag_bytes") < 0.5);
+    fs::remove_file(room.log("a.log.1.gz")).unwrap();
+    agent.event("it is let go", |event| event["message"] == "drained and closed");
+    assert!(agent.terminate().success(), "{}", agent.stderr());
+    receiver.expect_numbers(1);
+}
+
+#[test]
+fn a_directorys_link_that_stays_beneath_is_followed() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    for name in ["logs/v1", "logs/v2", "outside"] {
+        fs::create_dir(room.path(name)).unwrap();
+    }
+    write(&room.path("outside/a.log"), "secret\n");
+    symlink("v1", room.log("current")).unwrap();
+    symlink("../outside", room.log("c-out")).unwrap();
+    write(&room.log("v1/a.log"), "line 0\n");
+    // No scan but the first: all that is seen is seen by events.
+    let more = ["--rescan-period", "1h"];
+    let agent = Process::start_command(room.command("logs/c*/*.log", &[&receiver.sink()], &more));
+    receiver.expect_numbers(1);
+    write(&room.log("v1/a.log"), "line 1\n");
+    receiver.expect_numbers(2);
+    write(&room.log("v2/a.log"), "line 2\n");
+    symlink("v2", room.log("next")).unwrap();
+    fs::rename(room.log("next"), room.log("current")).unwrap();
+    receiver.expect_numbers(3);
+    assert_eq!(agent.stderr().matches("--follow-symlinks").count(), 1, "{}", agent.stderr());
 }

@@ -334,9 +334,11 @@ impl Content {
         self.size = self.size.min(self.cursors.furthest().offset.get());
     }
 
-    /// Its bytes are gone, and nothing that is under way will be waited for: what was not confirmed is lost.
-    pub(super) fn lose_unconfirmed(&self, reason: LossReason, path: &Path, ledger: &LossLedger) {
+    /// Its bytes are gone, and nothing that is under way will be waited for: what was not confirmed is lost. Returns how many bytes that
+    /// is, for all sinks together.
+    pub(super) fn lose_unconfirmed(&self, reason: LossReason, path: &Path, ledger: &LossLedger) -> u64 {
         self.lose_from(|sink| self.confirmed(sink), reason, path, ledger);
+        self.cursors.sinks().map(|sink| self.unconfirmed(sink)).sum()
     }
 
     fn lose_from(
