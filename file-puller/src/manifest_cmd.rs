@@ -14,7 +14,7 @@ use lifecycle::Ignore as _;
 use lifecycle::exit::{Exit, Failure};
 
 use crate::content::{
-    Digest, FileMode, Limits, Listing, Manifest, ManifestFile, ReleasePath, Site, is_public,
+    Digest, FileMode, Limits, Listing, Manifest, ManifestFile, NamesBudget, ReleasePath, Site, is_public,
 };
 use crate::progress::{Audience, Progress};
 use crate::source::{SIGNATURE_EXTENSION, SigningKey};
@@ -125,7 +125,7 @@ fn scan(directory: &Path, output: Option<&Path>, site: Option<Site>) -> Result<M
         return Err(Failure::new(Exit::Refused, reason));
     }
     // The puller's limits are its own.
-    let files = listing.into_files(&Limits::NONE, |(size, ..)| *size);
+    let files = listing.into_files(&Limits::NONE, NamesBudget::UNLIMITED, |(size, ..)| *size);
     let files =
         files.map_err(|error| Failure::new(Exit::Refused, format!("{}: {error}", directory.display())))?;
     let files = files

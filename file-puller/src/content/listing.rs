@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::path::Conflict;
-use super::{Limits, ReleasePath};
+use super::{Limits, NamesBudget, ReleasePath};
 
 /// Links that may lead to one another before it is a loop: what Linux follows (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -37,6 +37,8 @@ pub(crate) enum ListingError {
     Files(usize),
     #[error("its links expand to more than --max-size {0} bytes")]
     Size(u64),
+    #[error("{0}")]
+    Names(String),
 }
 
 const OUTSIDE: &str = "that leads out of what is published";
@@ -145,14 +147,15 @@ impl<F: Clone> Listing<F> {
         range.take_while(move |(path, _)| path.as_str().starts_with(&prefix))
     }
 
-    /// Resolves all links: the files of the release, sorted by path.
+    /// Resolves all links: the files of the release, sorted by path. The listing's own names are in the budget already.
     pub(crate) fn into_files(
         self,
         limits: &Limits,
+        names: NamesBudget,
         size_of: impl Fn(&F) -> u64,
     ) -> Result<Vec<(ReleasePath, F)>, ListingError> {
-        let mut expansion =
-            Expansion { listing: &self, limits, size_of, size: 0, files: Vec::with_capacity(self.len()) };
+        let files = Vec::with_capacity(self.len());
+        let mut expansion = Expansion { listing: &self, limits, names, size_of, size: 0, files };
         for (path, entry) in &self.0 {
             match entry {
                 Entry::File(file) => expansion.push(path.clone(), file)?,
@@ -169,6 +172,7 @@ impl<F: Clone> Listing<F> {
 struct Expansion<'l, F, S> {
     listing: &'l Listing<F>,
     limits: &'l Limits,
+    names: NamesBudget,
     size_of: S,
     size: u64,
     files: Vec<(ReleasePath, F)>,
@@ -223,6 +227,7 @@ impl<F: Clone, S: Fn(&F) -> u64> Expansion<'_, F, S> {
                 path: text,
                 error,
             })?;
+            self.names.add(&to).map_err(ListingError::Names)?;
             match entry {
                 Entry::File(file) => self.push(to, file)?,
                 Entry::Link(target) => self.link(named, path, target, &to, expanded)?,
@@ -293,7 +298,7 @@ mod tests {
     }
 
     fn files(entries: &[&str]) -> Result<Vec<(String, u64)>, String> {
-        let files = listing(entries).into_files(&LIMITS, |number| *number);
+        let files = listing(entries).into_files(&LIMITS, NamesBudget::UNLIMITED, |number| *number);
         let files = files.map_err(|error| error.to_string())?;
         Ok(files.into_iter().map(|(path, number)| (path.to_string(), number)).collect())
     }
@@ -347,7 +352,20 @@ mod tests {
         assert_eq!(files(&entries).unwrap_err(), "its links expand to more than --max-files 100 files");
         let links = ["x", "y -> x", "z -> x"];
         let few = Limits { size: 2, ..LIMITS };
-        assert_eq!(listing(&links).into_files(&few, |_| 1), Err(ListingError::Size(2)));
+        let unlimited = NamesBudget::UNLIMITED;
+        assert_eq!(listing(&links).into_files(&few, unlimited, |_| 1), Err(ListingError::Size(2)));
+        // A link's own name was counted when it was read; what it expands to was not.
+        let room_for = |bytes| {
+            let mut names = NamesBudget::new(Some(64 << 20), 0);
+            names.add_others((53_u64 << 20) - bytes).unwrap();
+            names
+        };
+        let resolved = listing(&links).into_files(&LIMITS, room_for(0), |_| 1);
+        assert_eq!(resolved.unwrap().len(), 3);
+        let directory = ["d/x", "d/y", "e -> d"];
+        assert!(listing(&directory).into_files(&LIMITS, room_for(2000), |_| 1).is_ok());
+        let refused = listing(&directory).into_files(&LIMITS, room_for(500), |_| 1);
+        assert!(matches!(refused, Err(ListingError::Names(_))), "{refused:?}");
     }
 
     #[test]
@@ -356,7 +374,7 @@ mod tests {
         image.remove("a/y");
         image.remove_beneath("c");
         image.overlay(listing(&["b/x", "a"])).unwrap();
-        let files = image.into_files(&LIMITS, |_| 0).unwrap();
+        let files = image.into_files(&LIMITS, NamesBudget::UNLIMITED, |_| 0).unwrap();
         assert_eq!(files, [(path("a"), 2), (path("b/x"), 1)]);
         let mut image = listing(&["x", "a -> b"]);
         assert!(image.overlay(listing(&["a/x"])).is_err());

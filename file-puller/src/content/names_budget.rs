@@ -24,12 +24,15 @@ pub(crate) struct NamesBudget {
 }
 
 impl NamesBudget {
+    /// Of a process that has no limit to keep to.
+    pub(crate) const UNLIMITED: Self = Self { limit: None, file: FILE, need: BASE };
+
     /// Of the container's limit; a source may keep some more bytes for each file.
     pub(crate) fn of_container(more_for_each: u64) -> Self {
         Self::new(memory_limit(), more_for_each)
     }
 
-    fn new(limit: Option<u64>, more_for_each: u64) -> Self {
+    pub(super) fn new(limit: Option<u64>, more_for_each: u64) -> Self {
         Self { limit, file: FILE + more_for_each, need: BASE }
     }
 

@@ -221,7 +221,7 @@ impl Tars {
         if self.listing.is_empty() {
             return Err(ArchiveError::Refused(format!("{empty}, and an empty release is never published")));
         }
-        Ok(Contents::new(self.unpacked, self.listing, &self.rules.limits)?)
+        Ok(Contents::new(self.unpacked, self.listing, &self.rules.limits, self.names)?)
     }
 
     /// Reads a tar to its end.

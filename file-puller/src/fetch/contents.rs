@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use crate::content::{Digest, FileMode, Limits, Listing, ListingError, Manifest, ManifestFile, ReleasePath};
+use crate::content::{
+    Digest, FileMode, Limits, Listing, ListingError, Manifest, ManifestFile, NamesBudget, ReleasePath,
+};
 use crate::store::{FileNumber, Placement, Staging, Unpacked, VolumeError};
 
 /// A file that has arrived, or that need not arrive because the volume has it.
@@ -38,8 +40,9 @@ impl Contents {
         unpacked: Unpacked,
         listing: Listing<Arrived>,
         limits: &Limits,
+        names: NamesBudget,
     ) -> Result<(Self, Manifest), ListingError> {
-        let listed = listing.into_files(limits, |file| file.size)?;
+        let listed = listing.into_files(limits, names, |file| file.size)?;
         let files = listed.iter().map(|(_, arrived)| arrived.file).collect();
         let described = listed.into_iter().map(|(path, Arrived { size, digest, mode, .. })| ManifestFile {
             path,

@@ -73,12 +73,12 @@ pub(crate) fn unpack(
         PackError::Input(error) => answer.failed(&error).into(),
         PackError::Git(error) => error,
     })?;
-    let (commit, listing) = tree::list(&objects, &tip.wanted, rules, lfs, &mut known_writer)?;
+    let (commit, listing, names) = tree::list(&objects, &tip.wanted, rules, lfs, &mut known_writer)?;
     if listing.is_empty() {
         let why = format!("commit {commit} has no file that is published, and an empty release never is");
         return Err(GitError::Refused(why));
     }
-    let resolved = Contents::new(objects.into_unpacked(), listing, &rules.limits);
+    let resolved = Contents::new(objects.into_unpacked(), listing, &rules.limits, names);
     let (contents, manifest) = resolved.map_err(|error| GitError::refused(error.to_string()))?;
     Ok(Commit { id: commit, contents, manifest, known: known_writer })
 }

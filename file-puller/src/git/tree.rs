@@ -31,14 +31,14 @@ pub(crate) enum GitLfs {
     Pointer,
 }
 
-/// Lists what a commit has.
+/// Lists what a commit has, and counts what that takes.
 pub(super) fn list(
     objects: &Objects,
     wanted: &ObjectId,
     Rules { selection, limits, .. }: &Rules,
     lfs: GitLfs,
     known: &mut KnownWriter,
-) -> Result<(ObjectId, Listing<Arrived>), GitError> {
+) -> Result<(ObjectId, Listing<Arrived>, NamesBudget), GitError> {
     let (commit, tree) = root(objects, wanted)?;
     let names = NamesBudget::of_container(KEPT_FOR_EACH);
     let mut walk =
@@ -46,7 +46,7 @@ pub(super) fn list(
     walk.tree(&tree, &mut Vec::new())?;
     let others = objects.count().saturating_sub(walk.listing.len()) as u64;
     walk.names.add_others(others * OBJECT).map_err(GitError::Refused)?;
-    Ok((commit, walk.listing))
+    Ok((commit, walk.listing, walk.names))
 }
 
 /// The commit behind an annotated tag, and its tree.

@@ -249,13 +249,13 @@ def long_urls(web, scratch):
     yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files(1)))
 
 
-def header(path, size):
-    """A ustar header; a long path is divided at a slash."""
+def header(path, size, link=""):
+    """A ustar header of a file or, with its target, of a symbolic link; a long path is divided at a slash."""
     directory, _, name = path.rpartition("/")
     prefix, name = (directory, name) if len(path) > 100 else ("", path)
     block = bytearray(512)
     for at, text in [(0, name), (100, "0000644"), (108, "0000000"), (116, "0000000"), (124, f"{size:011o}"), (136, "00000000000"),
-                     (148, " " * 8), (156, "0"), (257, "ustar\0" + "00"), (345, prefix)]:
+                     (148, " " * 8), (156, "2" if link else "0"), (157, link), (257, "ustar\0" + "00"), (345, prefix)]:
         block[at : at + len(text)] = text.encode()
     block[148:156] = f"{sum(block):06o}\0 ".encode()
     return bytes(block)
@@ -289,6 +289,64 @@ def archive_of_a_hundred_thousand_files(web, scratch):
     yield published(puller, lambda: write_archive(web, files, 1))
 
 
+def long_name(path):
+    """A pax header for a path that is too long for any other."""
+    length = len(f" path={path}\n")
+    record = f"{length + len(str(length + len(str(length))))} path={path}\n".encode()
+    block = bytearray(header("pax", len(record)))
+    block[156:157] = b"x"
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block) + record.ljust(-len(record) // 512 * -512, b"\0")
+
+
+def few_entries_of_many_names():
+    """A directory of 1,000 empty files, and 98 links to it from beneath a long path: 1,100 entries that stand for 99,000 files."""
+    files = [f"d/{number:04}{'n' * 196}" for number in range(1_000)]
+    deep = "/".join(["a" * 200] * 4)
+    return files, [(f"{deep}/{number:02}", "../" * 4 + "d") for number in range(98)]
+
+
+def links_that_expand(web, scratch):
+    """What few entries of an archive expand to takes more memory than there is. The puller says so."""
+    files, links = few_entries_of_many_names()
+    with open(web.root / "site.tar", "wb") as out:
+        out.writelines(header(path, 0) if len(path) <= 100 else long_name(path) + header("long", 0) for path in files)
+        out.writelines(long_name(path) + header("long", 0, target) for path, target in links)
+        out.write(bytes(10240))
+    puller = Puller(web.url("site.tar"), scratch)
+    yield puller
+    yield refused(puller, "more memory than")
+
+
+def links_that_expand_in_a_repository(web, scratch):
+    """The same of a commit."""
+    files, links = few_entries_of_many_names()
+    repository = Repository(scratch)
+    repository.commit([(path, "", "") for path in files], links)
+    puller = Puller(repository.url(), scratch)
+    yield puller
+    yield refused(puller, "more memory than")
+    repository.server.close()
+
+
+def links_that_expand_to_directories(web, scratch):
+    """1,000 directories, each with a file, and links to all of them: as many directories as there may be, and one link more."""
+    def write(links):
+        with open(web.root / "next.tar", "wb") as out:
+            out.writelines(header(f"d/{number:03}/f", 0) for number in range(1_000))
+            out.writelines(header(f"{number:02}", 0, "d") for number in range(links))
+            out.write(bytes(10240))
+        (web.root / "next.tar").rename(web.root / "site.tar")
+
+    write(50)
+    puller = Puller(web.url("site.tar"), scratch, ["--max-directories", "51051"])
+    yield puller
+    said = published(puller)
+    write(51)
+    yield f"{said}, then " + refused(puller, "--max-directories")
+
+
 class Repository:
     """A bare repository behind `git http-backend`, whose commits each replace everything."""
 
@@ -303,12 +361,14 @@ class Repository:
     def url(self):
         return self.server.url("site.git")
 
-    def commit(self, files):
+    def commit(self, files, links=()):
         importing = subprocess.Popen(["git", "-C", self.root / "site.git", "fast-import", "--quiet", "--force"], stdin=subprocess.PIPE)
         write = importing.stdin.write
         write(b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\ndata 1\nx\n")
         for path, content, _ in files:
             write(f"M 100644 inline {path}\ndata {len(content)}\n{content}\n".encode())
+        for path, target in links:
+            write(f"M 120000 inline {path}\ndata {len(target)}\n{target}\n".encode())
         write(b"\n")
         importing.stdin.close()
         assert importing.wait() == 0
@@ -372,7 +432,8 @@ def list_of_refs(web, scratch):
 
 
 CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, too_many_directories, long_urls,
-         archive_at_the_limit, archive_of_a_hundred_thousand_files, repository_at_the_limit, largest_repository_that_is_followed,
+         archive_at_the_limit, archive_of_a_hundred_thousand_files, links_that_expand, links_that_expand_in_a_repository,
+         links_that_expand_to_directories, repository_at_the_limit, largest_repository_that_is_followed,
          repository_of_more_objects_than_files, list_of_refs]
 
 
