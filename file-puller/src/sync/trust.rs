@@ -1,6 +1,6 @@
 //! Whether a manifest is one that we may follow: signed for `--public-key`, and not older than what was accepted before.
 //!
-//! How far the content manager had come is remembered on the volume, as the time in the published release's manifest, so that a
+//! How far the content manager had come is remembered on the volume, as the time in the published release's signed manifest, so that a
 //! restart forgets nothing. Where the same content is signed again, that manifest is replaced by the newer one.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use humantime::format_rfc3339_seconds;
 use super::error::SyncError;
 use crate::content::{Digest, Manifest, Site, timestamp};
 use crate::source::{Freshness, PublicKey, SignatureError, Source, url};
-use crate::store::Volume;
+use crate::store::{Volume, VolumeError};
 
 /// What content must be, whichever server it comes from.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,10 +95,13 @@ impl TrustPolicy {
 
     /// Refuses a manifest that is older than the newest that was accepted (rollback).
     pub(super) fn reject_rollback(&self, volume: &Volume, manifest: &Manifest) -> Result<(), SyncError> {
-        let accepted = match self.newest {
-            Some(newest) => Some(newest),
-            None => volume.current()?.and_then(|id| volume.manifest(&id)).map(|manifest| manifest.created),
+        // SECURITY: a release without a signature was published without --public-key, so its time is no promise of the publisher's: an
+        // unsigned manifest of the far future would make all signed ones look old.
+        let signed = || -> Result<_, VolumeError> {
+            let current = volume.current()?.filter(|id| volume.has_signature(id));
+            Ok(current.and_then(|id| volume.manifest(&id)).map(|manifest| manifest.created))
         };
+        let accepted = self.newest.map_or_else(signed, |newest| Ok(Some(newest)))?;
         match accepted {
             Some(published) if manifest.created < published => {
                 let [created, published] = [manifest.created, published].map(format_rfc3339_seconds);

@@ -162,6 +162,33 @@ fn signature_of_old_content_is_no_way_back() {
     signed.refuses("which may be an attempt to roll back", "one");
 }
 
+/// What was published without `--public-key` says nothing of what was signed, whoever wrote its time.
+#[test]
+fn an_unsigned_release_of_the_far_future_does_not_make_what_is_signed_look_old() {
+    let signed = Signed::start();
+    signed.put("signed");
+    let good = signed.snapshot();
+    signed.put("unsigned");
+    let manifest = fs::read_to_string(signed.site("manifest.json")).expect("it is there");
+    let created = manifest.split("\"created\": \"").nth(1).and_then(|rest| rest.split('"').next());
+    let future = manifest.replace(created.expect("it says when"), "9999-01-01T00:00:00Z");
+    fs::write(signed.site("manifest.json"), future).expect("a file");
+    let (code, stderr) = once(&signed.upstream.url("/manifest.json"), &signed.volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    signed.serves("unsigned");
+    for (path, content) in &good {
+        fs::write(path, content).expect("a file");
+    }
+    signed.publishes("signed");
+    // From here on there is no way back.
+    signed.put("newer");
+    signed.publishes("newer");
+    for (path, content) in &good {
+        fs::write(path, content).expect("a file");
+    }
+    signed.refuses("roll back", "newer");
+}
+
 #[test]
 fn signing_needs_a_key_and_a_place() {
     let signed = Signed::start();
