@@ -20,7 +20,7 @@ use super::touch::TouchFile;
 use super::webhook::Webhook;
 use crate::crash_point::lacks;
 use crate::metrics::Metrics;
-use crate::sync::{Awaited, EngineHandle, Outcome, Revision, SyncError, Verdict};
+use crate::sync::{Awaited, EngineHandle, Interrupt, Outcome, Revision, SyncError, Verdict};
 
 /// Keeps one volume in step for as long as the process runs.
 pub(crate) struct Scheduler {
@@ -250,15 +250,23 @@ impl Scheduler {
 
     /// Verifies, as long as no sync is due or requested. Returns who asked for the sync that is a reason to go on with.
     async fn verify_until(&mut self, next_sync: Instant) -> Option<Waiters> {
-        let stop = CancellationToken::new();
-        let reason = reason_to_sync(next_sync, &self.hangup, &mut self.requests);
-        let (verdict, waiters) = until(self.engine.verify(stop.clone()), stop, reason).await;
+        let interrupt = Interrupt::new();
+        let Interrupt { reading, repair } = interrupt.clone();
+        let requested = async {
+            tokio::select! {
+                waiters = asked_for(&self.hangup, &mut self.requests) => return waiters,
+                () = sleep_until(next_sync) => reading.cancel(),
+            }
+            asked_for(&self.hangup, &mut self.requests).await
+        };
+        let (verdict, waiters) = until(self.engine.verify(interrupt), repair, requested).await;
         self.next_verification = match verdict {
             Ok(Verdict::Interrupted) => Some(Instant::now()),
             _ => self.verify_period.map(|period| Instant::now() + period),
         };
         self.verified(&verdict);
-        waiters.or_else(|| self.is_lost.then(Waiters::default))
+        let is_due = self.is_lost || next_sync <= Instant::now();
+        waiters.or_else(|| is_due.then(Waiters::default))
     }
 
     fn reply(&self, outcome: &Result<Outcome, SyncError>) -> SyncReply {

@@ -34,7 +34,8 @@ impl Verification {
     }
 
     /// Reads on until all files were read, or `stop` says that something else is more urgent. Returns the files that are missing
-    /// or not what the manifest says, as a manifest of their own, or `None` if it was stopped.
+    /// or not what the manifest says, as a manifest of their own, or `None` if it was stopped. Asked again after that, it has the
+    /// same answer and reads nothing.
     pub(crate) fn run(
         &mut self,
         volume: &Volume,
@@ -54,7 +55,7 @@ impl Verification {
             }
             self.next += 1;
         }
-        let files = std::mem::take(&mut self.damaged);
+        let files = self.damaged.clone();
         Ok(Some(Manifest { created: manifest.created, site: manifest.site.clone(), files }))
     }
 }

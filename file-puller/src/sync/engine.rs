@@ -16,7 +16,7 @@ use super::followed::Followed;
 use super::http_gate::HttpGate;
 use super::intake::Intake;
 use super::options::EngineOptions;
-use super::outcome::{Awaited, Outcome, Revision, Verdict};
+use super::outcome::{Awaited, Interrupt, Outcome, Revision, Verdict};
 use super::plan::{Plan, is_intact};
 use super::publisher::{Fetched, Publisher};
 use super::remembered::{Memory, Remembered};
@@ -120,13 +120,7 @@ impl Engine {
     pub(crate) async fn sync(&mut self) -> Result<Outcome, SyncError> {
         let arrived = self.arrived.take().filter(|(_, stop)| !stop.is_cancelled());
         let arrived = arrived.map(|(opened, _)| opened);
-        let outcome = match self.timeout {
-            None => self.try_twice(arrived).await,
-            Some(limit) => match timeout(limit, self.try_twice(arrived)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(SyncError::Timeout(humantime::format_duration(limit))),
-            },
-        };
+        let outcome = within(self.timeout, self.try_twice(arrived)).await;
         self.clear_after(&outcome);
         outcome
     }
@@ -371,8 +365,8 @@ impl Engine {
 
     /// Re-reads the published release and puts right what is damaged. An error says why that was not possible; the next sync then
     /// puts the whole release together again.
-    pub(crate) async fn verify(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
-        let verdict = self.verify_current(stop).await;
+    pub(crate) async fn verify(&mut self, interrupt: &Interrupt) -> Result<Verdict, SyncError> {
+        let verdict = self.verify_current(interrupt).await;
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted)) {
             self.publisher.discard_seed();
         }
@@ -383,7 +377,7 @@ impl Engine {
         verdict
     }
 
-    async fn verify_current(&mut self, stop: &CancellationToken) -> Result<Verdict, SyncError> {
+    async fn verify_current(&mut self, interrupt: &Interrupt) -> Result<Verdict, SyncError> {
         let Some(id) = self.publisher.current.clone() else { return Ok(Verdict::Sound) };
         if self.intake.volume.current()?.as_ref() != Some(&id) {
             return Ok(Verdict::Lost);
@@ -391,16 +385,26 @@ impl Engine {
         let Some(manifest) = self.intake.volume.manifest(&id) else { return Ok(Verdict::Lost) };
         let goes_on = self.verification.take().filter(|verification| *verification.release() == id);
         let mut verification = goes_on.unwrap_or_else(|| Verification::new(id.clone()));
-        let Some(damaged) = verification.run(&self.intake.volume, &manifest, || stop.is_cancelled())? else {
+        let stop = || interrupt.reading.is_cancelled();
+        let Some(damaged) = verification.run(&self.intake.volume, &manifest, stop)? else {
             self.verification = Some(verification);
             return Ok(Verdict::Interrupted);
         };
         drop(manifest);
         let Some(first) = damaged.files.first() else { return Ok(Verdict::Sound) };
-        let count = damaged.files.len();
-        tracing::warn!(release = %id, files = count, first = %first.path, "damaged, repairing");
+        tracing::warn!(release = %id, files = damaged.files.len(), first = %first.path, "damaged, repairing");
+        self.publisher.discard_seed();
+        let repair = Box::pin(within(self.timeout, self.repair(id, Arc::new(damaged))));
+        let repaired = interrupt.repair.run_until_cancelled(repair).await;
+        repaired.unwrap_or_else(|| {
+            self.verification = Some(verification);
+            Ok(Verdict::Interrupted)
+        })
+    }
+
+    /// Fetches the damaged files of the published release, and puts them in their places.
+    async fn repair(&mut self, id: ReleaseId, damaged: Arc<Manifest>) -> Result<Verdict, SyncError> {
         self.intake.source.renew_credential().await?;
-        let damaged = Arc::new(damaged);
         let (intake, publisher) = (&self.intake, &mut self.publisher);
         let staged = match &mut self.followed {
             Followed::Repository(repository) => {
@@ -423,7 +427,7 @@ impl Engine {
         // The source may have moved on; then the next sync replaces the damaged release.
         let Some(staging) = staged else { return Ok(Verdict::Lost) };
         let _published = restore(&staging, &damaged)?;
-        Ok(Verdict::Repaired(count))
+        Ok(Verdict::Repaired(damaged.files.len()))
     }
 
     async fn fetch_damaged(
@@ -455,4 +459,13 @@ impl Engine {
             self.publisher.prepare_seed();
         }
     }
+}
+
+/// Gives some work up where it takes longer than `--sync-timeout`.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, SyncError>>,
+) -> Result<T, SyncError> {
+    let Some(limit) = limit else { return work.await };
+    timeout(limit, work).await.unwrap_or_else(|_| Err(SyncError::Timeout(humantime::format_duration(limit))))
 }

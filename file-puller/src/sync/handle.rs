@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
 use super::error::SyncError;
-use super::outcome::{Awaited, Outcome, Revision, Verdict};
+use super::outcome::{Awaited, Interrupt, Outcome, Revision, Verdict};
 use crate::source::Source;
 
 /// Threads besides the engine's own: one that writes what is downloaded, or unpacks.
@@ -23,7 +23,7 @@ const DISK_THREADS: usize = 2;
 /// What the engine can be told to do. Commands are carried out one after another.
 enum Command {
     Sync(oneshot::Sender<(Result<Outcome, SyncError>, Option<Revision>)>),
-    Verify { stop: CancellationToken, reply: oneshot::Sender<Result<Verdict, SyncError>> },
+    Verify { interrupt: Interrupt, reply: oneshot::Sender<Result<Verdict, SyncError>> },
     AwaitChange { stop: CancellationToken, reply: oneshot::Sender<Result<Awaited, SyncError>> },
     Upkeep,
 }
@@ -61,9 +61,9 @@ impl EngineHandle {
         self.tell(Command::Sync).await
     }
 
-    /// Re-reads the published release and puts right what is damaged; stops reading when `stop` is cancelled.
-    pub(crate) async fn verify(&self, stop: CancellationToken) -> Result<Verdict, SyncError> {
-        self.tell(|reply| Command::Verify { stop, reply }).await
+    /// Re-reads the published release and puts right what is damaged, unless it is interrupted.
+    pub(crate) async fn verify(&self, interrupt: Interrupt) -> Result<Verdict, SyncError> {
+        self.tell(|reply| Command::Verify { interrupt, reply }).await
     }
 
     /// Whether the source can be asked to wait, as far as its last answer says.
@@ -106,7 +106,7 @@ async fn carry_out(mut engine: Engine, mut commands: mpsc::UnboundedReceiver<Com
         // A reply is not received when the event loop has ended meanwhile.
         match command {
             Command::Sync(reply) => reply.send((engine.sync().await, engine.revision())).ignore(),
-            Command::Verify { stop, reply } => reply.send(engine.verify(&stop).await).ignore(),
+            Command::Verify { interrupt, reply } => reply.send(engine.verify(&interrupt).await).ignore(),
             Command::AwaitChange { stop, reply } => reply.send(engine.await_change(stop).await).ignore(),
             Command::Upkeep => engine.upkeep(),
         }

@@ -23,5 +23,5 @@ pub(crate) use self::error::SyncError;
 pub(crate) use self::handle::EngineHandle;
 pub(crate) use self::http_gate::HttpGate;
 pub(crate) use self::options::EngineOptions;
-pub(crate) use self::outcome::{Awaited, Outcome, Publication, Revision, Verdict};
+pub(crate) use self::outcome::{Awaited, Interrupt, Outcome, Publication, Revision, Verdict};
 pub(crate) use self::trust::Authenticity;

@@ -1,5 +1,7 @@
 //! What came of a sync, or of a look at what is published.
 
+use tokio_util::sync::CancellationToken;
+
 use crate::content::ReleaseId;
 
 /// How a sync ended.
@@ -46,6 +48,23 @@ pub(crate) enum Awaited {
     Interrupted,
     /// The source cannot be asked to wait.
     Unable,
+}
+
+/// What ends a look at the published release early.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupt {
+    /// A sync is due. It waits for no reading, but for a repair: that talks to the source as well, and were it interrupted at each
+    /// period, it would never end.
+    pub(crate) reading: CancellationToken,
+    /// A caller waits. Ends both.
+    pub(crate) repair: CancellationToken,
+}
+
+impl Interrupt {
+    pub(crate) fn new() -> Self {
+        let repair = CancellationToken::new();
+        Self { reading: repair.child_token(), repair }
+    }
 }
 
 /// What a look at the published release found.

@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
-use testkit::{Process, wait_until};
+use testkit::{Answer, Process, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, metric, start_in_step, try_sync};
+use crate::puller::{Volume, metric, start_in_step, start_with_period, sync, try_sync};
 
 const SITE: &[(&str, &str)] =
     &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}"), ("img/pod.svg", "<svg/>")];
@@ -44,6 +45,67 @@ fn release_file_edited() {
     reader.read_to_string(&mut seen).expect("it can be read");
     assert!(seen.contains("h4ck3d"), "who had it open keeps what he has");
     assert_eq!(manager.asked(), ["/site/index.html"]);
+}
+
+/// A source that says nothing until it is told to.
+fn hang(manager: &ContentManager) {
+    manager.fault(|request, _| {
+        let is_file = request.target().ends_with("index.html");
+        is_file.then(|| Answer::raw(|stream| drop(stream.read(&mut [0]))))
+    });
+}
+
+#[test]
+fn a_sync_does_not_wait_for_a_repair() {
+    let (manager, volume, mut process) = verifying();
+    hang(&manager);
+    fs::write(volume.join("current/index.html"), "damaged").expect("it can be written");
+    for _ in 0..2 {
+        manager.upstream.forget();
+        wait_until("the repair hangs", || manager.asked().contains(&"/site/index.html".to_owned()));
+        let began = Instant::now();
+        assert_eq!(sync(&process)["result"], "unchanged");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+    manager.recover();
+    // Ends the question that hangs.
+    sync(&process);
+    is_whole_again(&manager, &volume, &process, 1.0);
+    assert!(process.terminate().success());
+}
+
+#[test]
+fn a_repair_takes_no_longer_than_a_sync_may() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let flags = ["--verify-period", "50ms", "--sync-timeout", "500ms"];
+    let process = start_in_step(&manager, &volume, &flags);
+    hang(&manager);
+    fs::write(volume.join("current/index.html"), "damaged").expect("it can be written");
+    process.event("it is given up", |event| {
+        let error = event["error"].as_str().unwrap_or_default();
+        event["message"].as_str().is_some_and(|message| message.starts_with("cannot repair"))
+            && error.contains("--sync-timeout 500ms")
+    });
+    manager.recover();
+    is_whole_again(&manager, &volume, &process, 1.0);
+}
+
+/// A period is shorter than a repair may take, and would end each of them before it is done.
+#[test]
+fn a_sync_that_is_due_waits_for_a_repair() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let flags = ["--period", "50ms", "--verify-period", "50ms"];
+    let process = start_with_period(&manager, &volume, &flags);
+    wait_until("it is published", || volume.current().is_some());
+    manager.fault(|request, site| {
+        let is_file = request.target().ends_with("index.html");
+        is_file.then(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            site.answer(request)
+        })
+    });
+    fs::write(volume.join("current/index.html"), "damaged").expect("it can be written");
+    is_whole_again(&manager, &volume, &process, 1.0);
 }
 
 /// A reader that keeps files in memory watches the link, not every file: a repair shows there.
