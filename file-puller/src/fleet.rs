@@ -149,7 +149,7 @@ impl Puller {
         {
             tell(Event::Waits);
             let began = Instant::now();
-            let awaited = match self.source.renew_credential().await {
+            let awaited = match self.source.renew_to_wait().await {
                 Ok(()) => self.source.await_change(validator).await.map_err(SyncError::from),
                 Err(error) => Err(error.into()),
             };

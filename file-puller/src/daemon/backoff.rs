@@ -55,8 +55,8 @@ impl Backoff {
         pause
     }
 
-    /// The time until the next sync, after one that failed: any time up to a bound that doubles, and never before the
-    /// source said that it may be asked again.
+    /// The time until the next sync, after one that failed: any time up to a bound that doubles, on top of the time for which the
+    /// source asked to be left alone. It says the same to every puller that it refuses, and they should not all come back at once.
     pub(crate) fn after_failure(&mut self, retry_after: Option<Duration>) -> Duration {
         self.after_failure_at(Instant::now(), retry_after)
     }
@@ -66,7 +66,7 @@ impl Backoff {
         let outage = now.saturating_duration_since(since);
         let wait = self.bound().min(outage.max(self.soon())).mul_f64(fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        wait.max(retry_after.unwrap_or_default().min(LONGEST_FLOOR))
+        wait + retry_after.unwrap_or_default().min(LONGEST_FLOOR)
     }
 
     fn bound(&self) -> Duration {
@@ -77,6 +77,8 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -141,6 +143,18 @@ mod tests {
     fn retry_after_is_a_floor_within_reason() {
         let mut backoff = Backoff::new(10 * SECOND, 60 * SECOND);
         assert!(backoff.after_failure(Some(120 * SECOND)) >= 120 * SECOND);
-        assert_eq!(backoff.after_failure(Some(Duration::MAX)), LONGEST_FLOOR);
+        assert!(backoff.after_failure(Some(Duration::MAX)) <= LONGEST_FLOOR + 60 * SECOND);
+    }
+
+    /// A content manager at its budget refuses many pullers in the same second.
+    #[test]
+    fn those_who_are_refused_together_do_not_come_back_together() {
+        for asked in [SECOND, 5 * SECOND] {
+            let first = || Backoff::new(10 * SECOND, 60 * SECOND).after_failure(Some(asked));
+            let waits: BTreeSet<_> = (0..1000).map(|_| first()).collect();
+            assert!(waits.len() > 990, "{}", waits.len());
+            let (earliest, latest) = (waits.first().unwrap(), waits.last().unwrap());
+            assert!(*earliest >= asked && *latest > asked + SECOND / 2, "{earliest:?} to {latest:?}");
+        }
     }
 }

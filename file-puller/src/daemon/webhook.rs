@@ -70,7 +70,8 @@ impl Webhook {
         let Some(url) = options.webhook.clone() else { return Ok(None) };
         let (method, success) = (options.webhook_method.clone(), options.webhook_success_status);
         let client = client_for(Tls::of(url.url()), transfer.connect_timeout, tls)?;
-        let client = client.read_timeout(transfer.read_timeout).build()?;
+        // Each request on a connection of its own, so that a name that leads elsewhere by now is followed.
+        let client = client.read_timeout(transfer.read_timeout).pool_max_idle_per_host(0).build()?;
         let (newest, rx) = watch::channel(None);
         let delivery = Delivery { client, url, method, success, source, metrics, backoff };
         let task = AbortOnDropHandle::new(tokio::spawn(delivery.deliver_newest(rx)));

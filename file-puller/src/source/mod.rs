@@ -197,6 +197,15 @@ impl Source {
 
     /// Reads the credentials' files again, as each sync does first: they are rotated under a running Pod.
     pub(crate) async fn renew_credential(&self) -> Result<(), ClientError> {
+        self.renew(Duration::ZERO).await
+    }
+
+    /// The same before a question that the content manager may hold.
+    pub(crate) async fn renew_to_wait(&self) -> Result<(), ClientError> {
+        self.renew(self.options.waiting.wait).await
+    }
+
+    async fn renew(&self, held: Duration) -> Result<(), ClientError> {
         let options = self.options.clone();
         let read = move || {
             let headers = header_file::read(&options.credentials.header_files)?;
@@ -204,7 +213,7 @@ impl Source {
         };
         let (credential, headers, pems) = blocking(read).await?;
         let (tls, transfer) = (tls(&self.url, &self.options), &self.options.transfer);
-        let session = self.session().renewed(tls, transfer, pems, credential, headers)?;
+        let session = self.session().renewed(tls, transfer, held, pems, credential, headers)?;
         *self.session.lock() = Arc::new(session);
         Ok(())
     }

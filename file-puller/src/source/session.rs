@@ -8,7 +8,7 @@
 //! be noticed. So the clients, with all their connections and with the answers of DNS that they remember, are replaced from time
 //! to time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
@@ -41,11 +41,13 @@ impl Session {
         Ok(Self { clients: Clients::new(tls, transfer, pems)?, credential: None, headers: HeaderMap::new() })
     }
 
-    /// A session with what the files hold now. Connections go on, unless certificates have changed or they are too old.
+    /// A session with what the files hold now. Connections go on, unless certificates have changed, or they would become too old while
+    /// an answer is held for so long.
     pub(super) fn renewed(
         &self,
         tls: Tls,
         transfer: &Transfer,
+        held: Duration,
         pems: TlsPems,
         credential: Option<Credential>,
         headers: HeaderMap,
@@ -53,7 +55,7 @@ impl Session {
         let clients = if pems != self.clients.pems {
             tracing::info!("certificates have changed, so the next connections use the new ones");
             Clients::new(tls, transfer, pems)?
-        } else if self.clients.made.elapsed() >= transfer.max_connection_age {
+        } else if self.clients.made.elapsed().saturating_add(held) >= transfer.max_connection_age {
             Clients::new(tls, transfer, pems)?
         } else {
             self.clients.clone()

@@ -128,7 +128,7 @@ impl Engine {
     /// Waits until the source has something new for the next sync, or `stop`.
     pub(crate) async fn await_change(&mut self, stop: CancellationToken) -> Result<Awaited, SyncError> {
         let Some(known) = self.known()?.cloned() else { return Ok(Awaited::Unable) };
-        self.intake.source.renew_credential().await?;
+        self.intake.source.renew_to_wait().await?;
         let change = tokio::select! {
             change = self.intake.source.await_change(&known.validator) => change?,
             () = stop.cancelled() => return Ok(Awaited::Interrupted),

@@ -57,7 +57,9 @@ impl HttpGate {
         let Some(url) = gates.gate.clone() else { return Ok(None) };
         let timeout = gates.gate_timeout;
         let client = client_for(Tls::of(url.url()), timeout, &source.tls_pems())?;
-        Ok(Some(Self { client: client.build()?, url, timeout, source: source.url().to_string() }))
+        // Each question on a connection of its own: one that is asked again and again would never look the name up again.
+        let client = client.pool_max_idle_per_host(0).build()?;
+        Ok(Some(Self { client, url, timeout, source: source.url().to_string() }))
     }
 
     /// Asks whether a release may be published, whose tree and manifest lie in this directory; `commit` is of a git repository.

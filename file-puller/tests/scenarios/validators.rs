@@ -1,10 +1,6 @@
 //! How a source is asked whether it has something new, with what it said of its content the last time.
 
-use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use testkit::http::Message;
@@ -167,70 +163,19 @@ fn a_validator_is_of_a_release_that_is_there() {
     }
 }
 
-/// Answers each request on its connection, and counts connections.
-struct Connections {
-    addr: SocketAddr,
-    ports: Arc<Mutex<HashSet<u16>>>,
-}
-
-impl Connections {
-    fn start(site: Site) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("an address");
-        let ports = Arc::<Mutex<HashSet<u16>>>::default();
-        let seen = Arc::clone(&ports);
-        // Ends with the test's process.
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (site, seen) = (site.clone(), Arc::clone(&seen));
-                thread::spawn(move || drop(converse(&stream, &site, &seen)));
-            }
-        });
-        Self { addr, ports }
-    }
-
-    fn count(&self) -> usize {
-        self.ports.lock().expect("no holder panics").len()
-    }
-}
-
-fn converse(mut stream: &TcpStream, site: &Site, seen: &Mutex<HashSet<u16>>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head)? == 0 {
-                return Ok(());
-            }
-        }
-        seen.lock().expect("no holder panics").insert(stream.peer_addr()?.port());
-        let (status, body) = if head.contains("manifest.json") {
-            let known = head.to_lowercase().contains("if-none-match");
-            if known { ("304 Not Modified", String::new()) } else { ("200 OK", site.manifest()) }
-        } else {
-            ("200 OK", "<h1>hello</h1>".to_owned())
-        };
-        let length =
-            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        write!(stream, "HTTP/1.1 {status}\r\nETag: \"a\"\r\n{length}\r\n{body}")?;
-    }
-}
-
 /// A connection that lives for as long as it is used never notices that its name leads elsewhere by now.
 #[test]
 fn no_connection_lives_for_ever() {
-    let manager = ContentManager::start(SITE);
     for (flags, lives) in [(&[][..], true), (&["--max-connection-age", "1ms"][..], false)] {
-        let (connections, volume) = (Connections::start(manager.site().clone()), Volume::new());
-        let url = format!("http://{}/manifest.json", connections.addr);
-        let process = start_when_asked(&url, &volume, &[&["--concurrency", "1"], flags].concat());
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let process = start_when_asked(&manager.url(), &volume, &[&["--concurrency", "1"], flags].concat());
         sync(&process);
-        let before = connections.count();
+        let before = manager.upstream.connections();
         for _ in 0..5 {
             thread::sleep(std::time::Duration::from_millis(2));
             sync(&process);
         }
-        let after = connections.count();
+        let after = manager.upstream.connections();
         assert_eq!(after == before, lives, "{before}, {after}");
     }
 }

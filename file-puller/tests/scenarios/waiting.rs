@@ -71,6 +71,24 @@ fn wait_edit_is_published_at_once() {
     assert!(held.clone().all(|request| request.header("prefer") == Some("wait=50")));
 }
 
+/// A question that is held for longer than a connection may live begins on a new one: it is where a name leads now that counts.
+#[test]
+fn wait_begins_on_a_connection_that_will_not_become_too_old() {
+    for (flags, lives) in [(&[][..], false), (&["--max-connection-age", "1h"][..], true)] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let process = waiting(&manager, &volume, &[&["--concurrency", "1"], flags].concat());
+        let before = manager.upstream.connections();
+        for release in ["one", "two"] {
+            let questions = held(&manager);
+            arrives(&manager, &volume, release);
+            wait_until("the next question has come", || held(&manager) > questions);
+        }
+        let more = manager.upstream.connections() - before;
+        assert_eq!(more, if lives { 0 } else { 2 });
+        drop(process);
+    }
+}
+
 #[test]
 fn wait_that_ends_with_304_is_a_success_and_asks_again() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());

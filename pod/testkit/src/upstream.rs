@@ -3,7 +3,7 @@
 use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -58,6 +58,7 @@ pub struct Upstream {
 struct Shared {
     handler: Mutex<Arc<Handler>>,
     requests: Mutex<Vec<Message>>,
+    connections: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -75,6 +76,7 @@ impl Upstream {
         let shared = Arc::new(Shared {
             handler: Mutex::new(Arc::new(handler)),
             requests: Mutex::default(),
+            connections: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -100,6 +102,11 @@ impl Upstream {
     /// All requests so far, bodies included.
     pub fn requests(&self) -> Vec<Message> {
         self.shared.requests.lock().clone()
+    }
+
+    /// Connections so far on which a request came.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Forgets the requests so far, so that a test can count from here.
@@ -133,8 +140,12 @@ fn converse(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
+    let mut is_new = true;
     loop {
         let mut request = read_head(&mut reader)?;
+        if std::mem::take(&mut is_new) {
+            shared.connections.fetch_add(1, Ordering::SeqCst);
+        }
         request.body = read_body(&mut reader, &request, Length::Nothing)?;
         if shared.stopped.load(Ordering::SeqCst) {
             return Ok(());
