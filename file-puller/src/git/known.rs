@@ -156,6 +156,7 @@ const SHA256: u8 = 1;
 const TRAILER: u64 = 2 + 32;
 
 /// Writes what the next fetch will know, while the release is listed: records, then the header, which is known last.
+#[derive(Debug)]
 pub(crate) struct KnownWriter {
     out: Hashed<BufWriter<File>>,
     directory: OwnedFd,
@@ -242,6 +243,7 @@ fn check_digest(mut file: &File, content: u64) -> io::Result<()> {
     Ok(())
 }
 
+#[derive(Debug)]
 struct Hashed<W> {
     out: W,
     hasher: Sha256,

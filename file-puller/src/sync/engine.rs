@@ -18,7 +18,7 @@ use super::intake::Intake;
 use super::options::EngineOptions;
 use super::outcome::{Awaited, Interrupt, Outcome, Revision, Verdict};
 use super::plan::{Plan, is_intact};
-use super::publisher::{Fetched, Publisher};
+use super::publisher::{Candidate, Fetched, Publisher};
 use super::remembered::{Memory, Remembered};
 use super::seed_state::SeedState;
 use super::trust::TrustPolicy;
@@ -27,7 +27,7 @@ use crate::fetch::{Downloader, Rules, download_all};
 use crate::metrics::{Metrics, Phase, Retry};
 use crate::progress::{Audience, Progress};
 use crate::source::{
-    Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source,
+    Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source, Validator,
 };
 use crate::store::{
     Clear, Need, Objects, Retention, SignedManifest, Staging, Verification, Volume, VolumeError, restore,
@@ -47,6 +47,8 @@ pub(crate) struct Engine {
     memory: Memory,
     /// The release that is in place because of the source's last answer.
     last_answer: Option<Remembered>,
+    /// Of the archive whose release the gate holds back.
+    held: Option<Validator>,
     /// What the source answered when it was waited for, unless the token says that a caller wants a later answer.
     arrived: Option<(Opened, CancellationToken)>,
     verification: Option<Verification>,
@@ -98,6 +100,7 @@ impl Engine {
             current,
             // By an earlier process.
             has_staged: true,
+            held: None,
         };
         let EngineOptions { selection, limits, unpacking, .. } = options;
         let rules = Rules { selection, limits, unpacking };
@@ -111,6 +114,7 @@ impl Engine {
             audience,
             memory,
             last_answer,
+            held: None,
             arrived: None,
             verification: None,
         })
@@ -180,6 +184,10 @@ impl Engine {
     /// is what was short.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
         let is_manifest = self.intake.source.kind() == Some(Kind::Manifest);
+        if is_manifest {
+            // Its files are kept as objects, and it is not in memory when the next manifest comes.
+            self.publisher.held = None;
+        }
         let keep = match outcome {
             Ok(_) | Err(SyncError::Volume(_)) => false,
             Err(_) => {
@@ -213,20 +221,40 @@ impl Engine {
         arrived: Option<Opened>,
     ) -> Result<Outcome, SyncError> {
         let known = self.known()?.filter(|_| freshness == Freshness::Cached);
-        let opened = match (arrived, known) {
-            (Some(arrived), _) => arrived,
-            (None, None) => self.intake.source.open(freshness).await?,
-            (None, Some(last)) => match self.intake.source.open_if_changed(&last.validator).await? {
+        let held = self.held.clone().filter(|_| self.publisher.is_holding());
+        let opened = match (arrived, held, known) {
+            (Some(arrived), ..) => arrived,
+            (None, Some(held), _) => match self.intake.source.open_if_changed(&held).await? {
+                None => match self.publisher.ask_again(current.clone()).await {
+                    Some(outcome) => return self.remember(Kind::Archive, held, outcome),
+                    None => self.intake.source.open(freshness).await?,
+                },
+                Some(opened) => opened,
+            },
+            (None, None, None) => self.intake.source.open(freshness).await?,
+            (None, None, Some(last)) => match self.intake.source.open_if_changed(&last.validator).await? {
                 None => return Ok(Outcome::Unchanged(last.release.clone())),
                 Some(opened) => opened,
             },
         };
         let kind = opened.content.kind();
         let outcome = match opened.content {
-            Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await?,
-            Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await?,
+            Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await,
+            Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await,
         };
-        let answer = Remembered { release: outcome.release().clone(), kind, validator: opened.validator };
+        self.remember(kind, opened.validator, outcome)
+    }
+
+    /// Remembers what the source has answered, and what came of it.
+    fn remember(
+        &mut self,
+        kind: Kind,
+        validator: Validator,
+        outcome: Result<Outcome, SyncError>,
+    ) -> Result<Outcome, SyncError> {
+        self.held = matches!(outcome, Err(SyncError::HttpGate(_))).then(|| validator.clone());
+        let outcome = outcome?;
+        let answer = Remembered { release: outcome.release().clone(), kind, validator };
         if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {
             self.memory.store(&answer);
         }
@@ -288,7 +316,9 @@ impl Engine {
             }
             Plan::Repoint => {
                 self.replace_manifest(&id, signed)?;
-                self.publisher.repoint(&id, &manifest, current, None).await?
+                let (manifest, fetched) = (Arc::clone(&manifest), Fetched::default());
+                let candidate = Candidate { id, manifest, staging: None, commit: None, fetched };
+                self.publisher.publish(candidate, current).await?
             }
             Plan::Assemble(assembly) => {
                 let objects = self.publisher.objects()?;
@@ -301,7 +331,9 @@ impl Engine {
                 // In the manifest's order, so that requests and their log read like it.
                 files.sort_unstable();
                 let fetched = self.fetch(&staging, &objects, &manifest, &files, freshness).await?;
-                self.publisher.finish(&staging, &manifest, None, (current, fetched), Instant::now()).await?
+                let (manifest, staging) = (Arc::clone(&manifest), Some(staging));
+                let candidate = Candidate { id, manifest, staging, commit: None, fetched };
+                self.publisher.publish(candidate, current).await?
             }
         };
         if let Some(trust) = &mut self.trust {
@@ -319,7 +351,7 @@ impl Engine {
     ) -> Result<Outcome, SyncError> {
         self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
         let (contents, manifest, wire_bytes) = self.intake.unpack(body, compression, self.digest).await?;
-        self.publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await
+        self.publisher.publish_contents(contents, manifest, wire_bytes, current, None).await
     }
 
     /// Puts these files in their places: fetches the content of each, once, unless it has arrived before.

@@ -12,7 +12,7 @@ use super::plan::is_intact;
 use super::publisher::Publisher;
 use crate::content::{Manifest, ReleaseId, Selection};
 use crate::fetch::{Allowance, receive};
-use crate::git::{self, Commit, GitOptions, Known, ObjectId, Published, Remote, Tip};
+use crate::git::{self, Commit, GitOptions, Known, KnownWriter, ObjectId, Published, Remote, Tip};
 use crate::metrics::Phase;
 use crate::source::SourceUrl;
 use crate::store::Staging;
@@ -26,12 +26,14 @@ pub(super) struct Repository {
     origin: String,
     /// What `current` is, once that has been looked at.
     published: Option<Published>,
+    /// The commit that the gate holds back, and what is kept of it once it is published.
+    held: Option<(ObjectId, KnownWriter)>,
 }
 
 impl Repository {
     pub(super) fn new(url: &SourceUrl, options: GitOptions, selection: &Selection) -> Self {
         let origin = format!("{url} {} {:?}", selection.fingerprint(), options.git_lfs);
-        Self { remote: Remote::new(options.follow.clone()), options, origin, published: None }
+        Self { remote: Remote::new(options.follow.clone()), options, origin, published: None, held: None }
     }
 
     /// Makes the next sync look at the volume, whether or not the repository has changed.
@@ -56,6 +58,11 @@ impl Repository {
             && self.is_of(published, &tip, id)
         {
             return Ok(Outcome::Unchanged(id.clone()));
+        }
+        if let Some((commit, known)) = self.held.take_if(|(commit, _)| *commit == tip.commit)
+            && let Some(outcome) = publisher.ask_again(current.clone()).await
+        {
+            return self.remember(commit, known, outcome);
         }
         let volume = Arc::clone(&intake.volume);
         let known = blocking(move || Known::load(&volume)).await;
@@ -88,13 +95,28 @@ impl Repository {
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
         let began = Instant::now();
+        self.held = None;
         publisher.begin_staging()?;
         let (commit, wire_bytes) = self.receive(intake, tip, known).await?;
         intake.metrics.phase(Phase::Unpack, began);
         let Commit { id, contents, manifest, known } = commit;
         let name = id.to_string();
-        let outcome =
-            publisher.publish_contents(contents, &manifest, wire_bytes, current, Some(&name)).await?;
+        let outcome = publisher.publish_contents(contents, manifest, wire_bytes, current, Some(name)).await;
+        self.remember(id, known, outcome)
+    }
+
+    /// Remembers a commit, and what came of it.
+    fn remember(
+        &mut self,
+        id: ObjectId,
+        known: KnownWriter,
+        outcome: Result<Outcome, SyncError>,
+    ) -> Result<Outcome, SyncError> {
+        if matches!(outcome, Err(SyncError::HttpGate(_))) {
+            self.held = Some((id, known));
+            return outcome;
+        }
+        let outcome = outcome?;
         let now = Published::new(&self.origin, &id, outcome.release());
         // The release is in place; without this, the next fetch only brings more.
         if let Err(error) = known.finish(&now) {
@@ -113,6 +135,7 @@ impl Repository {
         damaged: &Manifest,
     ) -> Result<Option<Staging>, SyncError> {
         let tip = self.remote.tip(&intake.source).await?;
+        self.held = None;
         publisher.begin_staging()?;
         let (commit, _) = self.receive(intake, &tip, None).await?;
         publisher.stage_damaged(id, commit.contents, &commit.manifest, damaged)

@@ -25,11 +25,13 @@ pub(super) struct ImageSource {
     registry: Registry,
     /// The digest of the manifest that is published, and its release.
     published: Option<(Digest, ReleaseId)>,
+    /// The digest of the manifest whose release the gate holds back.
+    held: Option<Digest>,
 }
 
 impl ImageSource {
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, published: None }
+        Self { registry, published: None, held: None }
     }
 
     /// Makes the next sync fetch the image, whether or not it has changed.
@@ -56,21 +58,51 @@ impl ImageSource {
         memory: &Memory,
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
-        let before = self.published.clone().filter(|(_, release)| current.as_ref() == Some(release));
-        if let Some((digest, id)) = &before
-            && self.registry.digest(&intake.source).await? == Some(*digest)
+        self.published.take_if(|(_, release)| current.as_ref() != Some(release));
+        self.held.take_if(|_| !publisher.is_holding());
+        if (self.published.is_some() || self.held.is_some())
+            && let Some(digest) = self.registry.digest(&intake.source).await?
+            && let Some(outcome) = self.known(publisher, memory, current.as_ref(), &digest).await
         {
-            return Ok(Outcome::Unchanged(id.clone()));
+            return outcome;
         }
         let (digest, layers) = self.layers(intake).await?;
         // Where the registry did not tell the digest, the manifest does.
-        if let Some((_, id)) = before.filter(|(before, _)| *before == digest) {
-            return Ok(Outcome::Unchanged(id));
+        if let Some(outcome) = self.known(publisher, memory, current.as_ref(), &digest).await {
+            return outcome;
         }
         let began = Instant::now();
         let (contents, manifest, wire_bytes) = self.receive(intake, publisher, layers).await?;
         intake.metrics.phase(Phase::Unpack, began);
-        let outcome = publisher.publish_contents(contents, &manifest, wire_bytes, current, None).await?;
+        let outcome = publisher.publish_contents(contents, manifest, wire_bytes, current, None).await;
+        self.remember(memory, digest, outcome)
+    }
+
+    /// What comes of an image that need not be fetched: it is the one that is published, or that the gate holds back.
+    async fn known(
+        &mut self,
+        publisher: &mut Publisher,
+        memory: &Memory,
+        current: Option<&ReleaseId>,
+        digest: &Digest,
+    ) -> Option<Result<Outcome, SyncError>> {
+        if let Some((_, release)) = self.published.as_ref().filter(|(published, _)| published == digest) {
+            return Some(Ok(Outcome::Unchanged(release.clone())));
+        }
+        self.held.take_if(|held| held == digest)?;
+        let outcome = publisher.ask_again(current.cloned()).await?;
+        Some(self.remember(memory, *digest, outcome))
+    }
+
+    /// Remembers an image, and what came of it.
+    fn remember(
+        &mut self,
+        memory: &Memory,
+        digest: Digest,
+        outcome: Result<Outcome, SyncError>,
+    ) -> Result<Outcome, SyncError> {
+        self.held = matches!(outcome, Err(SyncError::HttpGate(_))).then_some(digest);
+        let outcome = outcome?;
         let release = outcome.release().clone();
         self.published = Some((digest, release.clone()));
         let validator = Validator::of_tag(tag(&digest), SystemTime::now());

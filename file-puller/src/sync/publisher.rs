@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind::StorageFull;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +13,7 @@ use super::error::SyncError;
 use super::gate::Gates;
 use super::http_gate::HttpGate;
 use super::outcome::{Outcome, Publication};
-use super::plan::{Assembly, Plan, plan};
+use super::plan::{Assembly, Plan, is_intact, plan};
 use super::seed_state::SeedState;
 use crate::content::{Limits, Manifest, ReleaseId};
 use crate::fetch::Contents;
@@ -31,6 +30,18 @@ pub(super) struct Fetched {
     pub(super) bytes: u64,
 }
 
+/// A release that nothing but the operator's own gate can still keep from being published.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: ReleaseId,
+    pub(super) manifest: Arc<Manifest>,
+    /// Where it was put together, unless it is a release that the volume has.
+    pub(super) staging: Option<Arc<Staging>>,
+    /// Of a git repository.
+    pub(super) commit: Option<String>,
+    pub(super) fetched: Fetched,
+}
+
 /// Publishes on one volume.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -45,11 +56,14 @@ pub(super) struct Publisher {
     pub(super) current: Option<ReleaseId>,
     /// Whether there may be something in the private directory that a sync has to clear away.
     pub(super) has_staged: bool,
+    /// What the gate has held back, as it was staged, so that to ask again takes no second fetch.
+    pub(super) held: Option<Candidate>,
 }
 
 impl Publisher {
     /// Clears what an earlier attempt has left.
     pub(super) fn begin_staging(&mut self) -> Result<(), SyncError> {
+        self.held = None;
         self.has_staged = true;
         Ok(clear(&self.volume, Clear::Attempt)?)
     }
@@ -57,7 +71,8 @@ impl Publisher {
     /// The same, and makes room for so many bytes before they arrive.
     pub(super) fn begin_arrival(&mut self, bytes: u64) -> Result<(), SyncError> {
         self.begin_staging()?;
-        self.make_room(&Need::arriving(bytes))
+        self.make_room(&Need::arriving(bytes))?;
+        Ok(())
     }
 
     pub(super) fn objects(&mut self) -> Result<Objects, SyncError> {
@@ -65,27 +80,14 @@ impl Publisher {
         Ok(Objects::open(&self.volume)?)
     }
 
-    /// Removes what was staged. What cannot be removed now is removed after the next sync.
+    /// Removes what was staged, unless it is held back. What cannot be removed now is removed after the next sync.
     pub(super) fn clear(&mut self, what: Clear) {
-        if !self.has_staged {
+        if !self.has_staged || self.held.is_some() {
             return;
         }
         match clear(&self.volume, what) {
             Ok(()) => self.has_staged = what != Clear::All,
             Err(error) => tracing::warn!(%error, "staging not cleaned up; will retry"),
-        }
-    }
-
-    /// Asks the operator's own gate about a release; its tree and its manifest lie in this directory.
-    async fn pass_gate(
-        &self,
-        id: &ReleaseId,
-        directory: &Path,
-        commit: Option<&str>,
-    ) -> Result<(), SyncError> {
-        match &self.http_gate {
-            Some(gate) => Ok(gate.ask(id, directory, commit).await?),
-            None => Ok(()),
         }
     }
 
@@ -101,19 +103,6 @@ impl Publisher {
             self.gates.check(manifest, || current.and_then(|id| self.volume.manifest(id)))?;
         }
         Ok((id, plan))
-    }
-
-    /// Points `current` at a release that is on the volume.
-    pub(super) async fn repoint(
-        &mut self,
-        id: &ReleaseId,
-        manifest: &Manifest,
-        current: Option<ReleaseId>,
-        commit: Option<&str>,
-    ) -> Result<Outcome, SyncError> {
-        self.pass_gate(id, &self.volume.path().join(RELEASES), commit).await?;
-        let published = point_at(&self.volume, id, None, current.as_ref())?;
-        Ok(self.published(&published, id, manifest, current, Fetched::default()))
     }
 
     /// Keeps a signed manifest as it is until its release is in place, unless the volume has it already.
@@ -134,27 +123,38 @@ impl Publisher {
     pub(super) async fn publish_contents(
         &mut self,
         contents: Contents,
-        manifest: &Manifest,
+        manifest: Manifest,
         wire_bytes: u64,
         current: Option<ReleaseId>,
-        commit: Option<&str>,
+        commit: Option<String>,
     ) -> Result<Outcome, SyncError> {
         manifest.check_directories(&self.limits).map_err(SyncError::Archive)?;
-        let (id, plan) = self.plan(manifest, current.as_ref())?;
-        match plan {
-            Plan::InStep => Ok(Outcome::Unchanged(id)),
-            Plan::Repoint => self.repoint(&id, manifest, current, commit).await,
-            Plan::Assemble(Assembly { link: links, mut fetch, .. }) => {
-                let began = Instant::now();
-                let sizes = fetch.iter().map(|index| manifest.files[*index].size);
-                self.make_room(&Need::arrived(&self.volume, sizes, manifest.directories().len()))?;
-                let staging = Staging::begin(&self.volume, &id, manifest)?;
-                fetch.extend(link(&staging, &links, manifest)?);
-                contents.place(&staging, manifest, &fetch)?;
-                let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
-                self.finish(&staging, manifest, commit, (current, fetched), began).await
+        let manifest = Arc::new(manifest);
+        let (id, Assembly { link: links, mut fetch, .. }) = loop {
+            let (id, plan) = self.plan(&manifest, current.as_ref())?;
+            let assembly = match plan {
+                Plan::InStep => return Ok(Outcome::Unchanged(id)),
+                Plan::Repoint => {
+                    let fetched = Fetched::default();
+                    let candidate = Candidate { id, manifest, staging: None, commit, fetched };
+                    return self.publish(candidate, current).await;
+                }
+                Plan::Assemble(assembly) => assembly,
+            };
+            let sizes = assembly.fetch.iter().map(|index| manifest.files[*index].size);
+            let need = Need::arrived(&self.volume, sizes, manifest.directories().len());
+            // A release that has gone for it may be one that the plan links from.
+            if self.make_room(&need)? == 0 {
+                break (id, assembly);
             }
-        }
+        };
+        let began = Instant::now();
+        let staging = Arc::new(Staging::begin(&self.volume, &id, &manifest)?);
+        fetch.extend(link(&staging, &links, &manifest)?);
+        contents.place(&staging, &manifest, &fetch)?;
+        self.metrics.phase(Phase::Link, began);
+        let fetched = Fetched { files: fetch.len(), bytes: wire_bytes };
+        self.publish(Candidate { id, manifest, staging: Some(staging), commit, fetched }, current).await
     }
 
     /// Puts a release together from what is on the volume, and returns the files that have to be fetched all the same.
@@ -171,28 +171,57 @@ impl Publisher {
         Ok((staging, refused))
     }
 
-    /// Publishes a release whose files have all arrived. `began` is when the phase of publishing did.
-    pub(super) async fn finish(
+    /// Publishes a release whose files are all on the volume, once the operator's own gate has let it pass.
+    pub(super) async fn publish(
         &mut self,
-        staging: &Staging,
-        manifest: &Manifest,
-        commit: Option<&str>,
-        (replaced, fetched): (Option<ReleaseId>, Fetched),
-        began: Instant,
+        candidate: Candidate,
+        replaced: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
-        self.pass_gate(staging.id(), staging.directory(), commit).await?;
-        let published = publish(staging, manifest, replaced.as_ref())?;
+        let Candidate { id, manifest, staging, commit, fetched } = &candidate;
+        if let Some(gate) = &self.http_gate {
+            let releases = self.volume.path().join(RELEASES);
+            let directory = staging.as_ref().map_or(&*releases, |staging| staging.directory());
+            if let Err(error) = gate.ask(id, directory, commit.as_deref()).await {
+                self.held = Some(candidate);
+                return Err(error.into());
+            }
+        }
+        let began = Instant::now();
+        let published = match staging {
+            Some(staging) => publish(staging, manifest, replaced.as_ref())?,
+            None => point_at(&self.volume, id, None, replaced.as_ref())?,
+        };
         self.metrics.phase(Phase::Publish, began);
-        Ok(self.published(&published, staging.id(), manifest, replaced, fetched))
+        Ok(self.published(&published, id, manifest, replaced, *fetched))
     }
 
-    /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time.
-    pub(super) fn make_room(&mut self, need: &Need) -> Result<(), SyncError> {
+    /// Whether there is a release that the gate has held back.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Asks the gate again about the release that it has held back, if that is still there.
+    pub(super) async fn ask_again(
+        &mut self,
+        replaced: Option<ReleaseId>,
+    ) -> Option<Result<Outcome, SyncError>> {
+        let held = self.held.take()?;
+        // An old release may have gone since.
+        if held.staging.is_none() && !is_intact(&self.volume, &held.id) {
+            return None;
+        }
+        Some(self.publish(held, replaced).await)
+    }
+
+    /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time. Returns how
+    /// many went.
+    pub(super) fn make_room(&mut self, need: &Need) -> Result<usize, SyncError> {
         let (min_free, max_volume_size) = (self.limits.min_free, self.retention.max_volume_size());
+        let mut removed = 0;
         loop {
             let current = self.current.as_ref();
             let Err(short) = check_room(&self.volume, need, min_free, max_volume_size, current) else {
-                return Ok(());
+                return Ok(removed);
             };
             let is_short = matches!(&short, VolumeError::Io { cause, .. } if cause.kind() == StorageFull);
             let expendable = self.retention.oldest_expendable(SystemTime::now()).filter(|_| is_short);
@@ -200,6 +229,7 @@ impl Publisher {
             tracing::info!(release = %id, "old release removed early, because space is short");
             remove_release(&self.volume, &id)?;
             self.retention.forget(&id);
+            removed += 1;
         }
     }
 

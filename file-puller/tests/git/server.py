@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import subprocess
 import threading
 import time
@@ -21,7 +22,8 @@ class GitServer:
         # A function that changes an answer's bytes.
         self.spoil = None
         self.redirect = {}
-        self.authorization = None
+        # What a request has to say of who asks, and in which header.
+        self.authorization, self.header = None, "Authorization"
         # What each request said of who asks.
         self.authorizations = []
         server = self
@@ -51,10 +53,11 @@ class GitServer:
 
     def answer(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-        path, _, query = handler.path.partition("?")
+        # As a proxy, it stands for every host.
+        path, _, query = re.sub("^http://[^/]*", "", handler.path).partition("?")
         self.requests.append((handler.command, path, body))
-        self.authorizations.append(handler.headers.get("Authorization"))
-        if self.authorization and handler.headers.get("Authorization") != self.authorization:
+        self.authorizations.append(handler.headers.get(self.header))
+        if self.authorization and handler.headers.get(self.header) != self.authorization:
             handler.send_response(401)
             handler.send_header("Content-Length", "0")
             handler.end_headers()

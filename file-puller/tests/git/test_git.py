@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import unittest
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -215,6 +216,33 @@ class Refs(Scenario):
         secret.write_text("me:secret\n")
         self.assertEqual(self.published("--basic-auth-file", str(secret)), {"index.html": b"one"})
 
+    def test_tokens_and_headers_are_read_again(self):
+        self.repository.commit({"index.html": "one"})
+        secret = self.root / "secret"
+        for flag, header, written, sent in [
+            ("--bearer-token-file", "Authorization", "{}\n", "Bearer {}"),
+            ("--header-file", "PRIVATE-TOKEN", "PRIVATE-TOKEN: {}\n", "{}"),
+        ]:
+            self.server.header, self.server.authorization = header, sent.format("first")
+            secret.write_text(written.format("first"))
+            process, port = self.daemon(flag, str(secret))
+            self.assertIn(self.sync(port)["result"], ("published", "unchanged"))
+            # Rotated, at the server first.
+            self.server.authorization = sent.format("second")
+            self.repository.commit({"index.html": f"{flag}"})
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                self.sync(port)
+            refused.exception.close()
+            secret.write_text(written.format("second"))
+            self.assertEqual(self.sync(port)["result"], "published")
+            process.kill()
+            process.wait()
+
+    def test_plain_http_where_a_flag_allows_it(self):
+        self.repository.commit({"index.html": "one"})
+        url, proxy = "git+http://git.example/site/.git", self.server.url("").removeprefix("git+")
+        self.refused("--allow-plain-http", url=url, code=64, http_proxy=proxy)
+        self.assertEqual(self.published("--allow-plain-http", url=url, http_proxy=proxy), {"index.html": b"one"})
 
     def test_another_host_is_followed_only_where_it_is_named_and_learns_nothing(self):
         self.repository.commit({"index.html": "one"})
@@ -230,15 +258,17 @@ class Refs(Scenario):
         self.assertEqual(set(self.server.authorizations), {None})
         self.assertNotIn(None, other.authorizations)
 
-    def test_the_gate_is_told_the_commit(self):
-        commit = self.repository.commit({"index.html": "one"})
+    def gate(self):
+        """A gate that lets pass what its `status` says, what it was asked, and the flags for it."""
         asked = []
 
         class Gate(http.server.BaseHTTPRequestHandler):
+            status = 204
+
             def do_POST(self):
                 self.rfile.read(int(self.headers["Content-Length"]))
                 asked.append((self.headers["Sidecar-Commit"], self.headers["Sidecar-Source"]))
-                self.send_response(204)
+                self.send_response(self.status)
                 self.end_headers()
 
             def log_message(self, *_):
@@ -248,10 +278,43 @@ class Refs(Scenario):
         self.addCleanup(gate.server_close)
         self.addCleanup(gate.shutdown)
         threading.Thread(target=gate.serve_forever, daemon=True).start()
-        self.published("--gate", f"http://127.0.0.1:{gate.server_port}/")
+        return Gate, asked, ["--gate", f"http://127.0.0.1:{gate.server_port}/"]
+
+    def test_the_gate_is_told_the_commit(self):
+        commit = self.repository.commit({"index.html": "one"})
+        _, asked, flags = self.gate()
+        self.published(*flags)
         self.assertEqual(asked, [(commit, self.url)])
-        self.published("--gate", f"http://127.0.0.1:{gate.server_port}/")
+        self.published(*flags)
         self.assertEqual(len(asked), 1, "what is published is not asked about again")
+
+    def test_a_commit_that_the_gate_refuses_is_not_fetched_again(self):
+        self.repository.commit({"index.html": "one", "same": "s"})
+        gate, asked, flags = self.gate()
+        _, port = self.daemon(*flags)
+        self.assertIn(self.sync(port)["result"], ("published", "unchanged"))
+        fetches = lambda: sum(b"command=fetch" in body for _, _, body in self.server.requests)
+        gate.status = 403
+        self.server.requests.clear()
+        commit = self.repository.commit({"index.html": "two"})
+        for _ in range(3):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                self.sync(port)
+            refused.exception.close()
+        self.assertEqual((fetches(), asked[1:]), (1, [(commit, self.url)] * 3))
+        # A newer one takes its place.
+        commit = self.repository.commit({"index.html": "three"})
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            self.sync(port)
+        refused.exception.close()
+        gate.status = 204
+        self.assertEqual(self.sync(port)["result"], "published")
+        self.assertEqual((fetches(), asked[-1]), (2, (commit, self.url)))
+        self.assertEqual(self.tree(), {"index.html": b"three", "same": b"s"})
+        # What is known of it was kept as well: the next fetch brings only what has changed.
+        self.repository.commit({"index.html": "four"})
+        self.assertEqual(self.sync(port)["fetched_files"], 1)
+        self.assertEqual(self.tree(), {"index.html": b"four", "same": b"s"})
 
 
 class Changes(Scenario):
@@ -284,7 +347,9 @@ class Changes(Scenario):
         self.repository.commit({"large": noise, "small": "one"})
         self.published()
         self.repository.commit({"small": "two"})
+        commit = self.repository.git("rev-parse", "HEAD")
         self.assertIn("fetched_files=1 ", (done := self.pull()).stderr)
+        self.assertIn(f'commit="{commit}"', next(line for line in done.stderr.splitlines() if " published " in line))
         self.assertLess(int(done.stderr.split("fetched_bytes=")[1].split()[0]), 2000)
         self.assertEqual(self.tree(), {"large": noise, "small": b"two"})
 

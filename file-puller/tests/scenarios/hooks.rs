@@ -10,8 +10,8 @@ use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{
-    Volume, fails, metric, names, once, publishes, start, start_in_step, start_with_period, sync, tree,
-    try_sync,
+    Volume, fails, metric, names, once, publishes, start, start_in_step, start_when_asked, start_with_period,
+    sync, tree, try_sync,
 };
 use crate::tarball::tar;
 
@@ -118,6 +118,7 @@ fn webhook_method_and_status() {
     let flags = ["--webhook", &url, "--webhook-success-status", "200", "--max-backoff", "50ms"];
     let process = start_in_step(&manager, &volume, &flags);
     wait_until("it is tried again", || hook.requests().len() >= 3);
+    assert!(hook.connections() >= 3, "each on a connection of its own");
     assert!(process.stderr().contains("it answers 204"), "{}", process.stderr());
     for wrong in
         [["--webhook-method", "P T"], ["--webhook-success-status", "99"], ["--webhook-method", "GET"]]
@@ -224,6 +225,67 @@ fn gate_of_an_archive() {
     assert_eq!(volume.tree(), manager.site().files);
 }
 
+/// An archive and an image come whole or not at all, so what was refused stays where it is until it passes, or there is something
+/// newer.
+#[test]
+fn gate_that_refuses_costs_no_second_fetch_of_an_archive() {
+    let (site, volume, asked) = (ContentManager::start(SITE), Volume::new(), Asked::default());
+    let gate = gate(&asked);
+    let source = Upstream::start(|_| Answer::new(503, ""));
+    let offer = |version: &str| {
+        let (archive, tag) = (tar(&site.site().files), format!("\"{version}\""));
+        source.answer(move |request| {
+            let same = request.header("if-none-match") == Some(&tag);
+            let answer = if same { Answer::new(304, "") } else { Answer::new(200, archive.clone()) };
+            answer.with("ETag", &tag)
+        });
+    };
+    let fetched = || {
+        let requests = source.requests();
+        requests.iter().filter(|request| request.header("if-none-match").is_none()).count()
+    };
+    let (check, flags) = (gate.url("/"), ["--verify-period", "20ms"]);
+    offer("1");
+    let process =
+        start_when_asked(&source.url("/site.tar"), &volume, &[&["--gate", &check], &flags[..]].concat());
+    assert_eq!(sync(&process)["result"], "unchanged", "the first sync had published");
+    let first = volume.current();
+    // Refused, and asked again with the same tree, verifications in between.
+    site.put("index.html", "bad");
+    offer("2");
+    source.forget();
+    for question in 2..=4 {
+        fails(&process, 502, "gate");
+        assert_eq!(gate.requests().len(), question);
+        assert_eq!(asked.lock().expect("no holder panics").last().expect("asked").1, site.site().files);
+        let verified = || process.stderr().matches("the published release is sound").count();
+        let before = verified();
+        wait_until("it is verified", || verified() > before);
+    }
+    assert_eq!(source.requests().len(), 3);
+    assert_eq!((fetched(), volume.current()), (0, first.clone()), "only what had changed was sent");
+    gate.answer(|_| Answer::new(204, ""));
+    assert_eq!(sync(&process)["result"], "published");
+    assert_eq!((volume.tree(), source.requests().len()), (site.site().files.clone(), 4));
+    wait_until("staging is swept", || volume.staging().is_empty());
+    assert_eq!(sync(&process)["result"], "unchanged");
+    // What is newer takes its place, also where that is what the volume has.
+    gate.answer(|_| Answer::new(403, ""));
+    site.put("index.html", "held back");
+    offer("3");
+    fails(&process, 502, "gate");
+    site.put("index.html", "<h1>hello</h1>");
+    offer("1");
+    fails(&process, 502, "gate");
+    source.forget();
+    fails(&process, 502, "gate");
+    gate.answer(|_| Answer::new(204, ""));
+    assert_eq!(sync(&process)["result"], "published");
+    assert_eq!((volume.current(), volume.tree()), (first, site.site().files.clone()));
+    assert!(source.requests().iter().all(|request| request.header("if-none-match") == Some("\"1\"")));
+    wait_until("staging is swept", || volume.staging().is_empty());
+}
+
 /// A refusal is asked again at each period, not less and less often: the answer may depend on anything.
 #[test]
 fn gate_that_refuses_is_asked_at_each_period() {
@@ -238,6 +300,8 @@ fn gate_that_refuses_is_asked_at_each_period() {
     gate.answer(|_| Answer::new(200, ""));
     wait_until("it passes", || volume.current().is_some());
     drop(process);
+    // A connection that is asked on again and again would never notice that the gate's name leads elsewhere.
+    assert_eq!(gate.connections(), gate.requests().len());
 }
 
 #[test]
