@@ -2,7 +2,8 @@
 //!
 //! SECURITY: a manifest that is followed by digest and every blob have to be what their digests say, so it does not matter which server
 //! gives the bytes: a blob's redirects are followed to any host over TLS, and nothing about us is sent there. User and password go to
-//! the registry's own host and, for a token, to that host alone.
+//! the registry's own host. For a token, they go to another host only over TLS and where `--redirect-to` names it, because it is the
+//! registry that chooses that host. The headers of `--header-file` never do.
 
 use std::time::{Duration, Instant};
 
@@ -206,16 +207,18 @@ impl Registry {
         let failed = |why: String| RegistryError::Login { url: display(url), why };
         let session = source.session();
         let is_same_host = realm.host() == url.host();
-        if !is_same_host && (realm.scheme() != "https" || session.has_credential()) {
+        if realm.scheme() != "https" && (!is_same_host || url.scheme() == "https") {
+            return Err(failed(format!("its tokens would come from {} without TLS", display(realm))));
+        }
+        if !is_same_host && session.has_secret() && !source.is_named(realm) {
             let host = realm.host_str().unwrap_or_default();
             return Err(failed(format!(
-                "its tokens come from another host, {host}, to which user and password are not sent"
+                "its tokens come from another host, {host}, which is shown user and password with --redirect-to {host}"
             )));
         }
-        if url.scheme() == "https" && realm.scheme() != "https" {
-            return Err(failed("its tokens would come without TLS".to_owned()));
-        }
-        let ask = if session.has_credential() {
+        let ask = if !is_same_host {
+            Session::to_named
+        } else if session.has_credential() {
             Session::to_origin
         } else if realm.origin() == url.origin() {
             Session::to_origin_unnamed

@@ -58,7 +58,7 @@ pub(crate) struct SourceOptions {
     #[arg(long, value_name = "KIND", value_enum)]
     pub(crate) kind: Option<Kind>,
 
-    /// Host that the source may redirect to besides its own, or .domain for all hosts beneath it; repeatable
+    /// Host that the source may redirect to besides its own, or that may be asked for a registry's tokens with user and password; .domain for all hosts beneath it; repeatable
     #[arg(long = "redirect-to", value_name = "HOST")]
     redirect_to: Vec<RedirectHost>,
 
@@ -427,6 +427,11 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// Whether `--redirect-to` names the host of a URL.
+    pub(crate) fn is_named(&self, url: &Url) -> bool {
+        self.options.redirect_to.iter().any(|host| host.covers(url))
     }
 
     /// What requests are made with now.

@@ -71,7 +71,7 @@ impl FromStr for RedirectHost {
 }
 
 impl RedirectHost {
-    fn covers(&self, url: &Url) -> bool {
+    pub(super) fn covers(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         match self {
             Self::Host(allowed) => host == allowed,

@@ -2,7 +2,7 @@
 //!
 //! SECURITY: who we are is for the origin of `--source` alone. Requests that were redirected to another origin are made by a client
 //! of their own, which has no client certificate, and carry neither credentials nor the headers of `--header-file`. Nor do they where
-//! such an origin sends us back: what is fetched then was its choice.
+//! such an origin sends us back: what is fetched then was its choice. One exception is named by a flag: the host of a registry's tokens.
 //!
 //! No connection is kept without a limit. Its address was looked up when it was made, and a name that leads elsewhere by now would never
 //! be noticed. So the clients, with all their connections and with the answers of DNS that they remember, are replaced from time
@@ -83,14 +83,28 @@ impl Session {
         self.clients.origin.request(method, url.clone())
     }
 
-    /// Whether there is something that says who we are.
+    /// Whether there is something that may say who we are.
     pub(crate) fn has_credential(&self) -> bool {
-        self.credential.is_some() || !self.headers.is_empty()
+        self.has_secret() || !self.headers.is_empty()
+    }
+
+    /// Whether that is a token, or user and password.
+    pub(crate) fn has_secret(&self) -> bool {
+        self.credential.is_some()
     }
 
     /// Whether that is a token, or a header of `--header-file`, which are sent unasked.
     pub(crate) fn has_token(&self) -> bool {
         matches!(self.credential, Some(Credential::Bearer(_))) || !self.headers.is_empty()
+    }
+
+    /// A request to another host that a flag names to be told who we are. The headers of `--header-file` stay with the origin.
+    pub(crate) fn to_named(&self, method: Method, url: &Url) -> RequestBuilder {
+        let request = self.to_elsewhere(method, url);
+        match &self.credential {
+            None => request,
+            Some(credential) => credential.authorize(request),
+        }
     }
 
     /// A request to any other place.

@@ -1,11 +1,15 @@
 //! Images of registries that say less than the specification asks for. `tests/oci` follows a real one.
 
+use std::fs;
+use std::sync::{Arc, Mutex};
+
 use serde_json::json;
 use testkit::{Answer, Upstream};
 
 use crate::content::{ContentManager, sha256};
-use crate::puller::{Volume, once, start_when_asked, sync};
+use crate::puller::{Volume, fails, once, start_when_asked, sync};
 use crate::tarball::tar;
+use crate::tls::{Authority, TlsFront};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -44,6 +48,84 @@ fn an_unchanged_image_of_a_registry_that_tells_no_digest_is_not_fetched_again() 
         let asked = registry.requests();
         assert!(asked.iter().all(|request| request.target() == "/v2/site/manifests/v1"), "{asked:?}");
         assert_eq!(volume.snapshot(), before);
+    }
+}
+
+#[test]
+fn an_image_that_the_gate_refuses_is_not_fetched_again() {
+    let (site, volume) = (ContentManager::start(SITE), Volume::new());
+    let gate = Upstream::start(|_| Answer::new(403, ""));
+    let (manifest, layer, digest) = image(&site);
+    let tag = format!("sha256:{}", sha256(manifest.as_bytes()));
+    let registry = Upstream::start(move |request| match request.target() {
+        "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()).with("Docker-Content-Digest", &tag),
+        target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let check = gate.url("/");
+    let url = format!("oci://{}/site:v1", registry.addr());
+    let process = start_when_asked(&url, &volume, &["--gate", &check]);
+    fails(&process, 502, "gate");
+    registry.forget();
+    for _ in 0..3 {
+        fails(&process, 502, "gate");
+    }
+    gate.answer(|_| Answer::new(204, ""));
+    assert_eq!(sync(&process)["result"], "published");
+    assert_eq!(volume.tree(), site.site().files);
+    assert_eq!(sync(&process)["result"], "unchanged");
+    let asked = registry.requests();
+    assert!(asked.len() == 5 && asked.iter().all(|request| request.start.starts_with("HEAD ")), "{asked:?}");
+}
+
+/// The token's server is another host, as at large registries: a secret goes there only where a flag names it, and over TLS.
+#[test]
+fn tokens_of_another_host() {
+    let (site, volume, authority) = (ContentManager::start(SITE), Volume::new(), Authority::new());
+    let (manifest, layer, digest) = image(&site);
+    let tokens = Upstream::start(|_| Answer::new(200, r#"{"token": "t"}"#));
+    let front = TlsFront::start_as("localhost", tokens.addr(), &authority);
+    let realm = Arc::new(Mutex::new(String::new()));
+    let named = Arc::clone(&realm);
+    let registry = Upstream::start(move |request| match request.target() {
+        _ if request.header("authorization") != Some("Bearer t") => {
+            let challenge = format!("Bearer realm=\"{}\"", named.lock().expect("no holder panics"));
+            Answer::new(401, "").with("WWW-Authenticate", &challenge)
+        }
+        "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()),
+        target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let tls = format!("https://localhost:{}/token", front.addr().port());
+    let plain = format!("http://localhost:{}/token", tokens.addr().port());
+    let (secret, header) = (volume.above().join("secret"), volume.above().join("header"));
+    fs::write(&secret, "me:secret").expect("a file");
+    fs::write(&header, "X-Team: web").expect("a file");
+    let (secret, header) = (secret.to_str().expect("UTF-8"), header.to_str().expect("UTF-8"));
+    let trusted = authority.file(&volume, "ca.pem");
+    let pull = |url: &str, flags: &[&str]| {
+        url.clone_into(&mut realm.lock().expect("no holder panics"));
+        tokens.forget();
+        let all = [&["--ca-file", &trusted, "--log-level", "error"], flags].concat();
+        let target = tempfile::tempdir().expect("a directory");
+        let (code, stderr) = once(&format!("oci://{}/site:v1", registry.addr()), target.path(), &all);
+        (code, stderr, tokens.requests())
+    };
+    // With a secret, the refusal names the flag, and nothing is sent.
+    let (code, stderr, asked) = pull(&tls, &["--basic-auth-file", secret]);
+    assert!(code == 69 && stderr.contains("--redirect-to localhost") && asked.is_empty(), "{code}: {stderr}");
+    let named = ["--redirect-to", "localhost"];
+    let (code, stderr, asked) = pull(&tls, &[&named[..], &["--basic-auth-file", secret]].concat());
+    assert_eq!((code, asked.len()), (0, 1), "{stderr}");
+    assert_eq!(asked[0].header("authorization"), Some("Basic bWU6c2VjcmV0"));
+    // Never without TLS.
+    let (code, stderr, asked) = pull(&plain, &[&named[..], &["--basic-auth-file", secret]].concat());
+    assert!(code == 69 && stderr.contains("without TLS") && asked.is_empty(), "{code}: {stderr}");
+    // A header is no reason to refuse, and stays at home.
+    for flags in [&[][..], &named[..]] {
+        let (code, stderr, asked) = pull(&tls, &[flags, &["--header-file", header]].concat());
+        assert_eq!((code, asked.len()), (0, 1), "{stderr}");
+        assert_eq!((asked[0].header("x-team"), asked[0].header("authorization")), (None, None));
     }
 }
 
