@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../../.."
 . .ci/install.sh
 packages=()
 command -v docker-registry >/dev/null || packages+=(docker-registry)
-command -v skopeo >/dev/null || packages+=(skopeo)
+for tool in skopeo umoci; do command -v "$tool" >/dev/null || packages+=("$tool"); done
 install_packages "${packages[@]}"
 
 # shellcheck source=file-puller/tests/program.sh

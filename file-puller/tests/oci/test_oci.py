@@ -6,6 +6,8 @@ import http.client
 import http.server
 import io
 import json
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -294,6 +296,33 @@ class Images(Scenario):
         self.assertEqual(self.published(), {"index.html": b"x"})
 
 
+class Documents(Scenario):
+    def test_the_documented_push_makes_an_image(self):
+        document = (Path(__file__).parents[3] / "docs/sources.md").read_text()
+        commands = document.split("```text recipe=oci-push\n")[1].split("```")[0]
+        named = "docker://registry.example/team/site:v1"
+        self.assertIn(named, commands)
+        # The test's registry speaks no TLS.
+        commands = commands.replace(named, self.url.replace("oci:", "docker:"))
+        commands = commands.replace("skopeo copy", "skopeo copy --quiet --insecure-policy --dest-tls-verify=false")
+        (self.root / "site/css").mkdir(parents=True)
+        (self.root / "site/index.html").write_text("<h1>hello</h1>")
+        (self.root / "site/css/site.css").write_text("a{}")
+        subprocess.run(["bash", "-euc", commands], cwd=self.root, check=True, capture_output=True)
+        self.assertEqual(self.published(), {"index.html": b"<h1>hello</h1>", "css/site.css": b"a{}"})
+        # What containerd wants of an image volume: a config that names the layers' content.
+        manifest = self.get("manifests/v1")
+        self.assertEqual(manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json")
+        self.assertEqual([layer["mediaType"] for layer in manifest["layers"]], [LAYER + "+gzip"])
+        self.assertEqual(len(self.get(f"blobs/{manifest['config']['digest']}")["rootfs"]["diff_ids"]), 1)
+
+    def get(self, what):
+        headers = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v2/{self.name}/{what}", headers=headers)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+
 class Following(Scenario):
     def setUp(self):
         super().setUp()
@@ -352,6 +381,25 @@ class Following(Scenario):
         self.front.spoil = lambda body: body[: len(body) // 2]
         done = self.pull(url=self.front_url)
         self.assertEqual(done.returncode, 78, done.stderr)
+
+    def test_a_kill_at_every_step(self):
+        one = {"index.html": b"one", "a/b": b"1", "same": b"s"}
+        two = {"index.html": b"two", "a/c": b"1", "same": b"s"}
+        self.push_image(one)
+        self.published()
+        shutil.copytree(self.volume, self.root / "first", symlinks=True)
+        self.push_image({"index.html": b"old", "a/c": b"1"}, {"index.html": b"two", "same": b"s"})
+        for step in range(1, 500):
+            done = self.pull(FILE_PULLER_KILL_AT=str(step))
+            self.assertIn(self.tree(), (one, two), f"step {step}")
+            if done.returncode == 0:
+                break
+            self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
+            self.assertEqual(self.published(), two, f"step {step}")
+            shutil.rmtree(self.volume)
+            shutil.copytree(self.root / "first", self.volume, symlinks=True)
+        self.assertGreater(step, 10)
+        self.assertEqual(self.tree(), two)
 
     def test_plain_http_needs_a_flag(self):
         self.assertIn(self.pull(url="oci://localhost:1/x:v1").returncode, (69,))
