@@ -6,7 +6,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use regex_lite::Regex;
 
 use crate::identity::WINDOW;
-use crate::record::parse::DataEnd;
+use crate::record::parse::{DataEnd, leading_nuls};
 
 /// How compressed files begin: gzip, zstd, bzip2, xz, lz4, zip, compress.
 const COMPRESSED: [&[u8]; 7] = [
@@ -58,15 +58,6 @@ impl Iterator for LineEnds<'_> {
         self.at = end + 1;
         Some(end)
     }
-}
-
-/// How many NULs a line begins with that are no part of it: the hole that `copytruncate` leaves under a writer without
-/// `O_APPEND`, or what a file system fills in after a power loss. A line of nothing else stays as it is.
-pub(super) fn leading_nuls(line: &[u8]) -> usize {
-    if line.first() != Some(&0) {
-        return 0;
-    }
-    line.iter().position(|byte| *byte != 0).filter(|at| !matches!(line[*at..], [b'\r'])).unwrap_or(0)
 }
 
 /// Complete lines that are copied as they are.
@@ -193,15 +184,6 @@ mod tests {
         assert_eq!(run(b"a"), None);
         assert_eq!(run(b"a\n\0b\n"), None);
         assert_eq!(run(b"a\n\0b"), Some(Run { len: 2, lines: 1, first_line: 2 }));
-    }
-
-    #[test]
-    fn nuls_before_a_line_are_no_part_of_it() {
-        assert_eq!(leading_nuls(b"\0\0a\0b"), 2);
-        assert_eq!(leading_nuls(b"a\0"), 0);
-        assert_eq!(leading_nuls(b"\0\0"), 0, "a line of nothing else");
-        assert_eq!(leading_nuls(b"\0\r"), 0, "nor one with a carriage return");
-        assert_eq!(leading_nuls(b""), 0);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::position::{ReadOffset, SinkIndex};
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::{Filter, Filtered};
 use crate::record::parse::container::{self, Envelope};
-use crate::record::parse::{BadLine, DataEnd, FieldNames, Format, Parsed};
+use crate::record::parse::{BadLine, DataEnd, FieldNames, Format, Parsed, leading_nuls};
 
 /// Read at once. Large enough that system calls do not show, small enough to stay in the cache.
 const PORTION: usize = 128 * 1024;
@@ -238,6 +238,7 @@ impl Input<'_> {
         }
         for line in lines {
             let place = start + line.place.start as u64..start + line.place.end as u64;
+            to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, line.nuls as u64);
             self.push_container_line(to, place, &line.text, line.envelope);
         }
         taken
@@ -351,8 +352,14 @@ impl Input<'_> {
             return Ok(Progress::More);
         }
         self.content.identify(to.options.instance, self.key, &buffer[..kept]);
-        to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, text_start - line_start);
-        self.push_line(to, text_start, &buffer[..kept], length);
+        let next = if text_start > line_start {
+            // A hole: the line behind it is read as any line.
+            to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, text_start - line_start);
+            text_start
+        } else {
+            self.push_line(to, line_start, &buffer[..kept], length);
+            next
+        };
         let mut head = [0; WINDOW];
         let filled = self.file.fill(&mut head, line_start)?;
         self.content.extend_head(
@@ -401,7 +408,7 @@ impl Input<'_> {
 
     /// Pushes a line, of which `line` is the beginning and `length` bytes are there.
     fn push_line(&self, to: &mut ReadContext<'_>, offset: u64, line: &[u8], length: u64) {
-        let nuls = if length == line.len() as u64 { framing::leading_nuls(line) } else { 0 };
+        let nuls = if length == line.len() as u64 { leading_nuls(line) } else { 0 };
         to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, nuls as u64);
         let (offset, line, length) = (offset + nuls as u64, &line[nuls..], length - nuls as u64);
         let text = framing::whole_characters(line, to.options.max_line);

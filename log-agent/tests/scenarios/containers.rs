@@ -100,3 +100,38 @@ fn a_long_line_in_many_parts() {
     let cut = records[19]["truncated_bytes"].as_u64().unwrap();
     assert_eq!(cut, 5 * 16 * 1024 + 3 - 70_000);
 }
+
+/// Short, and longer than what is read at once.
+#[test]
+fn lines_behind_a_hole() {
+    for hole in [3, 300_000] {
+        for (format, first, then) in [
+            ("cri", format!("{T} stdout F one\n"), format!("{T} stderr F two\n")),
+            (
+                "docker",
+                format!("{}\n", json!({"log": "one\n", "stream": "stdout", "time": T})),
+                format!("{}\n", json!({"log": "two\n", "stream": "stderr", "time": T})),
+            ),
+            ("auto", "{\"message\":\"one\"}\n".to_owned(), "{\"message\":\"two\"}\n".to_owned()),
+        ] {
+            let (room, receiver) = (Room::new(), Receiver::start());
+            let nuls = "\0".repeat(hole);
+            write(&room.log("a.log"), format!("{nuls}{first}{nuls}{then}"));
+            let agent = room.agent(&receiver.sink(), &["--parse", format]);
+            wait_until("both arrive", || receiver.count() == 2);
+            let [one, two] = &receiver.records()[..] else { panic!("two") };
+            assert!(one["id"].as_str().unwrap().ends_with(&format!(":{hole}")), "{one}");
+            if format == "auto" {
+                assert_eq!([&one["attributes"]["message"], &two["attributes"]["message"]], ["one", "two"]);
+            } else {
+                assert_eq!(told(one), json!(["one", null, T, "stdout"]), "{format} {hole}");
+                assert_eq!(told(two), json!(["two", null, T, "stderr"]), "{format} {hole}");
+            }
+            let skipped = 2.0 * f64::from(u32::try_from(hole).unwrap());
+            assert!(
+                (metric(&agent, "log_agent_skipped_bytes_total") - skipped).abs() < 0.5,
+                "{format} {hole}"
+            );
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter};
 
-use super::{BadLine, DataEnd, Format};
+use super::{BadLine, DataEnd, Format, leading_nuls};
 use crate::record::json::{self, Text};
 use crate::record::time;
 
@@ -52,6 +52,8 @@ pub(crate) struct Joined<'a> {
     /// From the beginning of its first part to the end of its last one, without that one's line break.
     pub(crate) place: Range<usize>,
     pub(crate) text: Cow<'a, [u8]>,
+    /// How many NULs were before its parts.
+    pub(crate) nuls: usize,
     /// That of its first part.
     pub(crate) envelope: Result<Envelope, BadLine>,
 }
@@ -74,20 +76,22 @@ pub(crate) fn lines<'a>(format: Format, data: &'a [u8], end: DataEnd) -> (Vec<Jo
     let unterminated = (end == DataEnd::Final && !data.ends_with(b"\n") && !data.is_empty())
         .then_some((data.len(), data.len()));
     for (line_end, next) in ends.chain(unterminated) {
-        let line = &data[start..line_end];
-        let place = start..line_end;
+        let nuls = leading_nuls(&data[start..line_end]);
+        let place = start + nuls..line_end;
+        let line = &data[place.clone()];
         start = next;
         match part(format, line) {
-            Err(bad) => found.push(Joined { place, text: Cow::Borrowed(line), envelope: Err(bad) }),
+            Err(bad) => found.push(Joined { place, text: Cow::Borrowed(line), nuls, envelope: Err(bad) }),
             Ok(part) => {
                 let slot = &mut open[part.envelope.stream as usize];
                 let joined = match slot.take() {
                     Some(mut joined) => {
                         joined.place.end = place.end;
                         joined.text.to_mut().extend_from_slice(&part.text);
+                        joined.nuls += nuls;
                         joined
                     }
-                    None => Joined { place, text: part.text, envelope: Ok(part.envelope) },
+                    None => Joined { place, text: part.text, nuls, envelope: Ok(part.envelope) },
                 };
                 if part.partial {
                     *slot = Some(joined);

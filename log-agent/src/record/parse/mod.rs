@@ -88,6 +88,15 @@ impl BadLine {
     }
 }
 
+/// How many NULs a line begins with that are no part of it: the hole that `copytruncate` leaves under a writer without
+/// `O_APPEND`, or what a file system fills in after a power loss. A line of nothing else stays as it is.
+pub(crate) fn leading_nuls(line: &[u8]) -> usize {
+    if line.first() != Some(&0) {
+        return 0;
+    }
+    line.iter().position(|byte| *byte != 0).filter(|at| !matches!(line[*at..], [b'\r'])).unwrap_or(0)
+}
+
 impl Format {
     /// Whether a container runtime wrote the lines.
     pub(crate) fn is_of_containers(self) -> bool {
@@ -160,6 +169,15 @@ mod tests {
             Level::Number(number) => panic!("{line}: {number}"),
         });
         (time, level)
+    }
+
+    #[test]
+    fn nuls_before_a_line_are_no_part_of_it() {
+        assert_eq!(leading_nuls(b"\0\0a\0b"), 2);
+        assert_eq!(leading_nuls(b"a\0"), 0);
+        assert_eq!(leading_nuls(b"\0\0"), 0, "a line of nothing else");
+        assert_eq!(leading_nuls(b"\0\r"), 0, "nor one with a carriage return");
+        assert_eq!(leading_nuls(b""), 0);
     }
 
     #[test]
