@@ -17,6 +17,7 @@ use crate::agent::{Agent, Checkpoints, Feed, FileLag, Message, Reader, SinkStatu
 use crate::checkpoint::{CheckpointWriter, SentLog, SentWriter, StateDir, note_sent};
 use crate::config::Config;
 use crate::deliver::{DeadLetters, Records, Sink, SinkSpec};
+use crate::identity::random;
 use crate::loss::LossLedger;
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
@@ -46,7 +47,7 @@ pub async fn run(
     let sent_log = SentLog::new(&state_dir);
     let mut entries = state.load();
     note_sent(&mut entries, sent_log.load());
-    let past = Past { entries, is_first_start: state.is_new(), fresh: state.generation() };
+    let past = Past { entries, is_first_start: state.is_new(), run: random() };
     let catalog = Catalog::new(names.clone(), past, config.catalog(limit), ledger.clone());
     let environment = |name: &str| std::env::var(name).ok();
     let resource = SharedResource::new(Resource::new(environment, &config.label), config.pod_files.clone());

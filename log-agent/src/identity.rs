@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::fs::Metadata;
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::UNIX_EPOCH;
 
@@ -76,23 +77,22 @@ impl Fingerprint {
     }
 }
 
-/// Which of the contents that a file has had: it is another one after every truncation and rewrite. The
-/// inode stays, so the number keeps their ids apart.
+/// Which of the contents that a file has had: it is another one after every truncation and rewrite. The inode stays, and so may the time of
+/// birth, so the number keeps their ids apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub(crate) struct Epoch(u64);
 
 impl Epoch {
-    /// The first of a file that was never seen. Where a file system keeps no birth times, a reused inode may look like the file
-    /// that had it before, so that the number has to be one that was never used: `fresh` is.
-    pub(crate) fn first(key: &FileKey, fresh: u64) -> Self {
-        Self(if key.born.is_some() { 0 } else { fresh })
+    /// That of the content with this number, in the order in which this process has met them. `run` is a number that no other process
+    /// has: what that one met is perhaps not known here, where its state directory failed.
+    pub(crate) fn new(run: u64, content: u64) -> Self {
+        Self(run.wrapping_add(content))
     }
+}
 
-    /// The one after a truncation.
-    #[must_use]
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
+/// A number that no process had before: the standard library seeds it from the system's source of randomness.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// A state directory: ids that are given out on behalf of different ones differ.
@@ -102,8 +102,8 @@ pub(crate) struct Instance(pub(crate) u64);
 /// A content's name in record ids: 16 hex digits.
 ///
 /// It is derived from the state directory, the key, the epoch and the first line. The checkpoint keeps it, on the disk before
-/// the first record is sent; where a checkpoint could not be written, or is damaged, a restart derives it again, so that a
-/// receiver can drop what it already has.
+/// the first record is sent; where a checkpoint could not be written, or is damaged, a restart gives another one: records that come
+/// again are then not known as such, but none is taken for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct FileId(u64);
@@ -169,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_the_same_whenever_it_is_derived_and_another_after_a_truncation() {
+    fn an_id_is_another_one_after_a_truncation() {
         let key = key(1, 2, Some(10));
         let id = FileId::derive(Instance(7), &key, Epoch::default(), b"first\n");
         assert_eq!(id, FileId::derive(Instance(7), &key, Epoch::default(), b"first\n"));
         assert_eq!(id.to_string().len(), 16);
-        assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::default().next(), b"first\n"));
+        assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::new(1, 2), b"first\n"));
         assert_ne!(id, FileId::derive(Instance(8), &key, Epoch::default(), b"first\n"));
         assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::default(), b"other\n"));
     }

@@ -5,7 +5,6 @@
 //! said, and passed over. An older checkpoint, or none, means that lines are sent again, never that one is skipped.
 
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use lifecycle::exit::{Exit, Failure, OrExit as _};
 use rustix::fs::{FlockOperation, flock};
 
 use super::document::{Document, FileEntry};
-use crate::identity::Instance;
+use crate::identity::{Instance, random};
 
 const INSTANCE: &str = "instance";
 const SLOTS: [&str; 2] = ["checkpoint.0.json", "checkpoint.1.json"];
@@ -75,11 +74,6 @@ impl StateDir {
         self.is_new
     }
 
-    /// A number that no checkpoint before had, and none after will have before the next one is prepared.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// The newest checkpoint that can be trusted; nothing where there is none.
     pub(crate) fn load(&mut self) -> Vec<FileEntry> {
         let mut documents = Vec::new();
@@ -125,8 +119,7 @@ fn instance(dir: &Path) -> Instance {
     let path = dir.join(INSTANCE);
     let known = fs::read_to_string(&path).ok().and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     let Some(known) = known else {
-        // The standard library seeds it from the system's source of randomness.
-        let number = RandomState::new().hash_one(std::process::id());
+        let number = random();
         match replace(dir, INSTANCE, |file| writeln!(file, "{number:016x}")) {
             Ok(()) => tracing::info!(
                 state_dir = %dir.display(),

@@ -24,7 +24,7 @@ use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
 use super::rotation::{LogFamily, RotationAge, age_in};
 use super::start::{Start, StartAt};
 use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
-use crate::identity::{Epoch, FileKey};
+use crate::identity::FileKey;
 use crate::loss::{LossLedger, LossReason};
 use crate::position::{Confirmed, Segment, SinkIndex};
 use crate::record::chunk::Chunk;
@@ -59,8 +59,8 @@ pub(crate) struct Past {
     pub(crate) entries: Vec<FileEntry>,
     /// There was none: this is the first start.
     pub(crate) is_first_start: bool,
-    /// A number that was never used in an epoch.
-    pub(crate) fresh: u64,
+    /// A number that no other process has, for ids.
+    pub(crate) run: u64,
 }
 
 /// Why reading for a sink has stopped.
@@ -86,8 +86,7 @@ pub(crate) struct Catalog {
     descriptors: Descriptors,
     queues: ReadQueues,
     numbers: Numbers,
-    /// A number that was never used in an epoch.
-    fresh: u64,
+    run: u64,
     start: Start,
     obstacles: Obstacles,
 }
@@ -106,7 +105,7 @@ impl Catalog {
             descriptors: Descriptors::new(options.max_open),
             options,
             numbers: Numbers::default(),
-            fresh: past.fresh,
+            run: past.run,
             start,
             obstacles: Obstacles::default(),
         }
@@ -208,7 +207,6 @@ impl Catalog {
         entry: Option<&FileEntry>,
     ) -> io::Result<()> {
         let metadata = handle.metadata()?;
-        let key = FileKey::of(&metadata);
         let content = self.numbers.content();
         // A name that was seen to change tells where it belongs, whatever it is now.
         let family = match entry {
@@ -217,7 +215,7 @@ impl Catalog {
         };
         let content = match entry {
             Some(entry) => Content::restored(content, entry, &self.sinks),
-            None => Content::new(content, Epoch::first(&key, self.fresh), self.sinks.len()),
+            None => Content::new(content, self.run, self.sinks.len()),
         };
         let seq = self.numbers.file();
         let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
@@ -280,8 +278,8 @@ impl Catalog {
     }
 
     fn look_at(&mut self, file: &mut TailedFile) -> io::Result<bool> {
-        let (numbers, sinks) = (&mut self.numbers, self.sinks.len());
-        file.look(|old| Content::new(numbers.content(), old.epoch().next(), sinks))
+        let (numbers, run, sinks) = (&mut self.numbers, self.run, self.sinks.len());
+        file.look(|| Content::new(numbers.content(), run, sinks))
     }
 
     /// Notes which names lead to which files, and which files have none.
@@ -637,14 +635,15 @@ impl Catalog {
         let unnamed: Vec<FileSeq> = self.unnamed().collect();
         for seq in unnamed {
             let Some(file) = self.files.get(seq) else { continue };
-            let contents = file.previous().iter().chain((!file.is_drained()).then(|| file.content()));
+            let is_drained = file.is_drained();
+            if is_drained && file.previous().is_empty() {
+                continue;
+            }
+            let contents = file.previous().iter().chain((!is_drained).then(|| file.content()));
             let lose =
                 |content: &Content| content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
             bytes += contents.map(lose).sum::<u64>();
-            if file.is_drained() {
-                continue;
-            }
-            if !file.is_unlinked() {
+            if !is_drained && !file.is_unlinked() {
                 let entry = file.entry_of(file.content(), &self.sinks);
                 self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
             }

@@ -292,7 +292,7 @@ impl TailedFile {
 
     /// Compares its content with what is known of it; where that is another, `next` makes the content that replaces it, for now or for
     /// good: whether a copy has the old one is looked for next. True where it was replaced.
-    pub(super) fn look(&mut self, next: impl FnOnce(&Content) -> Content) -> io::Result<bool> {
+    pub(super) fn look(&mut self, next: impl FnOnce() -> Content) -> io::Result<bool> {
         let Some(file) = &self.handle else { return Ok(false) };
         // First the size: what is compared after it is at least as new.
         let size = file.metadata()?.len();
@@ -302,7 +302,7 @@ impl TailedFile {
             self.content.observe(file, size)?;
             return Ok(false);
         }
-        let next = next(&self.content);
+        let next = next();
         let old = std::mem::replace(&mut self.content, next);
         self.shrunk = match comparison {
             Comparison::Shrunk(end) => Some(end),

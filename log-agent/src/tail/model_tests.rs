@@ -24,7 +24,7 @@ use super::catalog::{Catalog, CatalogOptions, Filled, Past};
 use super::read::{Multiline, ReadOptions, UnterminatedLine};
 use super::start::StartAt;
 use crate::checkpoint::{FileEntry, Sent, note_sent};
-use crate::identity::{Instance, WINDOW};
+use crate::identity::{Instance, WINDOW, random};
 use crate::loss::{Entered, LossLedger};
 use crate::metrics::Metrics;
 use crate::position::SinkIndex;
@@ -139,7 +139,7 @@ impl Agent {
             max_open: 1000,
         };
         let is_first_start = checkpoint.is_none();
-        let past = Past { entries: checkpoint.unwrap_or_default(), is_first_start, fresh: 0 };
+        let past = Past { entries: checkpoint.unwrap_or_default(), is_first_start, run: random() };
         let catalog = Catalog::new(sinks, past, options, ledger.clone());
         let include = vec![Glob::new(&format!("{}/a.log*", dir.display())).unwrap()];
         let discovery =

@@ -65,7 +65,7 @@ fn a_checkpoint_is_about_a_second_old_at_most() {
     write_numbers(&mut append(&room.log("a.log")), 0..10);
     let mut agent = room.agent(&receiver.sink(), &[]);
     receiver.expect_numbers(10);
-    wait_until("a checkpoint is written", || room.state().join("checkpoint.1.json").exists());
+    wait_until("a checkpoint is written", || room.checkpointed(&receiver.sink()) == 70);
     agent.kill();
     write_numbers(&mut append(&room.log("a.log")), 10..20);
     let _agent = room.agent(&receiver.sink(), &[]);
@@ -84,7 +84,9 @@ fn after_damage(damage: impl Fn(&Room)) -> (Room, Receiver, Process) {
     damage(&room);
     write_numbers(&mut append(&room.log("a.log")), 10..15);
     let agent = room.agent(&receiver.sink(), &[]);
-    receiver.expect_each_number(15);
+    wait_until("all come again", || receiver.count() == 25);
+    // Which ids there were is not known any more: other ones cannot be taken for them.
+    assert_eq!(receiver.ids().len(), 25);
     (room, receiver, agent)
 }
 

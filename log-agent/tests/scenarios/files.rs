@@ -158,3 +158,14 @@ fn what_is_no_file_is_left_alone() {
     let _agent = room.agent(&receiver.sink(), &[]);
     receiver.expect_numbers(1);
 }
+
+/// Between a rotation and the next line there is no file of the log's own name.
+#[test]
+fn rotated_files_of_a_log_that_is_away_are_one_log() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("w.log.1"), "line 3\n");
+    write(&room.log("w.log.10"), "line 0\nline 1\n");
+    write(&room.log("w.log.2"), "line 2\n");
+    let _agent = room.agent(&receiver.sink(), &[]);
+    receiver.expect_numbers(4);
+}

@@ -106,6 +106,20 @@ fn checkpoint_disk_full() {
     wait_until("the rest arrives", || receiver.records().len() == 50);
 }
 
+/// Without a state directory that can be written, what a killed agent had sent is not known to the next one.
+#[test]
+fn no_id_names_two_records_where_none_can_be_kept() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let shell = "trap '' XFSZ && ulimit -S -f 0";
+    for round in 0..3 {
+        std::fs::write(room.log("a.log"), format!("# the same\nline {round}\n")).unwrap();
+        let mut agent = after(shell, &[], &room, &receiver.sink(), &["--checkpoint-period", "50ms"]);
+        wait_until("both lines arrive", || receiver.count() == 2 * (round + 1));
+        agent.kill();
+        assert_eq!(receiver.ids().len(), 2 * (round + 1));
+    }
+}
+
 /// Writes the text to the sink of `scheme` that is down first and up then, and returns the most memory that was seen.
 fn peak(scheme: &str, room: &Room, more: &[&str], is_all: impl Fn(usize) -> bool) -> u64 {
     let receiver = Receiver::that(|_| Verdict::Refuse(Answer::new(503, "")));

@@ -160,6 +160,11 @@ impl Receiver {
         self.records().iter().map(|record| record["body"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
+    /// The ids of all records.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        self.records().iter().map(|record| record["id"].to_string()).collect()
+    }
+
     /// Waits until exactly these texts have come, in this order.
     #[track_caller]
     pub(crate) fn expect(&self, bodies: &[&str]) {
@@ -191,9 +196,7 @@ impl Receiver {
         let numbers = || self.bodies().iter().filter_map(|body| number(body)).collect::<BTreeSet<_>>();
         wait_until(&format!("{count} different lines arrive"), || numbers().len() >= count);
         assert!(numbers().into_iter().eq(0..count));
-        let records = self.records();
-        let ids: BTreeSet<_> = records.iter().map(|record| record["id"].to_string()).collect();
-        assert_eq!(ids.len(), count, "a line that is sent again has the id that it had");
+        assert_eq!(self.ids().len(), count, "a line that is sent again has the id that it had");
     }
 }
 

@@ -61,11 +61,11 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// One that was never seen.
-    pub(super) fn new(seq: ContentSeq, epoch: Epoch, sinks: usize) -> Self {
+    /// One that was never seen, by a process with this number.
+    pub(super) fn new(seq: ContentSeq, run: u64, sinks: usize) -> Self {
         Self {
             seq,
-            epoch,
+            epoch: Epoch::new(run, seq.0),
             id: None,
             origin: None,
             size: 0,
@@ -91,7 +91,8 @@ impl Content {
                 sent: entry.sent.map_or(0, |sent| sent.offset.get()),
                 shrinks: 0,
             }),
-            ..Self::new(seq, entry.epoch, 0)
+            epoch: entry.epoch,
+            ..Self::new(seq, 0, 0)
         }
     }
 
@@ -114,10 +115,6 @@ impl Content {
         if !self.was_read() {
             self.seq = seq;
         }
-    }
-
-    pub(super) fn epoch(&self) -> Epoch {
-        self.epoch
     }
 
     /// The id that its records carry, once there is one.
@@ -458,7 +455,7 @@ mod tests {
 
     /// A content of these bytes, of which the first `read` were read.
     fn content(bytes: &str, read: u64) -> Content {
-        let mut content = Content::new(ContentSeq(1), Epoch::default(), 1);
+        let mut content = Content::new(ContentSeq(1), 0, 1);
         let file = bytes.as_bytes().to_vec();
         content.observe(&file, file.len() as u64).unwrap();
         let before = window_before(&file, read).unwrap();
