@@ -554,3 +554,19 @@ fn a_long_search_for_the_end_of_a_line_leaves_time_for_others() {
     assert!((2..64).contains(&turns), "{turns}");
     assert_eq!(chunk.len(), 1, "the line of the other file");
 }
+
+#[test]
+fn what_is_forgotten_unconfirmed_is_entered() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.log"), "a line\n").unwrap();
+    let Agent { mut catalog, mut discovery, .. } = Agent::start(dir.path(), None);
+    catalog.update(|| discovery.scan());
+    let (known, _) = catalog.entries();
+    let long_ago = known.into_iter().map(|entry| FileEntry { seen: 0, ..entry }).collect();
+    // Its file was not met again so far.
+    let mut agent = Agent::start(dir.path(), Some(long_ago));
+    assert!(agent.catalog.entries().0.is_empty());
+    let entered = agent.ledger.entered.lock();
+    let ranges: Vec<_> = entered.iter().map(|(sink, _, range)| (*sink, range.clone())).collect();
+    assert_eq!(ranges, [(SinkIndex(0), 0..7), (SinkIndex(1), 0..7)]);
+}

@@ -222,8 +222,8 @@ fn otlp_refuses_more_than_it_was_sent() {
 }
 
 #[test]
-fn otlp_retries_only_what_the_protocol_says() {
-    for status in [429, 502, 503, 504, 408, 425] {
+fn otlp_retries_what_says_nothing_about_the_records() {
+    for status in [429, 502, 503, 504, 401, 403, 404, 405, 408, 425] {
         let room = Room::new();
         let attempts = Mutex::new(0);
         let collector = Collector::that(move |_, _| {

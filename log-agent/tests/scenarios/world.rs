@@ -144,6 +144,28 @@ fn files_that_came_and_went_take_no_descriptors() {
     assert!(open.any(|file| file == stays), "{}", agent.stderr());
 }
 
+/// A file without a name keeps its descriptor; one that has none when its name goes is lost.
+#[test]
+fn files_that_go_while_descriptors_are_short_are_delivered_or_entered() {
+    const FILES: usize = 200;
+    let (room, receiver) = (Room::new(), Receiver::start());
+    down(&receiver);
+    let name = |file: usize| room.log(&format!("f{file:03}.log"));
+    (0..FILES).for_each(|file| write(&name(file), format!("{file:03}\n")));
+    let more = ["--rescan-period", "50ms", "--chunk-size", "20", "--rotate-wait", "0s"];
+    let agent = with_descriptors(100, &room, &receiver.sink(), &more);
+    let open_files = || status(&agent)["files"].as_array().cloned().unwrap_or_default();
+    wait_until("all are followed", || open_files().len() == FILES);
+    (0..FILES).for_each(|file| fs::remove_file(name(file)).unwrap());
+    wait_until("no name is left", || open_files().iter().all(|file| file["named"] == false));
+    let lost = metric(&agent, "log_agent_lost_bytes_total") / 4.0;
+    assert!(lost > 99.5, "most of them had no descriptor: {lost}");
+    up(&receiver);
+    wait_until("the others arrive", || (receiver.count() as f64 + lost - FILES as f64).abs() < 0.5);
+    assert!(receiver.count() > 50 && receiver.ids().len() == receiver.count(), "{}", receiver.count());
+    wait_until("all are closed", || open_files().is_empty());
+}
+
 /// Ten thousand files at a *hard* limit of 1,024 descriptors, which is what some runtimes give.
 #[test]
 #[ignore = "takes a minute: CONTRIBUTING.md says how to run it on a release build"]
@@ -432,6 +454,18 @@ fn infix_rotation_is_rotation() {
 }
 
 #[test]
+fn names_are_escaped_in_text_too() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("evil\n\x1b[2J\u{85}\u{202e}.log"), "line 0\n");
+    let mut command = room.command("logs/*.log", &[&receiver.sink()], &QUICK);
+    command.args(["--log-format", "text", "--exit-at-eof", "--admin-addr", "127.0.0.1:0"]);
+    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    receiver.expect_numbers(1);
+    assert!(said.contains("evil"), "{said:?}");
+    assert!(!said.contains(['\x1b', '\u{85}', '\u{202e}']) && !said.contains("evil\n"), "{said:?}");
+}
+
+#[test]
 fn names_that_are_not_text() {
     let (room, receiver) = (Room::new(), Receiver::start());
     write(&room.log("").join(OsStr::from_bytes(b"caf\xe9.log")), "line 0\n");
@@ -492,6 +526,9 @@ fn start_at_end_skips_what_was_there_at_the_first_start_alone() {
     write(&room.log("new.log"), "line 1\n");
     receiver.expect_numbers(2);
     assert!((metric(&agent, "log_agent_skipped_bytes_total") - 16.0).abs() < 0.5);
+    let skipped = agent.event("it is said", |event| event["reason"] == "start_at_end");
+    assert_eq!(skipped["bytes"], 16, "{skipped}");
+    assert!(skipped["file"].as_str().is_some_and(|file| file.ends_with("old.log")), "{skipped}");
     assert!(agent.terminate().success());
     write(&room.log("later.log"), "line 2\n");
     let _agent = room.agent(&receiver.sink(), &more);
@@ -510,6 +547,7 @@ fn files_that_are_old_are_ignored_until_they_are_written_to() {
     write(&room.log("old.log"), "line 1\n");
     receiver.expect_numbers(2);
     assert!((metric(&agent, "log_agent_skipped_bytes_total") - 8.0).abs() < 0.5);
+    agent.event("it is said", |event| event["reason"] == "ignore_older" && event["bytes"] == 8);
 }
 
 #[test]
@@ -584,4 +622,78 @@ fn a_directorys_link_that_stays_beneath_is_followed() {
     fs::rename(room.log("next"), room.log("current")).unwrap();
     receiver.expect_numbers(3);
     assert_eq!(agent.stderr().matches("--follow-symlinks").count(), 1, "{}", agent.stderr());
+}
+
+#[test]
+fn files_that_compressors_write_are_left_out() {
+    // The first bytes of what gzip, zstd, bzip2, xz, lz4, zip and compress made of a line.
+    let heads: [(&str, &[u8]); 7] = [
+        ("gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\xc9\xcc\x4b"),
+        ("zst", b"\x28\xb5\x2f\xfd\x04\x58\x39\x00\x00\x6c\x69\x6e\x65"),
+        ("bz2", b"BZh91AY&SY\xd8\x72\x01\x2f\x00\x00"),
+        ("xz", b"\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00"),
+        ("lz4", b"\x04\x22\x4d\x18\x64\x40\xa7\x07\x00\x00\x80"),
+        ("zip", b"PK\x03\x04\x0a\x00\x00\x00\x00\x00"),
+        ("Z", b"\x1f\x9d\x90\x6c\xd2\xb8\x29"),
+    ];
+    let (room, receiver) = (Room::new(), Receiver::start());
+    for (extension, head) in heads {
+        write(&room.log(&format!("a.log.1.{extension}")), [head, b"\nmore\n"].concat());
+    }
+    write(&room.log("a.log"), "line 0\n");
+    let mut agent = room.agent(&receiver.sink(), &["--exit-at-eof"]);
+    assert!(agent.wait().success(), "{}", agent.stderr());
+    receiver.expect_numbers(1);
+    assert_eq!(agent.stderr().matches("compressed, so not read").count(), heads.len(), "{}", agent.stderr());
+}
+
+#[test]
+fn a_link_beside_its_target_is_read_once() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("app-20261101.log"), "line 0\n");
+    symlink("app-20261101.log", room.log("app.log")).unwrap();
+    let _agent = room.agent(&receiver.sink(), &["--rescan-period", "1h", "--follow-symlinks"]);
+    receiver.expect_numbers(1);
+    // As glog and cronolog rotate: a new file, and the link leads there.
+    for number in 1..20 {
+        let name = format!("app-202611{:02}.log", number + 1);
+        write(&room.log(&name), format!("line {number}\n"));
+        symlink(&name, room.log("next")).unwrap();
+        fs::rename(room.log("next"), room.log("app.log")).unwrap();
+    }
+    receiver.expect_numbers(20);
+}
+
+/// The names behind the link are not included, so that what is not seen in time is lost.
+#[test]
+fn lines_are_written_while_what_links_lead_to_is_rotated() {
+    const ROUNDS: usize = 20;
+    for is_directory in [false, true] {
+        let (room, receiver) = (Room::new(), Receiver::start());
+        fs::create_dir_all(room.path("pods/0")).unwrap();
+        symlink("0", room.path("pods/current")).unwrap();
+        symlink(room.path("pods/current/a"), room.log("a.log")).unwrap();
+        let mut file = append(&room.path("pods/current/a"));
+        let _agent = room.agent(&receiver.sink(), &["--rescan-period", "1h", "--follow-symlinks"]);
+        for round in 0..ROUNDS {
+            write_numbers(&mut file, round * 10..round * 10 + 8);
+            wait_until("the file is seen", || receiver.count() > round * 10);
+            if is_directory {
+                let name = (round + 1).to_string();
+                fs::create_dir(room.path("pods").join(&name)).unwrap();
+                symlink(&name, room.path("pods/next")).unwrap();
+                fs::rename(room.path("pods/next"), room.path("pods/current")).unwrap();
+            } else {
+                fs::rename(room.path("pods/current/a"), room.path("pods/old")).unwrap();
+            }
+            // The writer has not reopened its log yet.
+            write_numbers(&mut file, round * 10 + 8..round * 10 + 10);
+            file = append(&room.path("pods/current/a"));
+        }
+        wait_until("all lines arrive", || receiver.count() >= ROUNDS * 10);
+        let mut bodies = receiver.bodies();
+        bodies.sort_by_key(|body| crate::support::number(body));
+        let all: Vec<_> = (0..ROUNDS * 10).map(|number| format!("line {number}")).collect();
+        assert_eq!(bodies, all, "each once");
+    }
 }

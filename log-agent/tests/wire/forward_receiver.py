@@ -134,6 +134,9 @@ class Server:
         if not auth:
             # "username is a username string for the connection, or empty string if authentication is not required", "password … likewise"
             demand((username, password) == ("", ""), "empty string if authentication is not required", (username, password))
+        elif not username:
+            # "password … sha512_hex(auth_salt + username + raw_password)", of which both are empty.
+            demand(password == sha512_hex(auth), "sha512_hex(auth_salt + username + raw_password)", password)
         self.note(pings=ping[1:])
         key = options.shared_key.encode()
         proof = lambda name: sha512_hex(as_bytes(salt), name.encode(), nonce, key)

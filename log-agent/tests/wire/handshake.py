@@ -59,6 +59,7 @@ def refused(what, server, reason, **options):
 def main():
     server = arrives("a key and no users", Server(shared_key=KEY))
     assert server.pings[0][3] == "", "no user was configured, so the name is empty"
+    assert isinstance(server.pings[0][1], str), "some receivers take no salt that is bin"
     assert server.connections == 1, "the connection is kept"
     arrives("a key, no users and no salt for them", Server(shared_key=KEY, salt_without_users=False))
     arrives("a user where authentication is not required", Server(shared_key=KEY, salt_without_users=False), user=USER)

@@ -16,6 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lifecycle::escape::escaped_path;
+
 use super::lag::ArrivalTimes;
 use crate::checkpoint::{FileEntry, PathText};
 use crate::identity::{Epoch, FileId, FileKey, Fingerprint, Instance, WINDOW};
@@ -272,7 +274,7 @@ impl Content {
         }
         if !self.cursors.confirm(sink, &segment) {
             // Cannot happen while one chunk is under way per sink. Should it, the lines are sent again rather than lost.
-            tracing::error!(file = %path.display(), ?segment, "confirmed out of order: reading again");
+            tracing::error!(file = %escaped_path(path), ?segment, "confirmed out of order: reading again");
         }
         self.arrivals.forget_before(self.least_confirmed(), self.size);
     }
