@@ -143,6 +143,7 @@ impl Volume {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
     use std::os::unix::fs::MetadataExt as _;
     use std::sync::Arc;
 
@@ -174,6 +175,25 @@ mod tests {
         let _published = publish(&stage(), &manifest, None).unwrap();
         assert_ne!(inode(), theirs);
         assert_eq!(std::fs::read(path.join("current/a")).unwrap(), b"a");
+    }
+
+    /// Where locks do not hold, the tree in the place may be another than the one that was put together.
+    #[test]
+    fn nothing_points_at_another_tree_than_ours() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("volume");
+        let volume = Volume::open(&path, DirectoryOptions::default()).unwrap();
+        let id = ReleaseId::parse("0123456789abcdef").unwrap();
+        let tree = path.join("releases").join(id.as_str());
+        std::fs::create_dir(&tree).unwrap();
+        let ours = std::fs::File::open(&tree).unwrap();
+        std::fs::rename(&tree, above.path().join("away")).unwrap();
+        std::fs::create_dir(&tree).unwrap();
+        assert!(matches!(point_at(&volume, &id, Some(ours.as_fd()), None), Err(VolumeError::Shared(_))));
+        assert!(path.join("current").symlink_metadata().is_err());
+        let theirs = std::fs::File::open(&tree).unwrap();
+        let _published = point_at(&volume, &id, Some(theirs.as_fd()), None).unwrap();
+        assert_eq!(volume.current().unwrap(), Some(id));
     }
 
     /// A pipe cannot be synced: nothing points at a release whose name is not known to be on the disk.

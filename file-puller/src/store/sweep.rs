@@ -148,3 +148,28 @@ pub(crate) fn clear(volume: &Volume, what: Clear) -> Result<(), VolumeError> {
     volume.release_private();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::create::DirectoryOptions;
+    use crate::store::point_at;
+
+    /// What retention knows of `current` may be out of date where another process publishes as well.
+    #[test]
+    fn what_is_current_by_now_is_not_removed() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("volume");
+        let volume = Volume::open(&path, DirectoryOptions::default()).unwrap();
+        let ids = ["0123456789abcdef", "fedcba9876543210"].map(|id| ReleaseId::parse(id).unwrap());
+        let tree = |id: &ReleaseId| path.join("releases").join(id.as_str());
+        for id in &ids {
+            std::fs::create_dir(tree(id)).unwrap();
+            let _published = point_at(&volume, id, None, None).unwrap();
+        }
+        for id in &ids {
+            remove_release(&volume, id).unwrap();
+        }
+        assert_eq!(ids.map(|id| tree(&id).exists()), [false, true]);
+    }
+}

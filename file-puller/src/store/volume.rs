@@ -290,7 +290,7 @@ impl Volume {
             all: stat.f_blocks.saturating_mul(stat.f_frsize),
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             // btrfs and others make inodes as they are needed, and say 0.
-            free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
+            free_inodes: if lacks("inodes") { Some(0) } else { (stat.f_files > 0).then_some(stat.f_favail) },
             block: stat.f_frsize,
         })
     }

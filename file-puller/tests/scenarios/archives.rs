@@ -169,6 +169,18 @@ fn tar_symlink() {
 }
 
 #[test]
+fn tar_symlink_loop() {
+    for links in [&[("a", "b"), ("b", "a")][..], &[("a", "a")], &[("css/a", "../d/b"), ("d/b", "../css/a")]] {
+        let archive = tar_with(&site(SITE), |builder| {
+            for (path, target) in links {
+                builder.append_link(&mut header(EntryType::Symlink, 0), path, target).expect("in memory");
+            }
+        });
+        refused("site.tar", archive, "these links lead to one another");
+    }
+}
+
+#[test]
 fn tar_hardlink() {
     let reason = "\"link\" is a hard link to \"/etc/passwd\", and no file before it has that name";
     refused("site.tar", with_link(EntryType::Link, "link", "/etc/passwd"), reason);

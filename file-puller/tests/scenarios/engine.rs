@@ -169,6 +169,26 @@ fn no_old_release_goes_because_their_sizes_cannot_be_read() {
     assert_eq!((before.len(), volume.releases()), (2, before));
 }
 
+#[test]
+fn old_releases_go_early_for_inodes_too() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    for release in 1..=3 {
+        manager.put("index.html", release.to_string());
+        sync(&start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", "nothing"), &[]));
+    }
+    manager.put("index.html", "4");
+    for (keep_for, left, why) in
+        [("1h", 3, "2 old releases hold"), ("0s", 1, "there is no old release that could go")]
+    {
+        let flags = ["--keep", "9", "--keep-for", keep_for];
+        let process = start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", "inodes"), &flags);
+        let outcome = fails(&process, 500, "volume");
+        let error = outcome["error"].as_str().expect("an error");
+        assert!(error.contains("0 inodes free, and") && error.contains(why), "{error}");
+        assert_eq!(volume.releases().len(), left, "{keep_for}");
+    }
+}
+
 /// What NFS, vfat, FUSE and overlay file systems do not have. Each is worked around, and nothing is fetched that is there.
 #[test]
 fn a_file_system_that_lacks_something() {

@@ -186,6 +186,7 @@ fn slow_drip_body() {
     manager.fault(move |_, _| Some(drip("HTTP/1.1 200 OK\r\n\r\n".to_owned())));
     assert_eq!(try_sync(&process).json()["reason"], "slow");
     assert_eq!(volume.current(), before);
+    assert!(process.resident_bytes() < 40 << 20);
     manager.recover();
     // On a busy machine a healthy source may well be silent for 300 ms.
     wait_until("it is published", || try_sync(&process).status() == 200);

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
-use testkit::Process;
+use rustix::fs::FlockOperation;
+use testkit::{Process, wait_until};
 
 use crate::content::ContentManager;
 use crate::puller::{
@@ -144,6 +145,57 @@ fn two_pullers_one_volume() {
     first.kill();
     let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
     assert_eq!(code, 0, "{stderr}");
+}
+
+/// Over NFS an flock(2) holds within a node, and an earlier version has no other. Each of the two locks keeps a second puller out.
+#[test]
+fn each_of_the_two_locks_keeps_a_second_puller_out() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let command = || {
+        let mut command = Command::new(BINARY);
+        command.args(["--source", &manager.url(), "--volume"]).arg(volume.path());
+        command
+    };
+    let refused = |without: &str| {
+        let output = command().arg("--once").env("FILE_PULLER_WITHOUT", without).output().expect("it runs");
+        let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(69), "{stderr}");
+        assert!(stderr.contains("another file-puller is writing"), "{stderr}");
+    };
+    // Two nodes: only the lock on the file is seen by both.
+    let mut process = command();
+    process.env("FILE_PULLER_WITHOUT", "flock");
+    let process = Process::start_command(process);
+    wait_until("it is published", || volume.current().is_some());
+    refused("flock");
+    drop(process);
+    // An earlier version: only the lock on the directory.
+    let directory = fs::File::open(volume.path()).expect("a directory");
+    rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).expect("it is free");
+    refused("");
+    drop(directory);
+    let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
+fn the_start_sweeps_only_what_has_no_owner() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let pull = || {
+        let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+        assert_eq!(code, 0, "{stderr}");
+    };
+    pull();
+    let others = volume.join(".staging/process-0123456789abcdef");
+    fs::create_dir_all(others.join("staged")).expect("a directory");
+    let lock = fs::File::create(others.join("lock")).expect("a file");
+    // As this test's process is another one, it owns that directory.
+    rustix::fs::fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).expect("it is free");
+    pull();
+    assert!(others.join("staged").is_dir());
+    drop(lock);
+    pull();
+    assert!(!others.exists());
 }
 
 /// A limit on the size of files is a disk that is full for whoever writes beyond it, and needs no disk of the test's own.

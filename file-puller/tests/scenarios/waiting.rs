@@ -1,6 +1,7 @@
 //! Waiting for a change instead of asking again and again: content managers that can, that cannot, and what is on the way to them.
 
 use std::fs;
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -97,6 +98,22 @@ fn wait_that_ends_with_304_is_a_success_and_asks_again() {
     assert!(metric(&process, "file_puller_syncs_total{result=\"unchanged\"}") >= 2.0);
     assert!(metric(&process, "file_puller_staleness_seconds") < 5.0);
     assert!(!process.stderr().contains("sync failed"), "{}", process.stderr());
+}
+
+/// A question that is held says nothing for as long as it is held, and then there is `--read-timeout` for the answer.
+#[test]
+fn wait_and_read_timeout_add_up() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let process = waiting(&manager, &volume, &["--wait", "2s", "--read-timeout", "1s"]);
+    wait_until("it was held to the end", || waited(&process, "unchanged") >= 1.0);
+    assert!(waited(&process, "cut") + waited(&process, "failed") < 0.5, "{}", process.stderr());
+    manager.fault(|_, _| Some(Answer::raw(|stream| drop(stream.read(&mut [0])))));
+    manager.upstream.forget();
+    wait_until("another question has come", || held(&manager) > 0);
+    let began = Instant::now();
+    wait_until("it is given up", || waited(&process, "cut") + waited(&process, "failed") > 0.5);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(2500) && took < Duration::from_secs(3) + AT_ONCE, "{took:?}");
 }
 
 #[test]
