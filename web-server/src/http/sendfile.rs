@@ -4,25 +4,36 @@
 //! HTTP a placeholder: as many bytes of `PLACEHOLDER`, which exist once in this process and are never looked at. When HTTP
 //! comes to write them, they are known by where they lie in memory, and what goes out in their place is the segment at the head of
 //! the queue. HTTP/1.1 keeps a connection's bytes in order, so segments and placeholders meet in the order in which they were made.
+//!
+//! The kernel reads what the page cache lacks before it sends it, and the event loop would wait for the disk meanwhile. So what is
+//! sent next is looked for in the page cache first, and read into it on another thread where it is not there.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use lifecycle::Ignore as _;
 use parking_lot::Mutex;
 use rustix::fs::sendfile;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::content::dir::FileState;
 use crate::http::send_buffer::SendBuffer;
 
 /// Longest segment: how much one client may have sent before the others get their turn.
 pub(crate) const SEGMENT_MAX: usize = 256 * 1024;
+
+/// What is read at a time of a file that the page cache lacks.
+const READ_BUFFER: usize = 64 * 1024;
 
 /// Bytes that are never read: they are part of the program's file, and stay there. A pattern, so that they would be known where
 /// they do not belong.
@@ -42,15 +53,22 @@ struct Segment {
     left: usize,
     /// Whether the file was found to be unchanged.
     is_checked: bool,
+    /// What is left of it is being read into the page cache.
+    reading: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl SendfileQueue {
     /// Takes a segment of a file that begins at `at`, as long as asked for or [`SEGMENT_MAX`], and gives its placeholder.
     pub(crate) fn push(&self, file: Arc<File>, stamp: FileState, at: u64, length: u64) -> Bytes {
         let length = usize::try_from(length).map_or(SEGMENT_MAX, |length| length.min(SEGMENT_MAX));
-        let segment = Segment { file, stamp, at, left: length, is_checked: false };
+        let segment = Segment { file, stamp, at, left: length, is_checked: false, reading: None };
         self.segments.lock().push_back(segment);
         Bytes::from_static(&PLACEHOLDER[..length])
+    }
+
+    /// Whether what is to be sent next is being read from the disk, so that it is not the client who is waited for.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.segments.lock().front().is_some_and(|segment| segment.reading.is_some())
     }
 
     /// Writes bytes, or what they stand for.
@@ -73,6 +91,11 @@ impl SendfileQueue {
             tracing::error!(%error, ?announced, waiting = segments.len(), "cut a response short");
             return Poll::Ready(Err(error));
         }
+        if let Some(segment) = segments.front_mut().filter(|_| placeholder == Some(0)) {
+            // What a client cannot take yet need not be read either.
+            ready!(stream.poll_write_ready(context))?;
+            ready!(segment.poll_cached(context));
+        }
         poll_try(stream, context, || {
             let sent = match placeholder {
                 None => {
@@ -93,6 +116,42 @@ impl SendfileQueue {
             Ok(sent)
         })
     }
+}
+
+impl Segment {
+    /// Waits until the page cache has what is left of the segment. Nothing is waited for twice: under pressure the kernel may have
+    /// taken the pages for others by then.
+    fn poll_cached(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.reading.is_none() && !is_cached(&self.file, self.at + self.left as u64 - 1) {
+            let (file, at, left) = (Arc::clone(&self.file), self.at, self.left);
+            self.reading = Some(spawn_blocking(move || read_through(&file, at, left)));
+        }
+        if let Some(reading) = &mut self.reading {
+            // Sending meets the same error, and says so.
+            ready!(Pin::new(reading).poll(context)).ignore();
+            self.reading = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// Whether the page cache has the page of a file with the byte at `at`. The kernel reads ahead and forgets in order, so where it has
+/// the last page of a segment, it nearly always has those before it. Also where that cannot be told.
+fn is_cached(file: &File, at: u64) -> bool {
+    let found = preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT);
+    !matches!(found, Err(Errno::AGAIN))
+}
+
+/// Reads a part of a file for the page cache alone. Blocks.
+fn read_through(file: &File, at: u64, length: usize) -> io::Result<()> {
+    let mut bytes = vec![0; READ_BUFFER.min(length)];
+    let end = at + length as u64;
+    for at in (at..end).step_by(READ_BUFFER) {
+        if file.read_at(&mut bytes, at)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn send_segment(stream: &TcpStream, segments: &mut VecDeque<Segment>, share: usize) -> io::Result<usize> {
@@ -168,6 +227,7 @@ fn poll_try(
 mod tests {
     use super::*;
     use crate::memory::Budget;
+    use rustix::fs::{Advice, fadvise};
     use std::io::{Read as _, Write as _};
 
     #[test]
@@ -257,5 +317,44 @@ mod tests {
         let mut received = String::new();
         listener.accept().unwrap().0.read_to_string(&mut received).unwrap();
         assert_eq!(received, "head 234 and 789");
+    }
+
+    #[tokio::test]
+    async fn the_event_loop_does_not_wait_for_the_disk() {
+        let body: Vec<u8> = (0..SEGMENT_MAX / 4).flat_map(|number| (number as u32).to_le_bytes()).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&body).unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let stamp = FileState::of_file(&file).unwrap();
+        let last = body.len() as u64 - 1;
+        if is_cached(&file, 0) {
+            // A file system without a disk.
+            return;
+        }
+        let file = Arc::new(file);
+        let (listener, stream) = connected().await;
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+            received
+        });
+        let queue = SendfileQueue::default();
+        let mut buffer = SendBuffer::new(&Budget::hidden(None));
+        let mut left = queue.push(Arc::clone(&file), stamp, 0, body.len() as u64);
+        let mut waited = false;
+        while !left.is_empty() {
+            let written = std::future::poll_fn(|context| {
+                let written = queue.poll_write(&stream, context, &[IoSlice::new(&left)], &mut buffer);
+                if written.is_pending() && queue.is_reading() {
+                    waited = true;
+                }
+                written
+            });
+            left = left.slice(written.await.unwrap()..);
+        }
+        assert!(waited && is_cached(&file, last) && !queue.is_reading());
+        drop(stream);
+        assert_eq!(reader.join().unwrap(), body);
     }
 }

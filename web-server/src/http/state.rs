@@ -24,6 +24,10 @@ struct State {
     heard: AtomicU64,
     /// Nothing was read yet, but something may have come already.
     unheard: AtomicBool,
+    /// Not all that HTTP has written has gone out, although it may have come to the end of the answer.
+    unflushed: AtomicBool,
+    /// A part of a file is being read for it, which HTTP takes for written.
+    reading: AtomicBool,
     parked: AtomicBool,
     unread: AtomicBool,
     closing: AtomicBool,
@@ -38,6 +42,8 @@ impl Default for State {
             progress: AtomicU64::new(0),
             heard: AtomicU64::new(Moment::now().0),
             unheard: AtomicBool::new(true),
+            unflushed: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             parked: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -135,6 +141,24 @@ impl ConnectionState {
         self.0.heard.store(Moment::now().0, Ordering::Relaxed);
     }
 
+    /// Whether a part of a file is being read before more of it can be sent.
+    pub(crate) fn set_reading(&self, reading: bool) {
+        if self.0.reading.load(Ordering::Relaxed) != reading {
+            self.0.reading.store(reading, Ordering::Relaxed);
+            self.heard();
+        }
+    }
+
+    /// Whether all that HTTP has written has gone out.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.0.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub(crate) fn set_flushed(&self, flushed: bool) {
+        self.0.unflushed.store(!flushed, Ordering::Relaxed);
+    }
+
     /// What is waited for now.
     pub(crate) fn phase(&self) -> Phase {
         if self.0.idle.load(Ordering::Relaxed) {
@@ -162,12 +186,14 @@ impl ConnectionState {
 
     /// How long the client has been silent.
     pub(crate) fn silence(&self) -> Silence {
-        if self.0.unheard.load(Ordering::Relaxed) {
+        if self.0.unheard.load(Ordering::Relaxed) || self.0.reading.load(Ordering::Relaxed) {
             return Silence::Answering;
         }
         let heard = Moment(self.0.heard.load(Ordering::Relaxed));
         match self.phase() {
-            Phase::Head | Phase::Idle => Silence::Since(heard),
+            Phase::Head | Phase::Idle if self.is_flushed() => Silence::Since(heard),
+            // The end of an answer is on its way.
+            Phase::Head | Phase::Idle => Silence::Sending(heard),
             // Where several requests are being answered, one of them may not have had a word yet.
             Phase::Sending(_)
                 if self.0.sending.load(Ordering::Relaxed) == self.0.open.load(Ordering::Relaxed) =>

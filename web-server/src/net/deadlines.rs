@@ -72,8 +72,6 @@ pub(crate) struct DeadlineStream {
     linger: Option<Linger>,
     /// Read before, and not looked at yet.
     early: Bytes,
-    /// Whether all that was written has gone out.
-    flushed: bool,
     reading: Timer,
     sending: Timer,
 }
@@ -104,7 +102,6 @@ impl DeadlineStream {
             blocked: false,
             linger: None,
             early: Bytes::new(),
-            flushed: true,
             reading,
             sending: Timer::default(),
         }
@@ -149,7 +146,9 @@ impl DeadlineStream {
         let (limit, overdue) = match (phase, self.flow) {
             (Phase::Head, _) => (self.deadlines.header, Overdue::Header),
             // A short idle is over soon, and nothing is gained by resting.
-            (Phase::Idle, FlowControl::Tcp) if self.flushed && self.deadlines.idle > PARK_AFTER => {
+            (Phase::Idle, FlowControl::Tcp)
+                if self.state.is_flushed() && self.deadlines.idle > PARK_AFTER =>
+            {
                 if self.slot.is_crowded() || self.reading.poll(phase, PARK_AFTER, context).is_ready() {
                     self.state.set_parked();
                 }
@@ -179,7 +178,13 @@ impl DeadlineStream {
         context: &mut Context<'_>,
         written: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.flushed = false;
+        self.state.set_flushed(false);
+        let reading = written.is_pending() && self.sendfile.is_reading();
+        self.state.set_reading(reading);
+        if reading {
+            self.sending.stop();
+            return Poll::Pending;
+        }
         if written.is_ready() {
             self.sending.stop();
             if self.blocked {
@@ -282,7 +287,7 @@ impl AsyncWrite for DeadlineStream {
 
     /// HTTP calls this when it has no more bytes to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.flushed = true;
+        self.state.set_flushed(true);
         self.blocked = false;
         self.buffer.flushed();
         Pin::new(&mut self.stream).poll_flush(context)
@@ -385,5 +390,60 @@ impl Timer {
 
     fn stop(&mut self) {
         self.due = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net;
+
+    use super::*;
+
+    async fn connected() -> (TcpStream, net::TcpStream) {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    /// Sends until the connection is gone, and says how much that was.
+    fn keep_sending(mut client: net::TcpStream, pause: Duration) -> std::thread::JoinHandle<usize> {
+        std::thread::spawn(move || {
+            let mut sent = 0;
+            while client.write_all(&[0; 4096]).is_ok() {
+                sent += 4096;
+                std::thread::sleep(pause);
+            }
+            sent
+        })
+    }
+
+    /// One bound at a time, with the other two out of reach.
+    #[tokio::test]
+    async fn what_a_client_still_sends_is_taken_in_within_bounds() {
+        const SOON: Duration = Duration::from_millis(100);
+        let bounded = |over, silent, left| Linger {
+            over: Box::pin(sleep(over)),
+            silent: Box::pin(sleep(silent)),
+            left,
+        };
+        let drained = async |mut linger: Linger, mut stream: TcpStream| {
+            std::future::poll_fn(|context| linger.poll(&mut stream, context)).await;
+        };
+        let (stream, client) = connected().await;
+        let sent = keep_sending(client, Duration::ZERO);
+        drained(bounded(LINGER, LINGER_SILENCE, LINGER_BYTES / 16), stream).await;
+        assert!(sent.join().unwrap() >= LINGER_BYTES / 16);
+        // One that is never silent for long.
+        let (stream, client) = connected().await;
+        let sent = keep_sending(client, SOON / 20);
+        drained(bounded(SOON, LINGER_SILENCE, LINGER_BYTES), stream).await;
+        sent.join().unwrap();
+        // One that says nothing, and one that closes.
+        let (stream, _client) = connected().await;
+        drained(bounded(LINGER, SOON, LINGER_BYTES), stream).await;
+        let (stream, client) = connected().await;
+        drop(client);
+        drained(bounded(LINGER, LINGER_SILENCE, LINGER_BYTES), stream).await;
     }
 }

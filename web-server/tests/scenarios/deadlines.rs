@@ -152,6 +152,26 @@ fn connection_cap() {
     }
 }
 
+/// HTTP is done with an answer before the client has taken all of it.
+#[test]
+fn an_answer_whose_end_is_on_its_way_is_not_closed_for_others() {
+    let body = "x".repeat(256 * 1024);
+    let volume = Volume::with(&[("index.html", "hello"), ("body.txt", &body)]);
+    // With a limit, of what the client does not take next to nothing is in the kernel.
+    let server = Server::start(&volume.root(), &["--max-connections", "3", "--memory-limit", "64MiB"]);
+    let mut slow = Connection::open(server.addr);
+    slow.send("GET /body.txt HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        let mut other = Connection::open(server.addr);
+        other.send(REQUEST).unwrap();
+        assert_eq!(other.receive("GET").unwrap().status(), 200);
+        others.push(other);
+    }
+    assert_eq!(server.metric("connections_evicted_total"), 4);
+    assert_eq!(slow.receive("GET").unwrap().text(), body);
+}
+
 #[test]
 fn a_request_that_is_being_answered_is_not_closed_for_others() {
     let volume = Volume::with(&[("index.html", "hello")]);
