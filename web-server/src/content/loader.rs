@@ -27,9 +27,10 @@ use crate::memory::NoRoom;
 /// What the headers of a file that is held cost besides its body.
 const HEADERS: u64 = 600;
 
-/// From so many files on a release is loaded at a low priority, so that requests wait less for the processor. A tenth of one is left
-/// to loading while requests would take all of it: the release must come through also then.
-const LARGE: usize = 512;
+/// From so many files on, or once so many bytes are to be read, a release is loaded at a low priority, so that requests wait less for
+/// the processor. A tenth of one is left to loading while requests would take all of it: the release must come through also then.
+const LARGE: u64 = 512;
+const LARGE_BYTES: u64 = 64 * 1024 * 1024;
 const LOW_PRIORITY: i32 = 10;
 
 /// Why a release is not loaded.
@@ -79,6 +80,7 @@ pub(crate) fn load(
         index: Index::new(&options.budget),
         open_files: OpenFiles::new(Arc::clone(directory)),
         files: 0,
+        bytes: 0,
     };
     let visited = visit(directory, "", &mut loader);
     if !is_named() {
@@ -104,7 +106,9 @@ struct Loader<'a> {
     previous: Option<&'a Generation>,
     index: Index,
     open_files: Arc<OpenFiles>,
-    files: usize,
+    files: u64,
+    /// Of those that were read.
+    bytes: u64,
 }
 
 impl Visitor for Loader<'_> {
@@ -113,8 +117,7 @@ impl Visitor for Loader<'_> {
     fn file(&mut self, path: &str, info: FileInfo) -> Result<(), LoadError> {
         self.files += 1;
         if self.files == LARGE {
-            // On Linux this is about the calling thread alone, and a thread may always lower its own priority.
-            setpriority_process(None, LOW_PRIORITY).ignore();
+            lower_priority();
         }
         let state = info.state.without_change_time();
         let before = self.previous.and_then(|previous| previous.index.get(path));
@@ -199,6 +202,12 @@ impl Loader<'_> {
             return Ok(0);
         }
         let file = self.open(path, state)?;
+        if small || digest == UNKNOWN {
+            self.bytes += state.size;
+            if self.bytes >= LARGE_BYTES {
+                lower_priority();
+            }
+        }
         let body = if small { Some(read(&file, path, state)?) } else { None };
         let found = match &body {
             Some(body) => Digest::of(body),
@@ -258,6 +267,11 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// On Linux this is about the calling thread alone, and a thread may always lower its own priority.
+fn lower_priority() {
+    setpriority_process(None, LOW_PRIORITY).ignore();
 }
 
 fn read(file: &File, path: &str, state: FileState) -> io::Result<Vec<u8>> {

@@ -122,6 +122,30 @@ fn last_modified_never_goes_back() {
 }
 
 #[test]
+fn a_few_large_files_are_loaded_at_a_low_priority() {
+    let volume = Volume::with(&[("index.html", "one")]);
+    let server = Server::start(&volume.root(), &[]);
+    let loads_at = || -> Option<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.process.id())).unwrap();
+        // A thread may have ended by now.
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).ok();
+        let stats: Vec<String> = tasks.flatten().filter_map(stat).collect();
+        let loads = stats.iter().find(|stat| stat.contains("(load)"))?;
+        // See proc_pid_stat(5): the 19th field, counted from the third on.
+        loads.rsplit_once(") ")?.1.split(' ').nth(16).map(str::to_owned)
+    };
+    volume.stage("two", &[("index.html", "two")]);
+    for number in 0..4 {
+        // Without blocks on the disk, and hashed all the same.
+        let file = std::fs::File::create(volume.release("two").join(format!("{number}.bin"))).unwrap();
+        file.set_len(256 << 20).unwrap();
+    }
+    volume.swap("two");
+    wait_until("it is loaded at a low priority", || loads_at().as_deref() == Some("10"));
+    server.wait_for("/", "two");
+}
+
+#[test]
 fn swap_under_load() {
     const SWAPS: usize = 10_000;
     const CLIENTS: usize = 4;
