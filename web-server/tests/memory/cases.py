@@ -54,14 +54,18 @@ class Server:
         self.volume = pathlib.Path(tempfile.mkdtemp(prefix="web-memory-", dir=directory))
         os.chmod(self.volume, 0o755)
         self.plain = plain
+        # Of each container: the access log that the manifests ask for.
+        self.log = pathlib.Path(tempfile.mkdtemp(prefix="web-memory-log-"))
+        os.chmod(self.log, 0o777)
         if files is not None:
             self.publish("one", files)
         self.port, self.admin = free_port(), free_port()
         command = ["docker", "run", "--detach", "--network", "host", "--memory", str(LIMIT), "--memory-swap", str(LIMIT)]
         command += ["--user", user] if user else []
-        command += ["--ulimit", "nofile=20000:20000", "--volume", f"{self.volume}:/volume:ro", IMAGE]
+        command += ["--ulimit", "nofile=20000:20000", "--volume", f"{self.volume}:/volume:ro", "--volume", f"{self.log}:/logs", IMAGE]
         command += ["--root", "/volume/one" if plain else "/volume/current", "--listen", f"0.0.0.0:{self.port}"]
-        command += ["--admin-addr", f"127.0.0.1:{self.admin}", "--termination-log", "/dev/null", *flags]
+        command += ["--admin-addr", f"127.0.0.1:{self.admin}", "--termination-log", "/dev/null"]
+        command += ["--access-log", "/logs/access.log", "--cache-size", "16MiB", *flags]
         self.id = subprocess.check_output(command, text=True).strip()
         inspected = subprocess.check_output(["docker", "inspect", "--format", "{{.State.Pid}}", self.id])
         self.pid = int(inspected)
@@ -92,6 +96,15 @@ class Server:
             self.measure()
             time.sleep(0.05)
         raise AssertionError(f"{what} did not happen within {seconds} s: {self.logs()[-2000:]}")
+
+    def fill_cache(self):
+        """A release is in memory before it is served; a file of a plain directory is so after the first request for it."""
+        # What was written a moment ago may still change unseen, and is not remembered.
+        time.sleep(0.2)
+        for path in SITE:
+            self.get(f"/{path}")
+        held = self.status()["content"]["held_bytes"]
+        assert held > CACHE * 3 // 4, f"only {held / MIB:.1f} MiB are in memory"
 
     def get(self, path):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
@@ -162,7 +175,8 @@ class Server:
 
     def __exit__(self, *_):
         subprocess.run(["docker", "rm", "--force", self.id], capture_output=True)
-        shutil.rmtree(self.volume, ignore_errors=True)
+        for directory in (self.volume, self.log):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def run_delay(pid):
@@ -257,13 +271,16 @@ def request(stream, path):
     return frame(1, 0x5, stream, b"\x82\x86\x04" + bytes([len(path)]) + path + b"\x01\x01h")
 
 
-SITE = {"index.html": b"hello"}
+# Next to what the shipped cache holds (16 MiB), so that next to nothing is left over for what a case asks.
+CACHE = 15 * MIB
+SITE = {"index.html": b"hello", **{f"cache/{n:03}.bin": bytes([n % 256]) * (64 * 1024) for n in range(CACHE // (64 * 1024))}}
 LARGE = {**SITE, "large.bin": 3 * MIB}
 
 
 def http2_streams(window, connection_window=0):
     with Server(LARGE) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
         with another_client(server):
             clients = [connect(server, n) for n in range(40)]
             for client in clients:
@@ -298,6 +315,7 @@ def http2_fast_clients():
     """8 honest clients with 128 streams each, which read all that comes."""
     with Server(LARGE) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
         received = 0
         with another_client(server):
             selector = selectors.DefaultSelector()
@@ -324,6 +342,7 @@ def idle_connections():
     """8,192 connections that were answered once and stay open."""
     with Server(SITE) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
         with another_client(server):
             clients = []
             for n in range(8192):
@@ -351,6 +370,7 @@ def answered_200(client):
 def many_connections(data):
     with Server(SITE) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
         with another_client(server):
             clients = []
             for n in range(8000):
@@ -377,6 +397,7 @@ def http2_prefaces():
 def slow_readers(count, plain):
     with Server(LARGE, plain=plain) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
         with another_client(server):
             clients = []
             for n in range(count):

@@ -146,6 +146,33 @@ pub(crate) fn bytes_read(pid: u32) -> u64 {
 }
 
 #[test]
+fn one_file_changed_is_not_paid_for_by_hashing_the_others() {
+    const MIB: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..50 {
+        std::fs::write(dir.path().join(format!("{number}.bin")), vec![b'x'; MIB]).unwrap();
+    }
+    let server = Server::start(dir.path(), &["--manifest", "--rescan", "1h"]);
+    // A file that was written right before it is listed is read once more when it is next looked at.
+    wait_until("all are listed and settled", || {
+        let before = bytes_read(server.process.id());
+        std::fs::write(dir.path().join("0.bin"), vec![b'y'; MIB]).unwrap();
+        let listed = server.get("/manifest.json").json();
+        files(&listed).len() == 50 && bytes_read(server.process.id()) - before < 3 * MIB as u64
+    });
+    for round in 0..5 {
+        let before = bytes_read(server.process.id());
+        let tag = server.get("/manifest.json").header("etag").unwrap().to_owned();
+        std::fs::write(dir.path().join("7.bin"), vec![b'0' + round; MIB]).unwrap();
+        wait_until("the edit is listed", || {
+            server.get("/manifest.json").header("etag") != Some(tag.as_str())
+        });
+        let read = bytes_read(server.process.id()) - before;
+        assert!(read < 3 * MIB as u64, "{read} bytes were read for 1 MiB in round {round}");
+    }
+}
+
+#[test]
 fn manifest_live() {
     let dir = tempfile::tempdir().unwrap();
     write_tree(

@@ -17,6 +17,7 @@ mod idle;
 mod ingress;
 mod lesson;
 mod live;
+mod memory;
 mod pod_page;
 mod preconditions;
 mod presentation;
