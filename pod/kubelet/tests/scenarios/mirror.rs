@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
-use testkit::http::{get, try_get};
+use testkit::http::{get, request, try_get};
 use testkit::process::run;
-use testkit::{Process, wait_until};
+use testkit::{Answer, Process, Upstream, wait_until};
 
 use crate::processes::binaries;
 
@@ -174,6 +176,56 @@ fn what_is_signed_stays_signed_through_two_mirrors() {
     wait_until("the second mirror refuses it", || second.puller.stderr().contains("is not its signature"));
     assert!(leaf.serves("/index.html", "three"));
     assert_eq!(leaf.recorded(), publisher.signed());
+}
+
+/// The mirror's release is replaced while a leaf is fetching it, through a proxy that is slow.
+#[test]
+fn a_leaf_in_mid_sync_finishes_with_the_release_that_it_began() {
+    let site = tempfile::tempdir().unwrap();
+    let edit = |text: &str| {
+        for page in ["index.html", "other.html"] {
+            std::fs::write(site.path().join(page), text).unwrap();
+        }
+    };
+    edit("one");
+    let origin = start_server(site.path().to_str().unwrap(), &["--manifest", "--rescan", "1h"]);
+    let source = format!("http://{}/manifest.json", origin.addr("content"));
+    let mirror = Pod::follow(&source, &["--period", PERIOD], &["--manifest"]);
+    wait_until("the mirror serves", || mirror.serves("/index.html", "one"));
+    let begun = mirror.recorded();
+    let (addr, open) = (mirror.addr(), Arc::new(AtomicBool::new(false)));
+    let is_open = Arc::clone(&open);
+    let proxy = Upstream::start(move |asked| {
+        if asked.target().ends_with(".html") {
+            wait_until("the proxy is slow no more", || is_open.load(Ordering::Relaxed));
+        }
+        let headers = asked.header("sync-manifest").map(|manifest| ("Sync-Manifest", manifest));
+        let answer = request(addr, "GET", asked.target(), headers.as_slice());
+        let passed = answer.headers.iter().filter(|(name, _)| name == "etag");
+        passed.fold(Answer::new(answer.status(), answer.body.clone()), |passed, (name, value)| {
+            passed.with(name, value)
+        })
+    });
+    let volume = tempfile::tempdir().unwrap();
+    let path = volume.path().to_str().unwrap();
+    let flags = ["--source", &proxy.url("/manifest.json"), "--volume", path, "--once"];
+    let mut leaf = Process::start(binaries().join("file-puller"), flags);
+    wait_until("the leaf asks for files", || {
+        proxy.requests().iter().any(|asked| asked.target().ends_with(".html"))
+    });
+    edit("two");
+    wait_until("the mirror has swapped", || {
+        mirror.serves("/index.html", "two") && mirror.recorded() != begun
+    });
+    wait_until("it gives out the next manifest", || {
+        Some(get(addr, "/manifest.json").text()) == mirror.recorded()[0].as_deref()
+    });
+    open.store(true, Ordering::Relaxed);
+    assert_eq!(leaf.wait().code(), Some(0), "{}", leaf.stderr());
+    let current = volume.path().join("current");
+    for page in ["index.html", "other.html"] {
+        assert_eq!(std::fs::read_to_string(current.join(page)).unwrap(), "one");
+    }
 }
 
 /// Of a source that has no manifest, a mirror gives out its own.
