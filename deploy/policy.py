@@ -110,17 +110,21 @@ def size(text):
 
 
 def web_server_has_room(pod):
-    """README.md, Memory: what the program needs, twice its cache, and 400 connections that are answered at once."""
+    """README.md, Memory: what the program needs; twice its cache, and 400 connections that are answered at once; or, where these give
+    way, the index of two releases as large as the puller accepts them."""
     for container in containers_of(pod):
         args = container.get("args", [])
         limit = container.get("resources", {}).get("limits", {}).get("memory")
         if container["name"] not in ("web-server", "content-manager") or "--cache-size" not in args or not limit:
             continue
-        needed = 10 * MIB + 2 * size(args[args.index("--cache-size") + 1]) + 400 * 36 * 1024 + size(limit) * 5 // 64
+        serving = 2 * size(args[args.index("--cache-size") + 1]) + 400 * 36 * 1024
+        puller = find(pod, "file-puller")["args"]
+        # An index takes about as much as the manifest of its release.
+        manifest = size(puller[puller.index("--max-manifest-size") + 1])
         if "--manifest" in args:
-            # Of a mirror, as large as its puller accepts: that twice, and the index, which takes about as much.
-            puller = find(pod, "file-puller")["args"]
-            needed += 3 * size(puller[puller.index("--max-manifest-size") + 1])
+            # Of a mirror: the manifest twice, and the index.
+            serving += 3 * manifest
+        needed = 10 * MIB + max(serving, 2 * manifest) + size(limit) * 5 // 64
         if size(limit) < needed:
             yield f"{container['name']} may have {limit}, and its flags need {needed // MIB}Mi (deploy/README.md, Memory)"
 
@@ -256,6 +260,13 @@ def find(pod, name):
     return next(container for container in containers_of(pod) if container["name"] == name)
 
 
+def accept_larger_manifests(pod):
+    """file-puller has the memory for that, and web-server has none for the index."""
+    puller = find(pod, "file-puller")
+    puller["args"][puller["args"].index("--max-manifest-size") + 1] = "40MiB"
+    puller["resources"]["limits"].update(memory="128Mi")
+
+
 # One way to break each thing that a rule looks at, on the Pod of base-native.
 BREAKS = {
     "root user": lambda pod: pod["securityContext"].update(runAsUser=0),
@@ -272,6 +283,7 @@ BREAKS = {
     "no limit": lambda pod: find(pod, "web-server")["resources"].pop("limits"),
     "CPU limit": lambda pod: find(pod, "web-server")["resources"]["limits"].update(cpu="1"),
     "no room for the cache": lambda pod: find(pod, "web-server")["resources"]["limits"].update(memory="32Mi"),
+    "no room for the index": accept_larger_manifests,
     "no room for a mirror's manifest": lambda pod: find(pod, "web-server")["args"].append("--manifest"),
     "no room for the manifest": lambda pod: find(pod, "file-puller")["resources"]["limits"].update(memory="48Mi"),
     "no room for releases": lambda pod: pod["volumes"][0]["emptyDir"].update(sizeLimit="448Mi"),
