@@ -44,7 +44,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 SIZES = {"1k": 1 << 10, "16k": 16 << 10, "256k": 256 << 10, "1m": 1 << 20, "100m": 100 << 20}
 PLAIN = "plain-"
 LOADS = ["1k", "16k", "304", "256k", "1m", "100m", *(PLAIN + size for size in SIZES)]
-EXTRAS = ["threads", "latency", "idle", "swap", "start"]
+EXTRAS = ["threads", "latency", "idle", "swap", "cold", "start"]
 RESULTS = REPO / "benches" / "results" / "web-server.json"
 # What is aimed at, as ratios to nginx: CPU at most, rate at least.
 GOALS = {"1k": (0.70, 1.35), "16k": (0.88, 1.1), "304": (0.88, 1.15), "1m": (0.45, None), "100m": (1.0, None), "plain-1k": (1.0, None),
@@ -165,9 +165,9 @@ class Bench:
         self.cleanup.callback(server.stop)
         return server
 
-    def ours(self, name="web-server", *flags, cores="0", root="current"):
+    def ours(self, name="web-server", *flags, cores="0", root="current", admin="127.0.0.1:0"):
         port = free_port()
-        command = [self.binary, "--root", self.volume / root, "--listen", f"127.0.0.1:{port}", "--admin-addr", "127.0.0.1:0",
+        command = [self.binary, "--root", self.volume / root, "--listen", f"127.0.0.1:{port}", "--admin-addr", admin,
                    "--access-log", self.dir / f"{name}.log", "--max-connections", "20000", *flags]
         return self.start(name, command, port, cores=cores)
 
@@ -288,6 +288,37 @@ class Bench:
             self.report.record("swap" if swapping else "no swap", "p99", "ms", slowest["p99"], goal=5 if swapping else None)
         self.link("one")
 
+    def cold(self, size=1 << 30, seconds=8):
+        """Beside a download of a file that the page cache lacks: what the disk does to other clients, and to the kubelet's probes."""
+        file = self.volume / "releases" / "one" / "1g"
+        with open(file, "wb") as out:
+            for _ in range(0, size, 1 << 20):
+                out.write(os.urandom(1 << 20))
+            os.fsync(out.fileno())
+        admin = free_port()
+        server = self.ours("web-server, cold", admin=f"127.0.0.1:{admin}")
+        # Until the release with that file is served.
+        while header(server, "/1g", "content-length") != str(size):
+            time.sleep(0.1)
+        ports = {"1 KiB": (server.port, "/1k"), "/livez": (admin, "/livez")}
+        probes = {what: subprocess.Popen([sys.executable, __file__, "--probe", f"{port}", path, f"{seconds}"], stdout=subprocess.PIPE, text=True)
+                  for what, (port, path) in ports.items()}
+        end, received, buffer = time.monotonic() + seconds, 0, bytearray(1 << 20)
+        while time.monotonic() < end:
+            with open(file, "rb") as pages:
+                os.posix_fadvise(pages.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with socket.create_connection(("127.0.0.1", server.port)) as stream:
+                stream.sendall(b"GET /1g HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                while (count := stream.recv_into(buffer)) and time.monotonic() < end:
+                    received += count
+        for what, probe in probes.items():
+            slowest = json.loads(probe.communicate()[0])
+            print(f"cold: {what} beside {received / seconds / 1e6:.0f} MB/s of a file that is not in the page cache: p99 {slowest['p99']:.2f} ms, "
+                  f"slowest of {slowest['count']} requests {slowest['max']:.2f} ms")
+            self.report.record("cold", f"p99 of {what}", "ms", slowest["p99"], goal=20)
+        server.stop()
+        file.unlink()
+
     def begin(self):
         times, memory = [], []
         for _ in range(max(self.arguments.rounds, 5)):
@@ -364,7 +395,7 @@ def main():
             bench.loads(of_a_release)
         if plain := [load for load in loads if load.startswith(PLAIN)]:
             bench.plain(plain)
-        for name, extra in zip(EXTRAS, (bench.threads, bench.latency, bench.idle, bench.swap, bench.begin)):
+        for name, extra in zip(EXTRAS, (bench.threads, bench.latency, bench.idle, bench.swap, bench.cold, bench.begin)):
             if name in wanted:
                 extra()
         if arguments.save:
