@@ -321,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_event_loop_does_not_wait_for_the_disk() {
-        let body: Vec<u8> = (0..SEGMENT_MAX / 4).flat_map(|number| (number as u32).to_le_bytes()).collect();
+        let body: Vec<u8> = (0_u32..).take(SEGMENT_MAX / 4).flat_map(u32::to_le_bytes).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&body).unwrap();
         file.sync_all().unwrap();

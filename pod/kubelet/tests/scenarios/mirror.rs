@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
-use testkit::http::{get, request, try_get};
+use testkit::http::{Message, get, request, try_get};
 use testkit::process::run;
 use testkit::{Answer, Process, Upstream, wait_until};
 
@@ -195,8 +195,9 @@ fn a_leaf_in_mid_sync_finishes_with_the_release_that_it_began() {
     let begun = mirror.recorded();
     let (addr, open) = (mirror.addr(), Arc::new(AtomicBool::new(false)));
     let is_open = Arc::clone(&open);
+    let is_file = |asked: &Message| !asked.target().starts_with("/manifest.json");
     let proxy = Upstream::start(move |asked| {
-        if asked.target().ends_with(".html") {
+        if is_file(asked) {
             wait_until("the proxy is slow no more", || is_open.load(Ordering::Relaxed));
         }
         let headers = asked.header("sync-manifest").map(|manifest| ("Sync-Manifest", manifest));
@@ -210,9 +211,7 @@ fn a_leaf_in_mid_sync_finishes_with_the_release_that_it_began() {
     let path = volume.path().to_str().unwrap();
     let flags = ["--source", &proxy.url("/manifest.json"), "--volume", path, "--once"];
     let mut leaf = Process::start(binaries().join("file-puller"), flags);
-    wait_until("the leaf asks for files", || {
-        proxy.requests().iter().any(|asked| asked.target().ends_with(".html"))
-    });
+    wait_until("the leaf asks for files", || proxy.requests().iter().any(is_file));
     edit("two");
     wait_until("the mirror has swapped", || {
         mirror.serves("/index.html", "two") && mirror.recorded() != begun
