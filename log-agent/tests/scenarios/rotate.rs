@@ -157,6 +157,7 @@ fn recreate_with_the_same_inode(path: &std::path::Path, text: &str) {
         fs::rename(path, path.with_file_name(format!("decoy{attempt}"))).unwrap();
     }
     // Other tests share the file system, and one of them may have been given it. Then this is a new file like any other.
+    println!("another inode: what was to be shown was not tried");
     fs::write(path, text).unwrap();
 }
 

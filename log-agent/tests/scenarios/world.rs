@@ -42,6 +42,19 @@ fn a_directory_that_is_briefly_away() {
     assert_eq!(agent.stderr().matches("cannot look at all names").count(), 1, "{}", agent.stderr());
 }
 
+#[test]
+fn a_drain_says_that_there_may_be_more_where_it_could_not_look() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "line 0\n");
+    let mut agent = room.agent(&receiver.sink(), &QUICK);
+    receiver.expect_numbers(1);
+    fs::rename(room.path("logs"), room.path("away")).unwrap();
+    wait_until("it is not ready", || is_ready(&agent) == Some(false));
+    assert_eq!(agent.terminate().code(), Some(69), "{}", agent.stderr());
+    let last = agent.stderr().lines().last().unwrap().to_owned();
+    assert!(last.contains("perhaps more") && last.contains("is away"), "{last}");
+}
+
 /// An agent for which modes hold: where the tests run as root, root's right to read everything is taken from it.
 pub(crate) fn that_modes_hold_for(room: &Room, sink: &str) -> Process {
     let agent = room.command("logs/*.log*", &[sink], &QUICK);

@@ -56,6 +56,16 @@ def refused(what, server, reason, **options):
     print(f"{what}: nothing is sent")
 
 
+def mended(what, server, name, right, **options):
+    """What was refused arrives once the file has the right words, without a restart."""
+    with agent(server, **options) as (log, _):
+        server.wait(what, lambda: server.refusals)
+        assert not server.events, server.events
+        (log.parent / name).write_text(right + "\n")
+        server.wait(what, lambda: server.events)
+    print(f"{what}: the line arrives")
+
+
 def main():
     server = arrives("a key and no users", Server(shared_key=KEY))
     assert server.pings[0][3] == "", "no user was configured, so the name is empty"
@@ -75,6 +85,8 @@ def main():
     refused("a user that is needed and was not given", Server(shared_key=KEY, users={USER: PASSWORD}), "username/password mismatch")
     refused("an unknown user", Server(shared_key=KEY, users={"other": PASSWORD}), "username/password mismatch", user=USER)
     refused("a wrong password", Server(shared_key=KEY, users={USER: PASSWORD}), "username/password mismatch", user=USER, password="wrong")
+    mended("a key that is mended", Server(shared_key=KEY), "key", KEY, key="wrong")
+    mended("a password that is mended", Server(shared_key=KEY, users={USER: PASSWORD}), "password", PASSWORD, user=USER, password="wrong")
     refused("a receiver that reflects", Server(shared_key="unknown to it", pong=reflecting), "reflection")
     # The same nonce each time, so that only what the client adds keeps one connection from another.
     constant = lambda size: b"0" * size
