@@ -325,6 +325,21 @@ fn a_mirror_gives_out_the_publishers_manifest_byte_for_byte() {
     }
 }
 
+/// What file-puller leaves of a source without a manifest: its own manifest, without a signature, and what is private.
+#[test]
+fn a_mirror_of_a_repository_or_an_image_gives_out_our_own_manifest_and_nothing_private() {
+    for private in [".git-objects/pack", ".source.json"] {
+        let volume = mirror_volume("one", "one");
+        std::fs::remove_file(volume.release("one.json.sig")).unwrap();
+        write_tree(volume.root().parent().unwrap(), &[(private, "private")]);
+        let server = Server::start(&volume.root(), &["--manifest"]);
+        assert_eq!(server.get("/manifest.json").body, std::fs::read(volume.release("one.json")).unwrap());
+        for path in ["manifest.json.sig", private, "../.source.json"] {
+            assert_eq!(server.get(&format!("/{path}")).status(), 404, "{path}");
+        }
+    }
+}
+
 #[test]
 fn a_mirrors_waiters_are_told_of_a_release() {
     let volume = mirror_volume("one", "one");
