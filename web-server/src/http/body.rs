@@ -102,6 +102,15 @@ impl Payload {
         }
     }
 
+    /// Whether the next piece waits for memory that other bodies hold.
+    pub(crate) fn lacks_room(&self) -> bool {
+        match self {
+            Self::File(reading) => matches!(reading.chunk, ChunkState::NoRoom(_)),
+            Self::Chain(payloads) => payloads.front().is_some_and(Self::lacks_room),
+            Self::Empty | Self::Held(_) | Self::Stream(_) => false,
+        }
+    }
+
     /// Whether some of it has to be read from a file.
     pub(crate) fn has_file(&self) -> bool {
         match self {

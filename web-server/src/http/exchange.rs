@@ -218,7 +218,8 @@ impl hyper::body::Body for ResponseBody {
         exchange.connection.state.body_progressed();
         let ConnectionInfo { sendfile, chunks, .. } = &*exchange.connection;
         let piece = payload.poll_next(context, sendfile.as_ref(), chunks);
-        exchange.set_sending(piece.is_ready());
+        // What lacks memory waits for other clients to take theirs: if all of them counted as being answered, none could make room.
+        exchange.set_sending(piece.is_ready() || payload.lacks_room());
         let piece = ready!(piece);
         match &piece {
             Some(Ok(bytes)) => exchange.sent += bytes.len() as u64,
@@ -257,7 +258,7 @@ mod tests {
     use crate::http::state::{Phase, Silence};
     use crate::memory::{Budget, OWN_CHUNKS_HTTP2};
 
-    /// A disk that is slow, or other bodies that have all the memory for chunks, must not look like a client that takes nothing.
+    /// A disk that is slow must not look like a client that takes nothing.
     #[test]
     fn a_client_that_waits_for_the_next_piece_of_a_body_is_owed_an_answer() {
         let telemetry = Telemetry {
