@@ -8,7 +8,7 @@ use super::command::{run, text};
 
 /// Which images stand for the names in the manifests.
 #[derive(Debug, Clone)]
-pub struct Images {
+pub(crate) struct Images {
     registry: String,
     tag: String,
     shell: String,
@@ -20,12 +20,12 @@ const SHELL: &str = "almalinux";
 
 impl Images {
     /// Our images with this prefix and tag, and `shell` with bash and curl in it.
-    pub fn new(registry: &str, tag: &str, shell: &str) -> Self {
+    pub(crate) fn new(registry: &str, tag: &str, shell: &str) -> Self {
         Self { registry: registry.to_owned(), tag: tag.to_owned(), shell: shell.to_owned() }
     }
 
     /// The image with bash and curl in it.
-    pub fn shell(&self) -> &str {
+    pub(crate) fn shell(&self) -> &str {
         &self.shell
     }
 
@@ -47,7 +47,7 @@ impl Images {
 
 /// A kustomization in the making.
 #[derive(Debug)]
-pub struct Kustomization {
+pub(crate) struct Kustomization {
     resource: PathBuf,
     yaml: String,
     patches: String,
@@ -55,33 +55,33 @@ pub struct Kustomization {
 
 impl Kustomization {
     /// Over a folder that is itself one, or over one file of manifests.
-    pub fn over(resource: &Path) -> Self {
+    pub(crate) fn over(resource: &Path) -> Self {
         Self { resource: resource.to_owned(), yaml: String::new(), patches: String::new() }
     }
 
     /// With these images.
     #[must_use]
-    pub fn images(mut self, images: &Images) -> Self {
+    pub(crate) fn images(mut self, images: &Images) -> Self {
         self.yaml.push_str(&images.as_yaml());
         self
     }
 
     /// In this namespace; a Namespace among the manifests is renamed to it.
     #[must_use]
-    pub fn namespace(mut self, namespace: &str) -> Self {
+    pub(crate) fn namespace(mut self, namespace: &str) -> Self {
         self.yaml.extend(["namespace: ", namespace, "\n"]);
         self
     }
 
     /// With an entry of `patches`, as YAML.
     #[must_use]
-    pub fn patch(mut self, patch: &str) -> Self {
+    pub(crate) fn patch(mut self, patch: &str) -> Self {
         self.patches.push_str(patch);
         self
     }
 
     /// The manifests.
-    pub fn render(&self) -> io::Result<String> {
+    pub(crate) fn render(&self) -> io::Result<String> {
         let dir = tempfile::Builder::new().prefix("verify-manifests-").tempdir()?;
         let resource = if self.resource.is_dir() {
             // kustomize takes no absolute path, and none of a file outside its folder.

@@ -11,7 +11,7 @@
 pub mod command;
 pub mod compose;
 pub mod kubectl;
-pub mod kustomize;
+mod kustomize;
 pub mod podman;
 
 use std::io;

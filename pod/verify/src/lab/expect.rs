@@ -4,10 +4,10 @@
 //! line do not count.
 
 /// What stands for anything.
-pub const ANYTHING: &str = "…";
+pub(crate) const ANYTHING: &str = "…";
 
 /// Whether these lines, and no others, are what the page shows.
-pub fn shows(shown: &[String], came: &[String]) -> bool {
+pub(crate) fn shows(shown: &[String], came: &[String]) -> bool {
     match shown.split_first() {
         None => came.is_empty(),
         Some((line, rest)) if line == ANYTHING => {
@@ -20,7 +20,7 @@ pub fn shows(shown: &[String], came: &[String]) -> bool {
 }
 
 /// Whether the lines that are shown are among those that came, in their order: the position after the last of them.
-pub fn among<'a>(shown: &'a [String], came: &[String]) -> Result<usize, &'a str> {
+pub(crate) fn among<'a>(shown: &'a [String], came: &[String]) -> Result<usize, &'a str> {
     let mut position = 0;
     for line in shown.iter().filter(|line| *line != ANYTHING) {
         match came[position..].iter().position(|given| matches(line, given)) {

@@ -13,8 +13,8 @@
 
 pub mod containers;
 pub mod descendants;
-pub mod expect;
+mod expect;
 pub mod page;
 pub mod run;
-pub mod shell;
+mod shell;
 pub mod workspace;

@@ -21,7 +21,7 @@ const MARK: char = '\u{1e}';
 
 /// A shell and everything that was shown in its terminal.
 #[derive(Debug)]
-pub struct Shell {
+pub(crate) struct Shell {
     bash: Child,
     input: ChildStdin,
     lines: Lines,
@@ -31,7 +31,7 @@ pub struct Shell {
 
 /// How a command has ended, or that it has not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// With this exit code, and everything that it showed.
     Ended(i32, Vec<String>),
     /// It still runs, and has shown this so far.
@@ -40,7 +40,7 @@ pub enum Outcome {
 
 impl Shell {
     /// A shell in `folder`.
-    pub fn open(folder: &Path, environment: &[(String, impl AsRef<OsStr>)]) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, environment: &[(String, impl AsRef<OsStr>)]) -> io::Result<Self> {
         // One pipe for both streams, so that lines come in the order in which they were written, as on a screen.
         let (reader, writer) = io::pipe()?;
         // A shell cannot trap what was ignored when it started, and in the background of a script SIGINT is ignored.
@@ -61,14 +61,14 @@ impl Shell {
     }
 
     /// Types a command. It reads nothing: what comes next is for the shell.
-    pub fn type_in(&mut self, command: &str) -> io::Result<()> {
+    pub(crate) fn type_in(&mut self, command: &str) -> io::Result<()> {
         self.seen = self.lines.so_far().len();
         write!(self.input, "{{\n{command}\n}} </dev/null\nprintf '\\n{MARK}%d\\n' $?\n")?;
         self.input.flush()
     }
 
     /// Presses Ctrl-C: SIGINT for the process group of the command that runs.
-    pub fn interrupt(&mut self) -> io::Result<()> {
+    pub(crate) fn interrupt(&mut self) -> io::Result<()> {
         self.seen = self.lines.so_far().len();
         // The last one that was begun: a command in the background is an earlier one. Each leads a group of its own.
         let foreground =
@@ -79,7 +79,7 @@ impl Shell {
     }
 
     /// Waits until the command that was typed last has ended, for so long.
-    pub fn wait(&mut self, limit: Duration) -> Outcome {
+    pub(crate) fn wait(&mut self, limit: Duration) -> Outcome {
         let begun = Instant::now();
         loop {
             let lines = self.lines.so_far();
@@ -100,18 +100,18 @@ impl Shell {
     }
 
     /// What was shown since the page came past. Where a command has ended, there is a line that no page can show.
-    pub fn unseen(&self) -> Vec<String> {
+    pub(crate) fn unseen(&self) -> Vec<String> {
         let lines = self.lines.so_far();
         lines[self.seen.min(lines.len())..].to_vec()
     }
 
     /// Comes past so many lines of what was not seen yet.
-    pub fn pass(&mut self, lines: usize) {
+    pub(crate) fn pass(&mut self, lines: usize) {
         self.seen += lines;
     }
 
     /// Says goodbye: the shell goes when it has nothing more to read.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         let Self { mut bash, input, .. } = self;
         drop(input);
         let begun = Instant::now();
