@@ -1,6 +1,7 @@
 //! For tests only: what a test of a container needs and a container does not.
 //!
 //! - [`process`]: run a built binary, learn its ports from its log, signal it, read its last word
+//! - [`terminal`]: run a command at a terminal, and look at its screen
 //! - [`http`]: requests and answers byte by byte, over plain blocking sockets
 //! - [`upstream`]: an HTTP server that does what the test says, wrong things included
 //! - [`wait`]: wait for a condition with a deadline, never for a time
@@ -12,6 +13,7 @@
 
 pub mod http;
 pub mod process;
+pub mod terminal;
 pub mod upstream;
 pub mod wait;
 

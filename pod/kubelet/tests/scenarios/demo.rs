@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use testkit::process::{cpu_time, resident_bytes};
+use testkit::terminal::{AtTerminal, Stdout};
 use testkit::{eventually, wait_until};
 use verify::engine::{Engine, Name};
 
@@ -21,6 +22,53 @@ fn serves_the_sample_site_and_says_where() {
     process.signal(Signal::INT);
     assert!(process.wait().success());
     assert!(dir.path().join("volumes/content/current/index.html").is_file(), "--keep-dir keeps the volumes");
+}
+
+/// The banner, an edit's few lines, and records that are counted in one line which changes: all within 80 columns.
+#[test]
+fn a_person_at_a_terminal_reads_short_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let terminal = AtTerminal::start(demo(ip, &dir.path().join("volumes")), 80, Stdout::Terminal);
+    for text in ["live.html", "the Pod is up", "index.html, and reload", "kill -9 ", "kill -USR1 "] {
+        terminal.shows(text);
+    }
+    for container in ["log-agent", "file-puller", "web-server"] {
+        terminal.shows(&format!("  {container:15} pid "));
+    }
+    for _ in 0..3 {
+        testkit::http::get(std::net::SocketAddr::new(ip.into(), 9876), "/");
+    }
+    terminal.shows("shipped 3 lines");
+    terminal.signal(Signal::INT);
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(0), "{screen:#?}");
+    assert!(screen.iter().all(|line| !line.contains("request.id")), "no record is shown: {screen:#?}");
+    let counters = screen.iter().filter(|line| line.contains("shipped ")).count();
+    assert_eq!(counters, 1, "{screen:#?}");
+    // A longer line would have been broken by the terminal, and its rest would be without time and name.
+    let banner = screen.iter().position(|line| line.starts_with("  stop ")).expect("a banner");
+    for line in &screen[banner + 1..] {
+        assert!(line.trim_start().starts_with(|first: char| first.is_ascii_digit()), "{screen:#?}");
+    }
+}
+
+/// `--records` shows them, one a line; `--verbose` all that the containers say.
+#[test]
+fn a_terminal_shows_records_and_all_that_is_said_where_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let mut command = demo(ip, &dir.path().join("volumes"));
+    command.args(["--records", "--verbose"]);
+    let terminal = AtTerminal::start(command, 1000, Stdout::Terminal);
+    terminal.shows("the Pod is up");
+    testkit::http::get(std::net::SocketAddr::new(ip.into(), 9876), "/");
+    terminal.shows("\"request.id\":");
+    // Of no interest to who looks at the Pod as a whole.
+    terminal.shows("listener=\"admin\"");
+    assert!(terminal.screen().iter().all(|line| !line.contains("shipped ")), "{:#?}", terminal.screen());
+    terminal.signal(Signal::INT);
+    assert_eq!(terminal.end().0, Some(0));
 }
 
 #[test]
