@@ -255,8 +255,12 @@ impl Watched {
             (self.root.clone(), Arc::clone(&self.changes), Arc::clone(&self.editions));
         move || {
             let beneath = root.clone();
+            let mut lull = Lull::default();
             let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-                if changes.note(&beneath, event) {
+                if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
+                    // Reading is no change.
+                    lull.rest();
+                } else if changes.note(&beneath, event) {
                     editions.set_pending();
                     changes.stirred.notify_one();
                 }
@@ -276,16 +280,40 @@ impl Watched {
     }
 }
 
+/// Rests of the thread that file events come on. `notify` also tells of each file that is opened, as this server does for every
+/// answer, and wakes up for each by itself. While it rests the kernel gathers them.
+#[derive(Debug)]
+struct Lull {
+    ended: std::time::Instant,
+}
+
+impl Default for Lull {
+    fn default() -> Self {
+        Self { ended: std::time::Instant::now() }
+    }
+}
+
+impl Lull {
+    /// How long an edit may be noticed later, while files are opened.
+    const REST: Duration = Duration::from_millis(5);
+    /// What was gathered meanwhile is told in less than this, and is no reason for another rest.
+    const BETWEEN: Duration = Duration::from_millis(1);
+
+    fn rest(&mut self) {
+        if self.ended.elapsed() > Self::BETWEEN {
+            std::thread::sleep(Self::REST);
+            self.ended = std::time::Instant::now();
+        }
+    }
+}
+
 impl Changes {
-    /// Whether it is about the content: reading is no change, and hidden files are not listed.
+    /// Whether it is about the content: hidden files are not listed.
     fn note(&self, root: &Path, event: notify::Result<Event>) -> bool {
         let Ok(event) = event else {
             self.noticed.lock().add_unknown();
             return true;
         };
-        if event.kind.is_access() {
-            return false;
-        }
         let mut noticed = self.noticed.lock();
         if event.need_rescan() || event.paths.is_empty() {
             noticed.add_unknown();
