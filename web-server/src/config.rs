@@ -88,7 +88,8 @@ pub struct Config {
     pub threads: u16,
 
     /// Connections served at once; for one more the connection is closed that has been silent longest, and where all are being
-    /// answered, one whose client has taken nothing for 1 s. Without one it waits for 2 s, and gets 503. Memory may allow fewer
+    /// answered, one whose client has taken nothing for half a second. Without one it waits for 2 s, and gets 503. Memory may allow
+    /// fewer
     #[arg(long, value_name = "COUNT", default_value_t = 8192, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(crate) max_connections: usize,
 

@@ -215,9 +215,13 @@ impl hyper::body::Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Self { payload, exchange } = &mut *self;
-        exchange.connection.state.body_progressed();
-        let ConnectionInfo { sendfile, chunks, .. } = &*exchange.connection;
+        let ConnectionInfo { sendfile, chunks, state, .. } = &*exchange.connection;
+        // Asked again while it waits for memory, a body has not come any further.
+        let lacked_room = payload.lacks_room();
         let piece = payload.poll_next(context, sendfile.as_ref(), chunks);
+        if !(lacked_room && payload.lacks_room()) {
+            state.body_progressed();
+        }
         // What lacks memory waits for other clients to take theirs: if all of them counted as being answered, none could make room.
         exchange.set_sending(piece.is_ready() || payload.lacks_room());
         let piece = ready!(piece);

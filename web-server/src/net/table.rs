@@ -34,7 +34,7 @@ pub(crate) const STREAM: u64 = 6 * 1024;
 /// keeps them for a moment, which saves work where its client asks again.
 const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
-const STALLED: Duration = Duration::from_secs(1);
+const STALLED: Duration = Duration::from_millis(500);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
 /// How often room is looked for while all others are being answered.
