@@ -119,6 +119,8 @@ fn screen(written: &str, columns: usize) -> Vec<String> {
                         lines[row].truncate(column);
                         lines.truncate(row + 1);
                     }
+                    // The rest of it has not come yet.
+                    None => break,
                     // Colours, and whether the cursor is seen.
                     Some('m' | 'h' | 'l') => {}
                     other => panic!("a terminal can do {other:?} {parameter:?}, and this one cannot"),

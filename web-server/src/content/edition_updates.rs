@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{Ignore as _, blocking};
+use notify::event::{AccessKind, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -257,12 +258,18 @@ impl Watched {
             let beneath = root.clone();
             let mut lull = Lull::default();
             let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-                if event.as_ref().is_ok_and(|event| event.kind.is_access()) {
-                    // Reading is no change.
-                    lull.rest();
-                } else if changes.note(&beneath, event) {
-                    editions.set_pending();
-                    changes.stirred.notify_one();
+                let access = match &event {
+                    Ok(Event { kind: EventKind::Access(access), .. }) => Some(*access),
+                    _ => None,
+                };
+                match access {
+                    Some(AccessKind::Open(_)) => lull.rest(),
+                    None if changes.note(&beneath, event) => {
+                        editions.set_pending();
+                        changes.stirred.notify_one();
+                    }
+                    // What is written is told of as such.
+                    Some(_) | None => {}
                 }
             });
             let watching = watcher.and_then(|mut watcher| {
@@ -295,9 +302,9 @@ impl Default for Lull {
 
 impl Lull {
     /// How long an edit may be noticed later, while files are opened.
-    const REST: Duration = Duration::from_millis(5);
-    /// What was gathered meanwhile is told in less than this, and is no reason for another rest.
-    const BETWEEN: Duration = Duration::from_millis(1);
+    const REST: Duration = Duration::from_millis(4);
+    /// Time for what was gathered meanwhile, before another rest: many times what the kernel gathers of a busy server.
+    const BETWEEN: Duration = Duration::from_millis(2);
 
     fn rest(&mut self) {
         if self.ended.elapsed() > Self::BETWEEN {

@@ -24,7 +24,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::content::dir::FileState;
 use crate::http::send_buffer::SendBuffer;
@@ -32,8 +33,8 @@ use crate::http::send_buffer::SendBuffer;
 /// Longest segment: how much one client may have sent before the others get their turn.
 pub(crate) const SEGMENT_MAX: usize = 256 * 1024;
 
-/// What is read at a time of a file that the page cache lacks.
-const READ_BUFFER: usize = 64 * 1024;
+/// No page is smaller.
+const PAGE: usize = 4096;
 
 /// Bytes that are never read: they are part of the program's file, and stay there. A pattern, so that they would be known where
 /// they do not belong.
@@ -53,8 +54,8 @@ struct Segment {
     left: usize,
     /// Whether the file was found to be unchanged.
     is_checked: bool,
-    /// What is left of it is being read into the page cache.
-    reading: Option<JoinHandle<io::Result<()>>>,
+    /// What is left of it is being read into the page cache, unless the connection ends before that has begun.
+    reading: Option<AbortOnDropHandle<io::Result<()>>>,
 }
 
 impl SendfileQueue {
@@ -122,9 +123,10 @@ impl Segment {
     /// Waits until the page cache has what is left of the segment. Nothing is waited for twice: under pressure the kernel may have
     /// taken the pages for others by then.
     fn poll_cached(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.reading.is_none() && !is_cached(&self.file, self.at + self.left as u64 - 1) {
+        if self.reading.is_none() && !self.is_cached() {
             let (file, at, left) = (Arc::clone(&self.file), self.at, self.left);
-            self.reading = Some(spawn_blocking(move || read_through(&file, at, left)));
+            self.reading =
+                Some(AbortOnDropHandle::new(spawn_blocking(move || read_through(&file, at, left))));
         }
         if let Some(reading) = &mut self.reading {
             // Sending meets the same error, and says so.
@@ -133,21 +135,26 @@ impl Segment {
         }
         Poll::Ready(())
     }
+
+    /// Whether the page cache has the first and the last page of what is left. The kernel reads ahead and forgets in order, so where
+    /// it has both, it nearly always has those between them.
+    fn is_cached(&self) -> bool {
+        is_page_cached(&self.file, self.at)
+            && (self.left <= PAGE || is_page_cached(&self.file, self.at + self.left as u64 - 1))
+    }
 }
 
-/// Whether the page cache has the page of a file with the byte at `at`. The kernel reads ahead and forgets in order, so where it has
-/// the last page of a segment, it nearly always has those before it. Also where that cannot be told.
-fn is_cached(file: &File, at: u64) -> bool {
+/// Whether the page cache has the page of a file with the byte at `at`; also where that cannot be told.
+fn is_page_cached(file: &File, at: u64) -> bool {
     let found = preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT);
     !matches!(found, Err(Errno::AGAIN))
 }
 
-/// Reads a part of a file for the page cache alone. Blocks.
+/// Reads a part of a file for the page cache alone: a byte of each page, for which the kernel reads ahead. Blocks.
 fn read_through(file: &File, at: u64, length: usize) -> io::Result<()> {
-    let mut bytes = vec![0; READ_BUFFER.min(length)];
     let end = at + length as u64;
-    for at in (at..end).step_by(READ_BUFFER) {
-        if file.read_at(&mut bytes, at)? == 0 {
+    for at in (at..end).step_by(PAGE) {
+        if file.read_at(&mut [0], at)? == 0 {
             break;
         }
     }
@@ -328,7 +335,7 @@ mod tests {
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         let stamp = FileState::of_file(&file).unwrap();
         let last = body.len() as u64 - 1;
-        if is_cached(&file, 0) {
+        if is_page_cached(&file, 0) {
             // A file system without a disk.
             return;
         }
@@ -353,7 +360,7 @@ mod tests {
             });
             left = left.slice(written.await.unwrap()..);
         }
-        assert!(waited && is_cached(&file, last) && !queue.is_reading());
+        assert!(waited && is_page_cached(&file, last) && !queue.is_reading());
         drop(stream);
         assert_eq!(reader.join().unwrap(), body);
     }

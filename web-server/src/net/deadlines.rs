@@ -69,6 +69,8 @@ pub(crate) struct DeadlineStream {
     long_head: LongHeadState,
     /// The client takes less than it is sent.
     blocked: bool,
+    /// It has a deadline for the client's next request as soon as the last answer has gone out.
+    idles_once_flushed: bool,
     linger: Option<Linger>,
     /// Read before, and not looked at yet.
     early: Bytes,
@@ -100,6 +102,7 @@ impl DeadlineStream {
             head: 0,
             long_head: LongHeadState::None,
             blocked: false,
+            idles_once_flushed: false,
             linger: None,
             early: Bytes::new(),
             reading,
@@ -152,6 +155,12 @@ impl DeadlineStream {
                 if self.slot.is_crowded() || self.reading.poll(phase, PARK_AFTER, context).is_ready() {
                     self.state.set_parked();
                 }
+                return Poll::Pending;
+            }
+            // The end of an answer is on its way, which has a deadline of its own.
+            (Phase::Idle, FlowControl::Tcp) if !self.state.is_flushed() => {
+                self.reading.stop();
+                self.idles_once_flushed = true;
                 return Poll::Pending;
             }
             (Phase::Idle, _) => (self.deadlines.idle, Overdue::Idle),
@@ -288,6 +297,9 @@ impl AsyncWrite for DeadlineStream {
     /// HTTP calls this when it has no more bytes to write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.state.set_flushed(true);
+        if std::mem::take(&mut self.idles_once_flushed) {
+            context.waker().wake_by_ref();
+        }
         self.blocked = false;
         self.buffer.flushed();
         Pin::new(&mut self.stream).poll_flush(context)

@@ -385,6 +385,7 @@ mod tests {
         drop(stalled);
         let last = admit().unwrap();
         last.state().requested();
+        fresh.state().body_progressed();
         assert_eq!(admit().unwrap_err(), Obstacle::Answering);
     }
 
