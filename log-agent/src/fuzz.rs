@@ -49,6 +49,49 @@ pub fn line(line: &[u8]) {
     }
 }
 
+/// JSON lines that were read and parsed, for who measures how they are encoded (`benches/json`).
+#[derive(Debug)]
+pub struct Records {
+    chunk: Chunk,
+    resource: Resource,
+    lines: usize,
+}
+
+impl Records {
+    /// Of one file, one behind the other.
+    ///
+    /// # Panics
+    /// Where a line is no object.
+    #[must_use]
+    pub fn new(lines: &[&str]) -> Self {
+        let mut chunk = Chunk::new(lines.iter().map(|line| line.len()).sum(), ChunkMode::Records);
+        let mut end = 0;
+        for line in lines {
+            let (parsed, text) = Format::Json.parse(line.as_bytes(), &FieldNames::default());
+            assert!(matches!(parsed, Parsed::Object(_)), "{line}");
+            let start = end;
+            end += line.len() as u64 + 1;
+            chunk.push(start..end, &text, 0, parsed);
+        }
+        let id = FileId::try_from("0123456789abcdef".to_owned()).expect("an id");
+        let origin = Arc::new(Origin { id, path: "/logs/access.log".into() });
+        let (start, end) = (ReadOffset(0), ReadOffset(end));
+        chunk
+            .close(&origin, Segment { content: ContentSeq(0), start, end, before_end: Fingerprint::of(b"") });
+        Self { chunk, resource: Resource::new(|_| None, &[]), lines: lines.len() }
+    }
+
+    /// Appends an `ExportLogsServiceRequest`.
+    pub fn otlp(&self, out: &mut Vec<u8>) {
+        Encoding::Otlp.encode(&self.chunk, &(0..self.lines), &self.resource, out);
+    }
+
+    /// Appends Forward's entries.
+    pub fn forward(&self, out: &mut Vec<u8>) {
+        Encoding::Forward.encode(&self.chunk, &(0..self.lines), &self.resource, out);
+    }
+}
+
 /// Any bytes in the place of a checkpoint, and as the content of one whose checksum is right: the agent starts, trusts none that
 /// it should not, and writes what it trusts so that it trusts it again.
 ///

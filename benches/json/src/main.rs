@@ -27,8 +27,7 @@ use serde_json::value::RawValue;
 const ROUNDS: usize = 40;
 const LINES: usize = 2000;
 
-const ACCESS: &str = r#"{"timestamp":"2026-11-23T18:02:03.123456Z","client.address":"10.0.17.4","http.request.method":"GET","url.path":"/docs/page-7919.html","url.query":"","http.response.status_code":200,"http.response.body.size":65031,"http.server.request.duration":0.000113,"network.protocol.version":"1.1","server.address":"localhost:9876","user_agent.original":"Mozilla/5.0","http.request.header.referer":"","request.id":"3f1c2654435761aa","release.id":"9a0c1d2b4e5f6071"}"#;
-const APPLICATION: &str = r#"{"level":"info","ts":1515151515.123456,"caller":"server/main.go:42","msg":"request \"done\"\n","user":{"id":12345,"roles":["admin","editor"],"email":"someone@example.com"},"took":0.25,"retries":0,"cached":false,"trace":null,"stack":"main.main()\n\t/src/main.go:9\nruntime.main()\n\t/usr/lib/go/proc.go:271"}"#;
+include!("lines.rs");
 
 /// What an encoder would write, so that no reader can leave anything out.
 #[derive(Default)]
