@@ -50,7 +50,7 @@ pub(crate) struct Remains {
 impl Remains {
     /// Says what remains, and enters what is lost.
     pub(super) fn of(catalog: &mut Catalog, sinks: &[String]) -> Self {
-        let mut remains = Self { unseen: catalog.scan_failure().map(str::to_owned), ..Self::default() };
+        let mut remains = Self { unseen: catalog.unseen(), ..Self::default() };
         for file in catalog.files().filter(|file| file.naming() == Naming::Named) {
             for (sink, name) in SinkIndex::all(sinks.len()).zip(sinks) {
                 let bytes = file.unconfirmed(sink);

@@ -137,9 +137,9 @@ impl Reader {
 
     /// Reads and sends what can be read and sent, then waits for something to happen. True where the end has come.
     fn turn(&mut self, run: &mut Run) -> bool {
-        let has_more = self.fill_and_send(run) == Filled::ForNow;
+        let mut filled = self.fill_and_send(run);
         let is_last = run.draining || self.until == Until::EndOfFiles;
-        if (is_last && self.has_shipped_all(run)) || self.sink_failed_too_long() {
+        if (is_last && self.has_shipped_all(run, &mut filled)) || self.sink_failed_too_long() {
             return true;
         }
         if let Some(entries) = self.checkpoints.begin(|| self.catalog.entries()) {
@@ -148,7 +148,7 @@ impl Reader {
             self.publish();
         }
         let now = Instant::now();
-        let next = if has_more { now } else { self.next_deadline(run, now) };
+        let next = if filled == Filled::ForNow { now } else { self.next_deadline(run, now) };
         let wait = next.saturating_duration_since(now);
         let mut message = match self.inbox.recv_timeout(wait) {
             Ok(message) => Some(message),
@@ -311,8 +311,9 @@ impl Reader {
         self.checkpoints.changed();
     }
 
-    /// Whether all that is in the files now is confirmed; what was written since the last event is found here.
-    fn has_shipped_all(&mut self, run: &mut Run) -> bool {
+    /// Whether all that is in the files now is confirmed; what was written since the last event is found here, and `filled` says how far
+    /// that was read.
+    fn has_shipped_all(&mut self, run: &mut Run, filled: &mut Filled) -> bool {
         // A drain leaves what may be a copy to the next start; who waits for the end of the files waits until that is settled.
         let pending = self.until == Until::EndOfFiles && self.catalog.any_pending();
         if pending || !self.is_idle() {
@@ -321,7 +322,7 @@ impl Reader {
         if !self.catalog.has_grown() {
             return true;
         }
-        self.fill_and_send(run);
+        *filled = self.fill_and_send(run);
         self.is_idle()
     }
 

@@ -52,15 +52,21 @@ impl UnclaimedEntries {
         self.entries.entry(entry.key.inode()).or_default().push(entry);
     }
 
-    /// Takes what is not worth remembering any more at `now`, in seconds since 1970.
-    pub(crate) fn forget(&mut self, now: u64) -> Vec<FileEntry> {
-        let mut forgotten = self.take_where(|entry| now.saturating_sub(entry.seen) >= FORGET_AFTER_SECONDS);
-        let mut seen: Vec<_> = self.all().map(|entry| entry.seen).collect();
+    /// Takes what is not worth remembering any more at `now`, in seconds since 1970. What `may_be_there` is not forgotten, however long
+    /// ago it was seen and however much there is of it.
+    pub(crate) fn forget(&mut self, now: u64, may_be_there: impl Fn(&FileEntry) -> bool) -> Vec<FileEntry> {
+        let is_old = |entry: &FileEntry| now.saturating_sub(entry.seen) >= FORGET_AFTER_SECONDS;
+        let mut forgotten = self.take_where(|entry| is_old(entry) && !may_be_there(entry));
+        let mut seen: Vec<_> =
+            self.all().filter(|entry| !may_be_there(entry)).map(|entry| entry.seen).collect();
         if seen.len() > MAX_UNCLAIMED {
             seen.sort_unstable_by_key(|seen| std::cmp::Reverse(*seen));
             let oldest = seen[MAX_UNCLAIMED - 1];
             let mut room = MAX_UNCLAIMED;
             forgotten.extend(self.take_where(|entry| {
+                if may_be_there(entry) {
+                    return false;
+                }
                 let kept = entry.seen >= oldest && room > 0;
                 room -= usize::from(kept);
                 !kept
@@ -87,8 +93,9 @@ mod tests {
         assert!(unclaimed.take(&known.key).is_some());
         assert!(unclaimed.take(&known.key).is_none());
         unclaimed.keep(known);
-        assert_eq!(unclaimed.forget(1000).len(), 0);
-        assert_eq!(unclaimed.forget(1000 + FORGET_AFTER_SECONDS).len(), 1);
+        assert_eq!(unclaimed.forget(1000, |_| false).len(), 0);
+        assert_eq!(unclaimed.forget(1000 + FORGET_AFTER_SECONDS, |_| true).len(), 0, "it may be there");
+        assert_eq!(unclaimed.forget(1000 + FORGET_AFTER_SECONDS, |_| false).len(), 1);
         assert_eq!(unclaimed.all().count(), 0);
     }
 
@@ -100,7 +107,9 @@ mod tests {
             entry.seen = seen / 4;
             unclaimed.keep(entry);
         }
-        assert_eq!(unclaimed.forget(0).len(), 10);
+        assert_eq!(unclaimed.forget(0, |entry| entry.seen < 2).len(), 2, "eight of the oldest may be there");
+        assert_eq!(unclaimed.all().filter(|entry| entry.seen < 2).count(), 8);
+        assert_eq!(unclaimed.forget(0, |_| false).len(), 8);
         assert_eq!(unclaimed.all().count(), MAX_UNCLAIMED);
     }
 

@@ -37,6 +37,9 @@ const STILL: usize = 16;
 /// for what else there is to do.
 const READS_IN_VAIN: usize = 8;
 
+/// While a file of a log cannot be opened, no more contents than this are kept of each file for the copies that may be there.
+const MOST_PREVIOUS: usize = 16;
+
 /// What the user says about files.
 #[derive(Debug, Clone)]
 pub(crate) struct CatalogOptions {
@@ -214,7 +217,7 @@ impl Catalog {
             None => family,
         };
         let content = match entry {
-            Some(entry) => Content::restored(content, entry, &self.sinks),
+            Some(entry) => Content::restored(content, entry, self.run, &self.sinks),
             None => Content::new(content, self.run, self.sinks.len()),
         };
         let seq = self.numbers.file();
@@ -335,6 +338,26 @@ impl Catalog {
         self.obstacles.scan_failure()
     }
 
+    /// Why there may be more to ship than is known of the files that are followed.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        let failure = self.scan_failure().map(str::to_owned);
+        failure.or_else(|| {
+            let of_entry = |entry: &FileEntry| -> u64 {
+                entry.unconfirmed(&self.sinks).into_iter().map(|(_, range)| range.end - range.start).sum()
+            };
+            let of_previous = |file: &TailedFile| -> u64 {
+                let sinks = SinkIndex::all(self.sinks.len());
+                sinks.map(|sink| file.previous().iter().map(|old| old.unconfirmed(sink)).sum::<u64>()).sum()
+            };
+            let entries = self.unclaimed.all().map(|entry| (entry.path.as_path(), of_entry(entry)));
+            let named = self.files.iter().filter(|file| file.naming() == Naming::Named);
+            let mut waiting = entries.chain(named.map(|file| (file.path(), of_previous(file))));
+            let (path, bytes) = waiting.find(|(_, bytes)| *bytes > 0)?;
+            let path = escaped_path(path);
+            Some(format!("{bytes} bytes of {path}, which may be in a file that could not be read so far"))
+        })
+    }
+
     /// Finds the copies among the files that may be some.
     fn resolve_copies(&mut self, hidden: &Hidden<'_>) {
         let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
@@ -362,14 +385,19 @@ impl Catalog {
         let of_family = |entry: &FileEntry| entry.log() == family.log();
         // What a checkpoint knows of contents whose file is gone, or has another content since.
         let entries = if is_complete { self.unclaimed.take_where(of_family) } else { Vec::new() };
-        let mut lost = copytruncate::Former::of_entries(entries, &self.sinks, || self.numbers.content());
+        let mut lost =
+            copytruncate::Former::of_entries(entries, self.run, &self.sinks, || self.numbers.content());
         let next = || self.numbers.content();
         copytruncate::resolve(&mut files, &mut lost, &self.ledger, &self.ends, next);
         for former in lost {
             self.unclaimed.keep(former.into_entry());
         }
         for mut file in files {
-            let settled = if is_complete { file.settle_previous(&self.ledger) } else { Ok(Vec::new()) };
+            let settled = if is_complete {
+                file.settle_previous(&self.ledger)
+            } else {
+                Ok(file.take_previous_beyond(MOST_PREVIOUS))
+            };
             if let Err(error) = &settled {
                 self.obstacles.note_file(file.path(), error);
             }
@@ -380,7 +408,7 @@ impl Catalog {
         }
     }
 
-    /// Enters what a checkpoint knew as unconfirmed of files that are gone.
+    /// Enters what a checkpoint knew as unconfirmed of files that are gone, and forgets those that were gone for long.
     fn give_up_unclaimed(&mut self, hidden: &Hidden<'_>) {
         let pending: HashSet<&Path> = self.files.pending().map(|file| file.family().log()).collect();
         let waits = |entry: &FileEntry| hidden.may_be(entry) || pending.contains(entry.log());
@@ -392,6 +420,10 @@ impl Catalog {
             if !entry.gone {
                 self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
             }
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        for forgotten in self.unclaimed.forget(now, |entry| hidden.may_be_where_it_was(entry)) {
+            self.enter_lost(&forgotten);
         }
     }
 
@@ -595,10 +627,6 @@ impl Catalog {
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
         let (mut entries, snapshot) = self.files.entries(&self.sinks);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        for forgotten in self.unclaimed.forget(now) {
-            self.enter_lost(&forgotten);
-        }
         entries.extend(self.unclaimed.all().cloned());
         (entries, snapshot)
     }
@@ -643,9 +671,11 @@ impl Catalog {
             let lose =
                 |content: &Content| content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
             bytes += contents.map(lose).sum::<u64>();
-            if !is_drained && !file.is_unlinked() {
+            // It may be renamed back into sight.
+            if file.state() != ReadState::Skipped && !file.is_unlinked() {
                 let entry = file.entry_of(file.content(), &self.sinks);
-                self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
+                let given_up = if is_drained { entry.given_up } else { entry.size };
+                self.unclaimed.keep(FileEntry { given_up, ..entry });
             }
             self.files.remove(seq);
         }

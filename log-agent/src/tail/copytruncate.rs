@@ -26,14 +26,15 @@ pub(super) struct Former {
 }
 
 impl Former {
-    /// Those of these entries; `next` numbers contents.
+    /// Those of these entries; `next` numbers contents, `run` is the process's number.
     pub(super) fn of_entries(
         entries: Vec<FileEntry>,
+        run: u64,
         sinks: &[String],
         mut next: impl FnMut() -> ContentSeq,
     ) -> Vec<Self> {
         let former =
-            |entry: FileEntry| Self { content: Some(Content::restored(next(), &entry, sinks)), entry };
+            |entry: FileEntry| Self { content: Some(Content::restored(next(), &entry, run, sinks)), entry };
         entries.into_iter().map(former).collect()
     }
 

@@ -338,6 +338,12 @@ impl TailedFile {
         std::mem::take(&mut self.previous)
     }
 
+    /// What it held before, but for the latest ones, of which copies are looked for still.
+    pub(super) fn take_previous_beyond(&mut self, latest: usize) -> Vec<Content> {
+        let beyond = self.previous.len().saturating_sub(latest);
+        self.previous.drain(..beyond).collect()
+    }
+
     /// No copy has what it held before. Where only an end of that is gone it holds it still; else returns what is gone.
     pub(super) fn settle_previous(&mut self, ledger: &LossLedger) -> io::Result<Vec<Content>> {
         if let (Some(end), Some(file)) = (self.shrunk, &self.handle)

@@ -45,8 +45,11 @@ impl<'a> Hidden<'a> {
 
     /// Whether the file of an entry may be there, under whatever name.
     pub(super) fn may_be(&self, entry: &FileEntry) -> bool {
-        self.inodes.contains(&entry.key.inode())
-            || !self.names.has_seen(&entry.path)
-            || self.may_be_of(entry.log())
+        self.may_be_where_it_was(entry) || self.may_be_of(entry.log())
+    }
+
+    /// Whether the file of an entry may be there under its last name, or was found and could not be followed.
+    pub(super) fn may_be_where_it_was(&self, entry: &FileEntry) -> bool {
+        self.inodes.contains(&entry.key.inode()) || !self.names.has_seen(&entry.path)
     }
 }

@@ -4,6 +4,8 @@
 //! say is in `rotation`, what happens at `copytruncate` in `copytruncate`, and how bytes become lines in `framing`.
 
 mod catalog;
+#[cfg(test)]
+mod catalog_tests;
 mod content;
 mod copytruncate;
 mod descriptors;

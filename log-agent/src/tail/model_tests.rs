@@ -64,7 +64,7 @@ enum Step {
 const LONG_HEAD: usize = WINDOW + 476;
 
 /// They stand at different places in every file.
-const SINKS: [&str; 2] = ["one", "other"];
+pub(super) const SINKS: [&str; 2] = ["one", "other"];
 
 fn steps() -> impl Strategy<Value = (usize, Vec<Step>)> {
     let step = prop_oneof![
@@ -118,15 +118,15 @@ struct World {
     agent: Agent,
 }
 
-struct Agent {
-    catalog: Catalog,
-    discovery: Discovery,
-    options: ReadOptions,
-    ledger: LossLedger,
+pub(super) struct Agent {
+    pub(super) catalog: Catalog,
+    pub(super) discovery: Discovery,
+    pub(super) options: ReadOptions,
+    pub(super) ledger: LossLedger,
 }
 
 impl Agent {
-    fn start(dir: &Path, checkpoint: Option<Vec<FileEntry>>) -> Self {
+    pub(super) fn start(dir: &Path, checkpoint: Option<Vec<FileEntry>>) -> Self {
         let sinks = SINKS.map(str::to_owned).to_vec();
         let ledger =
             LossLedger::new(&sinks, Metrics::new(&mut prometheus_client::registry::Registry::default()));
@@ -535,38 +535,4 @@ fn what_was_seen_and_written_over_while_the_agent_was_away_is_entered() {
     use Step::{CopyTruncate, Crash, Overwrite, ReadOnly, Ship, Truncate, Write};
     run(LONG_HEAD, [Write(2), ReadOnly(0), Truncate, CopyTruncate, Write(1), Overwrite(1)]);
     run(LONG_HEAD, [Write(5), Ship(0, 1), Overwrite(1), Crash]);
-}
-
-#[test]
-fn a_long_search_for_the_end_of_a_line_leaves_time_for_others() {
-    let dir = tempfile::tempdir().unwrap();
-    // Dense: nothing tells that there is no end.
-    fs::write(dir.path().join("a.log"), vec![b'x'; 64 << 20]).unwrap();
-    fs::write(dir.path().join("a.log_other"), "a line\n").unwrap();
-    let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
-    catalog.update(|| discovery.scan());
-    let (mut chunk, mut buffer) = (Chunk::new(1 << 20, ChunkMode::Records), Vec::new());
-    let mut fill = || catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer);
-    let mut turns = 1;
-    while fill() == Filled::ForNow {
-        turns += 1;
-    }
-    assert!((2..64).contains(&turns), "{turns}");
-    assert_eq!(chunk.len(), 1, "the line of the other file");
-}
-
-#[test]
-fn what_is_forgotten_unconfirmed_is_entered() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.log"), "a line\n").unwrap();
-    let Agent { mut catalog, mut discovery, .. } = Agent::start(dir.path(), None);
-    catalog.update(|| discovery.scan());
-    let (known, _) = catalog.entries();
-    let long_ago = known.into_iter().map(|entry| FileEntry { seen: 0, ..entry }).collect();
-    // Its file was not met again so far.
-    let mut agent = Agent::start(dir.path(), Some(long_ago));
-    assert!(agent.catalog.entries().0.is_empty());
-    let entered = agent.ledger.entered.lock();
-    let ranges: Vec<_> = entered.iter().map(|(sink, _, range)| (*sink, range.clone())).collect();
-    assert_eq!(ranges, [(SinkIndex(0), 0..7), (SinkIndex(1), 0..7)]);
 }

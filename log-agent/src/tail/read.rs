@@ -321,7 +321,7 @@ impl Input<'_> {
         buffer: &mut Vec<u8>,
     ) -> io::Result<Progress> {
         let mut searched = self.content.searched(to.sink).max(seen);
-        let mut found = None;
+        let (mut found, mut at_end) = (None, false);
         for _ in 0..PORTIONS_A_TURN {
             searched = self.next_data(searched)?;
             let filled = self.file.fill(&mut buffer[..PORTION], searched)?;
@@ -332,6 +332,7 @@ impl Input<'_> {
             }
             searched += filled as u64;
             if filled == 0 {
+                at_end = true;
                 found = (to.unterminated == UnterminatedLine::Emit).then_some((searched, searched));
                 break;
             }
@@ -339,8 +340,7 @@ impl Input<'_> {
         self.content.note_searched(to.sink, searched);
         self.content.note_size(searched);
         let Some((end, next)) = found else {
-            let more = searched < self.content.size();
-            return Ok(if more { Progress::More } else { Progress::AtEnd });
+            return Ok(if at_end { Progress::AtEnd } else { Progress::More });
         };
         let line_start = self.content.read_offset(to.sink);
         let text_start = self.first_non_nul(line_start..end, buffer)?.unwrap_or(line_start);

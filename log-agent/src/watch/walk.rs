@@ -5,11 +5,11 @@
 //! followed, those that leave it are refused by the kernel, at the moment of the open and without a race. The fixed part itself is the
 //! operator's, and may be a link.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,9 @@ use crate::identity::FileKey;
 const RENAME_RACES: usize = 16;
 /// Deeper than this, `**` does not look.
 const DEEPEST: usize = 64;
+/// A directory is looked into through so many links for each component of a pattern, and not through more: a few links that lead to
+/// where they are would else be as many names as there are ways through them.
+const MOST_LINKS_TO_ONE: usize = 16;
 
 /// Which symbolic links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +125,8 @@ pub(super) struct Walk<'a> {
     base: Arc<Path>,
     symlinks: Symlinks,
     is_excluded: &'a dyn Fn(&Path) -> bool,
+    /// Through how many links each directory was looked into, by device, inode, and how much of the pattern is left.
+    linked: HashMap<(u64, u64, usize), usize>,
     names: &'a mut Names,
 }
 
@@ -145,7 +150,8 @@ impl<'a> Walk<'a> {
                 return;
             }
         }
-        let mut walk = Self { base: base.clone().into(), symlinks, is_excluded, names };
+        let mut walk =
+            Self { base: base.clone().into(), symlinks, is_excluded, linked: HashMap::new(), names };
         walk.directory(&base, glob.components(), 0);
     }
 
@@ -235,7 +241,9 @@ impl<'a> Walk<'a> {
         match metadata {
             // A directory's link may lead elsewhere by the time that the directory is read: then names are seen, but no file is opened.
             Ok(metadata) if !rest.is_empty() && metadata.is_dir() => {
-                self.directory(&place.path, rest, depth + 1);
+                if !is_link || self.may_look_through(&metadata, rest) {
+                    self.directory(&place.path, rest, depth + 1);
+                }
             }
             Ok(metadata) if rest.is_empty() && metadata.is_file() => {
                 self.names.files.push(Found { place, is_link, metadata });
@@ -250,13 +258,55 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether a directory may be looked into through one more link.
+    fn may_look_through(&mut self, directory: &Metadata, rest: &[Component]) -> bool {
+        let links = self.linked.entry((directory.dev(), directory.ino(), rest.len())).or_default();
+        *links += 1;
+        *links <= MOST_LINKS_TO_ONE
+    }
+
     /// Nothing is known of what is there.
     fn not_seen(&mut self, path: &Path, error: io::Error) {
-        // Gone in between, or a link that leads nowhere, which is known.
+        // Gone in between, or a link that leads nowhere, which is known: also one to a name that is longer than names are.
+        let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
         let nowhere = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-            || error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+            || is(Errno::LOOP)
+            || is(Errno::NAMETOOLONG);
         if !nowhere && self.names.failures.last().is_none_or(|(last, _)| last != path) {
             self.names.failures.push((path.to_owned(), error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What a pattern beneath a directory matches.
+    fn walk(dir: &Path, pattern: &str) -> Names {
+        let mut names = Names::default();
+        let glob = Glob::new(&format!("{}/{pattern}", dir.display())).unwrap();
+        Walk::run(&glob, Symlinks::Beneath, &|_| false, &mut names);
+        names
+    }
+
+    #[test]
+    fn links_to_where_they_are_do_not_multiply() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.log"), "").unwrap();
+        (0..100).for_each(|link| symlink(".", dir.path().join(format!("l{link}"))).unwrap());
+        let names = walk(dir.path(), "*/*/*.log");
+        assert_eq!(names.directories.len(), 1 + 2 * MOST_LINKS_TO_ONE);
+        assert_eq!(names.files.len(), MOST_LINKS_TO_ONE);
+    }
+
+    #[test]
+    fn a_link_to_a_name_that_cannot_be_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("x".repeat(256), dir.path().join("a.log")).unwrap();
+        let names = walk(dir.path(), "*.log");
+        assert!(names.files.is_empty() && names.failures.is_empty(), "{names:?}");
     }
 }

@@ -226,6 +226,26 @@ fn what_cannot_be_opened_after_a_restart_is_not_gone() {
 }
 
 #[test]
+fn a_drain_says_what_may_be_in_a_file_that_cannot_be_opened() {
+    let (room, receiver, mut agent) = stuck_at_5000();
+    agent.kill();
+    set_mode(&room.log("access.log"), 0);
+    up(&receiver);
+    let mut agent = that_modes_hold_for(&room, &receiver.sink());
+    agent.event("it is said", |event| {
+        event["message"].as_str().is_some_and(|text| text.starts_with("cannot read it"))
+    });
+    assert_eq!(is_ready(&agent), Some(true), "the file may be another program's");
+    assert_eq!(agent.terminate().code(), Some(69), "{}", agent.stderr());
+    let last = agent.stderr().lines().last().unwrap().to_owned();
+    assert!(last.contains("perhaps more: 5000 bytes of") && last.contains("access.log"), "{last}");
+    set_mode(&room.log("access.log"), 0o644);
+    let mut agent = that_modes_hold_for(&room, &receiver.sink());
+    wait_until("all lines arrive", || receiver.count() >= 250);
+    assert!(agent.terminate().success(), "{}", agent.stderr());
+}
+
+#[test]
 fn what_was_renamed_and_cannot_be_opened_after_a_restart_is_not_gone() {
     let (room, receiver, mut agent) = stuck_at_5000();
     agent.kill();

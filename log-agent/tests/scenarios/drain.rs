@@ -1,10 +1,13 @@
 //! SIGTERM: everything that is there is shipped, or named.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use testkit::{Answer, wait_until};
 
-use crate::support::{Receiver, Room, Verdict, append, drained, write, write_numbers};
+use crate::support::{Receiver, Room, Verdict, append, drained, status, write, write_numbers};
 
 #[test]
 fn sigterm_drain() {
@@ -30,6 +33,28 @@ fn sigterm_drain_of_a_file_that_just_appeared() {
     write(&room.log("a.log"), "line 0\n");
     assert!(agent.terminate().success());
     receiver.expect_numbers(1);
+}
+
+/// What is written between the drain's look at the names and its end is found by its end.
+#[test]
+fn sigterm_drain_of_a_long_line_that_is_written_meanwhile() {
+    let (room, is_open) = (Room::new(), Arc::new(AtomicBool::new(false)));
+    let opened = Arc::clone(&is_open);
+    let receiver = Receiver::that(move |_| {
+        wait_until("the receiver may answer", || opened.load(Ordering::SeqCst));
+        Verdict::Confirm
+    });
+    write(&room.log("a.log"), "line 0\n");
+    let mut agent = room.agent(&receiver.sink(), &["--watch", "poll", "--rescan-period", "1h"]);
+    wait_until("it is under way", || !receiver.upstream.requests().is_empty());
+    write(&room.log("a.log"), "line 1\n");
+    agent.signal(Signal::TERM);
+    wait_until("the drain has looked", || status(&agent)["files"][0]["size"] == 14);
+    write(&room.log("a.log"), [&vec![b'x'; 24 << 20][..], b"\nline 2\n"].concat());
+    is_open.store(true, Ordering::SeqCst);
+    assert!(agent.wait().success(), "{}", agent.stderr());
+    assert_eq!(drained(&agent), 0);
+    assert_eq!(receiver.bodies().last().unwrap(), "line 2");
 }
 
 #[test]

@@ -110,6 +110,12 @@ fn checkpoint_disk_full() {
 #[test]
 fn no_id_names_two_records_where_none_can_be_kept() {
     let (room, receiver) = (Room::new(), Receiver::start());
+    // A first one, while the directory can still be written, knows the file as empty.
+    write(&room.log("a.log"), "");
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    let checkpoint = || std::fs::read_to_string(room.state().join("checkpoint.0.json")).unwrap_or_default();
+    wait_until("it is known", || checkpoint().contains("a.log"));
+    agent.kill();
     let shell = "trap '' XFSZ && ulimit -S -f 0";
     for round in 0..3 {
         std::fs::write(room.log("a.log"), format!("# the same\nline {round}\n")).unwrap();

@@ -81,8 +81,9 @@ impl Content {
         }
     }
 
-    /// One that a checkpoint knows.
-    pub(super) fn restored(seq: ContentSeq, entry: &FileEntry, sinks: &[String]) -> Self {
+    /// One that a checkpoint knows, met by a process with this number.
+    pub(super) fn restored(seq: ContentSeq, entry: &FileEntry, run: u64, sinks: &[String]) -> Self {
+        let new = Self::new(seq, run, 0);
         Self {
             id: entry.id,
             size: entry.size,
@@ -93,8 +94,10 @@ impl Content {
                 sent: entry.sent.map_or(0, |sent| sent.offset.get()),
                 shrinks: 0,
             }),
-            epoch: entry.epoch,
-            ..Self::new(seq, 0, 0)
+            // Without an id in the checkpoint, the process that wrote it may have sent records under the id of this epoch all the same,
+            // where its state directory failed, and the file may hold other lines by now.
+            epoch: entry.id.map_or(new.epoch, |_| entry.epoch),
+            ..new
         }
     }
 
@@ -494,7 +497,7 @@ mod tests {
         let path = Path::new("/logs/a");
         let before = content("header\none\n", 7);
         let entry = before.entry(key, path, path, &sinks);
-        let after = Content::restored(ContentSeq(2), &entry, &sinks);
+        let after = Content::restored(ContentSeq(2), &entry, 1, &sinks);
         assert_eq!(after.read_offset(SinkIndex(0)), 0, "nothing was confirmed");
         assert_eq!(compare(&after, "header\none\ntwo\n"), Comparison::Same);
         assert_eq!(
