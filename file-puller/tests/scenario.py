@@ -42,11 +42,15 @@ class Scenario(unittest.TestCase):
         current = ((volume or self.volume) / "current").resolve()
         return {str(file.relative_to(current)): file.read_bytes() for file in current.rglob("*") if not file.is_dir()}
 
+    def staged(self):
+        return [path.name for path in (self.volume / ".staging").glob("process-*/*") if path.name != "lock"]
+
     def daemon(self, *flags, url=None):
-        """A puller that goes on running, and the port of its admin server."""
+        """A puller that goes on running, and the port of its admin server. It syncs when it starts and when it is told to, also after a
+        failure."""
         process = subprocess.Popen(
             [BINARY, "--source", url or self.url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, text=True, env={**os.environ, "FILE_PULLER_WITHOUT": "retries"},
         )
         self.addCleanup(process.stderr.close)
         self.addCleanup(process.wait)

@@ -20,7 +20,7 @@ use super::create::{PlainFiles, create_file, make_directory, open_directory, ope
 use super::directory::unlink;
 use super::fsync::FsyncSet;
 use super::objects::Objects;
-use super::private::Private;
+use super::private::{Private, same_file};
 use super::signed_manifest::SignedManifest;
 use super::tree::{link_or_copy, looks_intact};
 use super::volume::{Context as _, Volume, VolumeError, manifest_name};
@@ -113,6 +113,15 @@ impl Staging {
 
     pub(crate) fn tree(&self) -> BorrowedFd<'_> {
         self.tree.as_fd()
+    }
+
+    /// Whether all of it is still in its place, as far as sizes and modes tell: another process may have swept it, or an operator.
+    pub(crate) fn is_whole(&self, manifest: &Manifest) -> bool {
+        let private = self.private.directory();
+        self.private.is_in_place(self.volume.staging())
+            && same_file(private, &manifest_name(&self.id), self.manifest.as_fd())
+            && same_file(private, self.id.as_str(), self.tree())
+            && manifest.files.iter().all(|file| looks_intact(&self.volume, self.tree(), &file.path, file))
     }
 
     /// Takes over a file of an earlier release, whose tree is open as `release`: as a link, so it costs neither transfer nor space.

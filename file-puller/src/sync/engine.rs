@@ -184,8 +184,9 @@ impl Engine {
     /// is what was short.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
         let is_manifest = self.intake.source.kind() == Some(Kind::Manifest);
-        if is_manifest {
-            // Its files are kept as objects, and it is not in memory when the next manifest comes.
+        // A manifest's files are kept as objects, and it is not in memory when the next manifest comes. With --once, the gate
+        // is asked once.
+        if is_manifest || self.audience == Audience::Terminal {
             self.publisher.held = None;
         }
         let keep = match outcome {

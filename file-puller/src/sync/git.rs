@@ -54,12 +54,15 @@ impl Repository {
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
         let tip = self.remote.tip(&intake.source).await?;
+        if self.held.take_if(|(commit, _)| *commit != tip.commit).is_some() {
+            publisher.held = None;
+        }
         if let (Some(id), Some(published)) = (&current, &self.published)
             && self.is_of(published, &tip, id)
         {
             return Ok(Outcome::Unchanged(id.clone()));
         }
-        if let Some((commit, known)) = self.held.take_if(|(commit, _)| *commit == tip.commit)
+        if let Some((commit, known)) = self.held.take()
             && let Some(outcome) = publisher.ask_again(current.clone()).await
         {
             return self.remember(commit, known, outcome);

@@ -86,10 +86,13 @@ impl ImageSource {
         current: Option<&ReleaseId>,
         digest: &Digest,
     ) -> Option<Result<Outcome, SyncError>> {
+        if self.held.take_if(|held| held != digest).is_some() {
+            publisher.held = None;
+        }
         if let Some((_, release)) = self.published.as_ref().filter(|(published, _)| published == digest) {
             return Some(Ok(Outcome::Unchanged(release.clone())));
         }
-        self.held.take_if(|held| held == digest)?;
+        self.held.take()?;
         let outcome = publisher.ask_again(current.cloned()).await?;
         Some(self.remember(memory, *digest, outcome))
     }

@@ -8,6 +8,8 @@ use std::io::ErrorKind::StorageFull;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use lifecycle::exit::Exit;
+
 use super::assemble::{begin, link};
 use super::error::SyncError;
 use super::gate::Gates;
@@ -182,7 +184,8 @@ impl Publisher {
             let releases = self.volume.path().join(RELEASES);
             let directory = staging.as_ref().map_or(&*releases, |staging| staging.directory());
             if let Err(error) = gate.ask(id, directory, commit.as_deref()).await {
-                self.held = Some(candidate);
+                // What cannot be read now is put together again.
+                self.held = (error.exit != Exit::Io).then_some(candidate);
                 return Err(error.into());
             }
         }
@@ -206,11 +209,12 @@ impl Publisher {
         replaced: Option<ReleaseId>,
     ) -> Option<Result<Outcome, SyncError>> {
         let held = self.held.take()?;
-        // An old release may have gone since.
-        if held.staging.is_none() && !is_intact(&self.volume, &held.id) {
-            return None;
-        }
-        Some(self.publish(held, replaced).await)
+        let is_there = match &held.staging {
+            Some(staging) => staging.is_whole(&held.manifest),
+            // An old release may have gone since.
+            None => is_intact(&self.volume, &held.id),
+        };
+        if is_there { Some(self.publish(held, replaced).await) } else { None }
     }
 
     /// Makes sure that a release fits on the volume. Old releases go early for it, but not before readers had their time. Returns how

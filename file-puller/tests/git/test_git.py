@@ -302,14 +302,23 @@ class Refs(Scenario):
                 self.sync(port)
             refused.exception.close()
         self.assertEqual((fetches(), asked[1:]), (1, [(commit, self.url)] * 3))
-        # A newer one takes its place.
+        # It is dropped when the ref moves back,
+        self.repository.git("update-ref", "refs/heads/main", "HEAD~")
+        self.assertTrue(self.staged())
+        self.assertEqual(self.sync(port)["result"], "unchanged")
+        self.assertEqual(self.staged(), [])
+        self.repository.git("update-ref", "refs/heads/main", commit)
+        with self.assertRaises(urllib.error.HTTPError) as refused:
+            self.sync(port)
+        refused.exception.close()
+        # and a newer one takes its place.
         commit = self.repository.commit({"index.html": "three"})
         with self.assertRaises(urllib.error.HTTPError) as refused:
             self.sync(port)
         refused.exception.close()
         gate.status = 204
         self.assertEqual(self.sync(port)["result"], "published")
-        self.assertEqual((fetches(), asked[-1]), (2, (commit, self.url)))
+        self.assertEqual((fetches(), asked[-1]), (3, (commit, self.url)))
         self.assertEqual(self.tree(), {"index.html": b"three", "same": b"s"})
         # What is known of it was kept as well: the next fetch brings only what has changed.
         self.repository.commit({"index.html": "four"})

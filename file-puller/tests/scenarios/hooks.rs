@@ -223,6 +223,7 @@ fn gate_of_an_archive() {
     let (code, stderr) = once(&url, &volume.path(), &["--gate", &check, "--log-level", "error"]);
     assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
     assert_eq!(volume.tree(), manager.site().files);
+    assert_eq!(volume.staging(), [] as [&str; 0], "the gate is asked once");
 }
 
 /// An archive and an image come whole or not at all, so what was refused stays where it is until it passes, or there is something
@@ -284,6 +285,35 @@ fn gate_that_refuses_costs_no_second_fetch_of_an_archive() {
     assert_eq!((volume.current(), volume.tree()), (first, site.site().files.clone()));
     assert!(source.requests().iter().all(|request| request.header("if-none-match") == Some("\"1\"")));
     wait_until("staging is swept", || volume.staging().is_empty());
+}
+
+/// Another process may sweep what is held back, and an operator may delete it: then it is fetched again.
+#[test]
+fn gate_is_not_asked_again_about_what_is_gone() {
+    let (site, volume, asked) = (ContentManager::start(SITE), Volume::new(), Asked::default());
+    site.put("index.html", "bad");
+    let (gate, archive) = (gate(&asked), tar(&site.site().files));
+    let source = Upstream::start(move |request| {
+        let same = request.header("if-none-match").is_some();
+        let answer = if same { Answer::new(304, "") } else { Answer::new(200, archive.clone()) };
+        answer.with("ETag", "\"1\"")
+    });
+    let process = start_when_asked(&source.url("/site.tar"), &volume, &["--gate", &gate.url("/")]);
+    fails(&process, 502, "gate");
+    let release = gate.requests()[0].header("sidecar-release").expect("it is said").to_owned();
+    for what in [format!("{release}/index.html"), format!("{release}.json"), String::new()] {
+        let path = volume.staged(&release).parent().expect("a directory").join(&what);
+        if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect(&what);
+        source.forget();
+        fails(&process, 502, "gate");
+        let requests = source.requests();
+        let whole = requests.iter().filter(|request| request.header("if-none-match").is_none());
+        assert_eq!(whole.count(), 1, "{what}");
+        assert_eq!(asked.lock().expect("no holder panics").last().expect("asked").1, site.site().files);
+    }
+    gate.answer(|_| Answer::new(204, ""));
+    assert_eq!(sync(&process)["result"], "published");
+    assert_eq!((volume.tree(), volume.staging()), (site.site().files.clone(), Vec::new()));
 }
 
 /// A refusal is asked again at each period, not less and less often: the answer may depend on anything.
