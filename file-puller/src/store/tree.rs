@@ -30,7 +30,7 @@ pub(super) fn looks_intact(
 
 /// Whether every file of a release is in its place, as far as size and mode tell.
 pub(crate) fn looks_whole(volume: &Volume, id: &ReleaseId, manifest: &Manifest) -> Result<bool, VolumeError> {
-    if !volume.holds(id) {
+    if !volume.holds(id)? {
         return Ok(false);
     }
     let tree = volume.open_release(id)?;

@@ -217,7 +217,10 @@ impl Volume {
 
     /// The release that `current` names, if its tree is there.
     pub(crate) fn current(&self) -> Result<Option<ReleaseId>, VolumeError> {
-        Ok(self.current_target()?.filter(|id| self.holds(id)))
+        match self.current_target()? {
+            Some(id) if self.holds(&id)? => Ok(Some(id)),
+            _ => Ok(None),
+        }
     }
 
     /// The release that `current` names, whether or not its tree is there.
@@ -230,9 +233,19 @@ impl Volume {
     }
 
     /// Whether the release's tree is there.
-    pub(crate) fn holds(&self, id: &ReleaseId) -> bool {
-        rustix::fs::statat(&self.releases, id.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    pub(crate) fn holds(&self, id: &ReleaseId) -> Result<bool, VolumeError> {
+        let kind = self.kind_of(id.as_str())?;
+        Ok(kind == Some(FileType::Directory))
+    }
+
+    /// What has this name under `releases/`. SECURITY: that it cannot be asked does not mean that nothing has it, or a disk that fails
+    /// for a moment would let older content be accepted.
+    fn kind_of(&self, name: &str) -> Result<Option<FileType>, VolumeError> {
+        match rustix::fs::statat(&self.releases, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error).context(|| format!("look at {self}/{RELEASES}/{name}")),
+        }
     }
 
     /// A handle on the release's tree.
@@ -246,7 +259,7 @@ impl Volume {
         let mut found = Vec::new();
         for id in self.names(manifest_id)? {
             let manifest = rustix::fs::statat(&self.releases, manifest_name(&id), AtFlags::SYMLINK_NOFOLLOW);
-            if let (Ok(stat), true) = (manifest, self.holds(&id)) {
+            if let (Ok(stat), Ok(true)) = (manifest, self.holds(&id)) {
                 let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
                 let nanoseconds = Duration::from_nanos(stat.st_mtime_nsec);
                 found.push((id, SystemTime::UNIX_EPOCH + seconds + nanoseconds));
@@ -262,8 +275,8 @@ impl Volume {
     }
 
     /// Whether a release has a signature beside its manifest.
-    pub(crate) fn has_signature(&self, id: &ReleaseId) -> bool {
-        rustix::fs::statat(&self.releases, signature_name(id), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    pub(crate) fn has_signature(&self, id: &ReleaseId) -> Result<bool, VolumeError> {
+        Ok(self.kind_of(&signature_name(id))?.is_some())
     }
 
     /// Says so where no release can ever fit, because the whole volume is smaller than what is to stay free.
@@ -446,4 +459,22 @@ fn explained(error: io::Error, directory: BorrowedFd<'_>) -> io::Error {
          give the volume a group that both have (fsGroup) and use --group-write"
     );
     io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe has no names, and says so in another way than a directory without them.
+    #[test]
+    fn what_cannot_be_asked_is_not_taken_to_be_missing() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("volume");
+        let volume = Volume::open(&path, DirectoryOptions::default()).unwrap();
+        let id = ReleaseId::parse("0123456789abcdef").unwrap();
+        std::os::unix::fs::symlink(link_text(&id), path.join(CURRENT)).unwrap();
+        assert_eq!((volume.current().unwrap(), volume.has_signature(&id).unwrap()), (None, false));
+        let volume = volume.with_releases(std::io::pipe().unwrap().0.into());
+        assert!(volume.current().is_err() && volume.has_signature(&id).is_err());
+    }
 }

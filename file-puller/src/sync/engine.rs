@@ -74,7 +74,7 @@ impl Engine {
             current.as_ref() == Some(&last.release)
                 && is_intact(&volume, &last.release)
                 // A volume of an earlier version has none yet.
-                && (options.authenticity.public_key.is_none() || volume.has_signature(&last.release))
+                && (options.authenticity.public_key.is_none() || volume.has_signature(&last.release).unwrap_or_default())
         };
         let last_answer = match (&mut followed, memory.load()) {
             (Followed::File, Some((kind, remembered))) => {

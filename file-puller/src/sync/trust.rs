@@ -98,8 +98,12 @@ impl TrustPolicy {
         // SECURITY: a release without a signature was published without --public-key, so its time is no promise of the publisher's: an
         // unsigned manifest of the far future would make all signed ones look old.
         let signed = || -> Result<_, VolumeError> {
-            let current = volume.current()?.filter(|id| volume.has_signature(id));
-            Ok(current.and_then(|id| volume.manifest(&id)).map(|manifest| manifest.created))
+            match volume.current()? {
+                Some(id) if volume.has_signature(&id)? => {
+                    Ok(volume.manifest(&id).map(|manifest| manifest.created))
+                }
+                _ => Ok(None),
+            }
         };
         let accepted = self.newest.map_or_else(signed, |newest| Ok(Some(newest)))?;
         match accepted {
