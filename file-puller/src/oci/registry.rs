@@ -3,7 +3,8 @@
 //! SECURITY: a manifest that is followed by digest and every blob have to be what their digests say, so it does not matter which server
 //! gives the bytes: a blob's redirects are followed to any host over TLS, and nothing about us is sent there. User and password go to
 //! the registry's own host. For a token, they go to another host only over TLS and where `--redirect-to` names it, because it is the
-//! registry that chooses that host. The headers of `--header-file` never do.
+//! registry that chooses that host; and only at the port of `https` or the registry's own. A bearer token and the headers of
+//! `--header-file` never do.
 
 use std::time::{Duration, Instant};
 
@@ -210,11 +211,19 @@ impl Registry {
         if realm.scheme() != "https" && (!is_same_host || url.scheme() == "https") {
             return Err(failed(format!("its tokens would come from {} without TLS", display(realm))));
         }
-        if !is_same_host && session.has_secret() && !source.is_named(realm) {
+        if !is_same_host && session.has_password() {
             let host = realm.host_str().unwrap_or_default();
-            return Err(failed(format!(
-                "its tokens come from another host, {host}, which is shown user and password with --redirect-to {host}"
-            )));
+            if !source.is_named(realm) {
+                return Err(failed(format!(
+                    "its tokens come from another host, {host}, which is shown user and password with --redirect-to {host}"
+                )));
+            }
+            // SECURITY: the flag names a host, and not everything that listens there.
+            if let Some(port) = realm.port().filter(|port| Some(*port) != url.port()) {
+                return Err(failed(format!(
+                    "its tokens come from {host} at port {port}, and another host is shown user and password only at port 443 or the registry's own"
+                )));
+            }
         }
         let ask = if !is_same_host {
             Session::to_named

@@ -85,12 +85,12 @@ impl Session {
 
     /// Whether there is something that may say who we are.
     pub(crate) fn has_credential(&self) -> bool {
-        self.has_secret() || !self.headers.is_empty()
+        self.credential.is_some() || !self.headers.is_empty()
     }
 
-    /// Whether that is a token, or user and password.
-    pub(crate) fn has_secret(&self) -> bool {
-        self.credential.is_some()
+    /// Whether that is user and password.
+    pub(crate) fn has_password(&self) -> bool {
+        matches!(self.credential, Some(Credential::Basic(..)))
     }
 
     /// Whether that is a token, or a header of `--header-file`, which are sent unasked.
@@ -98,12 +98,13 @@ impl Session {
         matches!(self.credential, Some(Credential::Bearer(_))) || !self.headers.is_empty()
     }
 
-    /// A request to another host that a flag names to be told who we are. The headers of `--header-file` stay with the origin.
+    /// A request to another host that a flag names to be told user and password. A token and the headers of `--header-file` stay with
+    /// the origin.
     pub(crate) fn to_named(&self, method: Method, url: &Url) -> RequestBuilder {
         let request = self.to_elsewhere(method, url);
         match &self.credential {
-            None => request,
-            Some(credential) => credential.authorize(request),
+            Some(password @ Credential::Basic(..)) => password.authorize(request),
+            _ => request,
         }
     }
 

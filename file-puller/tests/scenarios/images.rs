@@ -1,6 +1,7 @@
 //! Images of registries that say less than the specification asks for. `tests/oci` follows a real one.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -78,6 +79,33 @@ fn an_image_that_the_gate_refuses_is_not_fetched_again() {
     assert!(asked.len() == 5 && asked.iter().all(|request| request.start.starts_with("HEAD ")), "{asked:?}");
 }
 
+#[test]
+fn an_image_that_is_held_back_is_dropped_when_its_tag_moves_back() {
+    let (site, volume) = (ContentManager::start(SITE), Volume::new());
+    let (gate, registry) =
+        (Upstream::start(|_| Answer::new(204, "")), Upstream::start(|_| Answer::new(503, "")));
+    let offer = |(manifest, layer, digest): (String, Vec<u8>, String)| {
+        registry.answer(move |request| match request.target() {
+            "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()),
+            target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
+            _ => Answer::new(404, ""),
+        });
+    };
+    let first = image(&site);
+    offer(first.clone());
+    let url = format!("oci://{}/site:v1", registry.addr());
+    let process = start_when_asked(&url, &volume, &["--gate", &gate.url("/")]);
+    assert_eq!(sync(&process)["result"], "unchanged", "the first sync had published");
+    gate.answer(|_| Answer::new(403, ""));
+    site.put("index.html", "held back");
+    offer(image(&site));
+    fails(&process, 502, "gate");
+    assert_ne!(volume.staging(), [] as [&str; 0]);
+    offer(first);
+    assert_eq!(sync(&process)["result"], "unchanged");
+    assert_eq!(volume.staging(), [] as [&str; 0]);
+}
+
 /// The token's server is another host, as at large registries: a secret goes there only where a flag names it, and over TLS.
 #[test]
 fn tokens_of_another_host() {
@@ -85,9 +113,12 @@ fn tokens_of_another_host() {
     let (manifest, layer, digest) = image(&site);
     let tokens = Upstream::start(|_| Answer::new(200, r#"{"token": "t"}"#));
     let front = TlsFront::start_as("localhost", tokens.addr(), &authority);
+    let astray = TlsFront::start_as("localhost", tokens.addr(), &authority);
     let realm = Arc::new(Mutex::new(String::new()));
     let named = Arc::clone(&realm);
-    let registry = Upstream::start(move |request| match request.target() {
+    // Another address, and the same port.
+    let own = SocketAddr::from(([127, 0, 0, 2], front.addr().port()));
+    let registry = Upstream::start_on(own, move |request| match request.target() {
         _ if request.header("authorization") != Some("Bearer t") => {
             let challenge = format!("Bearer realm=\"{}\"", named.lock().expect("no holder panics"));
             Answer::new(401, "").with("WWW-Authenticate", &challenge)
@@ -96,7 +127,8 @@ fn tokens_of_another_host() {
         target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
         _ => Answer::new(404, ""),
     });
-    let tls = format!("https://localhost:{}/token", front.addr().port());
+    let [tls, astray] =
+        [&front, &astray].map(|front| format!("https://localhost:{}/token", front.addr().port()));
     let plain = format!("http://localhost:{}/token", tokens.addr().port());
     let (secret, header) = (volume.above().join("secret"), volume.above().join("header"));
     fs::write(&secret, "me:secret").expect("a file");
@@ -121,11 +153,16 @@ fn tokens_of_another_host() {
     // Never without TLS.
     let (code, stderr, asked) = pull(&plain, &[&named[..], &["--basic-auth-file", secret]].concat());
     assert!(code == 69 && stderr.contains("without TLS") && asked.is_empty(), "{code}: {stderr}");
-    // A header is no reason to refuse, and stays at home.
-    for flags in [&[][..], &named[..]] {
-        let (code, stderr, asked) = pull(&tls, &[flags, &["--header-file", header]].concat());
-        assert_eq!((code, asked.len()), (0, 1), "{stderr}");
-        assert_eq!((asked[0].header("x-team"), asked[0].header("authorization")), (None, None));
+    // Nor at another port than that of https or the registry's own.
+    let (code, stderr, asked) = pull(&astray, &[&named[..], &["--basic-auth-file", secret]].concat());
+    assert!(code == 69 && stderr.contains("only at port 443") && asked.is_empty(), "{code}: {stderr}");
+    // A header or a token is no reason to refuse, and stays at home.
+    for given in [["--header-file", header], ["--bearer-token-file", secret]] {
+        for flags in [&[][..], &named[..]] {
+            let (code, stderr, asked) = pull(&tls, &[flags, &given].concat());
+            assert_eq!((code, asked.len()), (0, 1), "{stderr}");
+            assert_eq!((asked[0].header("x-team"), asked[0].header("authorization")), (None, None));
+        }
     }
 }
 
