@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use bytes::{Buf as _, Bytes};
 use lifecycle::blocking;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -13,6 +14,10 @@ use crate::source::Body;
 
 /// Chunks on their way; the network waits when the disk is slower.
 const CHUNKS: usize = 8;
+
+/// Held by the thread that reads. One that was given up reads on until it has all that had arrived, and what names may take in memory
+/// is counted for one at a time (see `NamesBudget`).
+static READING: Mutex<()> = Mutex::new(());
 
 /// How much may arrive: `--max-archive-size`, less what came before.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +54,11 @@ pub(crate) async fn receive<T: Send + 'static>(
 ) -> Result<(T, u64), ArchiveError> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let feed = Feed { receiver, chunk: Bytes::new() };
-    let (arrived, made) = tokio::join!(pump(body, sender, allowance, promised), blocking(move || read(feed)));
+    let read = move || {
+        let _alone = READING.lock();
+        read(feed)
+    };
+    let (arrived, made) = tokio::join!(pump(body, sender, allowance, promised), blocking(read));
     // Where the connection broke, that the content is incomplete is only its consequence.
     Ok((made, arrived?))
 }
