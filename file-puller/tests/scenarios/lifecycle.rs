@@ -185,7 +185,6 @@ fn wrong_flags_are_one_line() {
     }
 }
 
-/// In an image the flags are environment variables, and they are there for the subcommands as well.
 #[test]
 fn the_readme_has_all_flags() {
     let readme = include_str!("../../README.md");
@@ -194,6 +193,7 @@ fn the_readme_has_all_flags() {
     }
 }
 
+/// In an image the flags are environment variables, and they are there for the subcommands as well.
 #[test]
 fn flags_may_be_environment_variables() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
