@@ -10,6 +10,8 @@
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
 
+mod lines;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -17,10 +19,10 @@ use log_agent::fuzz::Records;
 use prost::Message as _;
 use serde_json::Value;
 
+use self::lines::{ACCESS, APPLICATION};
+
 const ROUNDS: usize = 40;
 const LINES: usize = 500;
-
-include!("lines.rs");
 
 // What `opentelemetry/proto/logs/v1/logs.proto` and `common/v1/common.proto` generate, as far as it is used here.
 
@@ -103,7 +105,9 @@ fn any(value: Value) -> AnyValue {
                 None => Any::Double(value.as_f64().unwrap()),
             }),
             Value::String(value) => Some(Any::String(value)),
-            Value::Array(values) => Some(Any::Array(ArrayValue { values: values.into_iter().map(any).collect() })),
+            Value::Array(values) => {
+                Some(Any::Array(ArrayValue { values: values.into_iter().map(any).collect() }))
+            }
             Value::Object(map) => Some(Any::List(KeyValueList { values: pairs(map) })),
         },
     }
@@ -174,7 +178,10 @@ fn main() {
         }
         for (number, (name, _)) in encoders.iter().enumerate() {
             let times = best[number].as_secs_f64() / best[number / 2 * 2].as_secs_f64();
-            println!("  {name:18} {:>7.0?} a record, {} bytes, {times:.2} times ours", best[number], sizes[number]);
+            println!(
+                "  {name:18} {:>7.0?} a record, {} bytes, {times:.2} times ours",
+                best[number], sizes[number]
+            );
         }
     }
 }

@@ -13,6 +13,7 @@
 #[allow(dead_code, unused_imports, unreachable_pub, clippy::all, clippy::pedantic)]
 #[path = "../../../log-agent/src/record/json/mod.rs"]
 mod json;
+mod lines;
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -24,10 +25,10 @@ use jiter::{Jiter, Peek};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::lines::{ACCESS, APPLICATION};
+
 const ROUNDS: usize = 40;
 const LINES: usize = 2000;
-
-include!("lines.rs");
 
 /// What an encoder would write, so that no reader can leave anything out.
 #[derive(Default)]

@@ -319,15 +319,20 @@ def links_that_expand(web, scratch):
     yield refused(puller, "more memory than")
 
 
-def links_that_expand_in_a_repository(web, scratch):
-    """The same of a commit."""
-    files, links = few_entries_of_many_names()
+def refused_repository(scratch, *commit):
+    """A puller of a repository with one commit, and its word for that the commit takes too much memory."""
     repository = Repository(scratch)
-    repository.commit([(path, "", "") for path in files], links)
+    repository.commit(*commit)
     puller = Puller(repository.url(), scratch)
     yield puller
     yield refused(puller, "more memory than")
     repository.server.close()
+
+
+def links_that_expand_in_a_repository(web, scratch):
+    """The same of a commit."""
+    files, links = few_entries_of_many_names()
+    yield from refused_repository(scratch, [(path, "", "") for path in files], links)
 
 
 def links_that_expand_to_directories(web, scratch):
@@ -384,12 +389,7 @@ class Repository:
 
 def repository_at_the_limit(web, scratch):
     """100,000 files with names of 200 bytes in a git repository: more than this container has memory for. The puller says so."""
-    repository = Repository(scratch)
-    repository.commit(files_with_long_names(100_000))
-    puller = Puller(repository.url(), scratch)
-    yield puller
-    yield refused(puller, "more memory than")
-    repository.server.close()
+    yield from refused_repository(scratch, files_with_long_names(100_000))
 
 
 def largest_repository_that_is_followed(web, scratch):

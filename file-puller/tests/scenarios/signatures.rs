@@ -162,7 +162,7 @@ fn signature_of_old_content_is_no_way_back() {
     signed.refuses("which may be an attempt to roll back", "one");
 }
 
-/// What was published without `--public-key` says nothing of what was signed, whoever wrote its time.
+/// A release that was published without `--public-key` has no signature, so its time does not count as the publisher's.
 #[test]
 fn an_unsigned_release_of_the_far_future_does_not_make_what_is_signed_look_old() {
     let signed = Signed::start();

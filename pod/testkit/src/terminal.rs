@@ -53,7 +53,7 @@ impl AtTerminal {
         let mut controller = File::from(controller);
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // At the end there is an error: nobody has the terminal open any more.
+            // Reading fails once no process has the terminal open.
             while let Ok(read @ 1..) = controller.read(&mut buffer) {
                 into.lock().extend(&buffer[..read]);
             }

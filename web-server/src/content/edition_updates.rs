@@ -301,9 +301,9 @@ impl Default for Lull {
 }
 
 impl Lull {
-    /// How long an edit may be noticed later, while files are opened.
+    /// A rest. An edit that is made meanwhile is noticed so much later.
     const REST: Duration = Duration::from_millis(4);
-    /// Time for what was gathered meanwhile, before another rest: many times what the kernel gathers of a busy server.
+    /// The least time between two rests, in which the thread can handle many more events than a busy server causes in both.
     const BETWEEN: Duration = Duration::from_millis(2);
 
     fn rest(&mut self) {
