@@ -253,7 +253,7 @@ impl Engine {
         validator: Validator,
         outcome: Result<Outcome, SyncError>,
     ) -> Result<Outcome, SyncError> {
-        self.held = matches!(outcome, Err(SyncError::HttpGate(_))).then(|| validator.clone());
+        self.held = outcome.as_ref().is_err_and(SyncError::is_held_back).then(|| validator.clone());
         let outcome = outcome?;
         let answer = Remembered { release: outcome.release().clone(), kind, validator };
         if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {

@@ -115,7 +115,7 @@ impl Repository {
         known: KnownWriter,
         outcome: Result<Outcome, SyncError>,
     ) -> Result<Outcome, SyncError> {
-        if matches!(outcome, Err(SyncError::HttpGate(_))) {
+        if outcome.as_ref().is_err_and(SyncError::is_held_back) {
             self.held = Some((id, known));
             return outcome;
         }

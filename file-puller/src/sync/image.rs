@@ -104,7 +104,7 @@ impl ImageSource {
         digest: Digest,
         outcome: Result<Outcome, SyncError>,
     ) -> Result<Outcome, SyncError> {
-        self.held = matches!(outcome, Err(SyncError::HttpGate(_))).then_some(digest);
+        self.held = outcome.as_ref().is_err_and(SyncError::is_held_back).then_some(digest);
         let outcome = outcome?;
         let release = outcome.release().clone();
         self.published = Some((digest, release.clone()));
