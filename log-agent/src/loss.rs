@@ -72,6 +72,11 @@ impl LossLedger {
         }
     }
 
+    /// Counts bytes that no sink gets because the user does not want them.
+    pub(crate) fn record_skipped_by_all(&self, reason: SkipReason, bytes: u64) {
+        SinkIndex::all(self.sinks.len()).for_each(|sink| self.record_skipped(reason, sink, bytes));
+    }
+
     /// Enters records that a receiver refused without saying which of those that it was given they are.
     pub(crate) fn record_partial_rejection(&self, sink: SinkIndex, refused: u64, among: usize, reason: &str) {
         let Some((sink, metrics)) = self.sinks.get(sink.get()) else { return };

@@ -1,29 +1,29 @@
 //! All files that are followed, whatever they are called by now: which are new, which were renamed, which are gone.
 //!
-//! What was known stays known while the names cannot be seen. And nothing that was there disappears without a word: what is
-//! not delivered before a file is let go is entered in the loss ledger.
+//! What was known stays known while the names cannot be seen. A file that is followed no more is handed to `orphans`, which enters
+//! in the loss ledger what was not delivered of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use lifecycle::escape::escaped_path;
 
-use super::content::Content;
-use super::copytruncate;
 use super::descriptors::Descriptors;
 use super::ends::FileEnds;
 use super::file::{FileSeq, FileStat, Naming, ReadState, TailedFile};
 use super::files::{FileTable, Numbers, Snapshot};
 use super::hidden::Hidden;
 use super::obstacles::Obstacles;
+use super::orphans::Orphans;
 use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
 use super::rotation::{LogFamily, RotationAge, age_in};
 use super::start::{Start, StartAt};
-use crate::checkpoint::{FileEntry, Sent, UnclaimedEntries};
+use crate::checkpoint::{FileEntry, Sent};
 use crate::identity::FileKey;
 use crate::loss::{LossLedger, LossReason};
 use crate::position::{Confirmed, Segment, SinkIndex};
@@ -36,9 +36,6 @@ const STILL: usize = 16;
 /// After so many reads that brought nothing for a chunk, because a line has no end or the user wants none of these lines, the reader looks
 /// for what else there is to do.
 const READS_IN_VAIN: usize = 8;
-
-/// While a file of a log cannot be opened, no more contents than this are kept of each file for the copies that may be there.
-const MOST_PREVIOUS: usize = 16;
 
 /// What the user says about files.
 #[derive(Debug, Clone)]
@@ -80,16 +77,15 @@ pub(crate) enum Filled {
 /// The files and their order.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    sinks: Vec<String>,
+    sinks: Arc<[String]>,
     ledger: LossLedger,
     options: CatalogOptions,
     files: FileTable,
+    orphans: Orphans,
     ends: FileEnds,
-    unclaimed: UnclaimedEntries,
     descriptors: Descriptors,
     queues: ReadQueues,
     numbers: Numbers,
-    run: u64,
     start: Start,
     obstacles: Obstacles,
 }
@@ -98,17 +94,17 @@ impl Catalog {
     /// Knows what the checkpoint knew, and follows nothing yet.
     pub(crate) fn new(sinks: Vec<String>, past: Past, options: CatalogOptions, ledger: LossLedger) -> Self {
         let start = Start::new(options.start_at, options.ignore_older, past.is_first_start);
+        let sinks: Arc<[String]> = sinks.into();
         Self {
             queues: ReadQueues::new(sinks.len()),
+            files: FileTable::default(),
+            orphans: Orphans::new(past.entries, sinks.clone(), ledger.clone()),
             sinks,
             ledger,
-            files: FileTable::default(),
             ends: FileEnds::new(options.rotate_wait, options.joins_lines),
-            unclaimed: UnclaimedEntries::new(past.entries),
             descriptors: Descriptors::new(options.max_open),
             options,
-            numbers: Numbers::default(),
-            run: past.run,
+            numbers: Numbers::new(past.run),
             start,
             obstacles: Obstacles::default(),
         }
@@ -141,7 +137,8 @@ impl Catalog {
         self.obstacles.note_scan(&names, &self.files);
         let hidden = Hidden::of(&names, &self.files);
         self.resolve_copies(&hidden);
-        self.give_up_unclaimed(&hidden);
+        let pending = self.files.pending().map(|file| file.family().log()).collect();
+        self.orphans.give_up_unclaimed(&hidden, &pending);
         self.start.end();
         self.ends.note(self.files.iter());
         self.enforce_held_bytes();
@@ -183,7 +180,7 @@ impl Catalog {
     fn known_logs(&self, names: &Names) -> HashSet<PathBuf> {
         let found = names.files.iter().map(|found| found.place.path.clone());
         let followed = self.files.iter().map(|file| file.family().log().to_owned());
-        let entries = self.unclaimed.all().map(|entry| entry.log().to_owned());
+        let entries = self.orphans.logs().map(Path::to_owned);
         found.chain(followed).chain(entries).collect()
     }
 
@@ -193,10 +190,10 @@ impl Catalog {
         if FileKey::of(&handle.metadata()?) != key {
             return Ok(false);
         }
-        let entry = self.unclaimed.take(&key);
+        let entry = self.orphans.claim(&key);
         let followed = self.follow_open(family, place, handle, entry.as_ref());
         if let (Err(_), Some(entry)) = (&followed, entry) {
-            self.unclaimed.keep(entry);
+            self.orphans.unclaim(entry);
         }
         followed.map(|()| true)
     }
@@ -210,15 +207,14 @@ impl Catalog {
         entry: Option<&FileEntry>,
     ) -> io::Result<()> {
         let metadata = handle.metadata()?;
-        let content = self.numbers.content();
         // A name that was seen to change tells where it belongs, whatever it is now.
         let family = match entry {
             Some(entry) => LogFamily::of(entry.log()),
             None => family,
         };
         let content = match entry {
-            Some(entry) => Content::restored(content, entry, self.run, &self.sinks),
-            None => Content::new(content, self.run, self.sinks.len()),
+            Some(entry) => self.numbers.restored(entry, &self.sinks),
+            None => self.numbers.new_content(self.sinks.len()),
         };
         let seq = self.numbers.file();
         let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
@@ -233,27 +229,13 @@ impl Catalog {
                 if age_in(&place.path, &family) != RotationAge::Current {
                     file.set_state(ReadState::PendingCopy);
                 }
-                self.skip_what_is_old(&mut file, metadata.modified().ok())?;
+                self.start.skip_what_is_old(&mut file, metadata.modified().ok(), &self.ledger)?;
             }
         }
         let from = file.content().least_confirmed();
         tracing::info!(file = %escaped_path(&place.path), from, "following");
         self.files.put(file);
         self.descriptors.opened(seq);
-        Ok(())
-    }
-
-    /// What the user does not want to read of a file that was never seen.
-    fn skip_what_is_old(&self, file: &mut TailedFile, modified: Option<SystemTime>) -> io::Result<()> {
-        let Some(reason) = self.start.reason_to_skip(modified) else { return Ok(()) };
-        if file.is_compressed()? {
-            file.skip_compressed();
-            return Ok(());
-        }
-        let bytes = file.skip_to_end()?;
-        let name = escaped_path(file.path());
-        tracing::info!(file = %name, bytes, reason = reason.as_str(), "skipped: what is added is read");
-        SinkIndex::all(self.sinks.len()).for_each(|sink| self.ledger.record_skipped(reason, sink, bytes));
         Ok(())
     }
 
@@ -281,23 +263,16 @@ impl Catalog {
     }
 
     fn look_at(&mut self, file: &mut TailedFile) -> io::Result<bool> {
-        let (numbers, run, sinks) = (&mut self.numbers, self.run, self.sinks.len());
-        file.look(|| Content::new(numbers.content(), run, sinks))
+        file.look(|| self.numbers.new_content(self.sinks.len()))
     }
 
     /// Notes which names lead to which files, and which files have none.
     fn settle_names(&mut self, names: &Names) {
-        self.files.forget_paths();
+        self.files.note_names(names);
         self.obstacles.keep(names);
         let mut with_name = HashSet::new();
         for found in &names.files {
             let Some(seq) = self.files.with_key(&FileKey::of(&found.metadata)) else { continue };
-            self.files.note_path(found.place.path.clone(), seq);
-            if found.is_link
-                && let Ok(target) = std::fs::canonicalize(&found.place.path)
-            {
-                self.files.note_path(target, seq);
-            }
             // Of several names, the first counts.
             if with_name.insert(seq)
                 && let Some(file) = self.files.get_mut(seq)
@@ -330,7 +305,9 @@ impl Catalog {
     /// Follows a file no more: what was not read of it is lost.
     fn let_go(&mut self, seq: FileSeq, reason: LossReason) {
         self.queues.remove(seq);
-        self.files.let_go(seq, reason, &self.ledger);
+        if let Some(file) = self.files.remove(seq) {
+            self.orphans.let_go(file, reason);
+        }
     }
 
     /// Why the last look at the names saw less than all.
@@ -342,16 +319,9 @@ impl Catalog {
     pub(crate) fn unseen(&self) -> Option<String> {
         let failure = self.scan_failure().map(str::to_owned);
         failure.or_else(|| {
-            let of_entry = |entry: &FileEntry| -> u64 {
-                entry.unconfirmed(&self.sinks).into_iter().map(|(_, range)| range.end - range.start).sum()
-            };
-            let of_previous = |file: &TailedFile| -> u64 {
-                let sinks = SinkIndex::all(self.sinks.len());
-                sinks.map(|sink| file.previous().iter().map(|old| old.unconfirmed(sink)).sum::<u64>()).sum()
-            };
-            let entries = self.unclaimed.all().map(|entry| (entry.path.as_path(), of_entry(entry)));
             let named = self.files.iter().filter(|file| file.naming() == Naming::Named);
-            let mut waiting = entries.chain(named.map(|file| (file.path(), of_previous(file))));
+            let previous = named.map(|file| (file.path(), file.unconfirmed_previous()));
+            let mut waiting = self.orphans.unconfirmed().chain(previous);
             let (path, bytes) = waiting.find(|(_, bytes)| *bytes > 0)?;
             let path = escaped_path(path);
             Some(format!("{bytes} bytes of {path}, which may be in a file that could not be read so far"))
@@ -360,90 +330,31 @@ impl Catalog {
 
     /// Finds the copies among the files that may be some.
     fn resolve_copies(&mut self, hidden: &Hidden<'_>) {
-        let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
-        let mut concerned = HashSet::new();
-        for file in self.files.iter() {
-            families.entry(file.family().clone()).or_default().push(file.seq());
-            if file.state() == ReadState::PendingCopy || !file.previous().is_empty() {
-                concerned.insert(file.family().clone());
+        for (family, members) in self.files.with_copies() {
+            for seq in &members {
+                if self.files.get(*seq).is_some_and(|file| file.state() == ReadState::PendingCopy) {
+                    self.ensure_open(*seq);
+                }
             }
-        }
-        for family in concerned {
-            let members = families.remove(&family).unwrap_or_default();
-            self.resolve_copies_of(&family, &members, !hidden.may_be_of(family.log()));
-        }
-    }
-
-    /// Where all files of the family are known, `is_complete`.
-    fn resolve_copies_of(&mut self, family: &LogFamily, members: &[FileSeq], is_complete: bool) {
-        for seq in members {
-            if self.files.get(*seq).is_some_and(|file| file.state() == ReadState::PendingCopy) {
-                self.ensure_open(*seq);
+            let mut files = self.files.take_all(&members);
+            let Self { orphans, ends, numbers, obstacles, .. } = self;
+            orphans.find_copies(&family, &mut files, hidden, ends, numbers, obstacles);
+            for file in files {
+                self.files.put(file);
             }
-        }
-        let mut files: Vec<TailedFile> = members.iter().filter_map(|seq| self.files.take(*seq)).collect();
-        let of_family = |entry: &FileEntry| entry.log() == family.log();
-        // What a checkpoint knows of contents whose file is gone, or has another content since.
-        let entries = if is_complete { self.unclaimed.take_where(of_family) } else { Vec::new() };
-        let mut lost =
-            copytruncate::Former::of_entries(entries, self.run, &self.sinks, || self.numbers.content());
-        let next = || self.numbers.content();
-        copytruncate::resolve(&mut files, &mut lost, &self.ledger, &self.ends, next);
-        for former in lost {
-            self.unclaimed.keep(former.into_entry());
-        }
-        for mut file in files {
-            let settled = if is_complete {
-                file.settle_previous(&self.ledger)
-            } else {
-                Ok(file.take_previous_beyond(MOST_PREVIOUS))
-            };
-            if let Err(error) = &settled {
-                self.obstacles.note_file(file.path(), error);
-            }
-            for content in settled.unwrap_or_default() {
-                self.files.let_go_of_previous(&file, content, &self.ledger);
-            }
-            self.files.put(file);
-        }
-    }
-
-    /// Enters what a checkpoint knew as unconfirmed of files that are gone, and forgets those that were gone for long.
-    fn give_up_unclaimed(&mut self, hidden: &Hidden<'_>) {
-        let pending: HashSet<&Path> = self.files.pending().map(|file| file.family().log()).collect();
-        let waits = |entry: &FileEntry| hidden.may_be(entry) || pending.contains(entry.log());
-        let sinks = &self.sinks;
-        let given_up =
-            self.unclaimed.take_where(|entry| !entry.unconfirmed(sinks).is_empty() && !waits(entry));
-        for entry in given_up {
-            self.enter_lost(&entry);
-            if !entry.gone {
-                self.unclaimed.keep(FileEntry { given_up: entry.size, ..entry });
-            }
-        }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        for forgotten in self.unclaimed.forget(now, |entry| hidden.may_be_where_it_was(entry)) {
-            self.enter_lost(&forgotten);
-        }
-    }
-
-    /// The file of an entry is gone: what sinks did not confirm of it is lost.
-    fn enter_lost(&self, entry: &FileEntry) {
-        for (sink, range) in entry.unconfirmed(&self.sinks) {
-            self.ledger.record_lost(LossReason::Removed, sink, &entry.path, range);
         }
     }
 
     /// Bytes of the disk that removed files hold.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.files.iter().filter_map(TailedFile::held_bytes).sum()
+        self.files.held().map(|(_, bytes)| bytes).sum()
     }
 
     /// Lets go of removed files where they hold more than they may, the oldest first.
     fn enforce_held_bytes(&mut self) {
         let Some(limit) = self.options.max_held_bytes else { return };
-        let held = |file: &TailedFile| Some((file.content().seq(), file.seq(), file.held_bytes()?));
-        let mut held: Vec<_> = self.files.iter().filter_map(held).collect();
+        let mut held: Vec<_> =
+            self.files.held().map(|(file, bytes)| (file.content().seq(), file.seq(), bytes)).collect();
         held.sort_unstable();
         let mut sum: u64 = held.iter().map(|(.., bytes)| bytes).sum();
         for (_, seq, bytes) in held {
@@ -600,7 +511,9 @@ impl Catalog {
 
     /// Notes what a sink has confirmed.
     pub(crate) fn confirm(&mut self, sink: SinkIndex, segment: &Segment) {
-        self.files.confirm(sink, segment);
+        if !self.files.confirm(sink, segment) {
+            self.orphans.confirm(sink, segment);
+        }
     }
 
     /// Whether a restart would know all contents again that the chunk has records of.
@@ -627,7 +540,7 @@ impl Catalog {
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
         let (mut entries, snapshot) = self.files.entries(&self.sinks);
-        entries.extend(self.unclaimed.all().cloned());
+        entries.extend(self.orphans.entries());
         (entries, snapshot)
     }
 
@@ -644,13 +557,10 @@ impl Catalog {
     pub(crate) fn close_drained(&mut self) {
         let over = self.files.iter().filter(|file| self.ends.is_over(file));
         for seq in over.map(TailedFile::seq).collect::<Vec<_>>() {
-            let Some(file) = self.files.get(seq) else { continue };
-            // It may be renamed back into sight; without a single name left it cannot.
-            if !file.is_unlinked() && file.state() != ReadState::Skipped {
-                self.unclaimed.keep(file.entry_of(file.content(), &self.sinks));
-            }
+            self.queues.remove(seq);
+            let Some(file) = self.files.remove(seq) else { continue };
             let (path, bytes) = (file.path().to_owned(), file.content().size());
-            self.let_go(seq, LossReason::Removed);
+            self.orphans.let_go_of_drained(file);
             // Logged only when it is true: the disk has its space back.
             tracing::info!(file = %escaped_path(&path), bytes, "drained and closed");
         }
@@ -659,33 +569,19 @@ impl Catalog {
     /// The agent ends: what no next start can ship is entered, and not among the entries of its last checkpoint. Returns how many
     /// bytes that is.
     pub(crate) fn give_up_unshippable(&mut self) -> u64 {
-        let mut bytes = 0;
-        let unnamed: Vec<FileSeq> = self.unnamed().collect();
-        for seq in unnamed {
-            let Some(file) = self.files.get(seq) else { continue };
-            let is_drained = file.is_drained();
-            if is_drained && file.previous().is_empty() {
-                continue;
-            }
-            let contents = file.previous().iter().chain((!is_drained).then(|| file.content()));
-            let lose =
-                |content: &Content| content.lose_unconfirmed(LossReason::Removed, file.path(), &self.ledger);
-            bytes += contents.map(lose).sum::<u64>();
-            // It may be renamed back into sight.
-            if file.state() != ReadState::Skipped && !file.is_unlinked() {
-                let entry = file.entry_of(file.content(), &self.sinks);
-                let given_up = if is_drained { entry.given_up } else { entry.size };
-                self.unclaimed.keep(FileEntry { given_up, ..entry });
-            }
-            self.files.remove(seq);
-        }
-        bytes + self.files.lose_leaving(&self.ledger)
+        let owes = |file: &FileSeq| {
+            self.files.get(*file).is_some_and(|file| !(file.is_drained() && file.previous().is_empty()))
+        };
+        let unnamed: Vec<FileSeq> = self.unnamed().filter(owes).collect();
+        let files = unnamed.into_iter().filter_map(|seq| self.files.remove(seq));
+        let bytes: u64 = files.map(|file| self.orphans.give_up(&file)).sum();
+        bytes + self.orphans.give_up_leaving()
     }
 
     /// How many files there are, how long they are together, and how much is given up of others.
     pub(crate) fn extent(&self) -> (usize, u64, u64) {
         let size = self.files.iter().map(|file| file.content().size()).sum();
-        (self.files.len(), size, self.unclaimed.all().map(|entry| entry.given_up).sum())
+        (self.files.len(), size, self.orphans.given_up())
     }
 
     /// All files, oldest first.

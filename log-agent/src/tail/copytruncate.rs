@@ -13,6 +13,7 @@ use lifecycle::escape::escaped_path;
 use super::content::{Content, Match};
 use super::ends::FileEnds;
 use super::file::{ReadState, TailedFile};
+use super::files::Numbers;
 use super::rotation::RotationAge;
 use crate::checkpoint::FileEntry;
 use crate::loss::LossLedger;
@@ -26,15 +27,9 @@ pub(super) struct Former {
 }
 
 impl Former {
-    /// Those of these entries; `next` numbers contents, `run` is the process's number.
-    pub(super) fn of_entries(
-        entries: Vec<FileEntry>,
-        run: u64,
-        sinks: &[String],
-        mut next: impl FnMut() -> ContentSeq,
-    ) -> Vec<Self> {
-        let former =
-            |entry: FileEntry| Self { content: Some(Content::restored(next(), &entry, run, sinks)), entry };
+    /// Those of these entries.
+    pub(super) fn of_entries(entries: Vec<FileEntry>, numbers: &mut Numbers, sinks: &[String]) -> Vec<Self> {
+        let former = |entry: FileEntry| Self { content: Some(numbers.restored(&entry, sinks)), entry };
         entries.into_iter().map(former).collect()
     }
 
@@ -50,7 +45,7 @@ pub(super) fn resolve(
     former: &mut Vec<Former>,
     ledger: &LossLedger,
     ends: &FileEnds,
-    mut next: impl FnMut() -> ContentSeq,
+    numbers: &mut Numbers,
 ) {
     let mut pending: Vec<usize> =
         (0..files.len()).filter(|at| files[*at].state() == ReadState::PendingCopy).collect();
@@ -98,13 +93,13 @@ pub(super) fn resolve(
             files[at].set_state(ReadState::Active);
             if moved {
                 // It is younger than what has just been moved, and older than what its original holds now.
-                files[at].content_mut().renumber(next());
+                files[at].content_mut().renumber(numbers.content());
             }
         }
     }
     if moved {
         for at in current {
-            files[at].content_mut().renumber(next());
+            files[at].content_mut().renumber(numbers.content());
         }
     }
 }

@@ -174,6 +174,11 @@ impl TailedFile {
         &self.previous
     }
 
+    /// Bytes of that which sinks have not confirmed, for all sinks together.
+    pub(super) fn unconfirmed_previous(&self) -> u64 {
+        self.previous.iter().map(Content::unconfirmed_by_all).sum()
+    }
+
     /// The content with this number, the present or the previous one.
     pub(super) fn content_with(&mut self, seq: ContentSeq) -> Option<(&Path, &mut Content)> {
         let path = self.place.path.as_path();

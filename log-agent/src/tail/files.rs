@@ -1,27 +1,34 @@
-//! The files that are followed, by all that they are looked up by: what they are, what they are called, and what they hold. And what
-//! they held when they were let go, while that is under way to a sink.
+//! The files that are followed, by all that they are looked up by: what they are, what they are called, and what they hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::content::{Content, Covered};
 use super::file::{FileSeq, ReadState, TailedFile};
+use super::rotation::LogFamily;
 use crate::checkpoint::FileEntry;
 use crate::identity::FileKey;
-use crate::loss::{LossLedger, LossReason};
 use crate::position::{ContentSeq, Segment, SinkIndex};
+use crate::watch::Names;
 
 /// Which contents a checkpoint knows, and what of them.
 pub(crate) type Snapshot = Vec<(ContentSeq, Covered)>;
 
 /// Numbers for files and contents, in the order in which they are found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Numbers {
+    /// The process's own.
+    run: u64,
     file: u64,
     content: u64,
 }
 
 impl Numbers {
+    /// In a process with this number.
+    pub(super) fn new(run: u64) -> Self {
+        Self { run, file: 0, content: 0 }
+    }
+
     pub(super) fn file(&mut self) -> FileSeq {
         self.file += 1;
         FileSeq(self.file)
@@ -31,15 +38,16 @@ impl Numbers {
         self.content += 1;
         ContentSeq(self.content)
     }
-}
 
-/// A content that has no file any more, and is under way to a sink.
-#[derive(Debug)]
-struct Leaving {
-    key: FileKey,
-    path: PathBuf,
-    log: PathBuf,
-    content: Content,
+    /// A content that was never seen.
+    pub(super) fn new_content(&mut self, sinks: usize) -> Content {
+        Content::new(self.content(), self.run, sinks)
+    }
+
+    /// A content that a checkpoint knows.
+    pub(super) fn restored(&mut self, entry: &FileEntry, sinks: &[String]) -> Content {
+        Content::restored(self.content(), entry, self.run, sinks)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +56,6 @@ pub(super) struct FileTable {
     by_key: HashMap<FileKey, FileSeq>,
     by_path: HashMap<PathBuf, FileSeq>,
     by_content: HashMap<ContentSeq, FileSeq>,
-    leaving: Vec<Leaving>,
 }
 
 impl FileTable {
@@ -66,6 +73,15 @@ impl FileTable {
     /// Takes a file that is put back right after.
     pub(super) fn take(&mut self, seq: FileSeq) -> Option<TailedFile> {
         self.files.remove(&seq)
+    }
+
+    /// Takes files that are put back right after, and may give their contents away before that.
+    pub(super) fn take_all(&mut self, files: &[FileSeq]) -> Vec<TailedFile> {
+        let files: Vec<_> = files.iter().filter_map(|seq| self.take(*seq)).collect();
+        for file in &files {
+            self.forget_contents(file);
+        }
+        files
     }
 
     pub(super) fn get(&self, seq: FileSeq) -> Option<&TailedFile> {
@@ -90,8 +106,27 @@ impl FileTable {
         self.iter().filter(|file| file.state() == ReadState::PendingCopy)
     }
 
+    /// The files of each log that has copies, or may have some.
+    pub(super) fn with_copies(&self) -> HashMap<LogFamily, Vec<FileSeq>> {
+        let concerned: HashSet<&LogFamily> = self
+            .iter()
+            .filter(|file| file.state() == ReadState::PendingCopy || !file.previous().is_empty())
+            .map(TailedFile::family)
+            .collect();
+        let mut families: HashMap<LogFamily, Vec<FileSeq>> = HashMap::new();
+        for file in self.iter().filter(|file| concerned.contains(file.family())) {
+            families.entry(file.family().clone()).or_default().push(file.seq());
+        }
+        families
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut TailedFile> {
         self.files.values_mut()
+    }
+
+    /// Those that were removed, and how many bytes of the disk each holds.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&TailedFile, u64)> {
+        self.iter().filter_map(|file| file.held_bytes().map(|bytes| (file, bytes)))
     }
 
     pub(super) fn seqs(&self) -> Vec<FileSeq> {
@@ -108,13 +143,15 @@ impl FileTable {
         self.by_path.get(path).copied()
     }
 
-    pub(super) fn note_path(&mut self, path: PathBuf, file: FileSeq) {
-        self.by_path.insert(path, file);
-    }
-
-    /// Forgets all names, before they are noted again.
-    pub(super) fn forget_paths(&mut self) {
+    /// These are the names that lead to the files now.
+    pub(super) fn note_names(&mut self, names: &Names) {
         self.by_path.clear();
+        for found in &names.files {
+            let Some(seq) = self.with_key(&FileKey::of(&found.metadata)) else { continue };
+            let path = &found.place.path;
+            let target = if found.is_link { std::fs::canonicalize(path).ok() } else { None };
+            self.by_path.extend([path.clone()].into_iter().chain(target).map(|path| (path, seq)));
+        }
     }
 
     /// The content with this number, and the name of its file.
@@ -123,52 +160,29 @@ impl FileTable {
         file.and_then(|file| file.content_with(content))
     }
 
-    /// Follows a file no more: what was not read of it is lost.
-    pub(super) fn let_go(&mut self, seq: FileSeq, reason: LossReason, ledger: &LossLedger) {
-        let Some(mut file) = self.remove(seq) else { return };
-        file.note_last_size();
-        let previous = file.take_previous();
-        let (key, path, log) = (file.key(), file.path().to_owned(), file.family().log().to_owned());
-        let is_read = file.state() != ReadState::Skipped;
-        for content in previous.into_iter().chain(is_read.then(|| file.into_content())) {
-            self.lose(Leaving { key, path: path.clone(), log: log.clone(), content }, reason, ledger);
-        }
-    }
-
-    /// What a file held before is gone: what was not read of it is lost.
-    pub(super) fn let_go_of_previous(&mut self, file: &TailedFile, content: Content, ledger: &LossLedger) {
-        let (key, path, log) = (file.key(), file.path().to_owned(), file.family().log().to_owned());
-        self.lose(Leaving { key, path, log, content }, LossReason::Truncated, ledger);
-    }
-
-    fn lose(&mut self, mut leaving: Leaving, reason: LossReason, ledger: &LossLedger) {
-        self.by_content.remove(&leaving.content.seq());
-        leaving.content.lose_unread(reason, &leaving.path, ledger);
-        if leaving.content.is_under_way() {
-            self.leaving.push(leaving);
-        }
-    }
-
+    /// Follows a file no more.
     pub(super) fn remove(&mut self, seq: FileSeq) -> Option<TailedFile> {
         let file = self.files.remove(&seq)?;
         self.by_key.remove(&file.key());
         if self.at_path(file.path()) == Some(seq) {
             self.by_path.remove(file.path());
         }
+        self.forget_contents(&file);
         Some(file)
     }
 
-    /// Notes what a sink has confirmed.
-    pub(super) fn confirm(&mut self, sink: SinkIndex, segment: &Segment) {
-        if let Some((path, content)) = self.content(segment.content) {
-            let path = path.to_owned();
-            content.confirm(sink, segment, &path);
-            return;
+    fn forget_contents(&mut self, file: &TailedFile) {
+        for content in file.previous().iter().chain([file.content()]) {
+            self.by_content.remove(&content.seq());
         }
-        for leaving in self.leaving.iter_mut().filter(|leaving| leaving.content.seq() == segment.content) {
-            leaving.content.confirm(sink, segment, &leaving.path);
-        }
-        self.leaving.retain(|leaving| leaving.content.is_under_way());
+    }
+
+    /// Notes what a sink has confirmed; false where no file has that content.
+    pub(super) fn confirm(&mut self, sink: SinkIndex, segment: &Segment) -> bool {
+        let Some((path, content)) = self.content(segment.content) else { return false };
+        let path = path.to_owned();
+        content.confirm(sink, segment, &path);
+        true
     }
 
     /// What a checkpoint has to say now, and what is known to it then.
@@ -183,17 +197,6 @@ impl FileTable {
             add(file.content(), false);
             file.previous().iter().for_each(|previous| add(previous, true));
         }
-        for Leaving { key, path, log, content } in &self.leaving {
-            entries.push(FileEntry { gone: true, ..content.entry(*key, path, log, sinks) });
-        }
         (entries, snapshot)
-    }
-
-    /// Nothing that is under way is waited for any more. Returns how many bytes are lost.
-    pub(super) fn lose_leaving(&mut self, ledger: &LossLedger) -> u64 {
-        let leaving = std::mem::take(&mut self.leaving).into_iter();
-        leaving
-            .map(|Leaving { path, content, .. }| content.lose_unconfirmed(LossReason::Removed, &path, ledger))
-            .sum()
     }
 }

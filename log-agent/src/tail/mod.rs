@@ -1,7 +1,8 @@
 //! The files that are followed: which they are, in which order they are read, and what is read of each.
 //!
-//! A [`Catalog`] has the files; a file has a [`content::Content`], which is another one after every truncation. What a name may
-//! say is in `rotation`, what happens at `copytruncate` in `copytruncate`, and how bytes become lines in `framing`.
+//! A [`Catalog`] has the files; a file has a [`content::Content`], which is another one after every truncation. What is left of
+//! files that are followed no more is in `orphans`, what a name may say in `rotation`, what happens at `copytruncate` in
+//! `copytruncate`, and how bytes become lines in `framing`.
 
 mod catalog;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod lag;
 #[cfg(test)]
 mod model_tests;
 mod obstacles;
+mod orphans;
 mod queue;
 mod read;
 mod rotation;

@@ -298,7 +298,12 @@ impl Content {
         self.size.saturating_sub(self.confirmed(sink))
     }
 
-    /// Of those, the bytes of a last line without an end: all that is left where everything before is confirmed.
+    /// Bytes that sinks have not confirmed, for all sinks together.
+    pub(super) fn unconfirmed_by_all(&self) -> u64 {
+        self.cursors.sinks().map(|sink| self.unconfirmed(sink)).sum()
+    }
+
+    /// Of those of one sink, the bytes of a last line without an end: all that is left where everything before is confirmed.
     pub(crate) fn unfinished(&self, sink: SinkIndex) -> u64 {
         let is_searched = self.cursors.searched(sink) >= self.size;
         if is_searched { self.size.saturating_sub(self.read_offset(sink)) } else { 0 }
@@ -340,7 +345,7 @@ impl Content {
     /// is, for all sinks together.
     pub(super) fn lose_unconfirmed(&self, reason: LossReason, path: &Path, ledger: &LossLedger) -> u64 {
         self.lose_from(|sink| self.confirmed(sink), reason, path, ledger);
-        self.cursors.sinks().map(|sink| self.unconfirmed(sink)).sum()
+        self.unconfirmed_by_all()
     }
 
     fn lose_from(
