@@ -65,6 +65,57 @@ fn only_benchmarks_are_run_by_hand() {
     }
 }
 
+/// The three programs' own pages can be followed while a Pod runs: what they start takes none of its ports.
+#[test]
+fn the_programs_own_pages_leave_a_running_pod_alone() {
+    let mut taken = Vec::new();
+    for program in ["file-puller", "web-server", "log-agent"] {
+        let page = root().join(program).join("README.md");
+        let steps: Vec<_> = page::read(&page).unwrap().into_iter().flat_map(|block| block.steps).collect();
+        let starts = |command: &str| command.contains("target/demo/");
+        assert!(steps.iter().any(|step| matches!(&step.action, Action::Type(command) if starts(command))));
+        for step in steps {
+            let Action::Type(command) = step.action else { continue };
+            let admin_port = starts(&command) && !command.contains("--once");
+            if (admin_port && !command.contains("--admin-addr 127.0.0.1:0"))
+                || (9876..=9880).any(|port| command.contains(&format!(":{port}")))
+            {
+                taken.push(format!("{}:{}: {command}", page.display(), step.line));
+            }
+        }
+    }
+    assert!(taken.is_empty(), "{taken:#?}");
+}
+
+/// A Docker line in the text is not run. It mounts a folder that the page has made before, so that what the reader sees is there.
+#[test]
+fn a_docker_line_mounts_what_the_page_has_made() {
+    let mut mounts = 0;
+    let mut unmade = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let made: Vec<String> = page::read(&page)
+            .unwrap()
+            .into_iter()
+            .flat_map(|block| block.steps)
+            .filter_map(|step| match step.action {
+                Action::Type(command) => Some(command),
+                _ => None,
+            })
+            .collect();
+        for line in text.split("`docker run ").skip(1).map(|rest| rest.split('`').next().unwrap()) {
+            for folder in line.split("$PWD/").skip(1).map(|rest| rest.split(':').next().unwrap()) {
+                mounts += 1;
+                if !made.iter().any(|command| command.contains(&format!("mkdir -p {folder} "))) {
+                    unmade.push(format!("{}: {folder}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(mounts > 0);
+    assert!(unmade.is_empty(), "{unmade:#?}");
+}
+
 /// The lines of a script; `--locked` is how CI says the same.
 fn commands(script: &str) -> HashSet<String> {
     // `beside NAME COMMAND` runs the command while others run.
