@@ -93,9 +93,10 @@ class Pod:
         temporary.replace(self.content / path)
 
     def pid(self, container):
-        """The container's process: the demo's child with that name."""
+        """The container's process: the demo's child with that name. The content manager is a web-server, too, and no container."""
         for child in pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == container:
+            arguments = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == container and b"--manifest" not in arguments:
                 return int(child)
         raise LookupError(f"{container} does not run")
 
@@ -127,6 +128,8 @@ def wait(condition, what):
         time.sleep(0.05)
 
 
+# What a browser does with a page that goes to the background, and with one that comes back.
+HIDE = "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')) }"
 # Notes when a card first shows that its container is down.
 WATCH = """(selector) => {
   const card = document.querySelector(selector);

@@ -7,7 +7,7 @@ import time
 
 from playwright.sync_api import expect
 
-from live_page import CONTAINERS, LivePage, wait
+from live_page import CONTAINERS, HIDE, LivePage, wait
 
 
 class WhatHappens(LivePage):
@@ -213,15 +213,13 @@ class AfterADeath(LivePage):
 
     def test_a_page_that_slept_catches_up(self):
         page = self.open()
-        # What a browser does with a page in the background.
-        hide = "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')) }"
-        page.evaluate(hide, True)
+        page.evaluate(HIDE, True)
         os.kill(self.pod.pid("file-puller"), signal.SIGKILL)
         self.pod.edit("robots.txt", f"# {time.time()}\n")
         wait(lambda: self.pod.get("/robots.txt").startswith("# "), "the new release is served")
         for _ in range(5):
             self.pod.get("/")
-        page.evaluate(hide, False)
+        page.evaluate(HIDE, False)
         self.happened(page, "file-puller was started again.")
         self.happened(page, re.compile("Release [0-9a-f]{16} has arrived"))
         expect(page.locator("#line")).to_have_text("Live")

@@ -118,7 +118,7 @@ class WhatIsShown(LivePage):
             expect(page.locator(f".lane.{container} .track .ready")).to_have_count(1)
             expect(self.value(page, f"{container}.probes")).not_to_have_text("")
         # Every challenge has a command or a remark for a cluster, and none that is for another place.
-        commands = {item.get_attribute("data-challenge"): item.locator("pre").text_content() for item in page.locator("#tries li").all()}
+        commands = {item.get_attribute("data-challenge"): "\n".join(item.locator("pre").all_text_contents()) for item in page.locator("#tries li").all()}
         self.assertEqual(len(commands), 12)
         on_node = "kubectl debug node/worker-1 --profile=sysadmin -i --image=busybox -- pkill"
         for challenge, container in {"kill-server": "web-server", "kill-puller": "file-puller", "kill-agent": "log-agent", "backoff": "file-puller"}.items():

@@ -5,7 +5,7 @@ import { copyButton } from "./copy.js";
 import { make } from "./words.js";
 
 const KEY = "things-to-try/1";
-const NONE = { done: {}, releases: [], failed: null, load: null, frozen: null, silent: false, starts: {} };
+const NONE = { done: {}, releases: [], failed: null, load: null, frozen: null, pulled: null, silent: false, starts: {} };
 let memory = structuredClone(NONE);
 try { memory = { ...memory, ...JSON.parse(localStorage.getItem(KEY)) }; } catch { /* It may be forbidden here, or be of another kind. */ }
 
@@ -32,6 +32,10 @@ const manager = (away) => (snapshot) => where(snapshot,
   `kubectl scale deployment content-manager --replicas ${away ? 0 : 1}`);
 const freeze = (on) => (snapshot) => (snapshot.runs_on === "compose" ? `${compose} ${on ? "pause" : "unpause"} log-agent` : kill("log-agent", on ? "STOP" : "CONT")(snapshot));
 const ask = (times, also = "") => `for i in $(seq ${times}); do curl -s -o /dev/null ${site()}/; ${also}done`;
+// One block, which a person may paste whole. So what the page must see in between is given the time to be seen (WAIT), and a command
+// that goes on running, or after which a person looks at something, is a block of its own.
+const block = (...lines) => lines.join("\n");
+const WAIT = "sleep 5";
 
 // ---- what happened ----
 
@@ -47,6 +51,13 @@ const away = (snapshot) => failed(snapshot) && !heldBack(snapshot);
 const heldBack = (snapshot) => /held back/.test(snapshot.sync.error ?? "");
 const failing = (snapshot) => snapshot.log.sinks.some((sink) => sink.failing);
 const lostBytes = (snapshot) => snapshot.log.sinks.reduce((sum, sink) => sum + (sink.lost_bytes ?? 0), 0);
+// Whether web-server went on when file-puller died. A page that was cut off by a death of web-server sees two new processes at once;
+// then the kubelet knows which death was the later one.
+const wentOn = (before, after) => {
+  if (!after.kubelet) return !restarted(before, after, SERVER);
+  const latest = (name, what) => after.kubelet.events.findLast(({ container, event }) => container === name && event === what)?.at ?? "";
+  return latest("file-puller", "ended") > latest("web-server", "started");
+};
 const arrived = (before, after) => after.release && before.release && after.release.id !== before.release.id;
 
 const CHALLENGES = [
@@ -70,7 +81,7 @@ const CHALLENGES = [
   },
   {
     id: "kill-server", title: "Kill the web server, and keep its log", commands: (snapshot) => [kill("web-server")(snapshot)],
-    why: "A volume belongs to the Pod and outlives its containers: the new process goes on in the old file.",
+    why: "A volume belongs to the Pod and outlives its containers: the new process goes on in the old file. Only the line of an answer that was given in the very moment of the kill may be missing.",
     lab: "06-restarts", code: "pod/kubelet/src/kubelet.rs",
     happened: (before, after) => restarted(before, after, SERVER) && after.log.written >= before.log.written,
   },
@@ -78,7 +89,7 @@ const CHALLENGES = [
     id: "kill-puller", title: "Kill file-puller, and keep the site", commands: (snapshot) => [kill("file-puller")(snapshot)],
     why: "Only the dead container is started again. web-server reads the volume and does not need its neighbour to be there.",
     lab: "06-restarts", code: "web-server/src/content/watch.rs",
-    happened: (before, after) => restarted(before, after, PULLER) && !restarted(before, after, SERVER) && after.release?.id === before.release?.id,
+    happened: (_, after) => memory.pulled && after.release?.id === memory.pulled,
   },
   {
     id: "kill-agent", title: "Kill log-agent under load, and lose nothing", commands: (snapshot) => [ask(400, `if [ $i = 100 ]; then ${kill("log-agent")(snapshot)}; fi; `)],
@@ -96,7 +107,7 @@ const CHALLENGES = [
       : Object.values(memory.starts).some((starts) => starts.length > 2 && Date.parse(starts.at(-1)) - Date.parse(starts.at(-2)) < 600_000)),
   },
   {
-    id: "freeze", title: "Freeze log-agent, ask for pages, and thaw it", commands: (snapshot) => [freeze(true)(snapshot), ask(10), freeze(false)(snapshot)],
+    id: "freeze", title: "Freeze log-agent, ask for pages, and thaw it", commands: (snapshot) => [block(freeze(true)(snapshot), ask(10), WAIT, freeze(false)(snapshot))],
     why: "A process that hangs holds its port and answers nothing. Its lines wait in their file, and web-server does not wait for it.",
     lab: "05-probes", code: "log-agent/src/tail/content/mod.rs",
     happened: (_, after) => memory.frozen && after.containers[AGENT].state === "up" && after.containers[AGENT].started === memory.frozen.started
@@ -109,7 +120,7 @@ const CHALLENGES = [
     happened: (before, after) => away(after) && after.release && after.release.id === before.release?.id,
   },
   {
-    id: "return", title: "Bring it back with another page", commands: (snapshot) => [edit(snapshot), manager(false)(snapshot)],
+    id: "return", title: "Bring it back with another page", commands: (snapshot) => [block(edit(snapshot), manager(false)(snapshot))],
     why: "file-puller asks again by itself, after waits that grow up to a limit. It does not have to be restarted.",
     lab: "11-ambassador", code: "file-puller/src/daemon/scheduler.rs",
     happened: (_, after) => memory.failed && !failed(after) && after.release && after.release.id !== memory.failed,
@@ -117,7 +128,7 @@ const CHALLENGES = [
   {
     id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => (snapshot.runs_on === "kubernetes"
       ? ["# with --require index.html among file-puller’s arguments: take index.html away from the content manager"]
-      : ["# take it away, and look at “Last sync”:", `mv ${folder(snapshot)}/index.html /tmp/`, "# bring it back:", `mv /tmp/index.html ${folder(snapshot)}/`]),
+      : [block("# take it away, and look at “Last sync”:", `mv ${folder(snapshot)}/index.html /tmp/`), block("# bring it back:", `mv /tmp/index.html ${folder(snapshot)}/`)]),
     why: "A gate is a rule that a release must pass before it is published, here that it has index.html. A release that does not pass is held back, and the one before is served.",
     lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
     happened: (_, after) => failed(after) && heldBack(after),
@@ -125,9 +136,10 @@ const CHALLENGES = [
   {
     id: "sink", title: "Take the log’s sink away, and give it back",
     commands: (snapshot) => (snapshot.runs_on === "demo"
-      ? ["# with a Pod that was started like this:", "mkdir -p lab/sink && cargo demo --sink \"file:$PWD/lab/sink/log.ndjson\"", "mv lab/sink lab/away", ask(3), "mv lab/away lab/sink"]
+      ? [block("# with a Pod that was started like this, in a terminal of its own:", "mkdir -p lab/sink && cargo demo --sink \"file:$PWD/lab/sink/log.ndjson\""),
+        block("mv lab/sink lab/away", ask(3), WAIT, "mv lab/away lab/sink")]
       : snapshot.runs_on === "kubernetes" ? ["# let LOG_AGENT_SINK of the Deployment name a host that is not there, and take that back"]
-      : [`LOG_SINKS=ndjson+http://no-such-host.invalid/ ${compose} up -d log-agent`, ask(3), `${compose} up -d log-agent`]),
+      : [block(`LOG_SINKS=ndjson+http://no-such-host.invalid/ ${compose} up -d log-agent`, ask(3), WAIT, `${compose} up -d log-agent`)]),
     why: "log-agent confirms nothing that its sink has not confirmed: the lines stay where they are until the sink is back.",
     lab: "09-log-shipping", code: "log-agent/src/deliver/retry.rs",
     happened: (_, after) => memory.silent && after.log.sinks.length > 0 && !failing(after) && after.log.waiting === 0,
@@ -145,6 +157,7 @@ export function observe(before, after) {
     memory.load = { written: before.log.written, lost: lostBytes(before), started: was.started };
     memory.frozen = { written: before.log.written, started: was.started };
   }
+  if (restarted(before, after, PULLER) && wentOn(before, after)) memory.pulled = memory.releases.at(-1) ?? null;
   for (const [at, { name, state, started }] of after.containers.entries()) {
     const starts = memory.starts[name] ?? [before.containers[at].started];
     if (state === "up" && started && !starts.includes(started)) starts.push(started);
@@ -155,6 +168,8 @@ export function observe(before, after) {
   const fresh = CHALLENGES.filter(({ id, happened }) => !memory.done[id] && happened(before, after));
   for (const { id } of fresh) memory.done[id] = new Date().toISOString();
   if (!failed(after)) memory.failed = null;
+  // A web-server that was just started may still be loading the release.
+  if (after.release) memory.pulled = null;
   if (memory.silent && !failing(after) && after.log.waiting === 0) memory.silent = false;
   if (JSON.stringify(memory) !== line) keep();
   return fresh.map(({ title }) => title);
@@ -178,23 +193,23 @@ let place = null;
 export function show(into, snapshot) {
   if (!items.size) {
     for (const { id, title, why, lab, code } of CHALLENGES) {
-      const pre = make("pre", { tabIndex: 0 });
+      const typed = make("div");
       const links = make("p", {}, make("a", { href: `labs/${lab}.html`, text: `Lab ${Number(lab.slice(0, 2))}` }), " · ", make("code", { text: code }));
       // The Pod does not serve its own source, so the path is for the clone.
       const copy = copyButton(code, "Copy path");
       if (copy) links.append(" ", copy);
-      const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), pre, links));
+      const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), typed, links));
       item.dataset.challenge = id;
-      items.set(id, { item, pre });
+      items.set(id, { item, typed });
       into.append(item);
     }
   }
   const now = JSON.stringify([snapshot.runs_on, folder(snapshot), snapshot.kubelet?.kubelet_pid, ["file-puller", "web-server", "log-agent"].map((name) => pid(snapshot, name))]);
   for (const { id, commands } of CHALLENGES) {
-    const { item, pre } = items.get(id);
+    const { item, typed } = items.get(id);
     item.classList.toggle("done", Boolean(memory.done[id]));
     item.querySelector(".state").textContent = memory.done[id] ? "done" : "";
-    if (now !== place) pre.textContent = commands(snapshot).join("\n");
+    if (now !== place) typed.replaceChildren(...commands(snapshot).map((text) => make("pre", { tabIndex: 0, text })));
   }
   place = now;
   return `${Object.keys(memory.done).length} of ${CHALLENGES.length}`;

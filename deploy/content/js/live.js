@@ -224,6 +224,8 @@ function again(name) {
 }
 
 function show(snapshot) {
+  // A web-server that was just started has not heard a neighbour that is down: what that one said before still holds.
+  for (const [at, one] of snapshot.containers.entries()) one.started ??= last?.containers[at].started ?? null;
   if (last) compare(last, snapshot);
   last = snapshot;
   timeline.note(snapshot, now());
