@@ -238,6 +238,27 @@ class AfterADeath(LivePage):
         self.happened(page, "web-server answers again.")
 
 
+class AHang(LivePage):
+    arguments = ("--grace", "2s")
+
+    def test_a_container_that_hangs_is_restarted_by_the_kubelet(self):
+        page = self.open()
+        lane = page.locator(".lane.file-puller .track")
+        os.kill(self.pod.pid("file-puller"), signal.SIGSTOP)
+        # Every ten seconds, as in a cluster.
+        for failures in (1, 2, 3):
+            self.happened(page, f"The kubelet: file-puller’s liveness probe failed, {failures} of 3: no answer within 1s.")
+        self.happened(page, "The kubelet: file-puller did not stop within the grace period: killed.")
+        self.happened(page, "The kubelet starts file-puller again at once.")
+        self.state(page, "file-puller", "up")
+        expect(page.locator('[data-v="file-puller.restarts"]')).to_have_text("1")
+        expect(page.locator("#kubelet")).to_contain_text("liveness probe failed, 3 of 3: no answer within 1s")
+        expect(lane.locator(".miss")).to_have_count(3)
+        expect(lane.locator(".mark")).to_have_count(1)
+        expect(page.locator(".lane.web-server .track .miss")).to_have_count(0)
+        self.quiet()
+
+
 class NativeAndClassic(LivePage):
     """How a Pod starts and stops, in the lanes of a page whose server is outside that Pod, and so sees its end."""
 

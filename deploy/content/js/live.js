@@ -154,6 +154,8 @@ function kubelet(before, after) {
   for (const { at, container, event, text, after_seconds: wait } of after?.events ?? []) {
     if (at <= latest) continue;
     if (event === "ended") tell(`The kubelet: ${container} has ${text}.`);
+    else if (event === "liveness-probe-failed") tell(`The kubelet: ${container}’s ${text}.`);
+    else if (event === "killed") tell(`The kubelet: ${container} ${text}.`);
     else if (event === "restarts") tell(`The kubelet starts ${container} again ${wait ? `in ${wait} s` : "at once"}.`);
     else if (event === "stays-ended") tell(`The kubelet: ${container} is ${text}.`);
   }

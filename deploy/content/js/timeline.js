@@ -51,26 +51,27 @@ export function lost(time) {
   if (own && own.at(-1)[1] !== "down") own.push([time, "down"]);
 }
 
-// The stretches of a lane, as [from, to, phase], and its marks, as [time, words].
+// The stretches of a lane, as [from, to, phase], and its marks, as [time, words]: its ends, and liveness probes that failed.
 function lane(name, kubelet, end) {
   if (!kubelet) {
     const { stretches, ends } = seen.get(name) ?? { stretches: [], ends: [] };
-    return [stretches.map(([from, phase], at) => [from, stretches[at + 1]?.[0] ?? end, phase]), ends];
+    return [stretches.map(([from, phase], at) => [from, stretches[at + 1]?.[0] ?? end, phase]), ends, []];
   }
   const stretches = [];
-  const ends = [];
+  const [ends, misses] = [[], []];
   for (const { container, at, event, text } of kubelet.events) {
     if (container !== name) continue;
     const time = Date.parse(at);
     let phase = after(event);
     if (event === "ended" || event === "killed") ends.push([time, text]);
+    if (event === "liveness-probe-failed") misses.push([time, text]);
     if (event === "not-ready" && stretches.at(-1)?.[2] === "starting") phase = undefined;
     if (phase === undefined) continue;
     if (stretches.length && stretches.at(-1)[1] === null) stretches.at(-1)[1] = time;
     if (phase) stretches.push([time, null, phase]);
   }
   if (stretches.length && stretches.at(-1)[1] === null) stretches.at(-1)[1] = end;
-  return [stretches, ends];
+  return [stretches, ends, misses];
 }
 
 export const begins = (snapshot) => {
@@ -89,7 +90,7 @@ export function draw(into, snapshot, time, recent) {
   const rows = CONTAINERS.map((name) => {
     const track = make("div", { class: "track" });
     const words = [];
-    const [stretches, ends] = lane(name, snapshot.kubelet, time);
+    const [stretches, ends, misses] = lane(name, snapshot.kubelet, time);
     for (const [from, to, phase] of stretches) {
       if (to <= start) continue;
       const bar = make("i", { class: phase, title: `${WORDS[phase]}, ${clock(from)} to ${clock(to)}` });
@@ -99,7 +100,7 @@ export function draw(into, snapshot, time, recent) {
       words.push(`${WORDS[phase]} since ${clock(from)}`);
     }
     const dots = name === "file-puller" ? releases.map((at) => [at, "release", "published a release"]) : [];
-    for (const [at, kind, text] of [...dots, ...ends.map(([at, text]) => [at, "mark", text])]) {
+    for (const [at, kind, text] of [...dots, ...misses.map(([at, text]) => [at, "miss", text]), ...ends.map(([at, text]) => [at, "mark", text])]) {
       if (at < start) continue;
       const bar = make("i", { class: kind, title: `${text}, ${clock(at)}` });
       bar.style.left = percent(at);

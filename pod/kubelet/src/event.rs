@@ -31,6 +31,12 @@ pub(crate) enum What {
     NotReady(String),
     /// Not ready in time: it is ended, and started again.
     StartupProbeFailed(Duration),
+    /// It has not answered that it is alive, so many times in a row; at the threshold it is ended, and started again.
+    LivenessProbeFailed {
+        failures: u32,
+        threshold: u32,
+        reason: String,
+    },
     /// It has ended without being asked.
     Ended(ExitStatus),
     /// It will be started again, after this time.
@@ -74,6 +80,9 @@ impl fmt::Display for What {
             Self::StartupProbeFailed(budget) => {
                 write!(out, "startup probe failed: not ready within {budget:?}")
             }
+            Self::LivenessProbeFailed { failures, threshold, reason } => {
+                write!(out, "liveness probe failed, {failures} of {threshold}: {reason}")
+            }
             Self::Ended(status) => write!(out, "ended: {status}"),
             Self::Restarts(Duration::ZERO) => out.write_str("starting again at once"),
             Self::Restarts(wait) => write!(out, "back-off: starting again in {} s", wait.as_secs()),
@@ -116,6 +125,7 @@ impl What {
             Self::Ready => "ready",
             Self::NotReady(_) => "not-ready",
             Self::StartupProbeFailed(_) => "startup-probe-failed",
+            Self::LivenessProbeFailed { .. } => "liveness-probe-failed",
             Self::Ended(_) => "ended",
             Self::Restarts(_) => "restarts",
             Self::StaysEnded(..) => "stays-ended",
@@ -230,6 +240,7 @@ mod tests {
             What::Waits("content-manager"),
             What::Started { pid: 4_194_304 },
             What::StartupProbeFailed(long),
+            What::LivenessProbeFailed { failures: 3, threshold: 3, reason: "no answer within 1s".to_owned() },
             // SIGSEGV, with a core dump.
             What::Ended(ExitStatus::from_raw(0x8b)),
             What::Restarts(long),

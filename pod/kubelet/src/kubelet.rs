@@ -1,5 +1,5 @@
 //! What a kubelet does for a Pod, on plain child processes: start the containers in order, probe them, start a dead one
-//! again after the back-off, stop them in order within one grace period, and kill what does not stop.
+//! again after the back-off, end and restart one that hangs, stop them in order within one grace period, and kill what does not stop.
 //!
 //! Every container runs in a process group of its own. Otherwise Ctrl-C, which the terminal sends to the whole
 //! foreground group, would stop all of them at once, and the order would be lost.
@@ -73,6 +73,8 @@ struct Shared {
     watcher: Watcher,
     /// Set when the Pod begins to stop.
     deadline: Arc<OnceLock<Instant>>,
+    /// Cancelled when the Pod begins to stop: from then on no container is ended for a probe.
+    stopping: CancellationToken,
 }
 
 /// One container under supervision.
@@ -87,7 +89,8 @@ struct Supervised {
 impl Kubelet {
     /// A kubelet without containers.
     pub(crate) fn new(requests: StopRequests, events: EventLog, watcher: Watcher) -> Self {
-        let shared = Shared { grace: Duration::ZERO, requests, events, watcher, deadline: Arc::default() };
+        let (deadline, stopping) = (Arc::default(), CancellationToken::new());
+        let shared = Shared { grace: Duration::ZERO, requests, events, watcher, deadline, stopping };
         Self { containers: Vec::new(), stop_order: StopOrder::Together, shared }
     }
 
@@ -132,6 +135,7 @@ impl Kubelet {
     pub(crate) async fn stop(self) {
         // Set once: a Pod does not begin to stop twice.
         self.shared.deadline.set(Instant::now() + self.shared.grace).ignore();
+        self.shared.stopping.cancel();
         if self.stop_order == StopOrder::Together {
             self.containers.iter().for_each(|container| container.stop.cancel());
         }
@@ -159,6 +163,7 @@ enum End {
     Requested,
     Died(ExitStatus),
     StartupProbeFailed(Duration),
+    LivenessProbeFailed,
 }
 
 impl Supervisor {
@@ -168,8 +173,12 @@ impl Supervisor {
         loop {
             let began = Instant::now();
             self.tell_of(&process);
-            match self.watch(&mut process).await {
-                End::Requested => return self.end(process).await,
+            let end = self.watch(&mut process).await;
+            match end {
+                End::Requested => {
+                    self.end(process).await;
+                    return;
+                }
                 End::Died(status) => {
                     let last_line = process.last_line().await;
                     self.tell(What::Ended(status));
@@ -177,14 +186,21 @@ impl Supervisor {
                         return;
                     }
                     if !self.container.restart_policy.restarts(status) {
-                        self.tell(What::StaysEnded(self.container.restart_policy, status));
-                        // What waits for it may go on, as after a container that was ready.
-                        return self.started.cancel();
+                        return self.stays_ended(status);
                     }
                 }
-                End::StartupProbeFailed(budget) => {
-                    self.tell(What::StartupProbeFailed(budget));
-                    self.end(process).await;
+                End::StartupProbeFailed(_) | End::LivenessProbeFailed => {
+                    if let End::StartupProbeFailed(budget) = end {
+                        self.tell(What::StartupProbeFailed(budget));
+                    }
+                    let status = self.end(process).await;
+                    // The Pod may have begun to stop meanwhile.
+                    if self.is_asked() {
+                        return;
+                    }
+                    if !self.container.restart_policy.restarts_after_failed_probe() {
+                        return self.stays_ended(status);
+                    }
                 }
             }
             first = false;
@@ -212,6 +228,19 @@ impl Supervisor {
                 }
             }
         };
+        let hangs = async {
+            let (Some(admin), Some(liveness)) = (self.container.admin, self.container.liveness_probe) else {
+                return std::future::pending().await;
+            };
+            if probe.is_some() {
+                ready.cancelled().await;
+            }
+            let asked = probe::until_not_alive(self.container.name, admin, liveness, &self.shared.events);
+            match self.shared.stopping.run_until_cancelled(asked).await {
+                Some(()) => {}
+                None => std::future::pending().await,
+            }
+        };
         let group = process.pid();
         let probes = async {
             match self.container.admin {
@@ -232,6 +261,7 @@ impl Supervisor {
                 Err(_no_child) => std::future::pending().await,
             },
             budget = late => End::StartupProbeFailed(budget),
+            () = hangs => End::LivenessProbeFailed,
             end = probes => end,
         }
     }
@@ -241,6 +271,17 @@ impl Supervisor {
             () = self.stop.cancelled() => {}
             () = self.shared.requests.kill.cancelled() => {}
         }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.stop.is_cancelled() || self.shared.requests.kill.is_cancelled()
+    }
+
+    /// Its restart policy is satisfied.
+    fn stays_ended(&self, status: ExitStatus) {
+        self.tell(What::StaysEnded(self.container.restart_policy, status));
+        // What waits for it may go on, as after a container that was ready.
+        self.started.cancel();
     }
 
     /// The container's next process, after the back-off; none if the Pod stops first.
@@ -282,7 +323,7 @@ impl Supervisor {
     }
 
     /// The preStop hook, SIGTERM, what is left of the grace period, SIGKILL.
-    async fn end(&self, mut process: ContainerProcess) {
+    async fn end(&self, mut process: ContainerProcess) -> ExitStatus {
         let now = Instant::now();
         let deadline =
             self.shared.deadline.get().copied().unwrap_or(now + self.shared.grace).max(now + LEAST_GRACE);
@@ -300,15 +341,18 @@ impl Supervisor {
             status = process.wait() => {
                 process.last_line().await;
                 // An error is that of a process that is no child of ours, which it is.
-                return status.map(|status| self.tell(What::Stopped(status))).ignore();
+                let status = status.unwrap_or_default();
+                self.tell(What::Stopped(status));
+                return status;
             }
             () = self.shared.requests.kill.cancelled() => Why::Impatience,
             () = tokio::time::sleep_until(deadline.into()) => Why::GracePeriod,
         };
         self.tell(What::Killed(killed));
         // As above.
-        process.kill().await.ignore();
+        let status = process.kill().await.unwrap_or_default();
         process.last_line().await;
+        status
     }
 
     fn tell_of(&self, process: &ContainerProcess) {
@@ -327,6 +371,7 @@ impl Supervisor {
 mod tests {
     use std::io::Write as _;
     use std::net::SocketAddr;
+    use std::os::unix::process::ExitStatusExt as _;
     use std::path::Path;
 
     use clap::Parser as _;
@@ -336,6 +381,7 @@ mod tests {
     use super::*;
     use crate::flags::Flags;
     use crate::restart_policy::RestartPolicy;
+    use crate::spec::LivenessProbe;
     use crate::terminal::Terminal;
 
     /// A container that notes each of its lives in `diary` and does nothing else, ready never.
@@ -352,9 +398,14 @@ mod tests {
             env: vec![("PATH", "/usr/bin:/bin".to_owned())],
             admin: Some(admin),
             startup_probe: Some(budget),
+            liveness_probe: None,
             restart_policy: RestartPolicy::Always,
             pre_stop: None,
         }
+    }
+
+    fn pod(containers: Vec<ContainerSpec>) -> PodSpec {
+        PodSpec { containers, stop_order: StopOrder::Reverse, grace: Duration::from_secs(5) }
     }
 
     fn kubelet(requests: &StopRequests) -> Kubelet {
@@ -373,7 +424,6 @@ mod tests {
         let budget = Duration::from_secs(600);
         let (first, next) = (dir.path().join("first"), dir.path().join("next"));
         let containers = vec![hermit_at(stranger.addr(), &first, budget), hermit(&next, budget)];
-        let spec = PodSpec { containers, stop_order: StopOrder::Reverse, grace: Duration::from_secs(5) };
         let requests = StopRequests::default();
         let mut kubelet = kubelet(&requests);
         let events = kubelet.shared.events.clone();
@@ -388,11 +438,149 @@ mod tests {
             }
             requests.stop.cancel();
         };
-        let both = async { tokio::join!(kubelet.start(spec), told) };
+        let both = async { tokio::join!(kubelet.start(pod(containers)), told) };
         let (started, ()) = tokio::time::timeout(DEADLINE, both).await.expect("it is said");
         started.unwrap();
         assert!(!next.exists(), "the next container was started");
         tokio::time::timeout(DEADLINE, kubelet.stop()).await.expect("it stops");
+    }
+
+    /// A liveness probe that is soon over.
+    const QUICK: LivenessProbe = LivenessProbe {
+        period: Duration::from_millis(20),
+        timeout: Duration::from_secs(5),
+        failure_threshold: 3,
+    };
+
+    /// A container without a startup probe, and what answers in its place: `/readyz` always, `/livez` while it is alive.
+    fn hermit_that_answers(
+        diary: &Path,
+        alive: impl FnMut() -> bool + Send + 'static,
+        restart_policy: RestartPolicy,
+    ) -> (ContainerSpec, Upstream) {
+        let alive = parking_lot::Mutex::new(alive);
+        let upstream = Upstream::start(move |request| {
+            let no = request.target() == "/livez" && !alive.lock()();
+            let answer = if no { "500 Stuck\r\n\r\nstuck" } else { "200 OK\r\n\r\nok" };
+            Answer::raw(move |stream| writeln!(stream, "HTTP/1.1 {answer}").unwrap())
+        });
+        let mut container = hermit_at(upstream.addr(), diary, Duration::ZERO);
+        (container.startup_probe, container.liveness_probe) = (None, Some(QUICK));
+        container.restart_policy = restart_policy;
+        (container, upstream)
+    }
+
+    /// Runs the container until `enough` of its events; what these were, without the start and what readiness says.
+    async fn events_of(container: ContainerSpec, enough: impl Fn(&What) -> bool) -> Vec<What> {
+        let mut kubelet = kubelet(&StopRequests::default());
+        let events = kubelet.shared.events.clone();
+        kubelet.start(pod(vec![container])).await.unwrap();
+        let all = async {
+            loop {
+                let all: Vec<What> = events.all().into_iter().map(|event| event.what).collect();
+                if all.iter().any(&enough) {
+                    break all;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let mut all = tokio::time::timeout(DEADLINE, all).await.expect("it happens");
+        tokio::time::timeout(DEADLINE, kubelet.stop()).await.expect("it stops");
+        all.retain(|what| !matches!(what, What::Ready | What::NotReady(_)));
+        all
+    }
+
+    fn not_alive(failures: u32) -> What {
+        What::LivenessProbeFailed { failures, threshold: 3, reason: "500 stuck".to_owned() }
+    }
+
+    /// As in a cluster: so many failures in a row, SIGTERM, and another process after the back-off, of which the first is none.
+    #[tokio::test]
+    async fn a_container_that_hangs_is_ended_and_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let diary = dir.path().join("diary");
+        // A yes in between begins the count anew.
+        let mut alive = [true, false, false, true].into_iter();
+        let alive = move || alive.next().unwrap_or(false);
+        let (container, _upstream) = hermit_that_answers(&diary, alive, RestartPolicy::OnFailure);
+        let events = events_of(container, |what| matches!(what, What::Restarts(_))).await;
+        let expected = [
+            not_alive(1),
+            not_alive(2),
+            not_alive(1),
+            not_alive(2),
+            not_alive(3),
+            What::Stopping,
+            What::Stopped(ExitStatus::from_raw(15)),
+            What::Restarts(Duration::ZERO),
+        ];
+        assert_eq!(events.get(1..=expected.len()), Some(&expected[..]), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_hangs_and_is_never_restarted_stays_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let diary = dir.path().join("diary");
+        let (container, _upstream) = hermit_that_answers(&diary, || false, RestartPolicy::Never);
+        let events = events_of(container, |what| matches!(what, What::StaysEnded(..))).await;
+        let killed = ExitStatus::from_raw(15);
+        assert_eq!(events.last(), Some(&What::StaysEnded(RestartPolicy::Never, killed)), "{events:?}");
+        assert_eq!(std::fs::read_to_string(&diary).unwrap().lines().count(), 1);
+    }
+
+    /// As in a cluster. Here the sidecar that seems to hang would otherwise be restarted in the middle of the Pod's end.
+    #[tokio::test]
+    async fn once_the_pod_stops_no_liveness_probe_ends_a_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, next) = (dir.path().join("first"), dir.path().join("next"));
+        let stops = CancellationToken::new();
+        let stopping = stops.clone();
+        let alive = move || !stopping.is_cancelled();
+        let (sidecar, _upstream) = hermit_that_answers(&first, alive, RestartPolicy::Always);
+        let mut slow = hermit(&next, Duration::ZERO);
+        (slow.startup_probe, slow.admin) = (None, None);
+        let script =
+            format!("trap 'sleep 0.5; kill $!; exit' TERM; echo born > {}; sleep 600 & wait", next.display());
+        slow.args = vec!["-c".into(), script.into()];
+        let mut kubelet = kubelet(&StopRequests::default());
+        let events = kubelet.shared.events.clone();
+        kubelet.start(pod(vec![sidecar, slow])).await.unwrap();
+        tokio::time::timeout(DEADLINE, async {
+            while !next.exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .expect("it traps");
+        stops.cancel();
+        tokio::time::timeout(DEADLINE, kubelet.stop()).await.expect("it stops");
+        let ended = |event: &crate::event::Event| matches!(event.what, What::Restarts(_));
+        assert!(!events.all().iter().any(ended), "{:?}", events.all());
+    }
+
+    /// Nothing listens on its port for a second, fifty periods of its liveness probe.
+    #[tokio::test]
+    async fn a_slow_start_is_not_taken_for_a_container_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let diary = dir.path().join("diary");
+        let mut container = hermit(&diary, Duration::from_secs(600));
+        container.liveness_probe = Some(QUICK);
+        let requests = StopRequests::default();
+        let mut kubelet = kubelet(&requests);
+        let events = kubelet.shared.events.clone();
+        let late = async {
+            while !events.all().iter().any(|event| matches!(event.what, What::NotReady(_))) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            requests.stop.cancel();
+        };
+        let both = async { tokio::join!(kubelet.start(pod(vec![container])), late) };
+        tokio::time::timeout(DEADLINE, both).await.expect("it is late").0.unwrap();
+        tokio::time::timeout(DEADLINE, kubelet.stop()).await.expect("it stops");
+        let failed =
+            events.all().into_iter().find(|event| matches!(event.what, What::LivenessProbeFailed { .. }));
+        assert!(failed.is_none(), "{failed:?}");
+        assert_eq!(std::fs::read_to_string(&diary).unwrap().lines().count(), 1);
     }
 
     /// As in a cluster: a startup probe that fails ends the container, the back-off follows, and the next container waits.
@@ -402,7 +590,6 @@ mod tests {
         let (first, next) = (dir.path().join("first"), dir.path().join("next"));
         let containers =
             vec![hermit(&first, Duration::from_millis(200)), hermit(&next, Duration::from_secs(600))];
-        let spec = PodSpec { containers, stop_order: StopOrder::Reverse, grace: Duration::from_secs(5) };
         let requests = StopRequests::default();
         let mut kubelet = kubelet(&requests);
         let twice = async {
@@ -411,7 +598,7 @@ mod tests {
             }
             requests.stop.cancel();
         };
-        let both = async { tokio::join!(kubelet.start(spec), twice) };
+        let both = async { tokio::join!(kubelet.start(pod(containers)), twice) };
         let (started, ()) = tokio::time::timeout(DEADLINE, both).await.expect("it is started a second time");
         started.unwrap();
         assert!(!next.exists(), "the next container was started before the first was ready");

@@ -72,8 +72,9 @@ impl ContainerProcess {
     }
 
     /// Sends SIGKILL, and waits until it has ended.
-    pub(crate) async fn kill(&mut self) -> io::Result<()> {
-        self.child.kill().await
+    pub(crate) async fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.child.start_kill()?;
+        self.child.wait().await
     }
 
     /// Waits for what it has printed last, and returns its last line of diagnostics.

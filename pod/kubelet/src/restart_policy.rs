@@ -1,4 +1,4 @@
-//! Whether a container that ends by itself is started again, as Kubernetes has it.
+//! Whether a container that has ended is started again, as Kubernetes has it.
 
 use std::process::ExitStatus;
 
@@ -24,5 +24,10 @@ impl RestartPolicy {
             Self::OnFailure => !status.success(),
             Self::Never => false,
         }
+    }
+
+    /// Whether a container that was ended because a probe had failed is started again, however it ended.
+    pub(crate) fn restarts_after_failed_probe(self) -> bool {
+        self != Self::Never
     }
 }

@@ -37,10 +37,28 @@ pub(crate) struct ContainerSpec {
     /// A startup probe: how long its `/readyz` may take to answer 200 for the first time. The next container waits for that; without
     /// a probe, only until this one's process runs.
     pub(crate) startup_probe: Option<Duration>,
+    /// A liveness probe, asked from the first success of the startup probe on; without a startup probe, from the start on.
+    pub(crate) liveness_probe: Option<LivenessProbe>,
     /// Whether it is started again when it ends by itself.
     pub(crate) restart_policy: RestartPolicy,
     /// A preStop hook that sleeps for so long, before SIGTERM is sent.
     pub(crate) pre_stop: Option<Duration>,
+}
+
+/// How often a container's `/livez` is asked, and how many failures in a row end it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LivenessProbe {
+    pub(crate) period: Duration,
+    /// An answer that takes longer is a failure.
+    pub(crate) timeout: Duration,
+    pub(crate) failure_threshold: u32,
+}
+
+impl Default for LivenessProbe {
+    /// What Kubernetes takes where a manifest says nothing, as ours do (Probe v1 core).
+    fn default() -> Self {
+        Self { period: Duration::from_secs(10), timeout: Duration::from_secs(1), failure_threshold: 3 }
+    }
 }
 
 /// A Pod: containers in the order in which they are started.
@@ -190,6 +208,7 @@ impl Args {
             env: Vec::new(),
             admin,
             startup_probe: None,
+            liveness_probe: admin.map(|_| LivenessProbe::default()),
             restart_policy: RestartPolicy::Always,
             pre_stop: None,
         }
@@ -215,5 +234,31 @@ mod tests {
         let admin = args.iter().skip_while(|arg| *arg != "--admin-addr").nth(1).unwrap();
         let admin: SocketAddr = admin.to_str().unwrap().parse().unwrap();
         assert!(admin.ip().is_loopback() && admin.ip() != flags.ip, "{admin}");
+    }
+
+    /// The demo's liveness probes are Kubernetes' defaults because the manifests name no figures.
+    #[test]
+    fn the_manifests_leave_the_figures_of_the_liveness_probes_to_kubernetes() {
+        for base in ["native", "classic"] {
+            let manifest = format!("../../deploy/kubernetes/base-{base}/deployment.yaml");
+            let manifest =
+                std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(manifest)).unwrap();
+            let indent = |line: &str| line.len() - line.trim_start().len();
+            let lines: Vec<&str> = manifest.lines().collect();
+            let probes = lines.iter().enumerate().filter(|(_, line)| line.trim() == "livenessProbe:");
+            let probes: Vec<_> = probes
+                .map(|(at, probe)| {
+                    let fields = lines.iter().skip(at + 1).take_while(|line| indent(line) > indent(probe));
+                    fields.map(|line| line.trim()).collect::<Vec<_>>()
+                })
+                .collect();
+            assert_eq!(probes.len(), 3, "{base}");
+            for fields in probes {
+                assert!(
+                    matches!(fields[..], [only] if only.starts_with("httpGet: {path: /livez, ")),
+                    "{fields:?}"
+                );
+            }
+        }
     }
 }

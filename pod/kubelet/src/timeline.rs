@@ -49,7 +49,11 @@ impl Phase {
             What::NotReady(_) => Some(Self::NotReady),
             What::Restarts(_) | What::CannotStart(_) => Some(Self::BackOff),
             What::Stopping => Some(Self::Draining),
-            What::PreStop(_) | What::StartupProbeFailed(_) | What::Waits(_) | What::Killed(_) => before,
+            What::PreStop(_)
+            | What::StartupProbeFailed(_)
+            | What::LivenessProbeFailed { .. }
+            | What::Waits(_)
+            | What::Killed(_) => before,
             What::Ended(_) | What::Stopped(_) | What::StaysEnded(..) => None,
         }
     }
@@ -104,16 +108,20 @@ pub(crate) fn svg(events: &[Event]) -> String {
                 ),
             );
         }
-        for event in own {
-            if let What::Ended(_) | What::Killed(_) | What::StartupProbeFailed(_) = event.what {
-                let (mark, below) = (x(at(event)), y + BAR + 12.0);
+        let mut free = 0.0;
+        for event in own.into_iter().filter(|event| is_marked(&event.what)) {
+            let (mark, below, what) = (x(at(event)), y + BAR + 12.0, &event.what);
+            draw(
+                &mut picture,
+                format_args!("<path class=\"end\" d=\"M{mark:.1} {y}v{BAR}\"><title>{what}</title></path>"),
+            );
+            // Beside a mark that comes so soon after another, there is no room for its words.
+            if mark >= free {
                 draw(
                     &mut picture,
-                    format_args!(
-                        "<path class=\"end\" d=\"M{mark:.1} {y}v{BAR}\"/><text class=\"note\" x=\"{mark:.1}\" y=\"{below}\">{}</text>",
-                        event.what
-                    ),
+                    format_args!("<text class=\"note\" x=\"{mark:.1}\" y=\"{below}\">{what}</text>"),
                 );
+                free = mark + width(&what.to_string());
             }
         }
         y += LANE;
@@ -129,9 +137,23 @@ pub(crate) fn svg(events: &[Event]) -> String {
                 left + 19.0
             ),
         );
-        left += 34.0 + words.chars().map(|_| 6.4).sum::<f64>();
+        left += 34.0 + width(words);
     }
     picture + "</svg>\n"
+}
+
+/// What a lane has a mark for: an end, and why it came.
+fn is_marked(what: &What) -> bool {
+    match what {
+        What::LivenessProbeFailed { failures, threshold, .. } => failures == threshold,
+        What::Ended(_) | What::Killed(_) | What::StartupProbeFailed(_) => true,
+        _ => false,
+    }
+}
+
+/// How wide a text is, about.
+fn width(text: &str) -> f64 {
+    text.chars().map(|_| 6.4).sum()
 }
 
 /// The look of the sample site: each container has its colour.
@@ -196,6 +218,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::Why;
 
     fn event(seconds: u64, container: &'static str, what: What) -> Event {
         Event { at: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), container, what }
@@ -231,5 +254,29 @@ mod tests {
         let picture = svg(&events);
         assert!(picture.contains("SIGKILL") && picture.contains("15.0 s to 16.0 s"), "{picture}");
         assert!(svg(&[]).ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_container_that_hangs_has_a_mark_for_its_last_probe_and_for_its_end() {
+        let failed = |failures| What::LivenessProbeFailed {
+            failures,
+            threshold: 3,
+            reason: "no answer within 1s".to_owned(),
+        };
+        let picture = svg(&[
+            event(0, "web-server", What::Started { pid: 1 }),
+            event(10, "web-server", failed(1)),
+            event(20, "web-server", failed(2)),
+            event(30, "web-server", failed(3)),
+            event(30, "web-server", What::Stopping),
+            event(40, "web-server", What::Killed(Why::GracePeriod)),
+            event(40, "web-server", What::Restarts(Duration::ZERO)),
+            event(41, "web-server", What::Started { pid: 2 }),
+            event(100, "web-server", What::Ready),
+        ]);
+        assert_eq!(picture.matches("class=\"end\"").count(), 2, "{picture}");
+        // Both notes have no room: the second would be written over the first.
+        let notes = picture.lines().filter(|line| line.contains("class=\"note\"")).collect::<Vec<_>>();
+        assert!(matches!(notes[..], [note] if note.contains("3 of 3")), "{notes:?}");
     }
 }
