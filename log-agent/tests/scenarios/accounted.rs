@@ -8,9 +8,9 @@ use serde_json::Value;
 use testkit::{Process, wait_until};
 
 use crate::rotate::{down, up};
+use crate::scans::{is_ready, set_mode, that_modes_hold_for};
 use crate::support::{Receiver, Room, Verdict, append, metric, status, write, write_numbers};
 use crate::truncate::copytruncate;
-use crate::world::{is_ready, set_mode, that_modes_hold_for};
 
 const QUICK: [&str; 4] = ["--rescan-period", "50ms", "--checkpoint-period", "50ms"];
 

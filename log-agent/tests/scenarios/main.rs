@@ -26,6 +26,7 @@ mod metrics;
 mod otlp;
 mod replay;
 mod rotate;
+mod scans;
 mod shaping;
 mod sinks;
 mod stubborn;
