@@ -120,15 +120,24 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+    use std::thread::JoinHandle;
     use std::time::{Duration, Instant};
 
     use clap::Parser;
+    use parking_lot::{Mutex, MutexGuard};
+    use rustix::io::Errno;
+    use tempfile::TempDir;
     use testkit::http::get;
-    use testkit::wait_until;
+    use testkit::{Probes, wait_until};
     use tokio::runtime::Builder;
 
     use super::*;
     use crate::tail::slow_disk;
+    use crate::watch::failing_disk::{Failing, Step};
 
     #[derive(Parser)]
     struct Command {
@@ -138,51 +147,133 @@ mod tests {
         lifecycle: cli::Flags,
     }
 
-    /// The agent as `main` runs it: one thread for the event loop, another one for files.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    /// The agent as `main` runs it, one thread for the event loop and another one for files, for tests that make a disk fail. It copies
+    /// `logs/*.log` to `out`.
+    struct Running {
+        dir: TempDir,
+        admin: SocketAddr,
+        event_loop: PathBuf,
+        signals: Signals,
+        thread: JoinHandle<Result<(), Failure>>,
+        /// A disk that is stuck is so for every agent of this process.
+        _alone: MutexGuard<'static, ()>,
+    }
+
+    impl Running {
+        fn start() -> Self {
+            let alone = ONE_AT_A_TIME.lock();
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir(dir.path().join("logs")).unwrap();
+            let at = |name: &str| dir.path().join(name).display().to_string();
+            let command = Command::parse_from([
+                "log-agent",
+                "--include",
+                &at("logs/*.log"),
+                "--state-dir",
+                &at("state"),
+                "--sink",
+                &format!("raw+file:{}", at("out")),
+                "--rescan-period",
+                "50ms",
+                "--admin-addr",
+                "127.0.0.1:0",
+            ]);
+            let signals = Signals::default();
+            let (told, admin) = std::sync::mpsc::channel();
+            let thread = {
+                let signals = signals.clone();
+                std::thread::spawn(move || {
+                    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                        let event_loop = std::fs::canonicalize("/proc/thread-self").unwrap();
+                        let listener = TcpListener::bind(command.lifecycle.admin_addr).await.unwrap();
+                        told.send((listener.local_addr().unwrap(), event_loop)).unwrap();
+                        run(command.config, command.lifecycle, listener, signals).await
+                    })
+                })
+            };
+            let (admin, event_loop) = admin.recv().unwrap();
+            Self { dir, admin, event_loop, signals, thread, _alone: alone }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, log: &str, text: &str) {
+            let file = OpenOptions::new().create(true).append(true).open(self.path("logs").join(log));
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        fn expect(&self, text: &str) {
+            wait_until(&format!("{text:?} arrives"), || {
+                std::fs::read_to_string(self.path("out")).is_ok_and(|out| out == text)
+            });
+        }
+
+        fn stop(self) {
+            self.signals.shutdown.cancel();
+            self.thread.join().unwrap().unwrap();
+        }
+    }
+
     #[test]
     fn a_read_that_takes_three_seconds_keeps_no_probe_waiting() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        std::fs::write(path("a.log"), "line 0\n").unwrap();
-        let (include, state, sink) = (path("a.log"), path("state"), format!("raw+file:{}", path("out")));
-        let command = Command::parse_from(
-            ["log-agent", "--include", &include, "--state-dir", &state, "--sink", &sink]
-                .into_iter()
-                .chain(["--admin-addr", "127.0.0.1:0"]),
-        );
+        let agent = Running::start();
         let disk = slow_disk::Stuck::begin();
-        let signals = Signals::default();
-        let (told, admin) = std::sync::mpsc::channel();
-        let agent = {
-            let signals = signals.clone();
-            std::thread::spawn(move || {
-                Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-                    let listener = TcpListener::bind(command.lifecycle.admin_addr).await.unwrap();
-                    told.send(listener.local_addr().unwrap()).unwrap();
-                    run(command.config, command.lifecycle, listener, signals).await
-                })
-            })
-        };
-        let admin = admin.recv().unwrap();
+        agent.write("a.log", "line 0\n");
         wait_until("the reader waits for its disk", || slow_disk::reads() == 1);
         let begin = Instant::now();
-        let mut probes = Vec::new();
+        let mut probes = Probes::of(agent.admin, agent.event_loop.clone());
         while begin.elapsed() < Duration::from_secs(3) {
-            let asked = Instant::now();
-            assert_eq!(get(admin, "/livez").status(), 200);
-            probes.push(asked.elapsed());
+            probes.ask();
             assert_eq!(slow_disk::reads(), 1, "all the while it is the same read");
             // As often as that is enough: each probe takes a port of the machine's.
             std::thread::sleep(Duration::from_millis(10));
         }
-        probes.sort_unstable();
-        // A machine that is loud where tests run may hold up some of them, but not most.
-        let median = probes[probes.len() / 2];
-        println!("{} probes, median {median:?}, slowest {:?}", probes.len(), probes[probes.len() - 1]);
-        assert!(median < Duration::from_millis(100), "{median:?}");
+        assert!(probes.slowest() < Duration::from_millis(100), "{:?}", probes.slowest());
         drop(disk);
-        wait_until("the line arrives", || std::fs::read(path("out")).is_ok_and(|out| out == b"line 0\n"));
-        signals.shutdown.cancel();
-        agent.join().unwrap().unwrap();
+        agent.expect("line 0\n");
+        agent.stop();
+    }
+
+    #[test]
+    fn a_scan_that_fails_is_not_an_empty_one() {
+        let agent = Running::start();
+        agent.write("a.log", "line\n");
+        agent.expect("line\n");
+        let mut text = "line\n".to_owned();
+        let failures = [
+            (Step::Open, Errno::MFILE),
+            (Step::Open, Errno::NFILE),
+            (Step::Open, Errno::IO),
+            (Step::Entries, Errno::IO),
+        ];
+        for (number, (step, errno)) in failures.into_iter().enumerate() {
+            let disk = Failing::begin(&agent.path("logs"), step, errno);
+            let reason = format!("logs: {}", std::io::Error::from(errno));
+            wait_until("it is not ready, and says why", || {
+                let answer = get(agent.admin, "/readyz");
+                answer.status() == 503 && answer.text().contains(&reason)
+            });
+            let up = || get(agent.admin, "/metrics").text().lines().any(|line| line == "log_agent_scan_up 1");
+            assert!(!up());
+            let files = get(agent.admin, "/status").json()["files"].clone();
+            assert!(files.as_array().is_some_and(|files| files.len() == number + 1), "{files}");
+            assert!(files.as_array().into_iter().flatten().all(|file| file["named"] == true), "{files}");
+            // What is followed stays followed, and what is new has to wait.
+            let (followed, new) = (format!("followed {number}\n"), format!("new {number}\n"));
+            agent.write("a.log", &followed);
+            text += &followed;
+            agent.expect(&text);
+            agent.write(&format!("b{number}.log"), &new);
+            drop(disk);
+            text += &new;
+            agent.expect(&text);
+            wait_until("it is ready", || get(agent.admin, "/readyz").status() == 200);
+            assert!(up());
+        }
+        agent.stop();
     }
 }

@@ -1,6 +1,8 @@
 //! Which files there are to follow, by their names, and what the kernel says has happened to them.
 
 mod events;
+#[cfg(test)]
+pub(crate) mod failing_disk;
 mod glob;
 mod scan;
 mod walk;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirEntry, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+#[cfg(test)]
+use super::failing_disk::{self, Step};
 use super::glob::{Component, Glob};
 use crate::identity::FileKey;
 
@@ -166,7 +168,7 @@ impl<'a> Walk<'a> {
             }
             return;
         }
-        let entries = match std::fs::read_dir(directory) {
+        let entries = match read_dir(directory) {
             Ok(entries) => entries,
             // Gone in between, unless it is where everything begins.
             Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => return,
@@ -276,6 +278,16 @@ impl<'a> Walk<'a> {
             self.names.failures.push((path.to_owned(), error));
         }
     }
+}
+
+/// The entries of a directory; an error among them says that not all were seen.
+fn read_dir(directory: &Path) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    #[cfg(test)]
+    failing_disk::at(Step::Open, directory)?;
+    let entries = std::fs::read_dir(directory)?;
+    #[cfg(test)]
+    let entries = failing_disk::at(Step::Entries, directory).err().map(Err).into_iter().chain(entries);
+    Ok(entries)
 }
 
 #[cfg(test)]

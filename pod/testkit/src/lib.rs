@@ -4,6 +4,7 @@
 //! - [`terminal`]: run a command at a terminal, and look at its screen
 //! - [`http`]: requests and answers byte by byte, over plain blocking sockets
 //! - [`upstream`]: an HTTP server that does what the test says, wrong things included
+//! - [`probes`]: ask a server whether it is alive, and say how long it kept the probes waiting
 //! - [`wait`]: wait for a condition with a deadline, never for a time
 //!
 //! Everything blocks: a test reads from top to bottom, and shares no runtime with what it tests.
@@ -12,11 +13,13 @@
 #![allow(clippy::missing_panics_doc, clippy::panic, clippy::print_stdout, clippy::format_push_string)]
 
 pub mod http;
+pub mod probes;
 pub mod process;
 pub mod terminal;
 pub mod upstream;
 pub mod wait;
 
+pub use probes::Probes;
 pub use process::Process;
 pub use upstream::{Answer, Upstream};
 pub use wait::{eventually, wait_until};
