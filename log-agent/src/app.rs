@@ -25,6 +25,9 @@ use crate::record::resource::{Resource, SharedResource};
 use crate::tail::{Catalog, Past, ReadOptions};
 use crate::watch::Discovery;
 
+/// So many files may appear at once without a probe waiting for the kernel to make room for them.
+const MANY_FILES: u64 = 16 * 1024;
+
 /// Follows, ships and checkpoints until it is told to stop, or until the end of the files.
 ///
 /// # Errors
@@ -37,6 +40,7 @@ pub async fn run(
     signals: Signals,
 ) -> Result<(), Failure> {
     let limit = usize::try_from(rlimit::raise_limit()).unwrap_or(usize::MAX);
+    rlimit::make_room(MANY_FILES);
     let state_dir = config.state_dir.clone().unwrap_or_default();
     let mut state = StateDir::open(&state_dir)?;
     let mut registry = admin::registry(&CONTAINER);
