@@ -1,12 +1,13 @@
 //! Receivers that are slow, and receivers that refuse everything.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::Value;
 use testkit::http::Message;
 use testkit::{Answer, wait_until};
@@ -79,6 +80,63 @@ fn a_slow_receiver_gets_everything() {
     wait_until("all are confirmed", || {
         (metric(&agent, "log_agent_confirmed_records_total") - 200.0).abs() < 0.1
     });
+    assert!(agent.terminate().success());
+}
+
+/// Takes one request, a piece after the other, and returns its body and how long that took.
+///
+/// The kernel takes megabytes of it at once from the agent, which then sees nothing move until most of them are read. So the pieces are
+/// small against that, and the last megabytes, of which the agent sees nothing at all, are taken quickly.
+fn take_slowly(listener: &TcpListener) -> (Vec<u8>, Duration) {
+    const PIECE: usize = 256 << 10;
+    const UNSEEN: usize = 8 << 20;
+    let (client, _) = listener.accept().unwrap();
+    let begin = Instant::now();
+    let mut reader = BufReader::new(&client);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    for piece in body.chunks_mut(PIECE) {
+        length -= piece.len();
+        reader.read_exact(piece).unwrap();
+        if length > UNSEEN {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    (&client).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    (body, begin.elapsed())
+}
+
+/// Progress decides, and no clock: as long as something moves, a request is not cut off to be sent again.
+#[test]
+fn a_request_that_takes_a_slow_receiver_longer_than_the_timeout_is_sent_once() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    const LINES: usize = 400;
+    let (room, listener) = (Room::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
+    // Each of these becomes six bytes of JSON, so that one chunk is 24 MB on its way.
+    let filler = "\u{1}".repeat(10_000);
+    write(&room.log("a.log"), (0..LINES).map(|line| format!("{line} {filler}\n")).collect::<String>());
+    let sink = format!("ndjson+http://{}/", listener.local_addr().unwrap());
+    let more = ["--sink-timeout", "1s", "--chunk-size", "64MiB"];
+    let mut agent = room.agent(&sink, &more);
+    let (body, took) = take_slowly(&listener);
+    assert!(took > 2 * TIMEOUT, "{took:?}: it was not slow");
+    let records = String::from_utf8(body).unwrap();
+    assert_eq!(records.lines().count(), LINES, "one request has all of them");
+    wait_until("they are confirmed", || {
+        (metric(&agent, "log_agent_confirmed_records_total") - LINES as f64).abs() < 0.1
+    });
+    assert!(metric(&agent, "log_agent_delivery_retries_total") < 0.5, "{}", agent.stderr());
     assert!(agent.terminate().success());
 }
 
