@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use testkit::http::get;
+use testkit::wait::within;
 use testkit::{Answer, Process, Upstream, wait_until};
 
 use crate::support::{Bounded as _, Receiver, Room, Verdict, append, metric, write, write_numbers};
@@ -19,6 +21,34 @@ fn sink_503() {
     receiver.expect_numbers(10);
     agent.event("it says so", |event| event["message"] == "sink confirms again");
     wait_until("it is up", || metric(&agent, "log_agent_sink_up") > 0.5);
+}
+
+/// Half a minute of that is what the files are a buffer for, so this takes half a minute.
+#[test]
+fn an_agent_is_unready_while_a_sink_fails_for_longer() {
+    let (room, good) = (Room::new(), Receiver::start());
+    let bad = Receiver::that(|_| Verdict::Refuse(Answer::new(503, "")));
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    let sinks = [good.sink(), format!("bad={}", bad.sink())];
+    let agent = Process::start_command(room.command("logs/*.log", &[&sinks[0], &sinks[1]], &[]));
+    good.expect_numbers(10);
+    agent.event("it says so", |event| event["reason"].as_str().is_some_and(|reason| reason.contains("503")));
+    let mut answers = Vec::new();
+    let unready = within(2 * testkit::wait::DEADLINE, || {
+        let answer = get(agent.addr("admin"), "/readyz");
+        answers.push(answer.status());
+        (answer.status() == 503).then(|| answer.text().to_owned())
+    });
+    let unready = unready.unwrap_or_else(|| panic!("it is ready all the time: {}", agent.stderr()));
+    assert!(unready.contains("sink bad has not confirmed for 3") && unready.contains("503"), "{unready}");
+    assert_eq!(answers[0], 200, "a short outage is none of the probe's business");
+    // The other one goes on.
+    write_numbers(&mut file, 10..20);
+    good.expect_numbers(20);
+    bad.change(|_| Verdict::Confirm);
+    bad.expect_numbers(20);
+    wait_until("it is ready again", || get(agent.addr("admin"), "/readyz").status() == 200);
 }
 
 #[test]
