@@ -157,6 +157,7 @@ class AfterADeath(LivePage):
     def test_the_kubelet_says_what_it_does(self):
         page = self.open()
         expect(page.locator('h2 [data-v="keeper.of"]')).to_have_text(f"pid {self.pod.process.pid}")
+        expect(page.locator('[data-v="keeper.pids"]')).to_have_text(f"Processes: {', '.join(f'{container} {self.pod.pid(container)}' for container in sorted(CONTAINERS))}.")
         os.kill(self.pod.pid("file-puller"), signal.SIGKILL)
         self.happened(page, "The kubelet: file-puller has ended: signal: 9 (SIGKILL).")
         self.happened(page, "The kubelet starts file-puller again at once.")
@@ -180,6 +181,26 @@ class AfterADeath(LivePage):
         expect(page.locator("#sync")).to_have_attribute("aria-disabled", "false")
         expect(page.locator('[data-v="file-puller.restarts"]')).to_have_text("2")
         self.quiet()
+
+    def test_what_happened_while_web_server_was_away_is_told_in_its_order_and_with_its_own_times(self):
+        page = self.open()
+        for deaths in (1, 2):
+            os.kill(self.pod.pid("web-server"), signal.SIGKILL)
+            expect(page.locator('[data-v="web-server.restarts"]')).to_have_text(str(deaths))
+            self.state(page, "web-server", "up")
+        ended, started = "web-server has ended: signal: 9 (SIGKILL).", f"has started web-server: pid {self.pod.pid('web-server')}."
+        self.happened(page, started)
+        read = "(all) => all.map((one) => [one.querySelector('time').textContent, one.lastChild.textContent])"
+        lines = [(at, text.removeprefix("The kubelet: ").removeprefix("The kubelet ")) for at, text in reversed(page.locator("#news li").evaluate_all(read))]
+        # From the second death on.
+        last = max(at for at, (_, text) in enumerate(lines) if text == ended)
+        wanted = [ended, "starts web-server again in 10 s.", started, "web-server answers again."]
+        told = [(at, text) for at, text in lines[last:] if text in wanted]
+        self.assertEqual([text for _, text in told], wanted, lines)
+        card = page.locator("#kubelet li").filter(has_text="web-server").evaluate_all(read)
+        expected = [f"started, pid {self.pod.pid('web-server')}", "back-off: starting again in 10 s", "ended: signal: 9 (SIGKILL)"]
+        times = [at for at, text in card if text in expected]
+        self.assertEqual(times[:3], [at for at, _ in told[2::-1]], (card, told))
 
     def test_a_container_that_ends_by_itself_is_shown_with_its_exit_code(self):
         page = self.open()
@@ -220,7 +241,7 @@ class AfterADeath(LivePage):
         for _ in range(5):
             self.pod.get("/")
         page.evaluate(HIDE, False)
-        self.happened(page, "file-puller was started again.")
+        self.happened(page, f"The kubelet has started file-puller: pid {self.pod.pid('file-puller')}.")
         self.happened(page, re.compile("Release [0-9a-f]{16} has arrived"))
         expect(page.locator("#line")).to_have_text("Live")
         self.agrees(page, "the page slept")

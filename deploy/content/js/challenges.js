@@ -13,7 +13,7 @@ try { memory = { ...memory, ...JSON.parse(localStorage.getItem(KEY)) }; } catch 
 
 const compose = "docker compose -f deploy/compose.yaml";
 const site = () => `http://${location.host}`;
-const pid = (snapshot, name) => snapshot.kubelet?.events.findLast(({ container, event }) => container === name && event === "started")?.pid;
+const pid = (snapshot, name) => snapshot.kubelet?.pids[name];
 const folder = (snapshot) => snapshot.kubelet?.content ?? "deploy/content";
 // What is typed on the demo, on Compose, and in a cluster. PID 1 of a container takes no SIGKILL and no SIGSTOP from its own namespace, so
 // in a cluster the signal is sent from the node, to every process of that name there.

@@ -14,6 +14,7 @@ const SILENCE = 1600;
 const DEAD = 5000;
 
 let last = null; // the snapshot that is shown
+let came = 0; // when, by the server's clock
 let skew = 0; // the server's clock less ours, in milliseconds
 let heard = 0; // when the stream said something, by our clock
 let lost = null; // since when it does not
@@ -56,11 +57,14 @@ function chips(key, pairs) {
 let sentences = [];
 let speaking = 0;
 
-// On the page at once; to the ears of a screen reader's user in one go, and not more often than every three seconds.
-function tell(sentence) {
+// On the page at once; to the ears of a screen reader's user in one go, and not more often than every three seconds. The latest is on
+// top, by the time at which it happened, by the server's clock: after a silence of web-server the page hears of several things at once.
+function tell(sentence, at = now()) {
   $("news").querySelector(".none")?.remove();
-  $("news").prepend(make("li", {}, make("time", { text: clock(Date.now()) }), make("span", { text: sentence })));
-  while ($("news").children.length > 8) $("news").lastChild.remove();
+  const item = make("li", {}, make("time", { text: clock(at) }), make("span", { text: sentence }));
+  item.dataset.at = at;
+  $("news").insertBefore(item, [...$("news").children].find((other) => Number(other.dataset.at) <= at) ?? null);
+  while ($("news").children.length > 100) $("news").lastChild.remove();
   sentences.push(sentence);
   speaking ||= setTimeout(() => {
     $("say").textContent = sentences.slice(-3).join(" ");
@@ -113,13 +117,16 @@ function changed(changes) {
 }
 
 function compare(before, after) {
+  // What a snapshot says of the past lies between the one before and now.
+  const then = (time) => (time ? Math.min(Math.max(Date.parse(time), came), now()) : now());
   CONTAINERS.forEach((name, at) => {
     const [was, is] = [before.containers[at], after.containers[at]];
     const restarted = was.started && is.started && was.started !== is.started;
     if (restarted && name === "web-server") serverRestarts += 1;
     if (was.state !== "down" && is.state === "down") tell(`${name} is down.`);
     else if (was.state === "down" && is.state === "up") tell(restarted ? `${name} is up again, as a new process.` : `${name} is up again.`);
-    else if (restarted) tell(`${name} was started again.`);
+    // The kubelet of the demo says so itself, and knows the pid.
+    else if (restarted && !after.kubelet) tell(`${name} was started again.`, then(is.started));
     else if (!was.draining && is.draining) tell(`${name} is stopping.`);
     else if (was.ready && !is.ready) tell(`${name} is not ready.`);
     else if (was.ready === false && is.ready) tell(`${name} is ready.`);
@@ -131,13 +138,13 @@ function compare(before, after) {
   for (const title of challenges.observe(before, after)) tell(`Done: ${title}.`);
   if (after.release && after.release.id !== before.release?.id) {
     const { id, changes } = after.release;
-    tell(`Release ${id} has arrived${changes ? `: ${changed(changes)}` : ""}.`);
+    tell(`Release ${id} has arrived${changes ? `: ${changed(changes)}` : ""}.`, then(after.release.published));
     send("release", [[92, 58], [92, 140], [92, 234], [92, 342]]);
     flash("content");
   }
   const [failed, fails] = [before, after].map((snapshot) => snapshot.sync?.result === "failed");
-  if (fails && !failed) tell("file-puller cannot sync: the last good release stays.");
-  if (failed && !fails && after.sync) tell("file-puller syncs again.");
+  if (fails && !failed) tell("file-puller cannot sync: the last good release stays.", then(after.sync.last));
+  if (failed && !fails && after.sync) tell("file-puller syncs again.", then(after.sync.last));
   const [refused, refuses] = [before, after].map((snapshot) => snapshot.log.sinks.some((sink) => sink.failing));
   if (refuses && !refused) tell("The log sink does not confirm: lines wait in their file.");
   if (refused && !refuses) tell("The log sink confirms again.");
@@ -151,13 +158,15 @@ function compare(before, after) {
 // What the demo's kubelet has done since the snapshot before.
 function kubelet(before, after) {
   const latest = before?.events.at(-1)?.at ?? "";
-  for (const { at, container, event, text, after_seconds: wait } of after?.events ?? []) {
+  for (const { at, container, event, text, pid, after_seconds: wait } of after?.events ?? []) {
     if (at <= latest) continue;
-    if (event === "ended") tell(`The kubelet: ${container} has ${text}.`);
-    else if (event === "liveness-probe-failed") tell(`The kubelet: ${container}’s ${text}.`);
-    else if (event === "killed") tell(`The kubelet: ${container} ${text}.`);
-    else if (event === "restarts") tell(`The kubelet starts ${container} again ${wait ? `in ${wait} s` : "at once"}.`);
-    else if (event === "stays-ended") tell(`The kubelet: ${container} is ${text}.`);
+    const says = (sentence) => tell(sentence, Date.parse(at));
+    if (event === "ended") says(`The kubelet: ${container} has ${text}.`);
+    else if (event === "liveness-probe-failed") says(`The kubelet: ${container}’s ${text}.`);
+    else if (event === "killed") says(`The kubelet: ${container} ${text}.`);
+    else if (event === "restarts") says(`The kubelet starts ${container} again ${wait ? `in ${wait} s` : "at once"}.`);
+    else if (event === "started") says(`The kubelet has started ${container}: pid ${pid}.`);
+    else if (event === "stays-ended") says(`The kubelet: ${container} is ${text}.`);
   }
 }
 
@@ -207,6 +216,8 @@ function keeper(snapshot) {
   put("keeper.of", snapshot.kubelet ? `pid ${snapshot.kubelet.kubelet_pid}` : snapshot.pod.node ? `on ${snapshot.pod.node}` : "");
   put("keeper.says", says);
   put("lanes.note", snapshot.kubelet ? "" : "Made of the containers’ own start times and of what this page has seen since it was opened.");
+  const pids = Object.entries(snapshot.kubelet?.pids ?? {});
+  put("keeper.pids", pids.length ? `Processes: ${pids.map(([container, pid]) => `${container} ${pid}`).join(", ")}.` : "");
   const events = (snapshot.kubelet?.events ?? []).slice(-7).reverse();
   const key = events.map(({ at, container: name, event }) => at + name + event).join();
   if (said.get("kubelet") === key) return;
@@ -229,7 +240,7 @@ function show(snapshot) {
   // A web-server that was just started has not heard a neighbour that is down: what that one said before still holds.
   for (const [at, one] of snapshot.containers.entries()) one.started ??= last?.containers[at].started ?? null;
   if (last) compare(last, snapshot);
-  last = snapshot;
+  [last, came] = [snapshot, now()];
   timeline.note(snapshot, now());
   keeper(snapshot);
   put("tries.done", challenges.show($("tries"), snapshot));

@@ -45,8 +45,18 @@ impl KubeletFile {
             }
             let mut kubelet: Kubelet = serde_json::from_slice(&std::fs::read(&path)?)?;
             let mut starts = HashMap::new();
-            for event in kubelet.events.iter().filter(|event| event.event == "started") {
-                *starts.entry(event.container.clone()).or_default() += 1;
+            // Of all events: what started long ago still runs.
+            for event in &kubelet.events {
+                match (event.event.as_str(), event.pid) {
+                    ("started", pid) => {
+                        *starts.entry(event.container.clone()).or_default() += 1;
+                        kubelet.pids.extend(pid.map(|pid| (event.container.clone(), pid)));
+                    }
+                    ("ended" | "stopped", _) => {
+                        kubelet.pids.remove(&event.container);
+                    }
+                    _ => {}
+                }
             }
             kubelet.events.drain(..kubelet.events.len().saturating_sub(SHOWN));
             std::io::Result::Ok(Some((modified, kubelet, starts)))
@@ -60,5 +70,32 @@ impl KubeletFile {
                 tracing::debug!(%error, "the kubelet's events cannot be read: what was known stays");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_known_however_long_ago_it_was_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.json");
+        let event = |container: &str, event: &str, pid: u32| serde_json::json!({"at": "2026-11-26T19:00:00.000Z", "container": container, "event": event, "text": "", "pid": pid});
+        let mut events = vec![event("content-manager", "started", 7), event("log-agent", "started", 8)];
+        events.extend(
+            (10..210)
+                .flat_map(|pid| [event("web-server", "started", pid), event("web-server", "ended", pid)]),
+        );
+        events.push(event("file-puller", "started", 300));
+        events.push(event("log-agent", "stopped", 8));
+        let file = serde_json::json!({"format": "kubelet-events/1", "kubelet_pid": 1, "content": null, "events": events});
+        std::fs::write(&path, file.to_string()).unwrap();
+        let mut kubelet = KubeletFile::new(Some(path));
+        kubelet.refresh().await;
+        let known = kubelet.last.as_ref().unwrap();
+        let running = [("content-manager".to_owned(), 7), ("file-puller".to_owned(), 300)];
+        assert_eq!(known.pids, running.into());
+        assert_eq!((known.events.len(), kubelet.restarts("web-server")), (SHOWN, Some(199)));
     }
 }

@@ -61,6 +61,9 @@ pub(crate) struct Kubelet {
     /// Its process: a signal to it ends the Pod.
     #[serde(rename = "kubelet_pid")]
     pub(crate) pid: u32,
+    /// The processes that run now, by container, for people who want to kill one.
+    #[serde(default)]
+    pub(crate) pids: BTreeMap<String, u32>,
     /// The content manager's folder, for people who want to change a page.
     pub(crate) content: Option<String>,
     /// The latest last.
