@@ -14,6 +14,7 @@ Then the same with SIGKILL at each call that changes the volume.
 
 import concurrent.futures
 import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -36,6 +37,8 @@ from server import GitServer
 BINARY = os.environ["FILE_PULLER"]
 OLD = {"index.html": b"old", "same.css": b"a{}", "d/e/deep.txt": b"deep", "gone/away": b"gone", "moved.txt": b"moved"}
 NEW = {"index.html": b"new", "same.css": b"a{}", "d/e/deep.txt": b"deeper", "more/f": b"f", "more/g": b"f", "d/moved.txt": b"moved"}
+# The new state as an image's layer over the old one.
+OVER_OLD = {path: content for path, content in NEW.items() if OLD.get(path) != content} | {".wh.gone": b"", ".wh.moved.txt": b""}
 # What a run that is traced may take, on a machine that does other things as well.
 BOUND = 60
 
@@ -68,8 +71,29 @@ def archive(files):
     return out.getvalue()
 
 
+def image(repository, *layers):
+    """The pages of a registry that has an image of these layers, lowest first, under the tag v1."""
+    pages = {}
+
+    def blob(content, kind):
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        pages[f"/v2/{repository}/blobs/{digest}"] = content
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(content)}
+
+    tars = [archive(layer) for layer in layers]
+    digests = [f"sha256:{hashlib.sha256(tar).hexdigest()}" for tar in tars]
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": digests}}
+    described = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob(json.dumps(config).encode(), "config.v1+json"),
+        "layers": [blob(gzip.compress(tar), "layer.v1.tar+gzip") for tar in tars],
+    }
+    return {**pages, f"/v2/{repository}/manifests/v1": json.dumps(described).encode()}
+
+
 class Web:
-    """Serves both states, each under a path of its own."""
+    """Serves both states, each under a path of its own, and is a registry."""
 
     def __init__(self):
         pages = {}
@@ -77,19 +101,26 @@ class Web:
             pages[f"/{name}/manifest.json"] = manifest(files)
             pages[f"/{name}/site.tar"] = archive(files)
             pages.update({f"/{name}/{path}": content for path, content in files.items()})
+        pages |= image("old", OLD) | image("new", OLD, OVER_OLD)
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_HEAD(self):
+                self.do_GET()
+
             def do_GET(self):
                 content = pages.get(self.path)
+                digest = hashlib.sha256(content or b"").hexdigest()
                 self.send_response(404 if content is None else 200)
                 self.send_header("Content-Length", str(len(content or b"")))
-                self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()[:16]}"')
+                self.send_header("ETag", f'"{digest[:16]}"')
+                self.send_header("Docker-Content-Digest", f"sha256:{digest}")
                 # The other end may be gone by now.
                 with contextlib.suppress(OSError):
                     self.end_headers()
-                    self.wfile.write(content or b"")
+                    if self.command == "GET":
+                        self.wfile.write(content or b"")
 
             def log_message(self, *_):
                 pass
@@ -231,7 +262,7 @@ class Case:
 
 
 def main():
-    wanted = sys.argv[1:] or ["manifest", "archive", "git"]
+    wanted = sys.argv[1:] or ["manifest", "archive", "git", "oci"]
     with tempfile.TemporaryDirectory(prefix="file-puller-strace-") as directory:
         scratch = pathlib.Path(directory)
         web = Web()
@@ -240,6 +271,7 @@ def main():
         sources = {
             "manifest": (web.url("old/manifest.json"), web.url("new/manifest.json")),
             "archive": (web.url("old/site.tar"), web.url("new/site.tar")),
+            "oci": (web.url("old:v1").replace("http", "oci"), web.url("new:v1").replace("http", "oci")),
             "git": (server.url("old/.git"), server.url("new/.git")),
         }
         failed, runs = [], 0
@@ -249,10 +281,13 @@ def main():
                 case = Case(name, *sources[name], scratch)
                 jobs = []
                 for call, count in sorted(case.calls().items()):
-                    # The kernel has no thread left, or the disk has an error, or no space.
-                    faults = ["error=EAGAIN"] if call == "clone3" else ["error=EIO", "error=ENOSPC"]
+                    # The kernel has no thread left, or the disk has an error.
+                    faults = ["error=EAGAIN"] if call == "clone3" else ["error=EIO"]
                     if call in CHANGES:
-                        faults.append("signal=SIGKILL")
+                        faults += ["error=ENOSPC", "signal=SIGKILL"]
+                    elif call == "close":
+                        # A file system on another machine may say it only here.
+                        faults.append("error=ENOSPC")
                     jobs += [(call, number, fault) for number in range(1, count + 1) for fault in faults]
                 for job, wrong in zip(jobs, pool.map(lambda job: case.run(*job), jobs)):
                     runs += 1

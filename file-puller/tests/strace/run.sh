@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Every system call of a sync fails once, with EIO and with ENOSPC, and every one that changes the volume is once the last. Needs strace.
+# Every system call of a sync fails once with EIO, and with ENOSPC where a disk can be full, and every one that changes the volume is
+# once the last. Needs strace.
 #
-#   file-puller/tests/strace/run.sh [SOURCE...]      manifest, archive, git, or all of them
+#   file-puller/tests/strace/run.sh [SOURCE...]      manifest, archive, git, oci, or all of them
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
