@@ -64,6 +64,11 @@ impl Selection {
         }
     }
 
+    /// Whether nothing is left out by name.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.subdir.is_none() && self.exclude.is_empty()
+    }
+
     /// Whether two selections leave the same of every source.
     pub(crate) fn fingerprint(&self) -> String {
         let exclude: Vec<_> = self.exclude.iter().map(Pattern::as_str).collect();

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub(crate) use self::error::GitError;
 pub(crate) use self::known::{Known, KnownWriter, Published};
 pub(crate) use self::object_id::ObjectId;
-use self::objects::Objects;
+use self::objects::{Objects, SMALL};
 use self::pack::PackError;
 pub(crate) use self::refs::{GitRef, Tip};
 pub(crate) use self::remote::{Answer, Remote, RemoteError};
@@ -66,14 +66,15 @@ pub(crate) fn unpack(
 ) -> Result<Commit, GitError> {
     let unpacked = Unpacked::begin(volume)?;
     let mut known_writer = KnownWriter::begin(unpacked.volume())?;
-    let mut objects = Objects::new(tip.wanted.format(), unpacked, known)?;
+    let small = if rules.selection.is_everything() { 0 } else { SMALL };
+    let mut objects = Objects::new(tip.wanted.format(), unpacked, known, small)?;
     let input = answer.pack(input).map_err(|error| answer.failed(&error))?;
     // Trees and excluded files come on top of the release's own.
     pack::unpack(input, &mut objects, rules.expansion()).map_err(|error| match error {
         PackError::Input(error) => answer.failed(&error).into(),
         PackError::Git(error) => error,
     })?;
-    let (commit, listing, names) = tree::list(&objects, &tip.wanted, rules, lfs, &mut known_writer)?;
+    let (commit, listing, names) = tree::list(&mut objects, &tip.wanted, rules, lfs, &mut known_writer)?;
     if listing.is_empty() {
         let why = format!("commit {commit} has no file that is published, and an empty release never is");
         return Err(GitError::Refused(why));

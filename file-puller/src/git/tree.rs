@@ -33,7 +33,7 @@ pub(crate) enum GitLfs {
 
 /// Lists what a commit has, and counts what that takes.
 pub(super) fn list(
-    objects: &Objects,
+    objects: &mut Objects,
     wanted: &ObjectId,
     Rules { selection, limits, .. }: &Rules,
     lfs: GitLfs,
@@ -44,7 +44,7 @@ pub(super) fn list(
     let mut walk =
         Walk { objects, selection, lfs, limits, known, visited: 0, listing: Listing::default(), names };
     walk.tree(&tree, &mut Vec::new())?;
-    let others = objects.count().saturating_sub(walk.listing.len()) as u64;
+    let others = walk.objects.count().saturating_sub(walk.listing.len()) as u64;
     walk.names.add_others(others * OBJECT).map_err(GitError::Refused)?;
     Ok((commit, walk.listing, walk.names))
 }
@@ -72,7 +72,7 @@ fn field(content: &[u8], name: &str) -> Result<ObjectId, GitError> {
 }
 
 struct Walk<'w> {
-    objects: &'w Objects,
+    objects: &'w mut Objects,
     selection: &'w Selection,
     lfs: GitLfs,
     limits: &'w Limits,

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::create::{PlainFiles, make_directory, open_directory, open_file};
@@ -103,7 +104,16 @@ impl NumberedFiles {
     pub(super) fn scratch(&self, name: &str) -> Result<File, VolumeError> {
         let new = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, name, new, Mode::from_raw_mode(0o600));
-        Ok(file.context(|| self.naming_path("make", name))?.into())
+        let file = file.context(|| self.naming_path("make", name))?;
+        crash_point();
+        Ok(file.into())
+    }
+
+    /// Removes such a file, which takes space until all handles on it are closed.
+    pub(super) fn remove_scratch(&self, name: &str) {
+        // It goes with the directory otherwise.
+        rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()).ignore();
+        crash_point();
     }
 
     /// Gives a file its mode, which most have from the start.

@@ -125,6 +125,11 @@ impl Unpacked {
         self.directory.scratch(name)
     }
 
+    /// Removes such a file. It takes space until all handles on it are closed.
+    pub(crate) fn remove_scratch(&self, name: &str) {
+        self.directory.remove_scratch(name);
+    }
+
     pub(crate) fn digest(&self, file: FileNumber) -> Digest {
         self.files[file.0].digest
     }

@@ -126,7 +126,9 @@ class Content(Scenario):
         self.repository.git("rm", "--quiet", "--cached", "vendor/inner")
         self.repository.commit({"video.mp4": pointer})
         self.refused("video.mp4 is kept in Git LFS")
+        self.refused("video.mp4 is kept in Git LFS", "--exclude", "vendor")
         self.assertEqual(self.published("--git-lfs", "pointer")["video.mp4"], pointer.encode())
+        self.assertEqual(self.published("--git-lfs", "pointer", "--exclude", "index.html"), {"video.mp4": pointer.encode()})
 
     def test_sha256(self):
         self.repository = Repository(self.root / "sha256", "sha256")
@@ -158,6 +160,45 @@ class Content(Scenario):
         self.repository.commit(files)
         self.repository.git("repack", "-adfq")
         self.assertEqual(self.published(), {path: content.encode() for path, content in files.items()})
+
+    def test_small_files_become_large_by_a_delta_and_large_ones_small(self):
+        """Where only a part is followed, blobs up to 4 KiB arrive in one file together."""
+        lines = [f"line {number} {hashlib.sha256(str(number).encode()).hexdigest()}\n" for number in range(200)]
+        for count in (40, 54, 100, 200):
+            self.repository.commit({"grows": "".join(lines[:count]), f"{count}": "".join(lines[-count:])})
+        self.repository.commit({f"{size}": random.Random(size).randbytes(size) for size in (0, 1, 4095, 4096, 4097)})
+        self.repository.commit({"left-out": "".join(lines[:54])})
+        self.repository.git("repack", "-adfq")
+        expected = {path.name: path.read_bytes() for path in self.repository.path.iterdir() if path.is_file()}
+        del expected["left-out"]
+        self.assertEqual(self.published("--exclude", "left-out"), expected)
+        # The next pack has deltas against what is published.
+        for path in ("grows", "40", "4096"):
+            expected[path] += b"more"
+            self.repository.commit({path: expected[path]})
+        done = self.pull("--exclude", "left-out")
+        self.assertIn("fetched_files=3 ", done.stderr)
+        self.assertEqual(self.tree(), expected)
+
+    def test_one_blob_as_files_a_program_and_the_target_of_a_link(self):
+        self.repository.commit({"a/page": "z/target", "b/page": "z/target", "z/target": "x", "site/z/target": "y"})
+        self.repository.write("program", "z/target", 0o755)
+        for link in ("early", "site/late"):
+            (self.repository.path / link).symlink_to("z/target")
+        self.repository.commit()
+        tree = {"a/page": b"z/target", "b/page": b"z/target", "program": b"z/target", "early": b"x"}
+        tree |= {"z/target": b"x", "site/z/target": b"y", "site/late": b"y"}
+        for name, flags in [("all", ()), ("part", ("--exclude", "nothing"))]:
+            volume = self.root / name
+            self.assertEqual(self.published(*flags, volume=volume), tree)
+            stats = [(volume / "current" / path).stat() for path in ("a/page", "b/page", "program")]
+            self.assertEqual([stat.st_mode & 0o777 for stat in stats], [0o644, 0o644, 0o755])
+            self.assertEqual(stats[0].st_ino, stats[1].st_ino)
+
+    def test_what_is_not_followed_makes_no_file(self):
+        self.repository.commit({"site/index.html": "x", **{f"other/{number}": f"{number}" for number in range(500)}})
+        # Each file that is made is one or more places where the process can be ended.
+        self.assertEqual(self.published("--subdir", "site", FILE_PULLER_KILL_AT="100"), {"index.html": b"x"})
 
     def test_ten_thousand_files(self):
         for number in range(10_000):
@@ -479,26 +520,32 @@ class Failures(Scenario):
         self.refused("--min-throughput", "--read-timeout", "1s", "--min-throughput", "10KiB", code=69)
 
     def test_a_kill_at_every_step(self):
+        self.kill_at_every_step()
+
+    def test_a_kill_at_every_step_where_a_part_is_followed(self):
+        self.kill_at_every_step("--exclude", "nothing")
+
+    def kill_at_every_step(self, *flags):
         one = {"index.html": b"one", "a/b": b"1", "same": b"s"}
         two = {"index.html": b"two", "a/c": b"1", "same": b"s"}
         self.repository.commit(one)
-        self.published()
+        self.published(*flags)
         self.repository.git("rm", "--quiet", "-r", "a")
         self.repository.commit(two)
         for step in range(1, 500):
-            done = self.pull(FILE_PULLER_KILL_AT=str(step))
+            done = self.pull(*flags, FILE_PULLER_KILL_AT=str(step))
             self.assertIn(self.tree(), (one, two), f"step {step}")
             if done.returncode == 0:
                 break
             self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
             subprocess.run(["cp", "-a", str(self.volume), str(self.root / "copy")], check=True)
-            self.assertEqual(self.published(volume=self.root / "copy"), two, f"step {step}")
+            self.assertEqual(self.published(*flags, volume=self.root / "copy"), two, f"step {step}")
             subprocess.run(["rm", "-rf", str(self.root / "copy")], check=True)
             # The next step is reached only from where this one began.
             if self.tree() == two:
                 subprocess.run(["rm", "-rf", str(self.volume)], check=True)
                 self.repository.git("checkout", "--quiet", "HEAD~1")
-                self.published("--ref", self.repository.git("rev-parse", "main~1"))
+                self.published(*flags, "--ref", self.repository.git("rev-parse", "main~1"))
                 self.repository.git("checkout", "--quiet", "main")
         self.assertGreater(step, 10)
         self.assertEqual(self.tree(), two)
