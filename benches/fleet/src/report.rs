@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use testkit::percentile;
 
 /// The rows of this run.
 #[derive(Debug, Default)]
@@ -76,12 +77,6 @@ impl Report {
     }
 }
 
-/// The value that so many percent do not exceed. Sorted values only.
-pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(index).copied().unwrap_or_default()
-}
-
 pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
@@ -103,18 +98,4 @@ fn machine() -> anyhow::Result<Value> {
 fn output(command: &mut Command) -> String {
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_seen() {
-        let all: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&all, 50), Duration::from_millis(50));
-        assert_eq!(percentile(&all, 99), Duration::from_millis(99));
-        assert_eq!(percentile(&all[..1], 99), Duration::from_millis(1));
-        assert_eq!(percentile(&[], 99), Duration::ZERO);
-    }
 }

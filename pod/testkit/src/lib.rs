@@ -6,6 +6,7 @@
 //! - [`upstream`]: an HTTP server that does what the test says, wrong things included
 //! - [`probes`]: ask a server whether it is alive, and say how long it kept the probes waiting
 //! - [`wait`]: wait for a condition with a deadline, never for a time
+//! - [`percentile()`]: how long something takes nearly always
 //!
 //! Everything blocks: a test reads from top to bottom, and shares no runtime with what it tests.
 
@@ -13,12 +14,14 @@
 #![allow(clippy::missing_panics_doc, clippy::panic, clippy::print_stdout, clippy::format_push_string)]
 
 pub mod http;
+mod percentile;
 pub mod probes;
 pub mod process;
 pub mod terminal;
 pub mod upstream;
 pub mod wait;
 
+pub use percentile::percentile;
 pub use probes::Probes;
 pub use process::Process;
 pub use upstream::{Answer, Upstream};
