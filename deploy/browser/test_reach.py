@@ -79,7 +79,13 @@ class WhoCanUseIt(LivePage):
     def test_a_challenge_leads_to_its_lab_and_its_code(self):
         page = self.open(permissions=["clipboard-read", "clipboard-write"])
         challenge = page.locator('#tries [data-challenge="edit"]')
-        challenge.locator("summary").click()
+        challenge.locator("summary").first.click()
+        # The commands are folded, for who wants to find them first.
+        commands = challenge.locator("pre").first
+        expect(challenge.get_by_role("link", name="Lab 2")).to_be_visible()
+        expect(commands).to_be_hidden()
+        challenge.get_by_text("The commands").click()
+        expect(commands).to_be_visible()
         challenge.get_by_role("button", name="Copy path").click()
         expect(challenge.get_by_role("button")).to_have_text("Copied")
         self.assertEqual(page.evaluate("navigator.clipboard.readText()"), challenge.locator("p code").text_content())

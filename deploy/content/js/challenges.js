@@ -198,7 +198,9 @@ export function show(into, snapshot) {
       // The Pod does not serve its own source, so the path is for the clone.
       const copy = copyButton(code, "Copy path");
       if (copy) links.append(" ", copy);
-      const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), typed, links));
+      // Folded, so that a person may find them first.
+      const folded = make("details", {}, make("summary", { text: "The commands" }), typed);
+      const item = make("li", {}, make("details", {}, make("summary", {}, make("span", { text: title }), make("span", { class: "state" })), make("p", { text: why }), folded, links));
       item.dataset.challenge = id;
       items.set(id, { item, typed });
       into.append(item);
