@@ -31,6 +31,10 @@ fn nothing_of(dir: &Path) -> Names {
     names
 }
 
+fn append(log: &Path, text: &[u8]) {
+    fs::OpenOptions::new().append(true).open(log).unwrap().write_all(text).unwrap();
+}
+
 /// The file with the most contents has so many that are not its present one.
 fn most_previous(catalog: &Catalog) -> usize {
     catalog.files().map(|file| file.previous().len()).max().unwrap_or_default()
@@ -70,12 +74,39 @@ fn the_end_of_a_long_line_is_found_behind_what_a_scan_has_seen() {
     fs::write(&log, "x").unwrap();
     let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
     catalog.update(|| discovery.scan());
-    let mut file = fs::OpenOptions::new().append(true).open(&log).unwrap();
-    file.write_all(&[&vec![b'x'; 5 << 20][..], b"\n"].concat()).unwrap();
+    append(&log, &[&vec![b'x'; 5 << 20][..], b"\n"].concat());
     catalog.written(&log);
     let (mut chunk, mut buffer) = (Chunk::new(1 << 20, ChunkMode::Records), Vec::new());
     while catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer) == Filled::ForNow {}
     assert_eq!(chunk.len(), 1, "no other scan is needed");
+}
+
+/// What a drain says that runs out of time meanwhile.
+#[test]
+fn a_line_has_no_end_only_where_it_was_searched_to_the_end_of_its_file() {
+    const LEN: u64 = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a.log");
+    fs::write(&log, "x").unwrap();
+    let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
+    catalog.update(|| discovery.scan());
+    // Nothing knows of this but the search itself.
+    append(&log, &vec![b'x'; (64 << 20) - 1]);
+    catalog.written(&log);
+    let (mut chunk, mut buffer) = (Chunk::new(1 << 20, ChunkMode::Records), Vec::new());
+    let unfinished = |catalog: &Catalog| {
+        let content = catalog.files().next().unwrap().content();
+        (content.unfinished(SinkIndex(0)), content.waiting_since(SinkIndex(0)).is_some())
+    };
+    while catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer) == Filled::ForNow {
+        assert_eq!(unfinished(&catalog), (0, true), "its end may come");
+    }
+    assert_eq!(unfinished(&catalog), (LEN, false));
+    append(&log, b"x");
+    catalog.update(|| discovery.scan());
+    assert_eq!(unfinished(&catalog), (0, true), "its end may be in what was added");
+    while catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer) == Filled::ForNow {}
+    assert_eq!(unfinished(&catalog), (LEN + 1, false));
 }
 
 #[test]

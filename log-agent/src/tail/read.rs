@@ -166,7 +166,7 @@ impl Input<'_> {
             }
         }
         if unread == 0 || (at_end && to.unterminated == UnterminatedLine::Hold) {
-            self.content.note_searched(to.sink, end);
+            self.content.note_unended(to.sink, end);
             return Ok(Progress::AtEnd);
         }
         self.take_long_line(to, end, buffer)
@@ -337,11 +337,17 @@ impl Input<'_> {
                 break;
             }
         }
+        let Some((end, next)) = found else {
+            if at_end {
+                self.content.note_unended(to.sink, searched);
+                return Ok(Progress::AtEnd);
+            }
+            self.content.note_searched(to.sink, searched);
+            self.content.note_size(searched);
+            return Ok(Progress::More);
+        };
         self.content.note_searched(to.sink, searched);
         self.content.note_size(searched);
-        let Some((end, next)) = found else {
-            return Ok(if at_end { Progress::AtEnd } else { Progress::More });
-        };
         let line_start = self.content.read_offset(to.sink);
         let text_start = self.first_non_nul(line_start..end, buffer)?.unwrap_or(line_start);
         let length = end - text_start;

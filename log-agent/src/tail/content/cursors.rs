@@ -11,6 +11,8 @@ struct Cursor {
     read: ReadOffset,
     /// For a line too long for one portion: how far it has been searched for its end.
     searched: u64,
+    /// Where the content ended when that line was found to have no end.
+    unended_at: Option<u64>,
     /// The bytes right before `read`, as they were when they were read.
     before: Window,
     confirmed: Confirmed,
@@ -20,13 +22,14 @@ impl Cursor {
     /// After a restart, and after a confirmation that makes no sense: everything else is read again.
     fn at(confirmed: Confirmed) -> Self {
         let read = confirmed.offset.resume();
-        Self { read, searched: read.0, before: Window::Print(confirmed.before), confirmed }
+        Self { read, searched: read.0, unended_at: None, before: Window::Print(confirmed.before), confirmed }
     }
 
     /// Nothing before this offset is lost or sent.
     fn skip_to(&mut self, offset: u64, before: &[u8]) {
         self.read = ReadOffset(offset);
         self.searched = offset;
+        self.unended_at = None;
         self.confirmed = Confirmed::skipped_to(offset, Fingerprint::of(before));
         self.before = Window::Bytes(before.to_vec());
     }
@@ -42,6 +45,7 @@ impl Cursors {
         let cursor = || Cursor {
             read: ReadOffset(0),
             searched: 0,
+            unended_at: None,
             before: Window::Bytes(Vec::new()),
             confirmed: Confirmed::nothing(),
         };
@@ -71,10 +75,24 @@ impl Cursors {
         self.get(sink).map_or(0, |cursor| cursor.searched)
     }
 
+    /// The search goes on here.
     pub(super) fn note_searched(&mut self, sink: SinkIndex, searched: u64) {
         if let Some(cursor) = self.0.get_mut(sink.get()) {
             cursor.searched = searched;
         }
+    }
+
+    /// The last line was searched to the end of the content, which is here, and has no end yet.
+    pub(super) fn note_unended(&mut self, sink: SinkIndex, at: u64) {
+        if let Some(cursor) = self.0.get_mut(sink.get()) {
+            (cursor.searched, cursor.unended_at) = (at, Some(at));
+        }
+    }
+
+    /// Bytes of the last line of a content of this size, where it is known to have no end.
+    pub(super) fn unfinished(&self, sink: SinkIndex, size: u64) -> u64 {
+        let cursor = self.get(sink).filter(|cursor| cursor.unended_at.is_some_and(|at| at >= size));
+        cursor.map_or(0, |cursor| size.saturating_sub(cursor.read.0))
     }
 
     /// The bytes right before the position of a sink.
@@ -125,6 +143,7 @@ impl Cursors {
         let cursor = self.0.get_mut(sink.get())?;
         let start = std::mem::replace(&mut cursor.read, end);
         cursor.searched = end.0;
+        cursor.unended_at = None;
         if let Window::Bytes(known) = &mut cursor.before {
             known.clear();
             known.extend_from_slice(before);
@@ -158,7 +177,9 @@ impl Cursors {
     /// What was seen behind `end`, and was not read, is gone.
     pub(super) fn shrink(&mut self, end: u64) {
         for cursor in &mut self.0 {
-            cursor.searched = cursor.searched.min(end.max(cursor.read.0));
+            let end = end.max(cursor.read.0);
+            cursor.searched = cursor.searched.min(end);
+            cursor.unended_at = cursor.unended_at.map(|at| at.min(end));
         }
     }
 
@@ -173,6 +194,7 @@ impl Cursors {
                 }
             }
             cursor.searched = cursor.read.0;
+            cursor.unended_at = None;
         }
     }
 }

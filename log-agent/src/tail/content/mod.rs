@@ -158,6 +158,12 @@ impl Content {
         self.cursors.note_searched(sink, searched);
     }
 
+    /// The last line was searched to the end of the content, which is here, and has no end yet.
+    pub(super) fn note_unended(&mut self, sink: SinkIndex, at: u64) {
+        self.note_size(at);
+        self.cursors.note_unended(sink, at);
+    }
+
     /// The bytes right before the position of a sink.
     pub(super) fn before(&self, sink: SinkIndex) -> &[u8] {
         self.cursors.before(sink)
@@ -303,10 +309,9 @@ impl Content {
         self.cursors.sinks().map(|sink| self.unconfirmed(sink)).sum()
     }
 
-    /// Of those of one sink, the bytes of a last line without an end: all that is left where everything before is confirmed.
+    /// Of those of one sink, the bytes of a last line that is known to have no end: all that is left where everything before is confirmed.
     pub(crate) fn unfinished(&self, sink: SinkIndex) -> u64 {
-        let is_searched = self.cursors.searched(sink) >= self.size;
-        if is_searched { self.size.saturating_sub(self.read_offset(sink)) } else { 0 }
+        self.cursors.unfinished(sink, self.size)
     }
 
     /// When the first unconfirmed byte was seen; nothing where only a last line without an end waits, which no agent could ship.
