@@ -102,8 +102,8 @@ pub(crate) struct Instance(pub(crate) u64);
 /// A content's name in record ids: 16 hex digits.
 ///
 /// It is derived from the state directory, the key, the epoch and the first line. The checkpoint keeps it, on the disk before
-/// the first record is sent; where a checkpoint could not be written, or is damaged, a restart gives another one: records that come
-/// again are then not known as such, but none is taken for another one.
+/// the first record is sent, and how far it was given to records. Where the state directory cannot keep that, records get a name that is
+/// this process's alone: those that come again after a restart are then not known as such, but none is taken for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct FileId(u64);
@@ -132,6 +132,14 @@ impl FileId {
         hash.update(key.born.unwrap_or_default().to_be_bytes());
         hash.update(epoch.0.to_be_bytes());
         hash.update(&first_line[..first_line.len().min(WINDOW)]);
+        Self(leading(&hash.finalize()))
+    }
+
+    /// Another name of the same content, which no process gives but the one with this number.
+    pub(crate) fn of_process(self, run: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0.to_be_bytes());
+        hash.update(run.to_be_bytes());
         Self(leading(&hash.finalize()))
     }
 }
@@ -177,6 +185,14 @@ mod tests {
         assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::new(1, 2), b"first\n"));
         assert_ne!(id, FileId::derive(Instance(8), &key, Epoch::default(), b"first\n"));
         assert_ne!(id, FileId::derive(Instance(7), &key, Epoch::default(), b"other\n"));
+    }
+
+    #[test]
+    fn a_process_has_names_of_its_own() {
+        let id = FileId::derive(Instance(7), &key(1, 2, None), Epoch::default(), b"first\n");
+        assert_eq!(id.of_process(1), id.of_process(1));
+        assert_ne!(id.of_process(1), id.of_process(2));
+        assert_ne!(id.of_process(1), id);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Records of a content that no checkpoint on the disk knows are held until one does: after a crash right behind their delivery
 //! they would come again under other ids, or other records under theirs. A state directory that fails, or does not answer, is no
-//! reason to hold them for longer: ids are then as good as they can be derived again.
+//! reason to hold them for longer: they are sent under ids that are this process's alone.
 
 use std::time::{Duration, Instant};
 

@@ -271,22 +271,21 @@ impl Reader {
     fn send(&mut self, at: usize) -> bool {
         let Some(feed) = self.feeds.get_mut(at) else { return false };
         let due = |chunk: &mut Chunk| !chunk.is_empty() && (feed.with_sink == 0 || chunk.is_full());
-        let Some(chunk) = feed.filling.take_if(due) else { return false };
+        let Some(mut chunk) = feed.filling.take_if(due) else { return false };
         let sent = match chunk.purpose() {
             ChunkMode::Records => self.catalog.uncovered(&chunk),
             // Copies have no ids.
             ChunkMode::Raw => Vec::new(),
         };
-        let is_slow = self.checkpoints.disk() == Disk::Slow || self.sent_log.is_stalled();
-        let waits = (is_slow && !sent.is_empty()) || !self.catalog.is_durable(&chunk);
-        if waits && self.checkpoints.hold() {
+        let answers = self.checkpoints.disk() == Disk::Answers && !self.sent_log.is_stalled();
+        let is_kept =
+            self.catalog.is_durable(&chunk) && (sent.is_empty() || (answers && self.sent_log.append(sent)));
+        if !is_kept && self.checkpoints.hold() {
             feed.filling = Some(chunk);
             return false;
         }
-        let notes = !sent.is_empty() && self.checkpoints.disk() == Disk::Answers;
-        if notes && !self.sent_log.append(sent) && self.checkpoints.hold() {
-            feed.filling = Some(chunk);
-            return false;
+        if !is_kept {
+            self.catalog.disown(&mut chunk);
         }
         feed.filling = feed.spare.take();
         feed.with_sink += 1;

@@ -61,8 +61,8 @@ impl SentLog {
         text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
 
-    /// Notes what is sent next.
-    fn append(&mut self, sent: &[Sent]) {
+    /// Notes what is sent next; false where that cannot be written.
+    fn append(&mut self, sent: &[Sent]) -> bool {
         let mut lines = Vec::with_capacity(sent.len() * 128);
         for one in sent {
             serde_json::to_writer(&mut lines, one).expect("it is always JSON and a vector always takes it");
@@ -73,6 +73,7 @@ impl SentLog {
         }
         let outcome = self.write(&lines);
         self.note(outcome);
+        !self.failed
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
@@ -120,7 +121,8 @@ impl SentLog {
             Err(error) if !std::mem::replace(&mut self.failed, true) => tracing::warn!(
                 file = %self.path.display(),
                 %error,
-                "cannot be written: should the agent be killed, and a file be rewritten with the same beginning, an id may come twice"
+                "cannot be written: lines wait for a checkpoint before they are sent, and where none can be written, either, their ids are \
+                 this process's alone"
             ),
             Err(_) => {}
         }
@@ -133,8 +135,9 @@ type Task = Box<dyn FnOnce(&mut SentLog) + Send>;
 #[derive(Debug)]
 pub(crate) struct SentWriter {
     tasks: Sender<Task>,
-    done: Sender<()>,
-    appended: Receiver<()>,
+    done: Sender<bool>,
+    /// Whether it is written, of each note.
+    appended: Receiver<bool>,
     /// The last note is not written yet.
     is_behind: bool,
 }
@@ -152,15 +155,15 @@ impl SentWriter {
         Ok(Self { tasks, done, appended, is_behind: false })
     }
 
-    /// Notes what is sent next; false where that takes too long. Then nothing is sent before a checkpoint covers it.
+    /// Notes what is sent next; false where that takes too long, or cannot be. Then nothing is sent before a checkpoint covers it.
     pub(crate) fn append(&mut self, sent: Vec<Sent>) -> bool {
         let done = self.done.clone();
         self.tell(Box::new(move |log| {
-            log.append(&sent);
-            done.send(()).ignore();
+            done.send(log.append(&sent)).ignore();
         }));
-        self.is_behind = self.appended.recv_timeout(IN_TIME).is_err();
-        !self.is_behind
+        let written = self.appended.recv_timeout(IN_TIME);
+        self.is_behind = written.is_err();
+        written.unwrap_or_default()
     }
 
     /// Whether the last note is not written yet: nothing else is to be noted before it is.

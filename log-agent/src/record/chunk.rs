@@ -174,6 +174,15 @@ impl Chunk {
         self.parts.push(Part { origin: Arc::clone(origin), segment, lines: start..end });
     }
 
+    /// Gives the records of some parts other ids, before any of them is sent.
+    pub(crate) fn rename(&mut self, mut id: impl FnMut(&Part) -> Option<FileId>) {
+        for part in &mut self.parts {
+            if let Some(id) = id(part) {
+                part.origin = Arc::new(Origin { id, path: Arc::clone(&part.origin.path) });
+            }
+        }
+    }
+
     /// The segments, in the order in which they were read.
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts

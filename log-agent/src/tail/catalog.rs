@@ -537,6 +537,16 @@ impl Catalog {
         uncovered
     }
 
+    /// Gives the records of a chunk that is sent all the same ids that are this process's alone: after a crash, others may get those that
+    /// they have, because the state directory does not say how far these were given.
+    pub(crate) fn disown(&mut self, chunk: &mut Chunk) {
+        let Self { files, numbers, .. } = self;
+        chunk.rename(|part| {
+            let (_, content) = files.content(part.segment.content)?;
+            (!content.is_covered(part.segment.end)).then(|| numbers.of_process(part.origin.id))
+        });
+    }
+
     /// What a checkpoint has to say now, and what is known to it then.
     pub(crate) fn entries(&mut self) -> (Vec<FileEntry>, Snapshot) {
         let (mut entries, snapshot) = self.files.entries(&self.sinks);
@@ -569,9 +579,7 @@ impl Catalog {
     /// The agent ends: what no next start can ship is entered, and not among the entries of its last checkpoint. Returns how many
     /// bytes that is.
     pub(crate) fn give_up_unshippable(&mut self) -> u64 {
-        let owes = |file: &FileSeq| {
-            self.files.get(*file).is_some_and(|file| !(file.is_drained() && file.previous().is_empty()))
-        };
+        let owes = |file: &FileSeq| self.files.get(*file).is_some_and(TailedFile::owes);
         let unnamed: Vec<FileSeq> = self.unnamed().filter(owes).collect();
         let files = unnamed.into_iter().filter_map(|seq| self.files.remove(seq));
         let bytes: u64 = files.map(|file| self.orphans.give_up(&file)).sum();

@@ -258,6 +258,11 @@ impl TailedFile {
         self.state == ReadState::Skipped || self.content.is_drained()
     }
 
+    /// Whether any sink lacks something of it, or of what it held before.
+    pub(super) fn owes(&self) -> bool {
+        !(self.is_drained() && self.previous.is_empty())
+    }
+
     /// Its descriptor is gone, and its name leads elsewhere: as far as is known, so much was there.
     pub(super) fn note_last_size(&mut self) {
         self.content.note_size(self.stat.size);

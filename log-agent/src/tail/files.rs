@@ -7,7 +7,7 @@ use super::content::{Content, Covered};
 use super::file::{FileSeq, ReadState, TailedFile};
 use super::rotation::LogFamily;
 use crate::checkpoint::FileEntry;
-use crate::identity::FileKey;
+use crate::identity::{FileId, FileKey};
 use crate::position::{ContentSeq, Segment, SinkIndex};
 use crate::watch::Names;
 
@@ -37,6 +37,11 @@ impl Numbers {
     pub(super) fn content(&mut self) -> ContentSeq {
         self.content += 1;
         ContentSeq(self.content)
+    }
+
+    /// The name that a content has for this process alone.
+    pub(super) fn of_process(&self, id: FileId) -> FileId {
+        id.of_process(self.run)
     }
 
     /// A content that was never seen.

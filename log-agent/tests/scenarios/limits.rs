@@ -126,6 +126,37 @@ fn no_id_names_two_records_where_none_can_be_kept() {
     }
 }
 
+/// Nor where the id of the content is known from before, and all that the checkpoint compares was written again.
+#[test]
+fn no_id_names_two_records_where_the_state_directory_fails_later() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let known: String = (0..500).map(|number| format!("line {number}\n")).collect();
+    write(&room.log("a.log"), &known);
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    wait_until("all are confirmed", || room.checkpointed(&receiver.sink()) == known.len() as u64);
+    assert!(agent.terminate().success());
+    let shell = "trap '' XFSZ && ulimit -S -f 0";
+    for round in 0..3 {
+        std::fs::write(room.log("a.log"), format!("{known}round {round}\n")).unwrap();
+        let mut agent = after(shell, &[], &room, &receiver.sink(), &["--checkpoint-period", "50ms"]);
+        wait_until("the new line arrives", || receiver.count() == 501 + round);
+        agent.kill();
+        assert_eq!(receiver.ids().len(), 501 + round);
+    }
+    // Once it can be written again, ids are kept again.
+    let mut agent = room.agent(&receiver.sink(), &[]);
+    wait_until("the last line comes again", || receiver.count() == 504);
+    write(&room.log("a.log"), "the next\n");
+    wait_until("the next one arrives", || receiver.count() == 505);
+    assert_eq!(receiver.ids().len(), 505);
+    wait_until("both are confirmed", || room.checkpointed(&receiver.sink()) > known.len() as u64 + 10);
+    agent.kill();
+    let _agent = room.agent(&receiver.sink(), &[]);
+    write(&room.log("a.log"), "the last\n");
+    wait_until("nothing else comes again", || receiver.bodies().last().unwrap() == "the last");
+    assert_eq!((receiver.count(), receiver.ids().len()), (506, 506));
+}
+
 /// Writes the text to the sink of `scheme` that is down first and up then, and returns the most memory that was seen.
 fn peak(scheme: &str, room: &Room, more: &[&str], is_all: impl Fn(usize) -> bool) -> u64 {
     let receiver = Receiver::that(|_| Verdict::Refuse(Answer::new(503, "")));

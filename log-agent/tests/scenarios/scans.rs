@@ -82,10 +82,10 @@ fn a_scan_without_a_descriptor_is_not_an_empty_one() {
     wait_until("it is ready", || is_ready(&agent) == Some(true));
     receiver.expect_numbers(30);
     assert!(metric(&agent, "log_agent_scan_up") > 0.5);
+    assert!(agent.terminate().success(), "{}", agent.stderr());
     for said in ["cannot look at all names", "all names can be looked at again"] {
         assert_eq!(agent.stderr().matches(said).count(), 1, "{}", agent.stderr());
     }
-    assert!(agent.terminate().success(), "{}", agent.stderr());
 }
 
 #[test]

@@ -405,6 +405,11 @@ impl Content {
         if self.durable.is_some_and(|durable| durable.sent >= end.0) { None } else { self.id }
     }
 
+    /// Whether a restart would know it again, and that what is before this place may have been sent.
+    pub(super) fn is_covered(&self, end: ReadOffset) -> bool {
+        self.is_durable(end) && self.uncovered(end).is_none()
+    }
+
     /// What an entry that is made now says of it; nothing before it has its id.
     pub(super) fn covered(&self) -> Option<Covered> {
         let (head, sent) = (self.marks.head().len(), self.furthest());
