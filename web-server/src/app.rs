@@ -29,7 +29,7 @@ use crate::http::cors::Cors;
 use crate::http::exchange::Telemetry;
 use crate::http::trusted_proxies::TrustedProxies;
 use crate::live_page::Local;
-use crate::memory::Budget;
+use crate::memory::{self, Budget};
 use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
 use crate::net::server::{Server, serve_all};
@@ -72,6 +72,11 @@ pub async fn run(
     let metrics = Arc::new(Metrics::register(&mut registrar));
     // Without the flag, the limit of the cgroup.
     let limit = config.memory_limit.or_else(cgroup::memory_limit);
+    if let Some(limit) = limit.filter(|limit| *limit < memory::LEAST) {
+        // The flag is refused. A container's limit may have been set for all that it holds: what works still works.
+        let least = memory::LEAST;
+        tracing::warn!(limit, least, "the container's memory limit leaves no room for connections: raise it");
+    }
     let budget = Budget::new(limit, &mut registrar);
     let access_log = open_access_log(&config, &metrics)?;
     let header_policy = Arc::new(HeaderPolicy {

@@ -17,6 +17,7 @@ use crate::content::path::ContentPath;
 use crate::content::path_glob::PathGlob;
 use crate::http::cors::Origin;
 use crate::http::trusted_proxies::network;
+use crate::memory;
 
 /// Where content is served without `--listen` and `PORT0`.
 const DEFAULT_LISTEN: SocketAddr =
@@ -57,7 +58,7 @@ pub struct Config {
 
     /// Memory that the whole process may use; content, connections and answers under way share it. Without this flag the
     /// limit of the container (its cgroup) is taken, and without one there is no limit
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
     pub(crate) memory_limit: Option<u64>,
 
     /// Memory for the bodies of smaller files, within the memory limit; the rest is read from the volume at each request
@@ -175,6 +176,18 @@ pub struct Config {
     /// Answers /env with the environment, secrets in it included
     #[arg(long)]
     pub(crate) expose_env: bool,
+}
+
+/// A limit that the program can serve in.
+fn memory_limit(text: &str) -> Result<u64, String> {
+    let limit = units::size(text)?;
+    let least = memory::LEAST / (1024 * 1024);
+    if limit < memory::LEAST {
+        return Err(format!(
+            "web-server needs {least} MiB at least (deploy/README.md, Memory, has the formula)"
+        ));
+    }
+    Ok(limit)
 }
 
 fn page_path(text: &str) -> Result<ContentPath, String> {

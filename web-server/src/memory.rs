@@ -21,6 +21,8 @@ use tokio::time::sleep;
 const MIB: u64 = 1024 * 1024;
 /// What the program takes before its first file and connection: code, stacks, page tables, the access log's queue.
 const MARGIN_MIN: u64 = 10 * MIB;
+/// Least limit of a process that can serve: what is set aside, and room for some connections and a small release.
+pub(crate) const LEAST: u64 = 11 * MIB;
 /// Where there is no limit, bodies that are being sent still share this much.
 const UNLIMITED_POOL: u64 = 256 * MIB;
 /// More than any number of long heads takes.
@@ -486,6 +488,13 @@ fn signed(bytes: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn below_the_least_limit_no_connection_has_room() {
+        let room = |limit: u64| Budget::hidden(Some(limit)).take_for_new(80 * 1024).is_ok();
+        assert!(room(LEAST));
+        assert!(!room(LEAST - MIB));
+    }
 
     #[test]
     fn content_leaves_room_for_connections() {

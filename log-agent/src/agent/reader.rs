@@ -5,11 +5,13 @@
 //! A chunk fills while the one before is delivered, never more than these two, so that a sink that is slow or down costs two
 //! chunks of memory, whatever waits in the files.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use lifecycle::Ignore as _;
+use lifecycle::escape::escaped_path;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::checkpoint_schedule::{Checkpoints, Disk};
@@ -346,6 +348,12 @@ impl Reader {
                 // What is in the inbox by now is taken, and nothing is waited for.
                 Message::Stop => until = Instant::now(),
                 _ => {}
+            }
+        }
+        if self.until == Until::EndOfFiles && !run.stopped {
+            for include in self.discovery.unmatched() {
+                let include = escaped_path(Path::new(include.text()));
+                tracing::warn!(%include, "no file matches: nothing was read");
             }
         }
         let remains = Remains::of(&mut self.catalog, &self.names);

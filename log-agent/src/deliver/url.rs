@@ -129,7 +129,15 @@ impl FromStr for SinkUrl {
         let (sink, url): (fn(Url) -> Self, _) = match text.split_once('+') {
             Some(("ndjson", url)) => (Self::Ndjson, url),
             Some(("otlp", url)) => (Self::Otlp, url),
-            _ => return Err(format!("no sink has this scheme; {KNOWN}")),
+            _ => {
+                let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+                return Err(match scheme.filter(|scheme| matches!(*scheme, "http" | "https")) {
+                    Some(http) => format!(
+                        "{http} alone does not say what the receiver understands: write ndjson+{http}://… or otlp+{http}://…; {KNOWN}"
+                    ),
+                    None => format!("no sink has this scheme; {KNOWN}"),
+                });
+            }
         };
         let url: Url = url.parse().map_err(|error| told(format!("{error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -158,6 +166,15 @@ mod tests {
         let name = |text: &str| text.parse::<SinkUrl>().unwrap().name();
         assert_eq!(name("forward://h"), "forward://h:24224/log-agent");
         assert_eq!(name("forward+tls://[::1]:5/web.access"), "forward+tls://[::1]:5/web.access");
+    }
+
+    #[test]
+    fn http_is_told_what_it_lacks() {
+        for scheme in ["http", "https"] {
+            let error = format!("{scheme}://user:secret@x/").parse::<SinkUrl>().unwrap_err();
+            let written = [format!("ndjson+{scheme}://…"), format!("otlp+{scheme}://…")];
+            assert!(written.iter().all(|one| error.contains(one)) && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

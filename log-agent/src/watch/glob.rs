@@ -69,6 +69,11 @@ impl Glob {
         Ok(glob)
     }
 
+    /// As it was given, made absolute.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(crate) fn matches(&self, path: &Path) -> bool {
         self.pattern.matches_with(&path.to_string_lossy(), MATCH)
     }

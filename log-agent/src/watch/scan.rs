@@ -96,9 +96,8 @@ impl Discovery {
 
     fn walk(&self) -> Names {
         let mut names = Names::default();
-        let is_excluded = |path: &Path| self.exclude.iter().any(|glob| glob.matches(path));
         for include in &self.include {
-            Walk::run(include, self.symlinks, &is_excluded, &mut names);
+            self.walk_one(include, &mut names);
         }
         // Of several names of one file the first counts, and no link where there is another.
         names
@@ -106,6 +105,20 @@ impl Discovery {
             .sort_by(|one, other| (one.is_link, &one.place.path).cmp(&(other.is_link, &other.place.path)));
         names.files.dedup_by(|one, other| one.place.path == other.place.path);
         names
+    }
+
+    fn walk_one(&self, include: &Glob, names: &mut Names) {
+        let is_excluded = |path: &Path| self.exclude.iter().any(|glob| glob.matches(path));
+        Walk::run(include, self.symlinks, &is_excluded, names);
+    }
+
+    /// The patterns that no file fits now, or only excluded ones.
+    pub(crate) fn unmatched(&self) -> impl Iterator<Item = &Glob> {
+        self.include.iter().filter(|include| {
+            let mut names = Names::default();
+            self.walk_one(include, &mut names);
+            names.files.is_empty()
+        })
     }
 
     fn report(&mut self, names: &Names) {

@@ -42,6 +42,23 @@ fn wrong_flags_are_one_line() {
     }
 }
 
+/// A pattern with a slip in it looks like a file without lines: it is named, also beside another that is right.
+#[test]
+fn a_pattern_without_a_file_is_named_at_the_end() {
+    let room = Room::new();
+    write(&room.log("a.log"), "line 0\n");
+    let (right, wrong) = (room.log("*.log"), room.log("*.lgo"));
+    let include = format!("{},{}", right.display(), wrong.display());
+    let state = room.state();
+    let arguments = ["--include", &include, "--state-dir", state.to_str().unwrap(), "--sink", "stdout:"];
+    let (code, stdout, stderr) =
+        run(binary(), arguments.into_iter().chain(["--admin-addr", "127.0.0.1:0", "--exit-at-eof"]));
+    assert_eq!((code, stdout.lines().count()), (0, 1), "{stderr}");
+    let warned: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN")).collect();
+    let named = |path: &std::path::Path| warned.iter().any(|line| line.contains(path.to_str().unwrap()));
+    assert!(warned.len() == 1 && named(&wrong) && !named(&right), "{stderr}");
+}
+
 #[test]
 fn the_readme_has_all_flags() {
     let readme = include_str!("../../README.md");

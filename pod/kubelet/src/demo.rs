@@ -1,5 +1,6 @@
 //! The content manager and the Pod, from the first line to the last.
 
+use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn prepare(flags: &Flags, binaries: &Binaries) -> Result<Self, Failure> {
+        try_timeline(flags)?;
         let terminal = Arc::new(Terminal::new(flags));
         let watcher = Watcher::start().or_exit(Exit::Internal)?;
         let (dir, volumes) = VolumesDir::create(flags, &watcher)?;
@@ -168,6 +170,13 @@ fn shown(folder: &std::path::Path) -> String {
     let Ok(full) = folder.canonicalize() else { return folder.display().to_string() };
     let here = std::env::current_dir().unwrap_or_default();
     full.strip_prefix(here).unwrap_or(&full).display().to_string()
+}
+
+/// Opens the file of `--timeline`, and makes it where there is none: what happens until the end is not drawn in vain. What is in it stays.
+fn try_timeline(flags: &Flags) -> Result<(), Failure> {
+    let Some(file) = &flags.timeline else { return Ok(()) };
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(file);
+    opened.map(drop).with_context(|| format!("--timeline {}", file.display())).or_exit(Exit::Io)
 }
 
 fn draw_timeline(flags: &Flags, events: &EventLog) -> Result<(), Failure> {

@@ -66,6 +66,13 @@ impl AtTerminal {
         screen(&String::from_utf8_lossy(&self.written.lock()), usize::from(self.columns))
     }
 
+    /// Whether anything on it has a colour or another rendition.
+    pub fn is_coloured(&self) -> bool {
+        let written = String::from_utf8_lossy(&self.written.lock()).into_owned();
+        let digits = |letter: char| letter.is_ascii_digit() || letter == ';';
+        written.split("\x1b[").skip(1).any(|rest| rest.trim_start_matches(digits).starts_with('m'))
+    }
+
     /// Waits until a line has this text.
     #[track_caller]
     pub fn shows(&self, text: &str) {

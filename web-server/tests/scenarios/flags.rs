@@ -1,8 +1,11 @@
 //! What is wrong at the start is said at the start, in one line, with an exit code that means something.
 
+use std::process::Command;
+
 use testkit::Process;
 use testkit::http::{Connection, get};
 use testkit::process::run;
+use testkit::terminal::{AtTerminal, Stdout};
 use testkit::wait_until;
 
 use crate::support::{BINARY, Server, Volume};
@@ -42,8 +45,23 @@ fn a_wrong_start_is_one_line() {
         fails(&["--root", dir, flag, "0s"], 64, &[flag]);
     }
     fails(&["--root", dir, "--rescan", "18446744073709551615s"], 64, &["--rescan", "too long"]);
+    fails(&["--root", dir, "--memory-limit", "1MiB"], 64, &["--memory-limit", "11 MiB at least"]);
     let under_a_file = format!("{file}/access.log");
     fails(&["--root", dir, "--access-log", &under_a_file], 74, &[&under_a_file, file]);
+}
+
+/// The log of every container is written by `lifecycle`.
+#[test]
+fn the_log_has_colours_where_the_person_wants_them() {
+    let volume = Volume::new();
+    for (no_color, coloured) in [("", true), ("1", false)] {
+        let mut command = Command::new(BINARY);
+        command.args(["--listen", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0", "--root"]).arg(volume.root());
+        command.env("NO_COLOR", no_color);
+        let terminal = AtTerminal::start(command, 300, Stdout::Null);
+        terminal.shows("INFO");
+        assert_eq!(terminal.is_coloured(), coloured, "NO_COLOR={no_color:?}");
+    }
 }
 
 #[test]

@@ -210,6 +210,16 @@ fn a_file_in_the_place_of_a_folder_is_named() {
 }
 
 #[test]
+fn a_timeline_that_cannot_be_drawn_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("absent/timeline.svg").display().to_string();
+    let ip = format!("--ip={}", fresh_address());
+    let (code, _, stderr) = testkit::process::run(env!("CARGO_BIN_EXE_kubelet"), [&ip, "--timeline", &file]);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    assert!(stderr.contains(&format!("--timeline {file}")), "{stderr}");
+}
+
+#[test]
 fn usage_is_of_the_command_that_people_type() {
     let (code, stdout, _) = testkit::process::run(env!("CARGO_BIN_EXE_kubelet"), ["--help"]);
     assert!(code == 0 && stdout.contains("Usage: cargo demo [OPTIONS]"), "{stdout}");
