@@ -60,6 +60,13 @@ class WhoCanUseIt(LivePage):
                     self.assertLessEqual(page.evaluate("document.documentElement.scrollWidth"), width, "it scrolls sideways")
                     self.quiet()
 
+    def test_a_comment_of_a_listing_stays_in_its_line_on_a_phone(self):
+        page = self.open(address=self.pod.url("/labs/01-twocontainers.html"), live=False, viewport={"width": 360, "height": 800})
+        listing = page.locator("figure.listing pre").first
+        rows = listing.evaluate("(pre) => { const range = document.createRange(); range.selectNodeContents(pre.firstChild); return new Set([...range.getClientRects()].map(({top}) => Math.round(top))).size }")
+        self.assertEqual(rows, len(listing.text_content().splitlines()))
+        self.assertTrue(listing.evaluate("(pre) => pre.scrollWidth > pre.clientWidth"))
+
     def test_a_button_copies_what_is_typed_and_nothing_else(self):
         page = self.open(address=self.pod.url("/labs/12-adapter.html"), live=False, permissions=["clipboard-read", "clipboard-write"])
         copied = lambda: page.evaluate("navigator.clipboard.readText()")

@@ -17,13 +17,15 @@ const NOTE: &str = "<aside class=\"here\" aria-label=\"Before you begin\">\n<p c
      your browser. Type at the repository\u{2019}s root, once <code>cargo demo</code> has run.</p>\n</aside>\n";
 
 /// The pages that all others link to.
-const NAVIGATION: [(&str, &str); 7] = [
+const NAVIGATION: [(&str, &str); 9] = [
     ("index.html", "This Pod"),
     ("live.html", "Live"),
     ("pod.html", "What a Pod is"),
     ("immutable.html", "Immutable"),
     ("containers.html", "Not one fat container"),
     ("sidecar.html", "Sidecars"),
+    ("patterns.html", "Patterns"),
+    ("object-model.html", "Object model"),
     ("labs/index.html", "Labs"),
 ];
 
@@ -50,10 +52,17 @@ impl<'a> Page<'a> {
         let title = self.markdown.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
         let mut body = String::new();
         html::push_html(&mut body, self.events(sources).into_iter());
+        let target = target(self.source);
+        let here = target.strip_prefix("deploy/content").unwrap_or(&target);
+        let is_listed = NAVIGATION.iter().any(|(page, _)| Path::new(page) == here);
         let items: Vec<String> = NAVIGATION
             .iter()
             .map(|(page, name)| {
-                let current = if *page == "labs/index.html" { " aria-current=\"true\"" } else { "" };
+                let current = match *page {
+                    page if Path::new(page) == here => " aria-current=\"page\"",
+                    "labs/index.html" if !is_listed => " aria-current=\"true\"",
+                    _ => "",
+                };
                 format!("      <li><a href=\"{up}{page}\"{current}>{name}</a></li>\n")
             })
             .collect();
@@ -91,7 +100,7 @@ impl<'a> Page<'a> {
         let options = Options::ENABLE_TABLES;
         let mut events = Vec::new();
         let mut heading = None;
-        let mut unlinked = false;
+        let mut unlinked = None;
         let mut tables = 0;
         for event in Parser::new_ext(self.markdown, options) {
             match event {
@@ -135,11 +144,25 @@ impl<'a> Page<'a> {
                                 id,
                             }));
                         }
-                        // A file of the repository, which is not on the site: its name is enough.
-                        None => unlinked = true,
+                        // A file of the repository, which is not on the site: it is named by its path.
+                        None => unlinked = Some((self.path(&dest_url), events.len())),
                     }
                 }
-                Event::End(TagEnd::Link) if unlinked => unlinked = false,
+                Event::End(TagEnd::Link) if unlinked.is_some() => {
+                    if let Some((path, begin)) = unlinked.take() {
+                        // A text that is the path's end says no more than the path.
+                        if path.ends_with(&text(&events[begin..])) {
+                            events.truncate(begin);
+                            events.push(Event::Code(path.into()));
+                        } else {
+                            events.extend([
+                                Event::Text(" (".into()),
+                                Event::Code(path.into()),
+                                Event::Text(")".into()),
+                            ]);
+                        }
+                    }
+                }
                 Event::Start(Tag::Image { link_type, dest_url, title, id }) => {
                     let dest_url = self.link(&dest_url, sources).map_or(dest_url, CowStr::from);
                     events.push(Event::Start(Tag::Image { link_type, dest_url, title, id }));
@@ -157,7 +180,7 @@ impl<'a> Page<'a> {
         }
         let (file, anchor) =
             destination.split_once('#').map_or((destination, None), |(file, at)| (file, Some(at)));
-        let file = normal(&self.source.parent()?.join(file));
+        let file = PathBuf::from(self.path(file));
         let page = if sources.contains(&file) {
             target(&file)
         } else {
@@ -168,6 +191,12 @@ impl<'a> Page<'a> {
             Some(anchor) => format!("{relative}#{anchor}"),
             None => relative,
         })
+    }
+
+    /// What a link names, from the repository's root.
+    fn path(&self, destination: &str) -> String {
+        let file = destination.split('#').next().unwrap_or_default();
+        normal(&self.source.parent().unwrap_or(Path::new("")).join(file)).display().to_string()
     }
 
     fn pager(&self, sources: &[PathBuf]) -> String {
@@ -188,20 +217,22 @@ impl<'a> Page<'a> {
 
 /// A heading's opening tag, with the anchor that the forges give it: lower case, hyphens for spaces, no punctuation.
 fn opening(level: HeadingLevel, inner: &[Event<'_>]) -> CowStr<'static> {
-    let text: String = inner
-        .iter()
-        .filter_map(|event| match event {
-            Event::Text(text) | Event::Code(text) => Some(text.as_ref()),
-            _ => None,
-        })
-        .collect();
-    let anchor: String = text
+    let anchor: String = text(inner)
         .to_lowercase()
         .replace(' ', "-")
         .chars()
         .filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter))
         .collect();
     format!("<{level} id=\"{anchor}\">").into()
+}
+
+/// What a reader sees of these events.
+fn text(events: &[Event<'_>]) -> String {
+    let texts = events.iter().filter_map(|event| match event {
+        Event::Text(text) | Event::Code(text) => Some(text.as_ref()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// A block of code, with a line above it that says where its commands are typed.
@@ -265,15 +296,56 @@ mod tests {
     #[test]
     fn a_page_links_to_pages_and_names_files() {
         let page = html(
-            "# Two\n\n[patterns](../patterns.md#sidecar), [labs](README.md), [`live.rs`](../../web-server/src/live.rs)\n",
+            "# Two\n\n[patterns](../patterns.md#sidecar), [labs](README.md), [`live.rs`](../../web-server/src/live.rs), [the contract](../contract.md#7-the-pod).\n",
         );
         assert!(page.contains("<a href=\"../patterns.html#sidecar\">patterns</a>"), "{page}");
         assert!(page.contains("<a href=\"index.html\">labs</a>"), "{page}");
-        assert!(page.contains(", <code>live.rs</code>"), "{page}");
+        assert!(page.contains(", <code>web-server/src/live.rs</code>"), "{page}");
+        assert!(page.contains(", the contract (<code>docs/contract.md</code>)."), "{page}");
         let page = html("# Two\n\n![The swap](../../deploy/content/img/swap.svg)\n");
         assert!(page.contains("<img src=\"../img/swap.svg\" alt=\"The swap\" />"), "{page}");
         assert!(page.contains("<title>Two · A Pod, from inside</title>"), "{page}");
         assert!(page.contains("<link rel=\"stylesheet\" href=\"../css/site.css\">"), "{page}");
+    }
+
+    #[test]
+    fn the_navigation_shows_where_the_reader_is() {
+        let sources = ["docs/patterns.md", "docs/questions.md"].map(PathBuf::from);
+        let current = |source: &str| {
+            let page = Page::new(Path::new(source), "# A\n").html(&sources);
+            let items: Vec<&str> = page.lines().filter(|line| line.contains("aria-current")).collect();
+            items.concat()
+        };
+        assert!(
+            current("docs/patterns.md")
+                .ends_with("\"patterns.html\" aria-current=\"page\">Patterns</a></li>")
+        );
+        assert!(
+            current("docs/questions.md").ends_with("\"labs/index.html\" aria-current=\"true\">Labs</a></li>")
+        );
+    }
+
+    /// Some of the site's pages are written by hand.
+    #[test]
+    fn all_pages_have_the_same_navigation() {
+        let content = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/content");
+        let items = |page: &str| -> Vec<String> {
+            let navigation = page.split("<ul>").nth(1).and_then(|rest| rest.split("</ul>").next());
+            let items = navigation.unwrap_or_default().split("<a href=\"").skip(1);
+            items.map(|item| item.split('"').next().unwrap_or_default().to_owned()).collect()
+        };
+        let mut pages = 0;
+        for entry in std::fs::read_dir(content).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "html") && !path.ends_with("404.html") {
+                pages += 1;
+                let listed = NAVIGATION.map(|(page, _)| page.to_owned());
+                let page = std::fs::read_to_string(&path).unwrap();
+                let shown = items(&page).into_iter().map(|page| page.trim_start_matches('/').to_owned());
+                assert_eq!(shown.collect::<Vec<_>>(), listed, "{}", path.display());
+            }
+        }
+        assert!(pages > 7);
     }
 
     #[test]
