@@ -118,6 +118,7 @@ impl Catalog {
         // First what is in the files: a copy is made before its original is truncated, so it is among the names that are looked at
         // after that.
         self.look_at_contents();
+        let known = self.files.len();
         let mut names = scan();
         for _ in 0..STILL {
             if self.has_all(&names) {
@@ -132,6 +133,10 @@ impl Catalog {
         }
         if !self.has_all(&names) {
             self.take_in(&names);
+        }
+        if self.files.len() > known {
+            // Lines that were written before a new file was there come before its own.
+            self.files.iter_mut().for_each(TailedFile::look_for_more);
         }
         self.settle_names(&names);
         self.obstacles.note_scan(&names, &self.files);
@@ -284,20 +289,7 @@ impl Catalog {
                 }
             }
         }
-        let mut gone = Vec::new();
-        for file in self.files.iter_mut() {
-            // What cannot be seen is where it was, unless it is known to be nowhere.
-            if file.naming() == Naming::Named
-                && !with_name.contains(&file.seq())
-                && (names.has_seen(file.path()) || file.is_unlinked())
-            {
-                file.unnamed();
-                if !file.is_open() {
-                    gone.push(file.seq());
-                }
-            }
-        }
-        for seq in gone {
+        for seq in self.files.note_unnamed(names, &with_name) {
             self.let_go(seq, LossReason::Removed);
         }
     }

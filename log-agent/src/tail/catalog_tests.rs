@@ -110,6 +110,39 @@ fn a_line_has_no_end_only_where_it_was_searched_to_the_end_of_its_file() {
 }
 
 #[test]
+fn what_was_written_before_a_new_file_was_there_comes_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a.log");
+    fs::write(&log, "1\n").unwrap();
+    let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
+    catalog.update(|| discovery.scan());
+    let mut chunks = SINKS.map(|_| Chunk::new(1000, ChunkMode::Records));
+    let mut fill = |catalog: &mut Catalog| {
+        for (sink, chunk) in SinkIndex::all(SINKS.len()).zip(&mut chunks) {
+            catalog.fill(sink, None, &options, chunk, &mut Vec::new());
+        }
+    };
+    fill(&mut catalog);
+    let mut rotate = Some(|| {
+        append(&log, b"2\n");
+        fs::rename(&log, dir.path().join("elsewhere")).unwrap();
+        fs::write(&log, "3\n").unwrap();
+    });
+    // Right after the look into the files that are followed.
+    catalog.update(|| {
+        if let Some(rotate) = rotate.take() {
+            rotate();
+        }
+        discovery.scan()
+    });
+    fill(&mut catalog);
+    for chunk in chunks {
+        let ends = chunk.parts().iter().map(|part| (part.segment.content.0, part.segment.end.0));
+        assert_eq!(ends.collect::<Vec<_>>(), [(1, 4), (2, 2)]);
+    }
+}
+
+#[test]
 fn what_may_be_there_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(dir.path(), Some(of_long_ago(dir.path())));

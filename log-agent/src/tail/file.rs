@@ -326,6 +326,16 @@ impl TailedFile {
         Ok(true)
     }
 
+    /// Notes what was added to its content. Where it holds anything else, that is for the next look, which comes before the names are
+    /// looked at.
+    pub(super) fn look_for_more(&mut self) {
+        let seen = match (self.poll(None), &self.handle) {
+            (Ok(true), Some(file)) => self.content.observe_growth(file, self.stat.size),
+            (polled, _) => polled.map(|_| true),
+        };
+        self.suspicious |= !matches!(seen, Ok(true));
+    }
+
     fn warn_of_replacement(&self) {
         let name = escaped_path(&self.place.path);
         tracing::warn!(file = %name, "the file's content was replaced: reading it from its beginning");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::content::{Content, Covered};
-use super::file::{FileSeq, ReadState, TailedFile};
+use super::file::{FileSeq, Naming, ReadState, TailedFile};
 use super::rotation::LogFamily;
 use crate::checkpoint::FileEntry;
 use crate::identity::{FileId, FileKey};
@@ -157,6 +157,25 @@ impl FileTable {
             let target = if found.is_link { std::fs::canonicalize(path).ok() } else { None };
             self.by_path.extend([path.clone()].into_iter().chain(target).map(|path| (path, seq)));
         }
+    }
+
+    /// No name leads to the other files than `found` any more, unless theirs could not be seen. Returns those that could not be read any
+    /// more.
+    pub(super) fn note_unnamed(&mut self, names: &Names, found: &HashSet<FileSeq>) -> Vec<FileSeq> {
+        let mut gone = Vec::new();
+        for file in self.iter_mut() {
+            // What cannot be seen is where it was, unless it is known to be nowhere.
+            if file.naming() == Naming::Named
+                && !found.contains(&file.seq())
+                && (names.has_seen(file.path()) || file.is_unlinked())
+            {
+                file.unnamed();
+                if !file.is_open() {
+                    gone.push(file.seq());
+                }
+            }
+        }
+        gone
     }
 
     /// The content with this number, and the name of its file.

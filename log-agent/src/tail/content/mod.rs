@@ -190,6 +190,15 @@ impl Content {
         Ok(())
     }
 
+    /// Notes the size of a file that holds the same, or more of it; false where it does not.
+    pub(super) fn observe_growth(&mut self, file: &impl ReadAt, size: u64) -> io::Result<bool> {
+        let is_same = self.compare(file, size)? == Comparison::Same;
+        if is_same {
+            self.observe(file, size)?;
+        }
+        Ok(is_same)
+    }
+
     /// At least so many bytes are of this content.
     pub(super) fn note_size(&mut self, at_least: u64) {
         if at_least > self.size {
