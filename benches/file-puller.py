@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures file-puller against rclone, wget, curl with tar, and git, side by side, on this machine.
 
-    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--at DIR] [--json FILE] [--install]
+    benches/file-puller.py [--rounds 5] [--only NAME,…] [--sizes 100,…] [--at DIR] [--json FILE] [--install] [--network own|shared]
 
 Needs nginx, rclone, wget, curl and git (Debian's packages; --install gets them) and a release build of file-puller. The content is
 10,000 files of 0.5 to 20 KB in 100 directories, served by nginx on loopback. A round runs each program in turn into an empty directory,
@@ -11,6 +11,8 @@ removed just now for each file that is made, so that one run would pay for clear
 
 CPU is user and system time of the whole process with its threads: from wait4(2) for programs that end, from /proc/<pid>/stat for
 the puller that goes on running.
+
+All of it is in a network namespace of its own (--network own), as web-server's benchmark is.
 
 With --json, what was measured is also written to a file, from which the documents' charts are drawn. Cases that were not run keep
 what the file says of them.
@@ -32,6 +34,7 @@ import sys
 import tempfile
 import time
 
+import network
 from report import Report
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -441,11 +444,13 @@ def main():
     parser.add_argument("--at", metavar="DIR", help="where content and volumes are, instead of the system's temporary directory")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="where to write the figures, besides printing them")
     parser.add_argument("--install", action="store_true", help="install what is missing, as root on Debian")
+    network.add_argument(parser)
     arguments = parser.parse_args()
     if arguments.install:
-        subprocess.run(["apt-get", "install", "--no-install-recommends", "-qq", "nginx-light", "rclone", "wget", "curl", "git"], check=True)
+        subprocess.run(["apt-get", "install", "--no-install-recommends", "-qq", "nginx-light", "rclone", "wget", "curl", "git", "iproute2", "util-linux"], check=True)
     if not PULLER.exists():
         sys.exit("no release build: cargo build --release -p file-puller")
+    network.enter(arguments)
     parts = arguments.only.split(",")
     # Each table is shown when it is done, also in a file.
     sys.stdout.reconfigure(line_buffering=True)

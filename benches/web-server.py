@@ -36,6 +36,7 @@ import sys
 import tempfile
 import time
 
+import network
 from report import Report
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
@@ -364,7 +365,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="how long wrk asks, each time")
     parser.add_argument("--only", default=",".join(LOADS + EXTRAS), help="comma-separated: %(default)s")
     parser.add_argument("--install", action="store_true", help="get nginx, wrk and static-web-server first")
-    parser.add_argument("--network", choices=["own", "shared"], default="own", help="whose loopback: %(default)s")
+    network.add_argument(parser)
     parser.add_argument("--built", action="store_true", help="measures the build that is there")
     parser.add_argument("--save", action="store_true", help=f"writes {RESULTS.relative_to(REPO)}")
     parser.add_argument("--probe", nargs=3, help=argparse.SUPPRESS)
@@ -375,14 +376,10 @@ def main():
         install()
     if not arguments.built:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--package", "web-server"], cwd=REPO, check=True)
-    for tool in ("nginx", "wrk", "taskset", "unshare", "ip"):
+    for tool in ("nginx", "wrk", "taskset"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: --install gets it")
-    if arguments.network == "own":
-        again = [sys.executable, __file__, *sys.argv[1:], "--built", "--network", "shared"]
-        namespace = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
-        again = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *(one for one in again if one != "--install")]
-        os.execvp("unshare", [*namespace, *again])
+    network.enter(arguments, "--built")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     wanted = arguments.only.split(",")
