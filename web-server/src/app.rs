@@ -43,6 +43,8 @@ use crate::status::Status;
 
 /// The last lines of the access log get at least this long, also when connections used up the drain's time.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// So many connections may come at once without any of them waiting for the kernel to make room for descriptors.
+const MANY_CONNECTIONS: u64 = 16 * 1024;
 
 /// The sockets to serve on.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub async fn run(
     signals: Signals,
 ) -> Result<(), Failure> {
     Directory::check_kernel().or_exit(Exit::Io)?;
+    let connections = affordable(config.max_connections, rlimit::raise_limit());
+    rlimit::make_room((connections as u64).min(MANY_CONNECTIONS));
     let mut registry = registry(&CONTAINER);
     let mut registrar = Registrar::new(&mut registry);
     let metrics = Arc::new(Metrics::register(&mut registrar));
@@ -86,7 +90,6 @@ pub async fn run(
     });
     let root = content(&config, &header_policy, &budget, &metrics, &signals);
     let faults = config.enable_faults.then(Faults::default);
-    let connections = affordable(config.max_connections, rlimit::raise_limit());
     let editions = config.manifest.then(|| {
         let waiters = metrics.manifest_waiters.clone();
         Arc::new(Editions::new(connections - connections / 8, waiters, metrics.manifest_refused.clone()))

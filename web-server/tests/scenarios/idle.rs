@@ -62,3 +62,13 @@ fn wake_ups(server: &Server) -> u64 {
     };
     status.filter_map(waits).sum()
 }
+
+/// The kernel's table of descriptors would grow while connections come, and each time they would wait for all processors.
+#[test]
+fn there_is_room_for_all_connections_from_the_start() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--max-connections", "700"]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.id())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+    assert!(size.trim().parse::<u64>().unwrap() >= 700, "{size}");
+}
