@@ -39,7 +39,7 @@ impl std::str::FromStr for LogLevel {
 pub fn start(format: LogFormat, level: &LogLevel) {
     let stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal() && !no_color());
+        .with_ansi(format == LogFormat::Text && std::io::stderr().is_terminal() && wants_colours());
     let registry = tracing_subscriber::registry().with(level.0.clone());
     // Fails only when a subscriber is already set, which then is the one that a test chose.
     match format {
@@ -49,9 +49,9 @@ pub fn start(format: LogFormat, level: &LogLevel) {
     .ignore();
 }
 
-/// Whether the person wants no colours (<https://no-color.org>): any value but an empty one says so.
-fn no_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+/// Whether a person at a terminal wants colours: any value of `NO_COLOR` but an empty one says no (<https://no-color.org>).
+pub fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 #[cfg(test)]

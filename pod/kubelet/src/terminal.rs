@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lifecycle::Ignore as _;
 use lifecycle::escape::escaped;
+use lifecycle::logging::wants_colours;
 use parking_lot::Mutex;
 use rustix::termios::tcgetwinsize;
 
@@ -87,11 +88,10 @@ struct Counter {
 
 impl Terminal {
     pub(crate) fn new(flags: &Flags) -> Self {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let dumb = set("TERM").is_none_or(|term| term == "dumb");
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let style = if std::io::stderr().is_terminal() && !dumb {
             let told = tcgetwinsize(std::io::stderr()).map_or(0, |size| size.ws_col);
-            Style::Terminal { coloured: set("NO_COLOR").is_none(), columns: columns(told) }
+            Style::Terminal { coloured: wants_colours(), columns: columns(told) }
         } else {
             Style::Plain
         };
