@@ -8,8 +8,15 @@ tag=check-dockerfile
 command -v docker >/dev/null || { echo "check-dockerfile.sh: there is no docker here" >&2; exit 69; }
 remove() {
     docker images --quiet --filter "label=check-dockerfile" | sort -u | xargs --no-run-if-empty docker rmi --force >/dev/null
-    # What the build stage has left: it has no name of its own.
-    docker images --quiet --filter dangling=true --filter since=rust:stand-in 2>/dev/null | xargs --no-run-if-empty docker rmi >/dev/null || true
+    # What the build stage has left has no name of its own. Others build at the same time: only what is made of the stand-in is ours.
+    local base image
+    base=$(docker images --quiet --no-trunc rust:stand-in)
+    [ -n "$base" ] || return 0
+    for image in $(docker images --quiet --no-trunc --filter dangling=true); do
+        if docker history --quiet --no-trunc "$image" 2>/dev/null | grep --fixed-strings --line-regexp "$base" >/dev/null; then
+            docker rmi "$image" >/dev/null 2>&1 || true
+        fi
+    done
     docker rmi --force rust:stand-in >/dev/null 2>&1 || true
 }
 trap remove EXIT

@@ -36,25 +36,28 @@ FLAGS = ["--period", "1h", "--max-backoff", "5s", "--max-size", "96MiB", "--shut
 WITHIN = 300
 
 
-class Disk:
-    """A file system that is empty in each case."""
+@contextlib.contextmanager
+def disk(directory):
+    """An empty file system, for one case.
 
-    def __init__(self, directory):
-        self.image, self.root = directory / "image", directory / "disk"
-        self.root.mkdir()
-        with open(self.image, "wb") as image:
-            # Only what is written takes space.
-            image.truncate(8192 * MIB)
-
-    @contextlib.contextmanager
-    def mounted(self):
-        journal = [] if os.environ.get("JOURNAL") else ["-O", "^has_journal"]
-        subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1", *journal, self.image], check=True)
-        subprocess.run(["mount", "-o", "loop,noinit_itable", self.image, self.root], check=True)
-        try:
-            yield self.root
-        finally:
-            subprocess.run(["umount", self.root], check=True)
+    Its file and its directory are new. A container that starts meanwhile, another suite's, takes the mounts that it finds with it,
+    and so keeps a file system alive that was unmounted here; to mount the same file again would show that one.
+    """
+    image, root = directory / "image", directory / "disk"
+    directory.mkdir()
+    directory.chmod(0o755)
+    root.mkdir()
+    with open(image, "wb") as file:
+        # Only what is written takes space.
+        file.truncate(8192 * MIB)
+    journal = [] if os.environ.get("JOURNAL") else ["-O", "^has_journal"]
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1", *journal, image], check=True)
+    subprocess.run(["mount", "-o", "loop,noinit_itable", image, root], check=True)
+    try:
+        yield root
+    finally:
+        subprocess.run(["umount", root], check=True)
+        image.unlink()
 
 
 def free_port():
@@ -491,9 +494,8 @@ def main():
     failed, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="file-puller-memory-") as directory:
         os.chmod(directory, 0o755)
-        disk = Disk(pathlib.Path(directory))
         for case in wanted:
-            with disk.mounted() as scratch:
+            with disk(pathlib.Path(directory) / case.__name__) as scratch:
                 failed += not run(case, scratch)
     print(f"{len(wanted) - failed} passed, {failed} failed")
     print(f"{time.monotonic() - began:.0f} s in all")
