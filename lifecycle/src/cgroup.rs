@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use rustix::param::page_size;
+
 /// The memory limit of this process's cgroup in bytes, v2 or v1; `None` where there is no limit.
 ///
 /// Source: the kernel's `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`) and `cgroup-v1/memory.rst`
@@ -9,6 +11,13 @@ use std::path::Path;
 /// `/proc/self/cgroup` is followed, and the tightest limit on the way up holds.
 pub fn memory_limit() -> Option<u64> {
     limit_beneath(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+/// Bytes of that which this process's own memory takes: the second field of `/proc/self/statm`, in pages (proc(5)).
+pub fn resident_memory() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
 }
 
 fn limit_beneath(mount: &Path, proc_self_cgroup: &str) -> Option<u64> {

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::io::{self, Read};
 use std::time::SystemTime;
 
 use lifecycle::escape::escaped;
@@ -19,6 +20,12 @@ use crate::content::{Digest, FileMode, ReleaseId, Site, timestamp};
 
 /// The format that this version reads and writes.
 pub(crate) const FORMAT: &str = "sidecar-manifest/1";
+
+/// From this size on a manifest is not held in memory as text while it is read.
+pub(crate) const LARGE_MANIFEST: u64 = 4 * 1024 * 1024;
+
+/// Bytes of its text that are read at a time.
+const PIECE: usize = 64 * 1024;
 
 /// What the process takes without a manifest.
 const BASE_MEMORY: u64 = 14 * 1024 * 1024;
@@ -107,11 +114,22 @@ impl Manifest {
         check(serde_json::from_slice(json).map_err(|_| Self::malformed(json))?, limits)
     }
 
+    /// Reads and checks a manifest of any size; the text of a large one is gone piece by piece.
+    pub(crate) fn consume(json: Vec<u8>, limits: &Limits) -> Result<Self, ManifestError> {
+        if json.len() as u64 > LARGE_MANIFEST {
+            Self::read(Pieces::of(json), limits)
+        } else {
+            Self::parse(&json, limits)
+        }
+    }
+
     /// Reads a manifest that is too large to be in memory as text and as what it says at the same time. Slower than
-    /// [`Manifest::parse`], and its errors do not name the field.
-    pub(crate) fn read(json: impl std::io::Read, limits: &Limits) -> Result<Self, ManifestError> {
-        let wire = serde_json::from_reader(std::io::BufReader::with_capacity(64 * 1024, json));
-        check(wire.map_err(|error| ManifestError(error.to_string()))?, limits)
+    /// [`Manifest::parse`].
+    pub(crate) fn read(json: impl Read, limits: &Limits) -> Result<Self, ManifestError> {
+        let mut reader = serde_json::Deserializer::from_reader(io::BufReader::with_capacity(PIECE, json));
+        let wire = serde_path_to_error::deserialize(&mut reader).map_err(named)?;
+        reader.end().map_err(|error| ManifestError(error.to_string()))?;
+        check(wire, limits)
     }
 
     /// Refuses a manifest of so many bytes where it would take more memory than the process may have. What was parsed takes up to
@@ -138,15 +156,7 @@ impl Manifest {
                 let error = reader.end().err();
                 ManifestError(error.map_or_else(|| "it is not JSON".to_owned(), |error| error.to_string()))
             }
-            Err(error) => {
-                let field = error.path().to_string();
-                let why = error.into_inner().to_string();
-                match field.as_str() {
-                    "." => ManifestError(escaped(&why).to_string()),
-                    // A key of the publisher's can be part of the field's name.
-                    _ => ManifestError(escaped(&format!("{field}: {why}")).to_string()),
-                }
-            }
+            Err(error) => named(error),
         }
     }
 
@@ -194,6 +204,50 @@ impl Manifest {
             serde_json::to_writer(&mut out, file)?;
         }
         out.write_all(b"\n]}\n")
+    }
+}
+
+/// Text that goes back to the system while it is read. In one piece it would stay in the process after it is dropped: the C
+/// library gives only what lies at the end of its memory back, and new values have come to lie behind it.
+struct Pieces {
+    /// The first one last.
+    pieces: Vec<Vec<u8>>,
+    /// How much of it was read.
+    read: usize,
+}
+
+impl Pieces {
+    fn of(mut text: Vec<u8>) -> Self {
+        let mut pieces = Vec::new();
+        while !text.is_empty() {
+            pieces.push(text.split_off((text.len() - 1) / PIECE * PIECE));
+            text.shrink_to_fit();
+        }
+        Self { pieces, read: 0 }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let Some(piece) = self.pieces.last() else { return Ok(0) };
+        let count = (&piece[self.read..]).read(out)?;
+        self.read += count;
+        if self.read == piece.len() {
+            self.pieces.pop();
+            self.read = 0;
+        }
+        Ok(count)
+    }
+}
+
+/// Why JSON is no manifest: the field, and what is wrong with it.
+fn named(error: serde_path_to_error::Error<serde_json::Error>) -> ManifestError {
+    let field = error.path().to_string();
+    let why = error.into_inner().to_string();
+    match field.as_str() {
+        "." => ManifestError(escaped(&why).to_string()),
+        // A key of the publisher's can be part of the field's name.
+        _ => ManifestError(escaped(&format!("{field}: {why}")).to_string()),
     }
 }
 
@@ -322,7 +376,27 @@ mod tests {
         let [read, parsed] =
             [Manifest::read(json.as_bytes(), &LIMITS), Manifest::parse(json.as_bytes(), &LIMITS)];
         assert_eq!(read.unwrap().id(), parsed.unwrap().id());
-        assert!(Manifest::read(&b"{}"[..], &LIMITS).is_err());
+        let wrong = [with(&file("../a", 1)), with(&file("a", 1)) + "x", "{}".to_owned(), String::new()];
+        for json in wrong {
+            let refusals =
+                [Manifest::read(json.as_bytes(), &LIMITS), Manifest::parse(json.as_bytes(), &LIMITS)];
+            let [read, parsed] = refusals.map(|refusal| refusal.unwrap_err().to_string());
+            // Where they end a value, the two count differently.
+            let why = |refusal: &str| refusal.split(" at line").next().map(str::to_owned);
+            assert_eq!(why(&read), why(&parsed));
+        }
+    }
+
+    #[test]
+    fn the_pieces_of_a_text_are_the_text() {
+        for size in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 7] {
+            let text: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let pieces = Pieces::of(text.clone());
+            assert!(pieces.pieces.iter().all(|piece| piece.capacity() <= PIECE));
+            let mut read = Vec::new();
+            io::BufReader::with_capacity(7, pieces).read_to_end(&mut read).unwrap();
+            assert_eq!(read, text);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) mod timestamp;
 pub(crate) use self::digest::{Digest, FileMode};
 pub(crate) use self::limits::Limits;
 pub(crate) use self::listing::{Listing, ListingError};
-pub(crate) use self::manifest::{Manifest, ManifestFile};
+pub(crate) use self::manifest::{LARGE_MANIFEST, Manifest, ManifestFile};
 pub(crate) use self::names_budget::NamesBudget;
 pub(crate) use self::path::ReleasePath;
 pub(crate) use self::public::is_public;

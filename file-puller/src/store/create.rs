@@ -31,14 +31,23 @@ impl DirectoryOptions {
 }
 
 /// Opens a directory itself, never through a link that was put in its place.
-pub(crate) fn open_directory(beneath: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(beneath, name, DIRECTORY, Mode::empty())
+pub(crate) fn open_directory(beneath: impl AsFd, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
+    open(beneath, name, DIRECTORY)
 }
 
 /// Opens a file to read it, never through a link, and without waiting where something else was put in its place.
-pub(crate) fn open_file(beneath: impl AsFd, name: impl Arg) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat(beneath, name, flags, Mode::empty()).map(File::from)
+pub(crate) fn open_file(beneath: impl AsFd, name: impl Arg + Copy) -> Result<File, Errno> {
+    open(beneath, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC)
+        .map(File::from)
+}
+
+/// Opens something to read it. That it was read is not noted in it, where it is ours: a hundred thousand of these notes are a
+/// load for the disk and for memory (see `backlog`).
+fn open(beneath: impl AsFd, name: impl Arg + Copy, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(&beneath, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(beneath, name, flags, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// Makes a directory of exactly that mode, unless it is there. Returns whether it was made.
@@ -106,5 +115,27 @@ impl PlainFiles {
     /// Whether a file that was made has this mode.
     pub(super) fn have(&self, mode: FileMode) -> bool {
         mode == FileMode::PLAIN && self.are_plain.get() == Some(&true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// By default a file system notes the first reading after a change.
+    #[test]
+    fn what_is_read_is_not_changed_by_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let above = File::open(directory.path()).unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let times = std::fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
+        File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+        open_file(&above, "file").unwrap().read_to_string(&mut String::new()).unwrap();
+        assert_eq!(path.metadata().unwrap().atime(), 0);
     }
 }

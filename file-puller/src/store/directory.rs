@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Dir, DirEntry};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use super::backlog::Backlog;
 use super::create::open_directory;
 
 /// How often a directory is emptied to which another process still adds.
@@ -32,13 +33,14 @@ pub(super) fn unlink(beneath: impl AsFd, name: impl Arg) -> Result<(), Errno> {
 }
 
 /// Removes a file, or a directory and all that is in it, if it is there, also while another process still adds to it or removes it.
-pub(super) fn remove(beneath: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
+pub(super) fn remove(beneath: BorrowedFd<'_>, name: impl Arg + Copy, backlog: &Backlog) -> io::Result<()> {
+    backlog.moved(name.as_str().unwrap_or_default());
     match unlink(beneath, name) {
         Err(error @ (Errno::ISDIR | Errno::PERM)) => {
             let Ok(directory) = open_directory(beneath, name) else {
                 return Err(error.into());
             };
-            remove_directory(beneath, name, directory.as_fd())
+            remove_directory(beneath, name, directory.as_fd(), backlog)
         }
         removed => Ok(removed?),
     }
@@ -48,21 +50,22 @@ fn remove_directory(
     beneath: BorrowedFd<'_>,
     name: impl Arg + Copy,
     directory: BorrowedFd<'_>,
+    backlog: &Backlog,
 ) -> io::Result<()> {
     for _ in 1..ATTEMPTS {
-        empty(directory)?;
+        empty(directory, backlog)?;
         match rustix::fs::unlinkat(beneath, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => std::thread::yield_now(),
             Err(Errno::NOENT) => return Ok(()),
             removed => return Ok(removed?),
         }
     }
-    empty(directory)?;
+    empty(directory, backlog)?;
     Ok(rustix::fs::unlinkat(beneath, name, AtFlags::REMOVEDIR)?)
 }
 
-fn empty(directory: BorrowedFd<'_>) -> io::Result<()> {
-    entries(directory)?.try_for_each(|entry| remove(directory, entry?.file_name()))
+fn empty(directory: BorrowedFd<'_>, backlog: &Backlog) -> io::Result<()> {
+    entries(directory)?.try_for_each(|entry| remove(directory, entry?.file_name(), backlog))
 }
 
 #[cfg(test)]
@@ -83,10 +86,11 @@ mod tests {
         }
         std::os::unix::fs::symlink("../kept", at("tree/link")).unwrap();
         let beneath = fs::File::open(above.path()).unwrap();
+        let backlog = Backlog::new(beneath.as_fd());
         assert_eq!(entries(&beneath).unwrap().count(), 2);
-        remove(beneath.as_fd(), "tree").unwrap();
+        remove(beneath.as_fd(), "tree", &backlog).unwrap();
         assert!(!at("tree").exists() && at("kept/file").is_file());
-        remove(beneath.as_fd(), "kept/file").unwrap();
-        remove(beneath.as_fd(), "tree").unwrap();
+        remove(beneath.as_fd(), "kept/file", &backlog).unwrap();
+        remove(beneath.as_fd(), "tree", &backlog).unwrap();
     }
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::thread;
 
 use lifecycle::Ignore as _;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use super::backlog::Backlog;
 use super::create::{open_directory, open_file};
 use super::directory::entries;
 use super::sys;
@@ -30,7 +32,10 @@ const AT_A_TIME: usize = 8;
 
 /// What was changed in a tree since it was last on the disk.
 #[derive(Debug)]
-pub(crate) struct FsyncSet(Mutex<Names>);
+pub(crate) struct FsyncSet {
+    names: Mutex<Names>,
+    backlog: Arc<Backlog>,
+}
 
 #[derive(Debug)]
 enum Names {
@@ -40,8 +45,9 @@ enum Names {
 }
 
 impl FsyncSet {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Names::Few(BTreeMap::new())))
+    /// Nothing yet; what will be counts on the volume's backlog.
+    pub(super) fn new(backlog: &Arc<Backlog>) -> Self {
+        Self { names: Mutex::new(Names::Few(BTreeMap::new())), backlog: Arc::clone(backlog) }
     }
 
     /// Notes a file or directory that was made: its content, and its name in the directory that holds it. A file that is open since it
@@ -49,18 +55,20 @@ impl FsyncSet {
     pub(crate) fn created(&self, path: &str, written: Option<File>) {
         self.note(path, written);
         self.note(parent(path), None);
+        self.backlog.made(path);
     }
 
     /// Notes that a name was given or taken away; what it stands for is on the disk, or gone.
     pub(crate) fn moved(&self, path: &str) {
-        if let Names::Few(few) = &mut *self.0.lock() {
+        if let Names::Few(few) = &mut *self.names.lock() {
             few.remove(path);
         }
         self.note(parent(path), None);
+        self.backlog.moved(path);
     }
 
     fn note(&self, path: &str, file: Option<File>) {
-        let mut names = self.0.lock();
+        let mut names = self.names.lock();
         let Names::Few(few) = &mut *names else { return };
         match few.get_mut(path) {
             Some(kept) => *kept = file.or(kept.take()),
@@ -79,7 +87,7 @@ impl FsyncSet {
         beside: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let beside = beside.iter().copied().map(Target::Open);
-        let mut names = self.0.lock();
+        let mut names = self.names.lock();
         let Names::Few(few) = &mut *names else {
             // A write-back error is reported since Linux 5.8, independent of which file a program has open.
             if sys::sync_file_system(root)? {
@@ -195,7 +203,7 @@ mod tests {
     impl FsyncSet {
         /// What will be synced by itself, or `None` where everything will be.
         pub(crate) fn names(&self) -> Option<Vec<String>> {
-            match &*self.0.lock() {
+            match &*self.names.lock() {
                 Names::Few(few) => Some(few.keys().map(ToString::to_string).collect()),
                 Names::Many => None,
             }
@@ -203,7 +211,7 @@ mod tests {
 
         /// What is kept open until then.
         pub(crate) fn kept(&self) -> Vec<String> {
-            match &*self.0.lock() {
+            match &*self.names.lock() {
                 Names::Few(few) => {
                     few.iter().filter(|(_, file)| file.is_some()).map(|(path, _)| path.to_string()).collect()
                 }
@@ -212,9 +220,13 @@ mod tests {
         }
     }
 
+    fn backlog() -> Arc<Backlog> {
+        Arc::new(Backlog::new(File::open("/").unwrap().as_fd()))
+    }
+
     #[test]
     fn what_is_made_is_noted_with_its_directory_and_what_is_renamed_by_its_directory_alone() {
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(&backlog());
         fsync_set.created("css", None);
         fsync_set.created("css/site.css", None);
         fsync_set.moved("img/2/pod.svg");
@@ -227,7 +239,7 @@ mod tests {
 
     #[test]
     fn many_are_counted_and_not_listed() {
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(&backlog());
         for file in 1..FEW {
             fsync_set.created(&format!("d/{file}"), None);
             fsync_set.created(&format!("d/{file}"), None);
@@ -254,7 +266,7 @@ mod tests {
         for name in &names {
             std::fs::write(path(name), "").unwrap();
         }
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(&backlog());
         names[..FEW - 1].iter().for_each(|name| fsync_set.created(name, None));
         let sync = || fsync_set.flush(volume.root(), volume.releases(), &[]);
         let sync_each = || flush_each(volume.releases(), names.iter().map(String::as_str));
@@ -276,7 +288,7 @@ mod tests {
         let (above, volume) = volume();
         std::fs::write(above.path().join("volume/releases/file"), "").unwrap();
         let pipe = || File::from(std::os::fd::OwnedFd::from(std::io::pipe().unwrap().0));
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(&backlog());
         fsync_set.created("file", None);
         fsync_set.flush(volume.root(), volume.releases(), &[]).unwrap();
         assert!(fsync_set.flush(volume.root(), volume.releases(), &[pipe().as_fd()]).is_err());

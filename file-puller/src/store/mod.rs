@@ -1,5 +1,6 @@
 //! The volume: its layout and lock, how a release is put together on it, becomes visible, is looked after, and goes.
 
+mod backlog;
 mod create;
 mod directory;
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::backlog::Backlog;
 use super::create::{PlainFiles, make_directory, open_directory, open_file};
-use super::directory::remove;
 use super::private::{Private, UNPACKED};
 use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::FileMode;
@@ -33,6 +33,7 @@ pub(super) struct NumberedFiles {
     directory: OwnedFd,
     directory_mode: Mode,
     plain_files: PlainFiles,
+    backlog: Arc<Backlog>,
 }
 
 impl Name {
@@ -63,12 +64,13 @@ impl NumberedFiles {
     pub(super) fn begin(volume: &Volume) -> Result<Self, VolumeError> {
         let private = volume.private()?;
         let making = || format!("make {}/{UNPACKED}", private.path().display());
-        remove(private.directory(), UNPACKED).context(making)?;
+        private.take_away(UNPACKED).context(making)?;
         let directory_mode = volume.directory_mode();
         make_directory(private.directory(), UNPACKED, directory_mode).context(making)?;
         crash_point();
         let directory = open_directory(private.directory(), UNPACKED).context(making)?;
-        Ok(Self { private, directory, directory_mode, plain_files: PlainFiles::default() })
+        let (plain_files, backlog) = (PlainFiles::default(), Arc::clone(volume.backlog()));
+        Ok(Self { private, directory, directory_mode, plain_files, backlog })
     }
 
     /// A handle on it.
@@ -84,6 +86,7 @@ impl NumberedFiles {
         }
         let file = self.plain_files.create(&self.directory, &name.path());
         let file = file.context(|| self.naming("make", name))?;
+        self.backlog.made(&name.path());
         crash_point();
         Ok(file.into())
     }
@@ -97,7 +100,7 @@ impl NumberedFiles {
 
     /// Opens a file to read what was written.
     pub(super) fn open(&self, name: Name) -> Result<File, VolumeError> {
-        open_file(&self.directory, name.path()).context(|| self.naming("open", name))
+        open_file(&self.directory, &*name.path()).context(|| self.naming("open", name))
     }
 
     /// A file for bytes that are no content, to write and to read.

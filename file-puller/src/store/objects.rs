@@ -11,9 +11,10 @@ use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
+use super::backlog::Backlog;
 use super::create::{ensure_directory, open_directory};
 use super::directory::entries;
-use super::private::OBJECTS;
+use super::private::{OBJECTS, Private};
 use super::tree;
 use super::volume::{Context as _, Volume, VolumeError, manifest_id, read_manifest};
 use crate::content::{Digest, FileMode, Manifest, ManifestFile};
@@ -65,20 +66,20 @@ impl Objects {
 }
 
 /// Makes objects of the files that had arrived for the releases which are staged in `from`. Those are given up with that.
-pub(super) fn keep_arrived(from: BorrowedFd<'_>, private: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
+pub(super) fn keep_arrived(from: BorrowedFd<'_>, private: &Private, volume: &Volume) -> io::Result<()> {
     for entry in entries(from)? {
         let entry = entry?;
         let Some(id) = entry.file_name().to_str().ok().and_then(manifest_id) else { continue };
         let (Ok(tree), Some(manifest)) = (open_directory(from, id.as_str()), read_manifest(from, &id)) else {
             continue;
         };
-        let (objects, _) = open(private, mode)?;
-        keep_files(tree.as_fd(), &manifest, objects.as_fd());
+        let (objects, _) = open(private.directory(), volume.directory_mode())?;
+        keep_files(tree.as_fd(), &manifest, objects.as_fd(), volume.backlog());
     }
     Ok(())
 }
 
-fn keep_files(tree: BorrowedFd<'_>, manifest: &Manifest, objects: BorrowedFd<'_>) {
+fn keep_files(tree: BorrowedFd<'_>, manifest: &Manifest, objects: BorrowedFd<'_>, backlog: &Backlog) {
     let mut places: HashMap<_, usize> = HashMap::new();
     for file in &manifest.files {
         *places.entry(file.content()).or_default() += 1;
@@ -93,6 +94,7 @@ fn keep_files(tree: BorrowedFd<'_>, manifest: &Manifest, objects: BorrowedFd<'_>
                 .is_some_and(|places| usize::try_from(stat.st_nlink).is_ok_and(|names| names <= *places))
             && u64::try_from(stat.st_size) == Ok(file.size)
         {
+            backlog.moved(path);
             // What cannot be kept is fetched again.
             rustix::fs::renameat(tree, path, objects, &*object_name(file.content())).ignore();
             crash_point();

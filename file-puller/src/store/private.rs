@@ -7,11 +7,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, DirEntry, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
+use super::backlog::Backlog;
 use super::create::{make_directory, open_directory};
 use super::directory::{entries, remove};
 use super::sys::{self, Lock};
@@ -38,11 +41,17 @@ pub(crate) struct Private {
     directory: OwnedFd,
     path: PathBuf,
     _lock: OwnedFd,
+    backlog: Arc<Backlog>,
 }
 
 impl Private {
     /// Makes one in the directory `staging`, which lies at `path`.
-    pub(super) fn create(staging: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Result<Self> {
+    pub(super) fn create(
+        staging: BorrowedFd<'_>,
+        path: &Path,
+        mode: Mode,
+        backlog: &Arc<Backlog>,
+    ) -> io::Result<Self> {
         let name = format!("{PREFIX}{:016x}", fastrand::u64(..));
         make_directory(staging, &name, mode)?;
         let directory = open_directory(staging, &name)?;
@@ -50,7 +59,7 @@ impl Private {
         let lock = rustix::fs::openat(&directory, LOCK, flags, Mode::from_raw_mode(0o664))?;
         sys::fcntl_lock(&lock)?;
         let path = path.join(&name);
-        Ok(Self { name, directory, path, _lock: lock })
+        Ok(Self { name, directory, path, _lock: lock, backlog: Arc::clone(backlog) })
     }
 
     /// A handle on it.
@@ -93,7 +102,7 @@ impl Private {
             {
                 continue;
             }
-            remove(self.directory(), name)?;
+            self.take_away(name)?;
             crash_point();
             tracing::debug!(directory = %self.path.display(), name = %name.to_string_lossy(), "swept");
         }
@@ -105,8 +114,13 @@ impl Private {
         // Empty most of the time, because a release takes its objects.
         if rustix::fs::unlinkat(&self.directory, OBJECTS, AtFlags::REMOVEDIR).is_err() {
             // They cost space, and the next start removes what is left.
-            remove(self.directory(), OBJECTS).ignore();
+            self.take_away(OBJECTS).ignore();
         }
+    }
+
+    /// Removes something in it, with all that is in that.
+    pub(super) fn take_away(&self, name: impl Arg + Copy) -> io::Result<()> {
+        remove(self.directory(), name, &self.backlog)
     }
 
     /// Whether nothing is in it.

@@ -14,7 +14,6 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::create::{ensure_directory, make_directory, open_directory};
-use super::directory::remove;
 use super::fsync::{self, FsyncSet};
 use super::private::{Private, SEED};
 use super::staging::Staging;
@@ -60,10 +59,10 @@ impl SeedTree {
         let private = volume.private()?;
         let seed = private.path().join(SEED);
         let context = || format!("copy {base} to {}", seed.display());
-        remove(private.directory(), SEED).context(context)?;
+        private.take_away(SEED).context(context)?;
         if let Err(error) = copy(volume, &private, &base, &manifest) {
             // Nothing is left of it, and if that fails too, the next sync clears the directory.
-            remove(private.directory(), SEED).ignore();
+            private.take_away(SEED).ignore();
             return Err(error).context(context);
         }
         Ok(Some(Self { base: CachedManifest { id: base, manifest }, private }))
@@ -77,7 +76,7 @@ impl SeedTree {
     /// Removes it, because what it is a copy of is damaged.
     pub(crate) fn discard(self) {
         // The next seed tree is made in its place, after removing what is there.
-        remove(self.private.directory(), SEED).ignore();
+        self.private.take_away(SEED).ignore();
     }
 
     /// Makes it a release that is being put together: without what is gone, with the directories of what will come.
@@ -96,7 +95,7 @@ impl SeedTree {
         crash_point();
         let tree = open_directory(directory, id.as_str()).context(context)?;
         // The copy itself was synced when it was made.
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(volume.backlog());
         for path in &diff.removed {
             remove_file(tree.as_fd(), path, &fsync_set)
                 .context(|| format!("take {path} out of {}/{id}", private.path().display()))?;
@@ -118,12 +117,14 @@ fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Mani
     let copy = open_directory(private.directory(), SEED)?;
     for directory in manifest.directories() {
         make_directory(&copy, directory, volume.directory_mode())?;
+        volume.backlog().made(directory);
         crash_point();
     }
     for file in &manifest.files {
         let path = file.path.as_str();
         // Without hard links a copy would cost as much space as the release, so there is none.
         sys::link(original.as_fd(), path, copy.as_fd(), path)?;
+        volume.backlog().moved(path);
         crash_point();
     }
     // Publishing syncs what it changes in the copy and nothing else. These are synced one by one even where they are many: the

@@ -22,7 +22,7 @@ use crate::content::{FileMode, ReleaseId};
 use crate::crash_point::crash_point;
 
 /// Bytes compared at a time.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 8 * 1024;
 
 /// A manifest and its signature, in the private directory. Dropping them removes them.
 #[derive(Debug)]
@@ -46,9 +46,10 @@ impl SignedManifest {
     }
 
     /// Whether the volume has exactly these two for a release.
-    pub(crate) fn is_recorded(volume: &Volume, id: &ReleaseId, json: &[u8], signature: &[u8]) -> bool {
-        let releases = volume.path().join(RELEASES);
-        holds(&releases.join(manifest_name(id)), json) && holds(&releases.join(signature_name(id)), signature)
+    fn is_recorded(&self, volume: &Volume, id: &ReleaseId) -> bool {
+        let (own, releases) = (self.private.path(), volume.path().join(RELEASES));
+        are_same(&own.join(SIGNED), &releases.join(manifest_name(id)))
+            && are_same(&own.join(SIGNED_SIGNATURE), &releases.join(signature_name(id)))
     }
 
     /// Gives both the names that a release of this private directory has, and returns them open.
@@ -64,9 +65,12 @@ impl SignedManifest {
         opened.context(|| format!("keep the manifest of {id} open"))
     }
 
-    /// Replaces the manifest and the signature of a release that is in its place. A manifest says how old content may be that is
+    /// Replaces the manifest and the signature of a release that is in its place, unless they are the same. A manifest says how old content may be that is
     /// accepted after a crash, so it has to be on the disk before `current` names the release.
     pub(crate) fn replace(self, volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
+        if self.is_recorded(volume, id) {
+            return Ok(());
+        }
         let context = || format!("replace {volume}/{RELEASES}/{}", manifest_name(id));
         for file in [&self.signature, &self.manifest] {
             rustix::fs::fsync(file.as_fd()).context(context)?;
@@ -97,20 +101,24 @@ fn write(private: &Private, name: &str, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file is there with exactly these bytes.
-fn holds(path: &Path, bytes: &[u8]) -> bool {
+/// Whether both files are there, with the same bytes.
+fn are_same(a: &Path, b: &Path) -> bool {
     let compare = || -> io::Result<bool> {
-        let mut file = fs::File::open(path)?;
-        if file.metadata()?.len() != bytes.len() as u64 {
+        let [mut a, mut b] = [fs::File::open(a)?, fs::File::open(b)?];
+        let mut left = a.metadata()?.len();
+        if b.metadata()?.len() != left {
             return Ok(false);
         }
-        let mut buffer = vec![0; BUFFER.min(bytes.len())];
-        for expected in bytes.chunks(BUFFER) {
-            let found = &mut buffer[..expected.len()];
-            file.read_exact(found)?;
-            if found != expected {
+        let mut buffers = [[0; BUFFER]; 2];
+        while left > 0 {
+            let count = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
+            let [of_a, of_b] = buffers.each_mut().map(|buffer| &mut buffer[..count]);
+            a.read_exact(of_a)?;
+            b.read_exact(of_b)?;
+            if of_a != of_b {
                 return Ok(false);
             }
+            left -= count as u64;
         }
         Ok(true)
     };

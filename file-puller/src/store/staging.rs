@@ -56,7 +56,7 @@ impl Staging {
         let mode = volume.directory_mode();
         make_directory(private.directory(), id.as_str(), mode).context(|| context(""))?;
         let tree = open_directory(private.directory(), id.as_str()).context(|| context(""))?;
-        let fsync_set = FsyncSet::new();
+        let fsync_set = FsyncSet::new(volume.backlog());
         fsync_set.created(".", None);
         for directory in manifest.directories() {
             make_directory(&tree, directory, mode).context(|| context(directory))?;

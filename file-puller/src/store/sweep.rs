@@ -8,7 +8,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::create::open_directory;
-use super::directory::{entries, remove, unlink};
+use super::directory::{entries, unlink};
 use super::objects::keep_arrived;
 use super::private::{self, OBJECTS, Private};
 use super::volume::{
@@ -49,7 +49,7 @@ fn sweep(volume: &Volume, name: &OsStr) -> Result<(), VolumeError> {
     }
     crash_point();
     adopt_objects(volume, &private, swept);
-    remove(private.directory(), swept).context(context)?;
+    private.take_away(swept).context(context)?;
     crash_point();
     tracing::debug!(name = %name.display(), "swept");
     Ok(())
@@ -65,7 +65,7 @@ fn adopt_objects(volume: &Volume, private: &Private, swept: &str) {
         Err(error) => tracing::trace!(%error, "no objects to keep"),
     }
     if let Ok(staged) = open_directory(directory, swept)
-        && let Err(error) = keep_arrived(staged.as_fd(), directory, volume.directory_mode())
+        && let Err(error) = keep_arrived(staged.as_fd(), private, volume)
     {
         tracing::debug!(%error, "what had arrived is not kept");
     }
@@ -94,7 +94,7 @@ pub(crate) fn remove_release(volume: &Volume, id: &ReleaseId) -> Result<(), Volu
         unlink(volume.releases(), name).context(context)?;
         crash_point();
     }
-    remove(private.directory(), &*aside).context(context)?;
+    private.take_away(&*aside).context(context)?;
     volume.release_private();
     Ok(())
 }
@@ -136,9 +136,7 @@ pub(crate) fn clear(volume: &Volume, what: Clear) -> Result<(), VolumeError> {
     let Some(private) = volume.existing_private() else { return Ok(()) };
     match what {
         Clear::Attempt => {
-            if let Err(error) =
-                keep_arrived(private.directory(), private.directory(), volume.directory_mode())
-            {
+            if let Err(error) = keep_arrived(private.directory(), &private, volume) {
                 tracing::debug!(%error, "what had arrived is not kept");
             }
         }

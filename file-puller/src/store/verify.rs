@@ -67,7 +67,7 @@ pub(crate) fn restore(staging: &Staging, damaged: &Manifest) -> Result<Published
     let tree = volume.open_release(id)?;
     let context = |name: &str| format!("restore {volume}/{RELEASES}/{id}/{name}");
     staging.flush()?;
-    let fsync_set = FsyncSet::new();
+    let fsync_set = FsyncSet::new(volume.backlog());
     for directory in damaged.directories() {
         if ensure_directory(&tree, directory, volume.directory_mode()).context(|| context(directory))? {
             fsync_set.created(directory, None);

@@ -18,11 +18,12 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::backlog::Backlog;
 use super::create::{DIRECTORY, DirectoryOptions, ensure_directory, open_directory};
 use super::directory::entries;
 use super::private::Private;
 use super::sys::{self, Lock};
-use crate::content::{Limits, Manifest, ReleaseId};
+use crate::content::{LARGE_MANIFEST, Limits, Manifest, ReleaseId};
 use crate::crash_point::lacks;
 
 /// The public name: a relative symbolic link to the release that is served.
@@ -37,9 +38,6 @@ pub(crate) const LOCK: &str = "lock";
 /// What is appended to a manifest's name for that of its signature.
 pub(super) const SIGNATURE_EXTENSION: &str = ".sig";
 
-/// From this size on a manifest is not held in memory as text while it is read.
-const LARGE_MANIFEST: u64 = 4 * 1024 * 1024;
-
 /// A volume that this process, and no other, writes.
 #[derive(Debug)]
 pub(crate) struct Volume {
@@ -52,6 +50,7 @@ pub(crate) struct Volume {
     _lock: Option<OwnedFd>,
     directories: DirectoryOptions,
     keeps_modes: bool,
+    backlog: Arc<Backlog>,
     /// Made when there is something to put in it, so that a volume that cannot be written can still be followed.
     private: Mutex<Option<Arc<Private>>>,
 }
@@ -149,9 +148,10 @@ impl Volume {
             tracing::warn!(volume = %shown, "the volume's file system keeps no modes, so those of the manifest have no effect");
         }
         let releases = open_or_make(&root, RELEASES, path, directories.mode())?;
+        let backlog = Arc::new(Backlog::new(staging.as_fd()));
         let private = Mutex::new(None);
         let path = path.to_owned();
-        Ok(Self { path, root, releases, staging, _lock: lock, directories, keeps_modes, private })
+        Ok(Self { path, root, releases, staging, _lock: lock, directories, keeps_modes, backlog, private })
     }
 
     /// Where it is mounted.
@@ -178,15 +178,21 @@ impl Volume {
         self.keeps_modes
     }
 
+    /// What its changes hold of the container's memory.
+    pub(super) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
+    }
+
     /// This process' own directory in `.staging`, which is made where it is not there, or not any more.
     pub(super) fn private(&self) -> Result<Arc<Private>, VolumeError> {
         let mut private = self.private.lock();
         if let Some(private) = private.as_ref().filter(|private| private.is_in_place(self.staging())) {
             return Ok(Arc::clone(private));
         }
-        let made = Private::create(self.staging(), &self.path.join(STAGING), self.directory_mode())
-            .map_err(|error| explained(error, self.staging()))
-            .context(|| format!("make a directory in {self}/{STAGING}"))?;
+        let made =
+            Private::create(self.staging(), &self.path.join(STAGING), self.directory_mode(), &self.backlog)
+                .map_err(|error| explained(error, self.staging()))
+                .context(|| format!("make a directory in {self}/{STAGING}"))?;
         Ok(Arc::clone(private.insert(Arc::new(made))))
     }
 

@@ -289,7 +289,8 @@ impl Engine {
             None => None,
         };
         Manifest::check_memory(json.len() as u64, memory_limit())?;
-        let manifest = Manifest::parse(&json, &self.intake.rules.limits).map_err(|error| match unlike {
+        let signed = signature.map(|signature| self.publisher.record(&json, &signature)).transpose()?;
+        let manifest = Manifest::consume(json, &self.intake.rules.limits).map_err(|error| match unlike {
             None => SyncError::Manifest(error),
             Some(answer) => {
                 SyncError::NotManifest { error, url: self.intake.source.url().to_string(), answer }
@@ -300,11 +301,6 @@ impl Engine {
         if let Some(trust) = &self.trust {
             trust.check_scope(&manifest)?;
         }
-        let signed = signature
-            .map(|signature| self.publisher.record(&manifest.id(), &json, &signature))
-            .transpose()?
-            .flatten();
-        drop(json);
         let (id, plan) = self.publisher.plan(&manifest, current.as_ref())?;
         if let Some(trust) = &self.trust {
             trust.reject_rollback(&self.intake.volume, &manifest)?;

@@ -107,18 +107,10 @@ impl Publisher {
         Ok((id, plan))
     }
 
-    /// Keeps a signed manifest as it is until its release is in place, unless the volume has it already.
-    pub(super) fn record(
-        &mut self,
-        id: &ReleaseId,
-        json: &[u8],
-        signature: &[u8],
-    ) -> Result<Option<SignedManifest>, VolumeError> {
-        if SignedManifest::is_recorded(&self.volume, id, json, signature) {
-            return Ok(None);
-        }
+    /// Keeps a signed manifest as it is until its release is in place.
+    pub(super) fn record(&mut self, json: &[u8], signature: &[u8]) -> Result<SignedManifest, VolumeError> {
         self.has_staged = true;
-        SignedManifest::write(&self.volume, json, signature).map(Some)
+        SignedManifest::write(&self.volume, json, signature)
     }
 
     /// Publishes what has arrived in one piece, unless it is published already.

@@ -5,7 +5,6 @@
 # is that of deploy/test-image.sh.
 #
 #   file-puller/tests/memory/run.sh [CASE...]      all cases, or those that are named
-#   JOURNAL=1 file-puller/tests/memory/run.sh      on a disk with a journal, where the kernel kills the largest cases
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 

@@ -240,6 +240,11 @@ fn signed_manifest_is_kept_byte_for_byte() {
         signed.publishes("one");
         signed.keeps_what_was_signed();
     }
+    // A release that has to be put together again, of the same signed manifest.
+    let release = signed.volume.current().expect("published");
+    fs::remove_file(releases.join(release).join("index.html")).expect("it was there");
+    signed.publishes("one");
+    signed.keeps_what_was_signed();
     assert_eq!(signed.volume.staging(), [] as [&str; 0]);
 }
 
