@@ -123,9 +123,18 @@ impl Directory {
     /// The regular file that `path` names, where the kernel finds it without waiting for a disk. `None` says nothing about what
     /// is there.
     pub(crate) fn cached_file(&self, path: &str) -> Option<(File, FileState)> {
+        self.cached(path, READ)
+    }
+
+    /// The state of such a file. It is not opened for that, which whoever watches the directory would be told of each time.
+    pub(crate) fn cached_state(&self, path: &str) -> Option<FileState> {
+        self.cached(path, OFlags::PATH).map(|(_, state)| state)
+    }
+
+    fn cached(&self, path: &str, flags: OFlags) -> Option<(File, FileState)> {
         let resolve = BENEATH | ResolveFlags::CACHED;
         // A kernel before 5.12 does not know `CACHED`, and refuses.
-        let fd = openat2(self.fd.as_fd(), path, READ | OFlags::CLOEXEC, Mode::empty(), resolve).ok()?;
+        let fd = openat2(self.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).ok()?;
         let file = File::from(fd);
         let metadata = file.metadata().ok()?;
         metadata.is_file().then(|| (file, FileState::of(&metadata)))

@@ -1,7 +1,8 @@
 //! A plain directory, which may be edited at any moment: nothing is known ahead, so every request looks.
 //!
-//! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file is opened once per
-//! request, and all that is said of it (length, tag, body) comes from that one open file: never an old length with a new body.
+//! What a file's digest was stays true for as long as its stamp does, and is kept by stamp. A file whose body is in memory is only
+//! looked at; any other is opened once per request, and all that is said of it (length, tag, body) comes from that one open file: never
+//! an old length with a new body.
 //!
 //! A file is hashed once for all requests that ask for it meanwhile, and hashing stops once none of them waits any more. A file that
 //! would take longer to hash than a client should wait is not hashed for a request at all: its entity tag is made of its stamp.
@@ -125,14 +126,21 @@ impl LiveDirectory {
             return None;
         }
         let name = path.file();
-        let (file, stamp) = self.directory.cached_file(name)?;
+        let stamp = self.directory.cached_state(name)?;
         let known = if stamp.size > HASHED_MAX {
             is_settled(stamp).then(|| Known::by_stamp(stamp))?
         } else {
             self.memory.try_lock()?.known.get(&stamp).cloned()?
         };
-        let is_whole = known.body.is_some() || stamp.size > HELD_MAX;
-        is_whole.then(|| Found::File(Arc::new(self.representation(name, file, stamp, known))))
+        let source = match known.body {
+            Some(body) => Source::Memory(body),
+            None if stamp.size > HELD_MAX => {
+                let (file, state) = self.directory.cached_file(name)?;
+                (state == stamp).then(|| Source::Open { file: Arc::new(file), state })?
+            }
+            None => return None,
+        };
+        Some(Found::File(Arc::new(self.representation(name, stamp, known.digest, source))))
     }
 
     /// Looks a path up, as the directory is now, for a request that cancels `asked` when it waits no more. Blocks.
@@ -192,18 +200,20 @@ impl LiveDirectory {
             _ if stamp.size > HELD_MAX => self.learn_once(&file, stamp, asked)?,
             _ => self.learn(&file, stamp, || true)?,
         };
-        Ok(known.map(|known| self.representation(path, file, stamp, known)))
+        Ok(known.map(|known| {
+            let source = match known.body {
+                Some(body) => Source::Memory(body),
+                None => Source::Open { file: Arc::new(file), state: stamp },
+            };
+            self.representation(path, stamp, known.digest, source)
+        }))
     }
 
-    fn representation(&self, path: &str, file: File, stamp: FileState, known: Known) -> Representation {
-        let source = match known.body {
-            Some(body) => Source::Memory(body),
-            None => Source::Open { file: Arc::new(file), state: stamp },
-        };
+    fn representation(&self, path: &str, stamp: FileState, digest: Digest, source: Source) -> Representation {
         let modified = Modified::at(stamp.last_change());
         let cache_control = self.options.header_policy.cache_control(path);
         let content_type = self.options.header_policy.content_type(path);
-        Representation { cache_control, ..Representation::new(known.digest, modified, content_type, source) }
+        Representation { cache_control, ..Representation::new(digest, modified, content_type, source) }
     }
 
     fn recall(&self, stamp: FileState) -> Option<Known> {
@@ -343,6 +353,8 @@ impl Drop for LiveDirectory {
 mod tests {
     use std::io::Seek as _;
 
+    use notify::{RecursiveMode, Watcher as _};
+
     use super::*;
 
     fn live(root: &std::path::Path, budget: u64) -> LiveDirectory {
@@ -405,6 +417,29 @@ mod tests {
         std::fs::remove_file(root.path().join("f")).unwrap();
         assert!(live.find_cached(&path).is_none());
         assert!(live.find_cached(&ContentPath::from_target("/").unwrap()).is_none());
+    }
+
+    /// Whoever watches a directory is told of each file in it that is opened.
+    #[test]
+    fn a_file_that_is_in_memory_is_not_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let live = live(root.path(), 1 << 20);
+        let path = ContentPath::from_target("/f").unwrap();
+        std::fs::write(root.path().join("f"), "one").unwrap();
+        std::thread::sleep(SETTLED * 2);
+        body(&live, "/f").unwrap();
+        let (events, seen) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(events).unwrap();
+        watcher.watch(root.path(), RecursiveMode::NonRecursive).unwrap();
+        for _ in 0..3 {
+            // Where the kernel or the file system cannot tell at once, every request opens it.
+            if live.find_cached(&path).is_none() {
+                return;
+            }
+        }
+        std::fs::write(root.path().join("last"), "").unwrap();
+        let first = seen.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+        assert_eq!(first.paths, [root.path().join("last")], "{first:?}");
     }
 
     #[test]
