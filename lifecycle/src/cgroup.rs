@@ -1,8 +1,7 @@
 //! The memory limit that the container runtime set, so that a program can stay within it instead of being killed at it.
 
-use std::path::Path;
-
-use rustix::param::page_size;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The memory limit of this process's cgroup in bytes, v2 or v1; `None` where there is no limit.
 ///
@@ -10,43 +9,57 @@ use rustix::param::page_size;
 /// (`memory.limit_in_bytes`). A container sees its own cgroup at the mount's root; on a host the path in
 /// `/proc/self/cgroup` is followed, and the tightest limit on the way up holds.
 pub fn memory_limit() -> Option<u64> {
-    limit_beneath(Path::new("/sys/fs/cgroup"), &std::fs::read_to_string("/proc/self/cgroup").ok()?)
+    Some(limited()?.limit)
 }
 
-/// Bytes of that which this process's own memory takes: the second field of `/proc/self/statm`, in pages (proc(5)).
-pub fn resident_memory() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
+/// What the cgroup with that limit does not use of it, in bytes (`memory.current`, `memory.usage_in_bytes`). What it uses includes
+/// files that the kernel keeps in memory and would give back.
+pub fn memory_left() -> Option<u64> {
+    let Limited { limit, used, .. } = limited()?;
+    Some(limit.saturating_sub(read_number(&used)?))
 }
 
-fn limit_beneath(mount: &Path, proc_self_cgroup: &str) -> Option<u64> {
+/// A cgroup with a limit.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Limited {
+    limit: u64,
+    /// The file that says how much it uses.
+    used: PathBuf,
+}
+
+fn limited() -> Option<Limited> {
+    limited_beneath(Path::new("/sys/fs/cgroup"), &fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+fn limited_beneath(mount: &Path, proc_self_cgroup: &str) -> Option<Limited> {
     proc_self_cgroup
         .lines()
         .filter_map(|line| {
             // hierarchy-ID:controller-list:cgroup-path; v2 has ID 0 and an empty list
             let mut fields = line.splitn(3, ':');
             let (_id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-            let (base, file) = if controllers.is_empty() {
-                (mount.to_owned(), "memory.max")
+            let (base, limit, used) = if controllers.is_empty() {
+                (mount.to_owned(), "memory.max", "memory.current")
             } else if controllers.split(',').any(|name| name == "memory") {
-                (mount.join("memory"), "memory.limit_in_bytes")
+                (mount.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes")
             } else {
                 return None;
             };
             let own = base.join(path.trim_start_matches('/'));
             own.ancestors()
                 .take_while(|dir| dir.starts_with(&base))
-                .filter_map(|dir| read_limit(&dir.join(file)))
+                // v2 writes `max` for no limit; v1 writes a number near `i64::MAX`.
+                .filter_map(|dir| {
+                    let limit = read_number(&dir.join(limit)).filter(|limit| *limit < 1 << 60)?;
+                    Some(Limited { limit, used: dir.join(used) })
+                })
                 .min()
         })
         .min()
 }
 
-/// v2 writes `max` for no limit; v1 writes a number near `i64::MAX`.
-fn read_limit(file: &Path) -> Option<u64> {
-    let limit: u64 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
-    (limit < 1 << 60).then_some(limit)
+fn read_number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -59,12 +72,18 @@ mod tests {
         std::fs::write(file, content).unwrap();
     }
 
+    fn limit_beneath(mount: &Path, proc_self_cgroup: &str) -> Option<u64> {
+        Some(limited_beneath(mount, proc_self_cgroup)?.limit)
+    }
+
     #[test]
     fn the_tightest_limit_on_the_way_up_holds() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "pod/memory.max", "67108864\n");
         write(dir.path(), "pod/web/memory.max", "max\n");
         assert_eq!(limit_beneath(dir.path(), "0::/pod/web\n"), Some(64 << 20));
+        let used = limited_beneath(dir.path(), "0::/pod/web\n").unwrap().used;
+        assert_eq!(used, dir.path().join("pod/memory.current"));
         assert_eq!(limit_beneath(dir.path(), "0::/elsewhere\n"), None);
     }
 

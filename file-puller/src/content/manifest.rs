@@ -1,6 +1,6 @@
 //! The manifest: what a release consists of, as the content manager says it and as the volume remembers it.
 //!
-//! [`Manifest::parse`] is the only door for a content manager's word, and it lets nothing through that breaks a rule of
+//! [`Manifest::parse`] and [`Manifest::read`] are the only doors for a content manager's word, and let nothing through that breaks a rule of
 //! `docs/contract.md`: the format's name, every field's form, paths, limits. Its errors name the field. What it
 //! returns is checked, so the modules behind it never look at a raw field again.
 

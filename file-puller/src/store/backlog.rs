@@ -9,20 +9,23 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use lifecycle::Ignore as _;
-use lifecycle::cgroup::{memory_limit, resident_memory};
+use lifecycle::cgroup::{memory_left, memory_limit};
 use parking_lot::Mutex;
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
 
 use super::create::open_directory;
 use super::sys;
 
-/// The part of what the process leaves of the limit. Its code and the blocks that it reads need more.
-const SHARE: u64 = 8;
 /// The part of the limit that changes may hold in any case.
-const FLOOR: u64 = 16;
-/// Bytes that a new file or directory holds, besides its name: its inode in memory and on the disk, next to others that are new.
-const NEW: u64 = 2048;
-/// Bytes that an old one holds: a whole block of inodes, whose others do not change at the same time.
+const SHARE: u64 = 16;
+/// Where more than this part of the limit is left, they may hold more.
+const LEFT: u64 = 4;
+/// Bytes that a new file holds, besides its name: its inode in memory and on the disk, next to others that are new.
+const FILE: u64 = 2048;
+/// Bytes that a new directory holds: a block of its own besides.
+const DIRECTORY: u64 = 10 * 1024;
+/// Bytes that an old file holds: a whole block of inodes, whose others do not change at the same time.
 const OLD: u64 = 4096;
 
 /// Counts what the changes to one volume hold of the container's memory.
@@ -32,8 +35,7 @@ pub(super) struct Backlog(Option<Limited>);
 #[derive(Debug)]
 struct Limited {
     limit: u64,
-    /// A directory of the volume that no reader sees. The handle is its own: the system reports an error once to each, and
-    /// whoever publishes has to see it.
+    /// A directory of the volume that no reader sees. The handle is its own, and its errors are not those of other handles.
     directory: OwnedFd,
     held: Mutex<Held>,
 }
@@ -41,8 +43,10 @@ struct Limited {
 #[derive(Debug, Default)]
 struct Held {
     bytes: u64,
-    /// Below this they are not too many.
-    floor: u64,
+    /// Up to so many are not too many.
+    fine: u64,
+    /// Why something could not be written.
+    error: Option<Errno>,
 }
 
 impl Backlog {
@@ -54,19 +58,30 @@ impl Backlog {
     fn within(limit: Option<u64>, directory: BorrowedFd<'_>) -> Self {
         let limited = limit.and_then(|limit| {
             let directory = open_directory(directory, ".").ok()?;
-            Some(Limited { limit, directory, held: Mutex::default() })
+            let held = Held { fine: limit / SHARE, ..Held::default() };
+            Some(Limited { limit, directory, held: Mutex::new(held) })
         });
         Self(limited)
     }
 
-    /// Notes that a file or directory was made, with this name.
+    /// Notes that a file was made, with this name.
     pub(super) fn made(&self, path: &str) {
-        self.add(NEW, path);
+        self.add(FILE, path);
     }
 
-    /// Notes that one which was there got this name, or lost it.
+    /// Notes that a directory was made.
+    pub(super) fn made_directory(&self) {
+        self.add(DIRECTORY, "");
+    }
+
+    /// Notes that something which was there got this name, or lost it.
     pub(super) fn moved(&self, path: &str) {
         self.add(OLD, path);
+    }
+
+    /// Why something that was changed could not be written. The system reports that once, and this process may have asked here.
+    pub(super) fn take_error(&self) -> Result<(), Errno> {
+        self.0.as_ref().and_then(|limited| limited.held.lock().error.take()).map_or(Ok(()), Err)
     }
 
     /// Whoever makes them too many waits until they are written, and so do all others: it grows no further meanwhile.
@@ -76,9 +91,14 @@ impl Backlog {
         let mut held = limited.held.lock();
         // Blocks of names are half full where a directory grows.
         held.bytes += bytes + 2 * name;
-        if held.bytes > held.floor && limited.are_too_many(&mut held) {
-            *held = Held::default();
-            limited.write();
+        if held.bytes <= held.fine {
+            return;
+        }
+        let share = limited.limit / SHARE;
+        if memory_left().is_some_and(|left| left > limited.limit / LEFT) {
+            held.fine = held.bytes + share;
+        } else {
+            *held = Held { bytes: 0, fine: share, error: limited.write().err().or(held.error) };
         }
     }
 }
@@ -86,22 +106,15 @@ impl Backlog {
 impl Limited {
     /// Writes all changes, and then two more: a commit begins with letting go of what the ones before it have written, up to the first
     /// block that it changes itself, and the next one lets go of the rest.
-    fn write(&self) {
-        // What cannot be written is told by the flush before anything is published.
-        sys::sync_file_system(self.directory.as_fd()).ignore();
+    fn write(&self) -> Result<(), Errno> {
+        sys::sync_file_system(self.directory.as_fd())?;
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         for _ in 0..2 {
             let times = Timestamps { last_access: now, last_modification: now };
             rustix::fs::futimens(&self.directory, &times).ignore();
-            sys::sync_file_system(self.directory.as_fd()).ignore();
+            sys::sync_file_system(self.directory.as_fd())?;
         }
-    }
-
-    fn are_too_many(&self, held: &mut Held) -> bool {
-        let step = self.limit / FLOOR;
-        held.floor = held.bytes + step;
-        let left = self.limit.saturating_sub(resident_memory().unwrap_or(self.limit));
-        held.bytes > step.max(left / SHARE)
+        Ok(())
     }
 }
 
@@ -109,30 +122,43 @@ impl Limited {
 mod tests {
     use super::*;
 
-    const MIB: u64 = 1024 * 1024;
+    const LIMIT: u64 = 1024 * 1024;
 
     fn held(backlog: &Backlog) -> u64 {
         backlog.0.as_ref().unwrap().held.lock().bytes
     }
 
-    /// What this process takes of the limit is left out of what changes may hold, and a sixteenth of the limit they always may.
+    /// In this process nothing is left of such a limit, or nothing is known of it.
     #[test]
     fn changes_are_written_before_they_hold_too_much() {
         let directory = tempfile::tempdir().unwrap();
         let handle = std::fs::File::open(directory.path()).unwrap();
-        for (limit, most) in [(MIB, MIB / FLOOR), (1 << 40, u64::MAX)] {
-            let backlog = Backlog::within(Some(limit), handle.as_fd());
-            let mut before = 0;
-            let mut written = false;
-            for _ in 0..200 {
-                backlog.made("directory/name");
-                backlog.moved("name");
-                written |= held(&backlog) < before;
-                before = held(&backlog);
-                assert!(before <= most, "{before} of {limit}");
-            }
-            assert_eq!(written, most == MIB / FLOOR, "{limit}");
+        let backlog = Backlog::within(Some(LIMIT), handle.as_fd());
+        let mut times = 0;
+        let mut before = 0;
+        for _ in 0..100 {
+            backlog.made("directory/name");
+            backlog.moved("name");
+            backlog.made_directory();
+            times += u32::from(held(&backlog) < before);
+            before = held(&backlog);
+            assert!(before <= LIMIT / SHARE || memory_left().is_some(), "{before}");
         }
+        assert!(times > 10 || memory_left().is_some(), "{times}");
+        assert_eq!(backlog.take_error(), Ok(()));
         assert!(Backlog::within(None, handle.as_fd()).0.is_none());
+    }
+
+    /// A pipe cannot be synced, and says so.
+    #[test]
+    fn what_could_not_be_written_is_told_once() {
+        let limited = Limited {
+            limit: 0,
+            directory: std::io::pipe().unwrap().0.into(),
+            held: Mutex::new(Held { error: Some(Errno::IO), ..Held::default() }),
+        };
+        let backlog = Backlog(Some(limited));
+        backlog.made("name");
+        assert_eq!([backlog.take_error(), backlog.take_error()], [Err(Errno::IO), Ok(())]);
     }
 }

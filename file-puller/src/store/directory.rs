@@ -20,7 +20,8 @@ const ATTEMPTS: u32 = 5;
 /// What is in a directory, but for `.` and `..`.
 pub(super) fn entries(directory: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
     let is_listed = |name: &CStr| !matches!(name.to_bytes(), b"." | b"..");
-    let all = Dir::read_from(directory)?.map(|entry| entry.map_err(io::Error::from));
+    // Not `Dir::read_from`: it would open with the flags that this handle has, which may not be allowed any more.
+    let all = Dir::new(open_directory(directory, ".")?)?.map(|entry| entry.map_err(io::Error::from));
     Ok(all.filter(move |entry| entry.as_ref().map_or(true, |entry| is_listed(entry.file_name()))))
 }
 

@@ -58,6 +58,13 @@ impl FsyncSet {
         self.backlog.made(path);
     }
 
+    /// Notes a directory that was made.
+    pub(crate) fn created_directory(&self, path: &str) {
+        self.note(path, None);
+        self.note(parent(path), None);
+        self.backlog.made_directory();
+    }
+
     /// Notes that a name was given or taken away; what it stands for is on the disk, or gone.
     pub(crate) fn moved(&self, path: &str) {
         if let Names::Few(few) = &mut *self.names.lock() {
@@ -89,6 +96,8 @@ impl FsyncSet {
         let beside = beside.iter().copied().map(Target::Open);
         let mut names = self.names.lock();
         let Names::Few(few) = &mut *names else {
+            // What could not be written before this is reported once, and may have been there.
+            self.backlog.take_error()?;
             // A write-back error is reported since Linux 5.8, independent of which file a program has open.
             if sys::sync_file_system(root)? {
                 return Ok(());

@@ -83,6 +83,7 @@ impl NumberedFiles {
         if name.count.is_multiple_of(SHARE) {
             make_directory(&self.directory, &name.directory(), self.directory_mode)
                 .context(|| self.naming("make the directory of", name))?;
+            self.backlog.made_directory();
         }
         let file = self.plain_files.create(&self.directory, &name.path());
         let file = file.context(|| self.naming("make", name))?;

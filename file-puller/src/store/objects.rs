@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use lifecycle::Ignore as _;
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -24,6 +25,7 @@ use crate::crash_point::crash_point;
 #[derive(Debug)]
 pub(crate) struct Objects {
     directory: OwnedFd,
+    backlog: Arc<Backlog>,
     /// Nothing was there before, so nothing has to be looked for.
     is_new: bool,
 }
@@ -34,7 +36,7 @@ impl Objects {
         let private = volume.private()?;
         let (directory, is_new) = open(private.directory(), volume.directory_mode())
             .context(|| format!("make {}/{OBJECTS}", private.path().display()))?;
-        Ok(Self { directory, is_new })
+        Ok(Self { directory, backlog: Arc::clone(volume.backlog()), is_new })
     }
 
     /// Whether this content is there already. What is there under its name and is something else is removed.
@@ -46,12 +48,23 @@ impl Objects {
         let found = tree::digest(self.directory.as_fd(), &name);
         let is_it = matches!(found, Ok(digest) if digest == file.digest);
         if is_it {
-            // The process that wrote it may have ended before it could do that.
-            return rustix::fs::chmodat(&self.directory, &*name, file.mode.as_mode(), AtFlags::empty())
-                .is_ok();
+            return self.give_mode(&name, file.mode).is_ok();
         }
+        self.backlog.moved(&name);
         rustix::fs::unlinkat(&self.directory, &*name, AtFlags::empty()).ignore();
         false
+    }
+
+    /// Gives an object its mode, which the process that wrote it may have ended before. Most have it, and to set it once more would be
+    /// a change.
+    fn give_mode(&self, name: &str, mode: FileMode) -> Result<(), Errno> {
+        let mode = mode.as_mode();
+        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if Mode::from_raw_mode(stat.st_mode & 0o7777) == mode {
+            return Ok(());
+        }
+        self.backlog.moved(name);
+        rustix::fs::chmodat(&self.directory, name, mode, AtFlags::empty())
     }
 
     /// Moves an object to its place in a tree.
@@ -61,7 +74,9 @@ impl Objects {
         tree: BorrowedFd<'_>,
         path: &str,
     ) -> Result<(), Errno> {
-        rustix::fs::renameat(&self.directory, &*object_name(content), tree, path)
+        let name = object_name(content);
+        self.backlog.moved(&name);
+        rustix::fs::renameat(&self.directory, &*name, tree, path)
     }
 }
 

@@ -103,7 +103,7 @@ impl SeedTree {
         for directory in manifest.directories() {
             let context = || format!("make {}/{id}/{directory}", private.path().display());
             if ensure_directory(&tree, directory, volume.directory_mode()).context(context)? {
-                fsync_set.created(directory, None);
+                fsync_set.created_directory(directory);
             }
             crash_point();
         }
@@ -117,7 +117,7 @@ fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Mani
     let copy = open_directory(private.directory(), SEED)?;
     for directory in manifest.directories() {
         make_directory(&copy, directory, volume.directory_mode())?;
-        volume.backlog().made(directory);
+        volume.backlog().made_directory();
         crash_point();
     }
     for file in &manifest.files {
@@ -128,7 +128,7 @@ fn copy(volume: &Volume, private: &Private, release: &ReleaseId, manifest: &Mani
         crash_point();
     }
     // Publishing syncs what it changes in the copy and nothing else. These are synced one by one even where they are many: the
-    // next sync begins after this, so it should not wait for what a neighbour has not written yet.
+    // next sync begins after this, so it should not wait for what a neighbour has not written yet, unless memory is short.
     fsync::flush_each(copy.as_fd(), iter::once(".").chain(manifest.directories()))
 }
 

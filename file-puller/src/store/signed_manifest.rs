@@ -22,7 +22,7 @@ use crate::content::{FileMode, ReleaseId};
 use crate::crash_point::crash_point;
 
 /// Bytes compared at a time.
-const BUFFER: usize = 8 * 1024;
+const BUFFER: usize = 64 * 1024;
 
 /// A manifest and its signature, in the private directory. Dropping them removes them.
 #[derive(Debug)]
@@ -36,20 +36,41 @@ impl SignedManifest {
     /// Writes both into the private directory.
     pub(crate) fn write(volume: &Volume, json: &[u8], signature: &[u8]) -> Result<Self, VolumeError> {
         let private = volume.private()?;
-        let write = |name, bytes: &[u8]| {
-            let written = write(&private, name, bytes);
-            crash_point();
-            written.context(|| format!("write {}/{name}", private.path().display()))
+        let context = |name: &str| format!("write {}/{name}", private.path().display());
+        let take_away = |name| unlink(private.directory(), name);
+        let make = |name| {
+            take_away(name)?;
+            create_file(private.directory(), name).map(File::from)
         };
-        let (manifest, signature) = (write(SIGNED, json)?, write(SIGNED_SIGNATURE, signature)?);
-        Ok(Self { private, manifest, signature })
+        let manifest_file = make(SIGNED).context(|| context(SIGNED))?;
+        let signature_file = make(SIGNED_SIGNATURE)
+            .inspect_err(|_| take_away(SIGNED).ignore())
+            .context(|| context(SIGNED_SIGNATURE))?;
+        crash_point();
+        // From here on both go where the rest fails.
+        let signed =
+            Self { manifest: manifest_file, signature: signature_file, private: Arc::clone(&private) };
+        write(&signed.manifest, json).context(|| context(SIGNED))?;
+        crash_point();
+        write(&signed.signature, signature).context(|| context(SIGNED_SIGNATURE))?;
+        crash_point();
+        Ok(signed)
+    }
+
+    /// Those that the volume has for a release, once more.
+    pub(crate) fn copy(volume: &Volume, id: &ReleaseId) -> Result<Self, VolumeError> {
+        let releases = volume.path().join(RELEASES);
+        let read = |name: String| {
+            let path = releases.join(name);
+            fs::read(&path).context(|| format!("read {}", path.display()))
+        };
+        Self::write(volume, &read(manifest_name(id))?, &read(signature_name(id))?)
     }
 
     /// Whether the volume has exactly these two for a release.
-    fn is_recorded(&self, volume: &Volume, id: &ReleaseId) -> bool {
-        let (own, releases) = (self.private.path(), volume.path().join(RELEASES));
-        are_same(&own.join(SIGNED), &releases.join(manifest_name(id)))
-            && are_same(&own.join(SIGNED_SIGNATURE), &releases.join(signature_name(id)))
+    pub(crate) fn is_recorded(volume: &Volume, id: &ReleaseId, json: &[u8], signature: &[u8]) -> bool {
+        let releases = volume.path().join(RELEASES);
+        holds(&releases.join(manifest_name(id)), json) && holds(&releases.join(signature_name(id)), signature)
     }
 
     /// Gives both the names that a release of this private directory has, and returns them open.
@@ -65,12 +86,9 @@ impl SignedManifest {
         opened.context(|| format!("keep the manifest of {id} open"))
     }
 
-    /// Replaces the manifest and the signature of a release that is in its place, unless they are the same. A manifest says how old content may be that is
+    /// Replaces the manifest and the signature of a release that is in its place. A manifest says how old content may be that is
     /// accepted after a crash, so it has to be on the disk before `current` names the release.
     pub(crate) fn replace(self, volume: &Volume, id: &ReleaseId) -> Result<(), VolumeError> {
-        if self.is_recorded(volume, id) {
-            return Ok(());
-        }
         let context = || format!("replace {volume}/{RELEASES}/{}", manifest_name(id));
         for file in [&self.signature, &self.manifest] {
             rustix::fs::fsync(file.as_fd()).context(context)?;
@@ -93,32 +111,25 @@ impl Drop for SignedManifest {
     }
 }
 
-fn write(private: &Private, name: &str, bytes: &[u8]) -> io::Result<File> {
-    unlink(private.directory(), name)?;
-    let mut file = File::from(create_file(private.directory(), name)?);
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
-    set_mode(&file, FileMode::PLAIN)?;
-    Ok(file)
+    set_mode(file, FileMode::PLAIN)
 }
 
-/// Whether both files are there, with the same bytes.
-fn are_same(a: &Path, b: &Path) -> bool {
+/// Whether a file is there with exactly these bytes.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
     let compare = || -> io::Result<bool> {
-        let [mut a, mut b] = [fs::File::open(a)?, fs::File::open(b)?];
-        let mut left = a.metadata()?.len();
-        if b.metadata()?.len() != left {
+        let mut file = fs::File::open(path)?;
+        if file.metadata()?.len() != bytes.len() as u64 {
             return Ok(false);
         }
-        let mut buffers = [[0; BUFFER]; 2];
-        while left > 0 {
-            let count = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
-            let [of_a, of_b] = buffers.each_mut().map(|buffer| &mut buffer[..count]);
-            a.read_exact(of_a)?;
-            b.read_exact(of_b)?;
-            if of_a != of_b {
+        let mut buffer = vec![0; BUFFER.min(bytes.len())];
+        for expected in bytes.chunks(BUFFER) {
+            let found = &mut buffer[..expected.len()];
+            file.read_exact(found)?;
+            if found != expected {
                 return Ok(false);
             }
-            left -= count as u64;
         }
         Ok(true)
     };

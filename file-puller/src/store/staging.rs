@@ -60,7 +60,7 @@ impl Staging {
         fsync_set.created(".", None);
         for directory in manifest.directories() {
             make_directory(&tree, directory, mode).context(|| context(directory))?;
-            fsync_set.created(directory, None);
+            fsync_set.created_directory(directory);
             crash_point();
         }
         Self::of_tree(volume, private, id, manifest, tree, None, fsync_set)

@@ -70,7 +70,7 @@ pub(crate) fn restore(staging: &Staging, damaged: &Manifest) -> Result<Published
     let fsync_set = FsyncSet::new(volume.backlog());
     for directory in damaged.directories() {
         if ensure_directory(&tree, directory, volume.directory_mode()).context(|| context(directory))? {
-            fsync_set.created(directory, None);
+            fsync_set.created_directory(directory);
         }
         crash_point();
     }

@@ -289,7 +289,10 @@ impl Engine {
             None => None,
         };
         Manifest::check_memory(json.len() as u64, memory_limit())?;
-        let signed = signature.map(|signature| self.publisher.record(&json, &signature)).transpose()?;
+        let signed = signature
+            .map(|signature| self.publisher.record(current.as_ref(), &json, &signature))
+            .transpose()?
+            .flatten();
         let manifest = Manifest::consume(json, &self.intake.rules.limits).map_err(|error| match unlike {
             None => SyncError::Manifest(error),
             Some(answer) => {
@@ -320,6 +323,11 @@ impl Engine {
             Plan::Assemble(assembly) => {
                 let objects = self.publisher.objects()?;
                 let (mut staging, refused) = self.publisher.begin(&id, &manifest, &assembly)?;
+                let signed = match signed {
+                    // The current release has it, and is put together again.
+                    None if self.trust.is_some() => Some(SignedManifest::copy(&self.intake.volume, &id)?),
+                    signed => signed,
+                };
                 if let Some(signed) = signed {
                     staging.sign(signed)?;
                 }

@@ -107,10 +107,19 @@ impl Publisher {
         Ok((id, plan))
     }
 
-    /// Keeps a signed manifest as it is until its release is in place.
-    pub(super) fn record(&mut self, json: &[u8], signature: &[u8]) -> Result<SignedManifest, VolumeError> {
+    /// Keeps a signed manifest as it is until its release is in place. `None` where it is the current release's, which the volume
+    /// has already.
+    pub(super) fn record(
+        &mut self,
+        current: Option<&ReleaseId>,
+        json: &[u8],
+        signature: &[u8],
+    ) -> Result<Option<SignedManifest>, VolumeError> {
+        if current.is_some_and(|id| SignedManifest::is_recorded(&self.volume, id, json, signature)) {
+            return Ok(None);
+        }
         self.has_staged = true;
-        SignedManifest::write(&self.volume, json, signature)
+        SignedManifest::write(&self.volume, json, signature).map(Some)
     }
 
     /// Publishes what has arrived in one piece, unless it is published already.

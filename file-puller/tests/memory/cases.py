@@ -247,13 +247,12 @@ def deep_paths(web, scratch):
     def files(version=0):
         for number in range(30_000):
             content = f"{number % 1000}v{version if number == 7 else 0}"
-            yield f"{number % 300:04}/" + "a/" * 62 + f"{number:05}", content, f"c/{content}"
+            yield f"{number // 100:04}/" + "a/" * 62 + f"{number:05}", content, f"c/{content}"
 
     size = web.manifest(files())
     puller = Puller(web.url("manifest.json"), scratch)
     yield puller
-    # Once: the second time takes minutes on a slow disk, and no more memory.
-    yield f"{size / MIB:.0f} MiB: " + published(puller)
+    yield f"{size / MIB:.0f} MiB: " + published(puller, lambda: web.manifest(files(1)))
 
 
 def too_many_directories(web, scratch):
@@ -262,6 +261,34 @@ def too_many_directories(web, scratch):
     puller = Puller(web.url("manifest.json"), scratch)
     yield puller
     yield refused(puller, "--max-directories")
+
+
+def many_directories(web, scratch):
+    """Files that have a directory each."""
+    def files(version=0):
+        for number in range(99_000):
+            content = f"{number % 1000}v{version if number == 7 else 0}"
+            yield f"{number:05}/f", content, f"c/{content}"
+
+    web.manifest(files())
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    yield published(puller, lambda: web.manifest(files(1)))
+
+
+def failure_at_the_last_file(web, scratch):
+    """Files that are all different. The last one is missing at first, so all others are kept for the next sync."""
+    def files():
+        for number in range(60_000):
+            yield f"d{number % 100:02}/page-{number:06}.html", f"{number}", f"c/{number}" if number < 59_999 else "last"
+
+    web.manifest(files())
+    puller = Puller(web.url("manifest.json"), scratch)
+    yield puller
+    answer = puller.sync()
+    assert answer["result"] == "failed" and "404" in answer["error"], answer
+    (web.root / "last").write_text("59999")
+    yield "failed, then " + published(puller)
 
 
 def long_urls(web, scratch):
@@ -460,7 +487,8 @@ def list_of_refs(web, scratch):
     repository.server.close()
 
 
-CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, too_many_directories, long_urls,
+CASES = [manifest_at_the_limit, largest_manifest_that_is_followed, hundred_thousand_files, deep_paths, many_directories, too_many_directories,
+         failure_at_the_last_file, long_urls,
          archive_at_the_limit, archive_of_a_hundred_thousand_files, links_that_expand, links_that_expand_in_a_repository,
          links_that_expand_to_directories, repository_at_the_limit, largest_repository_that_is_followed,
          repository_of_more_objects_than_files, list_of_refs]

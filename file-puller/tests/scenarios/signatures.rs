@@ -1,6 +1,7 @@
 //! Content that somebody vouches for: signed manifests, and archives of a known digest.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -246,6 +247,31 @@ fn signed_manifest_is_kept_byte_for_byte() {
     signed.publishes("one");
     signed.keeps_what_was_signed();
     assert_eq!(signed.volume.staging(), [] as [&str; 0]);
+}
+
+/// Nothing has to be written for what has not changed.
+#[test]
+fn a_signed_site_that_has_not_changed_needs_no_volume_that_can_be_written() {
+    let signed = Signed::start();
+    signed.put("one");
+    signed.publishes("one");
+    let ours = [signed.volume.path(), signed.volume.join("releases"), signed.volume.join(".staging")];
+    let set_modes = |mode| {
+        let set = |path| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+        ours.iter().try_for_each(set).expect("they are ours");
+    };
+    set_modes(0o555);
+    // Root may write everywhere until it gives its capabilities away.
+    let mut command = Command::new("env");
+    if rustix::process::geteuid().is_root() {
+        command = Command::new("setpriv");
+        command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+    }
+    command.args([BINARY, "--once", "--source", &signed.upstream.url("/manifest.json"), "--public-key"]);
+    command.arg(signed.volume.above().join("key.pub")).arg("--volume").arg(signed.volume.path());
+    let succeeded = testkit::Process::start_as_is(command).wait().success();
+    set_modes(0o755);
+    assert!(succeeded);
 }
 
 /// Without a key the manifest is written here, and a signature of other bytes must not stay beside it.

@@ -12,10 +12,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use rustix::param::clock_ticks_per_second;
+use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
-
-use crate::cgroup::resident_memory;
 
 /// A registry without a prefix that holds these metrics alone.
 pub(super) fn registry(started: SystemTime) -> Registry {
@@ -41,8 +39,8 @@ impl Collector for Process {
             "Start of the process since the Unix epoch",
             started.as_secs_f64(),
         )?;
-        if let Some(resident) = resident_memory().and_then(|bytes| usize::try_from(bytes).ok()) {
-            gauge("process_resident_memory_bytes", "Resident memory", small(resident))?;
+        if let Some(resident) = resident_bytes() {
+            gauge("process_resident_memory_bytes", "Resident memory", resident)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             gauge("process_open_fds", "Open file descriptors", small(open.count()))?;
@@ -66,6 +64,13 @@ impl Collector for Process {
         }
         Ok(())
     }
+}
+
+/// The second field of `statm`, in pages.
+fn resident_bytes() -> Option<f64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: f64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * small(page_size()))
 }
 
 /// `utime` and `stime`: fields 14 and 15 of `stat`. The second field is a name in parentheses, which may hold spaces.
