@@ -2,7 +2,7 @@
 //!
 //! Owns the three names that file-puller has on a volume (`current`, `releases/`, `.staging/`), holds a handle to each
 //! directory for as long as it runs, and the lock that keeps a second puller out. At start it clears away what a crash left,
-//! and nothing that is not file-puller's own. How a release is filled is `stage`'s affair, how it becomes visible `publish`'s.
+//! and nothing that is not file-puller's own. How a release is filled is `staging`'s affair, how it becomes visible `publish`'s.
 
 use std::fmt;
 use std::fs;
