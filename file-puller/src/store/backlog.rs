@@ -25,8 +25,8 @@ const LEFT: u64 = 4;
 const FILE: u64 = 2048;
 /// Bytes that a new directory holds: a block of its own besides.
 const DIRECTORY: u64 = 10 * 1024;
-/// Bytes that an old file holds: a whole block of inodes, whose others do not change at the same time.
-const OLD: u64 = 4096;
+/// Bytes that an old file holds: its part of a block of inodes, of which not all change at the same time.
+const OLD: u64 = 1024;
 
 /// Counts what the changes to one volume hold of the container's memory.
 #[derive(Debug)]
