@@ -15,7 +15,7 @@ pub fn memory_limit() -> Option<u64> {
 /// What the cgroup with that limit does not use of it, in bytes (`memory.current`, `memory.usage_in_bytes`). What it uses includes
 /// files that the kernel keeps in memory and would give back.
 pub fn memory_left() -> Option<u64> {
-    let Limited { limit, used, .. } = limited()?;
+    let Limited { limit, used } = limited()?;
     Some(limit.saturating_sub(read_number(&used)?))
 }
 

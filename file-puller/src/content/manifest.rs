@@ -1,8 +1,8 @@
 //! The manifest: what a release consists of, as the content manager says it and as the volume remembers it.
 //!
-//! [`Manifest::parse`] and [`Manifest::read`] are the only doors for a content manager's word, and let nothing through that breaks a rule of
-//! `docs/contract.md`: the format's name, every field's form, paths, limits. Its errors name the field. What it
-//! returns is checked, so the modules behind it never look at a raw field again.
+//! [`Manifest::parse`] and [`Manifest::read`] are the only doors for a content manager's word, and they let nothing through that
+//! breaks a rule of `docs/contract.md`: the format's name, every field's form, paths, limits. Their errors name the field. What they
+//! return is checked, so the modules behind them never look at a raw field again.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -114,7 +114,7 @@ impl Manifest {
         check(serde_json::from_slice(json).map_err(|_| Self::malformed(json))?, limits)
     }
 
-    /// Reads and checks a manifest of any size; the text of a large one is gone piece by piece.
+    /// Reads and checks a manifest of any size. The text of a large one is given back piece by piece on the way.
     pub(crate) fn consume(json: Vec<u8>, limits: &Limits) -> Result<Self, ManifestError> {
         if json.len() as u64 > LARGE_MANIFEST {
             Self::read(Pieces::of(json), limits)
@@ -207,8 +207,8 @@ impl Manifest {
     }
 }
 
-/// Text that goes back to the system while it is read. In one piece it would stay in the process after it is dropped: the C
-/// library gives only what lies at the end of its memory back, and new values have come to lie behind it.
+/// Text whose memory is given back while it is read. In one piece it would stay in the process even after it is dropped: the C
+/// library gives back only what lies at the end of its heap, and the values that were read lie behind it.
 struct Pieces {
     /// The first one last.
     pieces: Vec<Vec<u8>>,

@@ -43,8 +43,8 @@ struct Limited {
 #[derive(Debug, Default)]
 struct Held {
     bytes: u64,
-    /// Up to so many are not too many.
-    fine: u64,
+    /// Above this they are compared with what is left.
+    threshold: u64,
     /// Why something could not be written.
     error: Option<Errno>,
 }
@@ -58,7 +58,7 @@ impl Backlog {
     fn within(limit: Option<u64>, directory: BorrowedFd<'_>) -> Self {
         let limited = limit.and_then(|limit| {
             let directory = open_directory(directory, ".").ok()?;
-            let held = Held { fine: limit / SHARE, ..Held::default() };
+            let held = Held { threshold: limit / SHARE, ..Held::default() };
             Some(Limited { limit, directory, held: Mutex::new(held) })
         });
         Self(limited)
@@ -79,26 +79,27 @@ impl Backlog {
         self.add(OLD, path);
     }
 
-    /// Why something that was changed could not be written. The system reports that once, and this process may have asked here.
+    /// The error of a write since this was last asked. The system has reported it here, and reports it no second time.
     pub(super) fn take_error(&self) -> Result<(), Errno> {
         self.0.as_ref().and_then(|limited| limited.held.lock().error.take()).map_or(Ok(()), Err)
     }
 
-    /// Whoever makes them too many waits until they are written, and so do all others: it grows no further meanwhile.
+    /// Adds a change. The thread whose change is one too many writes them all, and the others wait for that: the backlog does not grow
+    /// meanwhile.
     fn add(&self, bytes: u64, path: &str) {
         let Some(limited) = &self.0 else { return };
         let name = path.rsplit('/').next().map_or(0, str::len) as u64;
         let mut held = limited.held.lock();
         // Blocks of names are half full where a directory grows.
         held.bytes += bytes + 2 * name;
-        if held.bytes <= held.fine {
+        if held.bytes <= held.threshold {
             return;
         }
         let share = limited.limit / SHARE;
         if memory_left().is_some_and(|left| left > limited.limit / LEFT) {
-            held.fine = held.bytes + share;
+            held.threshold = held.bytes + share;
         } else {
-            *held = Held { bytes: 0, fine: share, error: limited.write().err().or(held.error) };
+            *held = Held { bytes: 0, threshold: share, error: limited.write().err().or(held.error) };
         }
     }
 }
@@ -109,8 +110,8 @@ impl Limited {
     fn write(&self) -> Result<(), Errno> {
         sys::sync_file_system(self.directory.as_fd())?;
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
         for _ in 0..2 {
-            let times = Timestamps { last_access: now, last_modification: now };
             rustix::fs::futimens(&self.directory, &times).ignore();
             sys::sync_file_system(self.directory.as_fd())?;
         }

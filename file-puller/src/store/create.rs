@@ -41,8 +41,8 @@ pub(crate) fn open_file(beneath: impl AsFd, name: impl Arg + Copy) -> Result<Fil
         .map(File::from)
 }
 
-/// Opens something to read it. That it was read is not noted in it, where it is ours: a hundred thousand of these notes are a
-/// load for the disk and for memory (see `backlog`).
+/// Opens something to read it. Its access time stays as it is, where it is ours: a hundred thousand updates are a load for the disk
+/// and for memory (see `backlog`).
 fn open(beneath: impl AsFd, name: impl Arg + Copy, flags: OFlags) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(&beneath, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(beneath, name, flags, Mode::empty()),
@@ -126,9 +126,9 @@ mod tests {
 
     use super::*;
 
-    /// By default a file system notes the first reading after a change.
+    /// By default a file system updates the access time when a file is first read after a change.
     #[test]
-    fn what_is_read_is_not_changed_by_that() {
+    fn reading_leaves_the_access_time_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let above = File::open(directory.path()).unwrap();
         let path = directory.path().join("file");

@@ -50,7 +50,7 @@ impl FsyncSet {
         Self { names: Mutex::new(Names::Few(BTreeMap::new())), backlog: Arc::clone(backlog) }
     }
 
-    /// Notes a file or directory that was made: its content, and its name in the directory that holds it. A file that is open since it
+    /// Notes a file that was made: its content, and its name in the directory that holds it. A file that is open since it
     /// was written is kept until it is synced; among many, nothing needs to be kept.
     pub(crate) fn created(&self, path: &str, written: Option<File>) {
         self.note(path, written);
@@ -93,11 +93,10 @@ impl FsyncSet {
         tree: BorrowedFd<'_>,
         beside: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
+        self.backlog.take_error()?;
         let beside = beside.iter().copied().map(Target::Open);
         let mut names = self.names.lock();
         let Names::Few(few) = &mut *names else {
-            // What could not be written before this is reported once, and may have been there.
-            self.backlog.take_error()?;
             // A write-back error is reported since Linux 5.8, independent of which file a program has open.
             if sys::sync_file_system(root)? {
                 return Ok(());

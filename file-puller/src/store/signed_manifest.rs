@@ -5,7 +5,7 @@
 //! it says. An unsigned manifest is written by [`super::Staging`].
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +35,20 @@ pub(crate) struct SignedManifest {
 impl SignedManifest {
     /// Writes both into the private directory.
     pub(crate) fn write(volume: &Volume, json: &[u8], signature: &[u8]) -> Result<Self, VolumeError> {
+        Self::fill(volume, json, signature)
+    }
+
+    /// Copies those of a release on the volume. They are not in memory meanwhile.
+    pub(crate) fn copy(volume: &Volume, id: &ReleaseId) -> Result<Self, VolumeError> {
+        let releases = volume.path().join(RELEASES);
+        let open = |name: String| {
+            let path = releases.join(name);
+            File::open(&path).context(|| format!("open {}", path.display()))
+        };
+        Self::fill(volume, open(manifest_name(id))?, open(signature_name(id))?)
+    }
+
+    fn fill(volume: &Volume, manifest: impl Read, signature: impl Read) -> Result<Self, VolumeError> {
         let private = volume.private()?;
         let context = |name: &str| format!("write {}/{name}", private.path().display());
         let take_away = |name| unlink(private.directory(), name);
@@ -50,21 +64,11 @@ impl SignedManifest {
         // From here on both go where the rest fails.
         let signed =
             Self { manifest: manifest_file, signature: signature_file, private: Arc::clone(&private) };
-        write(&signed.manifest, json).context(|| context(SIGNED))?;
+        write(&signed.manifest, manifest).context(|| context(SIGNED))?;
         crash_point();
         write(&signed.signature, signature).context(|| context(SIGNED_SIGNATURE))?;
         crash_point();
         Ok(signed)
-    }
-
-    /// Those that the volume has for a release, once more.
-    pub(crate) fn copy(volume: &Volume, id: &ReleaseId) -> Result<Self, VolumeError> {
-        let releases = volume.path().join(RELEASES);
-        let read = |name: String| {
-            let path = releases.join(name);
-            fs::read(&path).context(|| format!("read {}", path.display()))
-        };
-        Self::write(volume, &read(manifest_name(id))?, &read(signature_name(id))?)
     }
 
     /// Whether the volume has exactly these two for a release.
@@ -111,8 +115,8 @@ impl Drop for SignedManifest {
     }
 }
 
-fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)?;
+fn write(mut file: &File, mut from: impl Read) -> io::Result<()> {
+    io::copy(&mut from, &mut file)?;
     set_mode(file, FileMode::PLAIN)
 }
 

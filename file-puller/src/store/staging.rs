@@ -57,7 +57,7 @@ impl Staging {
         make_directory(private.directory(), id.as_str(), mode).context(|| context(""))?;
         let tree = open_directory(private.directory(), id.as_str()).context(|| context(""))?;
         let fsync_set = FsyncSet::new(volume.backlog());
-        fsync_set.created(".", None);
+        fsync_set.created_directory(".");
         for directory in manifest.directories() {
             make_directory(&tree, directory, mode).context(|| context(directory))?;
             fsync_set.created_directory(directory);

@@ -39,8 +39,8 @@ WITHIN = 300
 def disk(directory):
     """An empty file system, for one case.
 
-    Its file and its directory are new. A container that starts meanwhile, another suite's, takes the mounts that it finds with it,
-    and so keeps a file system alive that was unmounted here; to mount the same file again would show that one.
+    Its file and its directory are new. A container of another suite that starts meanwhile takes over the mounts that it finds, and so
+    keeps a file system alive that was unmounted here: mounting the same file again would show that one.
     """
     image, root = directory / "image", directory / "disk"
     directory.mkdir()

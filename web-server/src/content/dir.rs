@@ -126,7 +126,7 @@ impl Directory {
         self.cached(path, READ)
     }
 
-    /// The state of such a file. It is not opened for that, which whoever watches the directory would be told of each time.
+    /// The state of such a file, which is not opened for that: inotify would tell every watcher of the directory.
     pub(crate) fn cached_state(&self, path: &str) -> Option<FileState> {
         self.cached(path, OFlags::PATH).map(|(_, state)| state)
     }

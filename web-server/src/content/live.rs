@@ -419,7 +419,7 @@ mod tests {
         assert!(live.find_cached(&ContentPath::from_target("/").unwrap()).is_none());
     }
 
-    /// Whoever watches a directory is told of each file in it that is opened.
+    /// inotify tells the watchers of a directory of each file in it that is opened.
     #[test]
     fn a_file_that_is_in_memory_is_not_opened() {
         let root = tempfile::tempdir().unwrap();
