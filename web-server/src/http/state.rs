@@ -89,7 +89,12 @@ impl Moment {
 
     /// How long it has been since.
     pub(crate) fn elapsed(self) -> Duration {
-        Duration::from_millis(Self::now().0.saturating_sub(self.0))
+        Self::now().since(self)
+    }
+
+    /// How much later this is; nothing where it is earlier.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Connections: accepted, served within their deadlines, and drained.
 
+mod closed_windows;
 pub(crate) mod connection;
 pub(crate) mod deadlines;
 pub(crate) mod server;

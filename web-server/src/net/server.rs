@@ -28,6 +28,7 @@ use crate::http::exchange::Telemetry;
 use crate::http::send_buffer::SHARE_MIN;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
+use crate::net::closed_windows::Ends;
 use crate::net::connection::{ServerContext, serve_connection};
 use crate::net::deadlines::Deadlines;
 use crate::net::table::{ConnectionTable, Slot};
@@ -90,6 +91,7 @@ impl Server {
             tokio::time::sleep(LINGER).await;
         });
         self.prepare(&listener);
+        let port = listener.local_addr().map_or(0, |address| address.port());
         for accepted in 1_u64.. {
             if accepted % TURN == 0 {
                 tokio::task::yield_now().await;
@@ -102,7 +104,7 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     let slot = tokio::select! {
-                        slot = unconstrained(self.table.admit()) => slot,
+                        slot = unconstrained(self.table.admit(Ends::new(peer, port))) => slot,
                         () = &mut over => return,
                     };
                     if let Some(slot) = slot {

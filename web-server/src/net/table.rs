@@ -3,7 +3,8 @@
 //! A new connection is admitted as long as there are fewer than `--max-connections` and the memory budget has room. Otherwise the
 //! connections that have kept silent longest are closed for it: those that rest between requests, or that have begun a request
 //! and not finished it. A connection whose request is being answered is left alone; only when no other is left, and the client
-//! has taken nothing of the answer's body for a while, is it closed as well.
+//! has taken nothing of the answer's body for a while, is it closed as well: after a short while where the client has no room for
+//! more, after a longer one where it may be the network's fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::sync::futures::Notified;
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::sleep;
 
 use crate::http::state::{ConnectionState, Moment, Silence};
 use crate::memory::{Account, Budget};
+use crate::net::closed_windows::{Ends, closed_windows};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
 /// kernel, with the sockets' memory.
@@ -35,6 +38,8 @@ pub(crate) const STREAM: u64 = 6 * 1024;
 const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
 const STALLED: Duration = Duration::from_millis(500);
+/// The same where the client has closed its window; and how often it is asked which clients have.
+const CLOSED: Duration = Duration::from_millis(50);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
 /// How often room is looked for while all others are being answered.
@@ -66,14 +71,19 @@ struct Entries {
     leaving: u64,
     /// Since when no connection could be admitted.
     full: Option<Moment>,
+    /// When it was last asked which clients have closed their windows.
+    asked: Option<Moment>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    ends: Ends,
     state: ConnectionState,
     task: Option<AbortHandle>,
     charged: u64,
     evicted: bool,
+    /// When its client was last seen to have closed its window.
+    closed: Option<Moment>,
 }
 
 /// What stands in the way of memory.
@@ -102,24 +112,57 @@ impl ConnectionTable {
 
     /// Makes room for a connection, and waits until it is there. `None` where there is none for a while, because all others are
     /// being answered.
-    pub(crate) async fn admit(self: &Arc<Self>) -> Option<Slot> {
+    pub(crate) async fn admit(self: &Arc<Self>, ends: Ends) -> Option<Slot> {
         loop {
             let freed = self.freed.notified();
-            match self.try_admit() {
+            let obstacle = match self.try_admit(ends) {
                 Ok(slot) => return Some(slot),
-                Err(Obstacle::Leaving) => freed.await,
-                Err(Obstacle::Answering) => {
-                    let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
-                    if full.elapsed() > FULL_MAX {
-                        return None;
-                    }
+                Err(obstacle) => obstacle,
+            };
+            if obstacle == Obstacle::Answering {
+                let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
+                if full.elapsed() > FULL_MAX {
+                    return None;
+                }
+            }
+            self.wait(obstacle, freed).await;
+        }
+    }
+
+    /// Waits until there may be more room than there was.
+    async fn wait(&self, obstacle: Obstacle, freed: Notified<'_>) {
+        match obstacle {
+            Obstacle::Leaving => freed.await,
+            Obstacle::Answering => {
+                if !self.ask_for_closed_windows().await {
                     sleep(ROOM_RETRY).await;
                 }
             }
         }
     }
 
-    fn try_admit(self: &Arc<Self>) -> Result<Slot, Obstacle> {
+    /// Asks the kernel which clients have closed their windows, where it may be one of ours. Says whether it is.
+    async fn ask_for_closed_windows(&self) -> bool {
+        let asked = Moment::now();
+        {
+            let mut entries = self.entries.lock();
+            let is_news = entries.asked.is_none_or(|before| asked.since(before) >= CLOSED);
+            if !is_news || !entries.by_number.values().any(|entry| entry.takes_nothing_for(CLOSED, asked)) {
+                return false;
+            }
+            entries.asked = Some(asked);
+        }
+        let Ok(closed) = spawn_blocking(closed_windows).await else { return false };
+        let mut entries = self.entries.lock();
+        let mut found = false;
+        for entry in entries.by_number.values_mut().filter(|entry| closed.contains(&entry.ends)) {
+            entry.closed = Some(asked);
+            found |= entry.is_stalled();
+        }
+        found
+    }
+
+    fn try_admit(self: &Arc<Self>, ends: Ends) -> Result<Slot, Obstacle> {
         let mut entries = self.entries.lock();
         if entries.by_number.len() >= self.most {
             return Err(self.evict(&mut entries, None, 1));
@@ -131,7 +174,8 @@ impl ConnectionTable {
         let number = entries.next;
         entries.next += 1;
         let state = ConnectionState::default();
-        let mut entry = Entry { state: state.clone(), task: None, charged: 0, evicted: false };
+        let mut entry =
+            Entry { ends, state: state.clone(), task: None, charged: 0, evicted: false, closed: None };
         self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
         self.open.inc();
@@ -168,7 +212,7 @@ impl ConnectionTable {
             let others = others.filter(|(number, entry)| !entry.evicted && Some(**number) != except);
             others.filter_map(move |(number, entry)| match entry.state.silence() {
                 Silence::Since(moment) if !stalled => Some((moment, *number)),
-                Silence::Sending(moment) if stalled && moment.elapsed() >= STALLED => Some((moment, *number)),
+                Silence::Sending(moment) if stalled && entry.is_stalled() => Some((moment, *number)),
                 _ => None,
             })
         };
@@ -194,6 +238,19 @@ impl ConnectionTable {
             self.evicted.inc();
         }
         if entries.leaving > 0 { Obstacle::Leaving } else { Obstacle::Answering }
+    }
+}
+
+impl Entry {
+    /// Whether the client has taken nothing of a body for so long that the connection may be closed for others.
+    fn is_stalled(&self) -> bool {
+        self.takes_nothing_for(STALLED, Moment::now())
+            || self.closed.is_some_and(|asked| self.takes_nothing_for(CLOSED, asked))
+    }
+
+    /// Whether it had, at that moment, taken nothing for so long, and has not since.
+    fn takes_nothing_for(&self, time: Duration, at: Moment) -> bool {
+        matches!(self.state.silence(), Silence::Sending(moment) if at.since(moment) >= time)
     }
 }
 
@@ -246,8 +303,7 @@ impl Slot {
             let freed = self.table.freed.notified();
             match self.try_grow_to(bytes) {
                 Ok(()) => return,
-                Err(Obstacle::Leaving) => freed.await,
-                Err(Obstacle::Answering) => sleep(ROOM_RETRY).await,
+                Err(obstacle) => self.table.wait(obstacle, freed).await,
             }
         }
     }
@@ -330,6 +386,10 @@ mod tests {
         ConnectionTable::new(most, Budget::hidden(limit), Gauge::default(), Counter::default())
     }
 
+    fn try_admit(table: &Arc<ConnectionTable>) -> Result<Slot, Obstacle> {
+        table.try_admit(Ends::new("192.0.2.1:1024".parse().unwrap(), 9876))
+    }
+
     fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
         table.entries.lock().by_number[&slot.number].evicted
     }
@@ -337,7 +397,7 @@ mod tests {
     #[test]
     fn the_longest_silent_connection_makes_room_and_one_that_is_answered_never() {
         let table = table(3, None);
-        let admit = || table.try_admit().inspect(|slot| slot.state().listened());
+        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
         let (answered, rests, newest) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
         answered.state().requested();
         std::thread::sleep(Duration::from_millis(20));
@@ -359,7 +419,7 @@ mod tests {
     #[test]
     fn a_client_that_has_taken_nothing_for_a_while_makes_room_where_no_other_is_silent() {
         let table = table(3, None);
-        let admit = || table.try_admit().inspect(|slot| slot.state().listened());
+        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
         let (stalled, answered, rests) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
         for slot in [&stalled, &answered] {
             slot.state().requested();
@@ -390,21 +450,48 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_has_closed_its_window_makes_room_sooner() {
+        let table = table(2, None);
+        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
+        let (closed, far) = (admit().unwrap(), admit().unwrap());
+        for slot in [&closed, &far] {
+            slot.state().requested();
+            slot.state().sending();
+        }
+        let begun = Moment::now();
+        while begun.elapsed() < CLOSED {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
+        let see = |slot: &Slot| {
+            table.entries.lock().by_number.get_mut(&slot.number).unwrap().closed = Some(Moment::now());
+        };
+        // What it was seen to be then is of no use once it has taken some.
+        see(&far);
+        far.state().body_progressed();
+        see(&closed);
+        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
+        assert!(is_evicted(&table, &closed) && !is_evicted(&table, &far));
+        drop(closed);
+        assert!(admit().is_ok());
+    }
+
+    #[test]
     fn a_connection_that_was_not_read_from_yet_is_not_taken_for_silent() {
         let table = table(1, None);
-        let fresh = table.try_admit().unwrap();
-        assert_eq!(table.try_admit().unwrap_err(), Obstacle::Answering);
+        let fresh = try_admit(&table).unwrap();
+        assert_eq!(try_admit(&table).unwrap_err(), Obstacle::Answering);
         fresh.state().listened();
-        assert_eq!(table.try_admit().unwrap_err(), Obstacle::Leaving);
+        assert_eq!(try_admit(&table).unwrap_err(), Obstacle::Leaving);
     }
 
     #[tokio::test]
     async fn among_many_a_silent_connection_rests_at_once() {
         let table = table(usize::MAX, None);
         let mut slots: Vec<_> =
-            std::iter::repeat_with(|| table.try_admit().unwrap()).take(AWAKE_MAX).collect();
+            std::iter::repeat_with(|| try_admit(&table).unwrap()).take(AWAKE_MAX).collect();
         assert!(!slots[0].is_crowded());
-        slots.push(table.try_admit().unwrap());
+        slots.push(try_admit(&table).unwrap());
         assert!(slots[0].is_crowded());
         slots[0].shrink_to(PARKED);
         assert!(!slots[0].is_crowded());
@@ -421,7 +508,7 @@ mod tests {
         let mut slots: Vec<Slot> = Vec::new();
         for _ in 0..2000 {
             let slot = loop {
-                match table.try_admit() {
+                match try_admit(&table) {
                     Ok(slot) => {
                         slot.state().listened();
                         break slot;
