@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
-use testkit::process::resident_bytes;
+use testkit::process::anonymous_bytes;
 use testkit::{Answer, Process, wait_until};
 
 use crate::forward;
-use crate::support::{RSS, Receiver, Room, Verdict, append, binary, status, write, write_numbers};
+use crate::support::{MEMORY, Receiver, Room, Verdict, append, binary, status, write, write_numbers};
 
 /// An agent whose shell does something first.
 fn after(shell: &str, wrapper: &[&str], room: &Room, sink: &str, more: &[&str]) -> Process {
@@ -163,7 +163,7 @@ fn peak(scheme: &str, room: &Room, more: &[&str], is_all: impl Fn(usize) -> bool
     let sink = format!("{scheme}+{}", receiver.upstream.url("/"));
     let agent = room.agent(&sink, more);
     wait_until("it is tried again", || receiver.upstream.requests().len() >= 4);
-    let down = agent.resident_bytes();
+    let down = anonymous_bytes(agent.id());
     // Counted, not kept: only the agent's memory is in question here.
     let bytes = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&bytes);
@@ -176,7 +176,7 @@ fn peak(scheme: &str, room: &Room, more: &[&str], is_all: impl Fn(usize) -> bool
     while !is_all(bytes.load(Ordering::SeqCst)) || status(&agent)["sinks"][0]["failing"].is_object() {
         assert!(start.elapsed().as_secs() < 600, "{} bytes", bytes.load(Ordering::SeqCst));
         receiver.upstream.forget();
-        peak = peak.max(agent.resident_bytes());
+        peak = peak.max(anonymous_bytes(agent.id()));
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     println!("{scheme} {more:?}: {} KiB while the sink is down, {} KiB at most", down / 1024, peak / 1024);
@@ -193,7 +193,7 @@ fn peak_until_the_end(sink: &str, room: &Room, more: &[&str]) -> u64 {
         if let Some(left) = agent.try_wait().unwrap() {
             break left;
         }
-        peak = peak.max(resident_bytes(agent.id()));
+        peak = peak.max(anonymous_bytes(agent.id()));
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
     assert!(left.success(), "{sink}");
@@ -224,7 +224,7 @@ fn rss_bounded() {
     append(&room.log("c.log")).set_len(1_000_000_000).unwrap();
     write(&room.log("c.log"), "\nend\n");
     let all = peak("ndjson", &room, &[], |bytes| bytes > 25_000_000);
-    assert!(all < RSS, "{all}");
+    assert!(all < MEMORY, "{all}");
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn rss_bounded_by_a_gigabyte_through_any_sink() {
         let more = ["--compression", compression, "--label", "service.name=web"];
         let least = if compression == "none" { 1_000_000_000 } else { 5_000_000 };
         let all = peak(scheme, &room, &more, |bytes| bytes > least);
-        assert!(all < RSS, "{scheme} {compression}: {all}");
+        assert!(all < MEMORY, "{scheme} {compression}: {all}");
     }
     for compression in ["none", "gzip"] {
         anew();
@@ -249,17 +249,17 @@ fn rss_bounded_by_a_gigabyte_through_any_sink() {
         let all = peak_until_the_end(&sink, &room, &["--compression", compression]);
         let records = receiver.records.load(Ordering::SeqCst);
         assert_eq!(records, LINES_A_MEGABYTE * 1000 + 100_000, "all of them");
-        assert!(all < RSS, "forward {compression}: {all}");
+        assert!(all < MEMORY, "forward {compression}: {all}");
     }
     let out = room.path("out");
     for sink in ["stdout:".to_owned(), "raw+stdout:".to_owned(), format!("raw+file:{}", out.display())] {
         anew();
         let all = peak_until_the_end(&sink, &room, &[]);
-        assert!(all < RSS, "{sink}: {all}");
+        assert!(all < MEMORY, "{sink}: {all}");
     }
     assert_eq!(std::fs::metadata(&out).unwrap().len(), (LINES_A_MEGABYTE * LINE * 1000 + 100_000) as u64);
     std::fs::remove_file(&out).unwrap();
     anew();
     let all = peak_until_the_end(&format!("file:{}", out.display()), &room, &[]);
-    assert!(all < RSS, "file: {all}");
+    assert!(all < MEMORY, "file: {all}");
 }

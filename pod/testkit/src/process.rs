@@ -185,9 +185,21 @@ impl Drop for Process {
 /// waited for it yet.
 #[track_caller]
 pub fn resident_bytes(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// Resident memory that no file backs, in bytes (`RssAnon` in proc(5)): what a process takes besides its program, which is several times
+/// as large in a test's build as in a release.
+#[track_caller]
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    memory(pid, "RssAnon:")
+}
+
+#[track_caller]
+fn memory(pid: u32, kind: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is running");
-    let Some(line) = status.lines().find(|line| line.starts_with("VmRSS:")) else { return 0 };
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is in KiB");
+    let Some(line) = status.lines().find(|line| line.starts_with(kind)) else { return 0 };
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("it is in KiB");
     kib * 1024
 }
 
