@@ -1,31 +1,31 @@
-//! Clients that take nothing because they do not want to: [`closed_windows`].
+//! Which clients have closed their receive windows: [`closed_windows`].
 //!
-//! One that is far away, or whose network loses packets, takes nothing for a while, too. The kernel knows which is which. As long as
-//! something is on its way it waits for that to be acknowledged; where nothing is on its way and the client has no room for more, it
-//! probes the client's window from time to time (RFC 9293, section 3.8.6.1). `/proc/net/tcp` says for what a connection's timer runs.
+//! A client that takes nothing may be slow to read, or far away, or behind a network that loses packets. The kernel can tell: while
+//! data is in flight, it waits for the acknowledgement; while nothing is in flight and the client has no room for more, it probes the
+//! client's window (RFC 9293, section 3.8.6.1). `/proc/net/tcp` shows which of the two timers a connection has.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What a connection is known by, here and in the kernel's tables.
+/// A connection's key, here and in the kernel's tables: the client's address, and our port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ends {
+pub(crate) struct Endpoints {
     client: (IpAddr, u16),
     port: u16,
 }
 
-impl Ends {
+impl Endpoints {
     /// Of a client's connection to one of our ports.
     pub(crate) fn new(client: SocketAddr, port: u16) -> Self {
         Self { client: (client.ip().to_canonical(), client.port()), port }
     }
 }
 
-/// The connections of this network namespace whose clients have closed their windows; none where the kernel does not tell. Blocks,
-/// for the longer the more connections there are.
-pub(super) fn closed_windows() -> HashSet<Ends> {
+/// The connections of this network namespace whose clients have closed their windows; empty where `/proc` cannot be read. Blocks, and
+/// takes time in proportion to the number of connections.
+pub(super) fn closed_windows() -> HashSet<Endpoints> {
     let mut closed = HashSet::new();
     // The second is missing where there is no IPv6.
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
@@ -36,8 +36,8 @@ pub(super) fn closed_windows() -> HashSet<Ends> {
     closed
 }
 
-/// Reads it line by line: there may be many more than ours.
-fn read(table: File, closed: &mut HashSet<Ends>) -> io::Result<()> {
+/// Reads a table line by line: the namespace may have many more connections than this process.
+fn read(table: File, closed: &mut HashSet<Endpoints>) -> io::Result<()> {
     let mut table = BufReader::with_capacity(64 * 1024, table);
     let mut line = String::new();
     while table.read_line(&mut line)? > 0 {
@@ -48,7 +48,7 @@ fn read(table: File, closed: &mut HashSet<Ends>) -> io::Result<()> {
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:when …`, where a timer `tr` of 4 is the one of window probes: proc_pid_net(5).
-fn closed_window(line: &str) -> Option<Ends> {
+fn closed_window(line: &str) -> Option<Endpoints> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (fields.next()?, fields.next()?);
     let timer = fields.nth(2)?;
@@ -56,7 +56,7 @@ fn closed_window(line: &str) -> Option<Ends> {
         return None;
     }
     let (client, port) = (socket_address(remote)?, socket_address(local)?.port());
-    Some(Ends::new(client, port))
+    Some(Endpoints::new(client, port))
 }
 
 /// Words of 32 bits as they lie in memory, and the port.
@@ -91,9 +91,9 @@ mod tests {
         while { stream }.write(&[0; 16 * 1024]).is_ok() {}
     }
 
-    fn is_closed_within(seconds: u64, ends: Ends) -> bool {
+    fn is_closed_within(seconds: u64, endpoints: Endpoints) -> bool {
         let deadline = Instant::now() + Duration::from_secs(seconds);
-        while !closed_windows().contains(&ends) {
+        while !closed_windows().contains(&endpoints) {
             if Instant::now() > deadline {
                 return false;
             }
@@ -106,15 +106,15 @@ mod tests {
         let port = address.port();
         let connect = || {
             let client = TcpStream::connect(address).unwrap();
-            let ends = Ends::new(client.local_addr().unwrap(), port);
-            (client, listener.accept().unwrap().0, ends)
+            let endpoints = Endpoints::new(client.local_addr().unwrap(), port);
+            (client, listener.accept().unwrap().0, endpoints)
         };
         let (_resting, _server, rests) = connect();
         let (mut reader, server, reads) = connect();
         fill(&server);
         assert!(is_closed_within(10, reads), "{reads:?}");
         assert!(!closed_windows().contains(&rests));
-        assert!(!closed_windows().contains(&Ends { port: port ^ 1, ..reads }), "of another server");
+        assert!(!closed_windows().contains(&Endpoints { port: port ^ 1, ..reads }), "of another server");
         // It reads all there is, and has room again.
         server.shutdown(std::net::Shutdown::Write).unwrap();
         reader.read_to_end(&mut Vec::new()).unwrap();
@@ -145,9 +145,9 @@ mod tests {
                 "   7: 0100007F:2694 0200007F:C001 01 00001000:00000000 {timer}:00000014 00000000     0        0 1 2 0"
             )
         };
-        let ends = Ends::new("127.0.0.2:49153".parse().unwrap(), 9876);
+        let endpoints = Endpoints::new("127.0.0.2:49153".parse().unwrap(), 9876);
         if cfg!(target_endian = "little") {
-            assert_eq!(closed_window(&line("04")), Some(ends));
+            assert_eq!(closed_window(&line("04")), Some(endpoints));
         }
         assert_eq!(closed_window(&line("01")), None, "something is on its way");
         for strange in

@@ -28,7 +28,7 @@ use crate::http::exchange::Telemetry;
 use crate::http::send_buffer::SHARE_MIN;
 use crate::memory::Budget;
 use crate::metrics::Metrics;
-use crate::net::closed_windows::Ends;
+use crate::net::closed_windows::Endpoints;
 use crate::net::connection::{ServerContext, serve_connection};
 use crate::net::deadlines::Deadlines;
 use crate::net::table::{ConnectionTable, Slot};
@@ -104,7 +104,7 @@ impl Server {
             match accepted {
                 Ok((stream, peer)) => {
                     let slot = tokio::select! {
-                        slot = unconstrained(self.table.admit(Ends::new(peer, port))) => slot,
+                        slot = unconstrained(self.table.admit(Endpoints::new(peer, port))) => slot,
                         () = &mut over => return,
                     };
                     if let Some(slot) = slot {

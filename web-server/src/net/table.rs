@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use crate::http::state::{ConnectionState, Moment, Silence};
 use crate::memory::{Account, Budget};
-use crate::net::closed_windows::{Ends, closed_windows};
+use crate::net::closed_windows::{Endpoints, closed_windows};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
 /// kernel, with the sockets' memory.
@@ -38,7 +38,7 @@ pub(crate) const STREAM: u64 = 6 * 1024;
 const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
 const STALLED: Duration = Duration::from_millis(500);
-/// The same where the client has closed its window; and how often it is asked which clients have.
+/// The same for a client that has closed its window, and the shortest time between two looks at which clients have.
 const CLOSED: Duration = Duration::from_millis(50);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
@@ -71,13 +71,13 @@ struct Entries {
     leaving: u64,
     /// Since when no connection could be admitted.
     full: Option<Moment>,
-    /// When it was last asked which clients have closed their windows.
+    /// When the kernel was last asked which clients have closed their windows.
     asked: Option<Moment>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    ends: Ends,
+    endpoints: Endpoints,
     state: ConnectionState,
     task: Option<AbortHandle>,
     charged: u64,
@@ -112,10 +112,10 @@ impl ConnectionTable {
 
     /// Makes room for a connection, and waits until it is there. `None` where there is none for a while, because all others are
     /// being answered.
-    pub(crate) async fn admit(self: &Arc<Self>, ends: Ends) -> Option<Slot> {
+    pub(crate) async fn admit(self: &Arc<Self>, endpoints: Endpoints) -> Option<Slot> {
         loop {
             let freed = self.freed.notified();
-            let obstacle = match self.try_admit(ends) {
+            let obstacle = match self.try_admit(endpoints) {
                 Ok(slot) => return Some(slot),
                 Err(obstacle) => obstacle,
             };
@@ -141,7 +141,8 @@ impl ConnectionTable {
         }
     }
 
-    /// Asks the kernel which clients have closed their windows, where it may be one of ours. Says whether it is.
+    /// Asks the kernel which clients have closed their windows, if a client has taken nothing for long enough. Returns whether one of
+    /// them now makes room.
     async fn ask_for_closed_windows(&self) -> bool {
         let asked = Moment::now();
         {
@@ -155,14 +156,14 @@ impl ConnectionTable {
         let Ok(closed) = spawn_blocking(closed_windows).await else { return false };
         let mut entries = self.entries.lock();
         let mut found = false;
-        for entry in entries.by_number.values_mut().filter(|entry| closed.contains(&entry.ends)) {
+        for entry in entries.by_number.values_mut().filter(|entry| closed.contains(&entry.endpoints)) {
             entry.closed = Some(asked);
             found |= entry.is_stalled();
         }
         found
     }
 
-    fn try_admit(self: &Arc<Self>, ends: Ends) -> Result<Slot, Obstacle> {
+    fn try_admit(self: &Arc<Self>, endpoints: Endpoints) -> Result<Slot, Obstacle> {
         let mut entries = self.entries.lock();
         if entries.by_number.len() >= self.most {
             return Err(self.evict(&mut entries, None, 1));
@@ -175,7 +176,7 @@ impl ConnectionTable {
         entries.next += 1;
         let state = ConnectionState::default();
         let mut entry =
-            Entry { ends, state: state.clone(), task: None, charged: 0, evicted: false, closed: None };
+            Entry { endpoints, state: state.clone(), task: None, charged: 0, evicted: false, closed: None };
         self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
         self.open.inc();
@@ -248,7 +249,7 @@ impl Entry {
             || self.closed.is_some_and(|asked| self.takes_nothing_for(CLOSED, asked))
     }
 
-    /// Whether it had, at that moment, taken nothing for so long, and has not since.
+    /// Whether the client had taken nothing for so long at that moment, and has taken nothing since.
     fn takes_nothing_for(&self, time: Duration, at: Moment) -> bool {
         matches!(self.state.silence(), Silence::Sending(moment) if at.since(moment) >= time)
     }
@@ -387,7 +388,7 @@ mod tests {
     }
 
     fn try_admit(table: &Arc<ConnectionTable>) -> Result<Slot, Obstacle> {
-        table.try_admit(Ends::new("192.0.2.1:1024".parse().unwrap(), 9876))
+        table.try_admit(Endpoints::new("192.0.2.1:1024".parse().unwrap(), 9876))
     }
 
     fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
