@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// More than the receive window of a client that reads nothing: systems begin with 64 to 256 KiB, and let it grow with what is read.
+const WINDOW_MAX: usize = 512 * 1024;
+
 /// The state of a connection, shared by the connection and its exchanges.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionState(Arc<State>);
@@ -28,6 +31,8 @@ struct State {
     unflushed: AtomicBool,
     /// A part of a file is being read for it, which HTTP takes for written.
     reading: AtomicBool,
+    /// Bytes that the client took after there had been no room for more.
+    taken: AtomicUsize,
     parked: AtomicBool,
     unread: AtomicBool,
     closing: AtomicBool,
@@ -44,6 +49,7 @@ impl Default for State {
             unheard: AtomicBool::new(true),
             unflushed: AtomicBool::new(false),
             reading: AtomicBool::new(false),
+            taken: AtomicUsize::new(0),
             parked: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -141,9 +147,20 @@ impl ConnectionState {
         begins
     }
 
-    /// The client took some of what is being sent to it.
-    pub(crate) fn heard(&self) {
+    /// The client did what was expected of it.
+    fn heard(&self) {
         self.0.heard.store(Moment::now().0, Ordering::Relaxed);
+    }
+
+    /// The client took so many bytes, after there had been no room for more.
+    pub(crate) fn taken(&self, bytes: usize) {
+        self.heard();
+        self.0.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the client has taken more than fits into its receive window, and so reads what it is sent.
+    pub(crate) fn is_reader(&self) -> bool {
+        self.0.taken.load(Ordering::Relaxed) > WINDOW_MAX
     }
 
     /// Whether a part of a file is being read before more of it can be sent.

@@ -1,66 +1,74 @@
-//! Which clients have closed their receive windows: [`closed_windows`].
+//! Which clients have closed their receive windows, and what is left to send to them: [`closed_windows`].
 //!
 //! A client that takes nothing may be slow to read, or far away, or behind a network that loses packets. The kernel can tell: while
-//! data is in flight, it waits for the acknowledgement; while nothing is in flight and the client has no room for more, it probes the
-//! client's window (RFC 9293, section 3.8.6.1). `/proc/net/tcp` shows which of the two timers a connection has.
+//! data is in flight, it waits for the acknowledgement; while nothing is in flight and something is unsent, it probes the client's
+//! window (RFC 9293, section 3.8.6.1). `/proc/net/tcp` shows which of the two timers a connection has. It may have that of the probe for
+//! a moment because packets are paced, so one look proves nothing; two between which the client has acknowledged nothing do.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A connection's key, here and in the kernel's tables: the client's address, and our port.
+/// A connection's two ends, as the socket has them: one of both address families names an IPv4 address in IPv6's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Endpoints {
+    ours: (IpAddr, u16),
     client: (IpAddr, u16),
-    port: u16,
+}
+
+/// Bytes that the client has not acknowledged, sent or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Queued(u32);
+
+#[cfg(test)]
+impl Queued {
+    pub(super) fn of(bytes: u32) -> Self {
+        Self(bytes)
+    }
 }
 
 impl Endpoints {
-    /// Of a client's connection to one of our ports.
-    pub(crate) fn new(client: SocketAddr, port: u16) -> Self {
-        Self { client: (client.ip().to_canonical(), client.port()), port }
+    pub(crate) fn new(ours: SocketAddr, client: SocketAddr) -> Self {
+        Self { ours: (ours.ip(), ours.port()), client: (client.ip(), client.port()) }
     }
 }
 
-/// The connections of this network namespace whose clients have closed their windows; empty where `/proc` cannot be read. Blocks, and
-/// takes time in proportion to the number of connections.
-pub(super) fn closed_windows() -> HashSet<Endpoints> {
-    let mut closed = HashSet::new();
-    // The second is missing where there is no IPv6.
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        if let Err(error) = File::open(table).and_then(|table| read(table, &mut closed)) {
-            tracing::debug!(table, %error, "cannot tell which clients have closed their windows");
-        }
-    }
-    closed
+/// Clients of the same listener as `one` that have closed their windows. Blocks, and takes time in proportion to the connections of the
+/// whole machine.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub(super) fn closed_windows(one: Endpoints) -> io::Result<HashMap<Endpoints, Queued>> {
+    let table = if one.ours.0.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
+    read(BufReader::new(File::open(table)?), one.ours.1)
 }
 
-/// Reads a table line by line: the namespace may have many more connections than this process.
-fn read(table: File, closed: &mut HashSet<Endpoints>) -> io::Result<()> {
-    let mut table = BufReader::with_capacity(64 * 1024, table);
+fn read(mut table: impl BufRead, port: u16) -> io::Result<HashMap<Endpoints, Queued>> {
+    let mut closed = HashMap::new();
     let mut line = String::new();
     while table.read_line(&mut line)? > 0 {
-        closed.extend(closed_window(&line));
+        closed.extend(closed_window(&line).filter(|(endpoints, _)| endpoints.ours.1 == port));
         line.clear();
     }
-    Ok(())
+    Ok(closed)
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue tr:when …`, where a timer `tr` of 4 is the one of window probes: proc_pid_net(5).
-fn closed_window(line: &str) -> Option<Endpoints> {
+fn closed_window(line: &str) -> Option<(Endpoints, Queued)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, remote) = (fields.next()?, fields.next()?);
-    let timer = fields.nth(2)?;
+    let (ours, client, _state) = (fields.next()?, fields.next()?, fields.next()?);
+    let (queues, timer) = (fields.next()?, fields.next()?);
     if !timer.starts_with("04:") {
         return None;
     }
-    let (client, port) = (socket_address(remote)?, socket_address(local)?.port());
-    Some(Endpoints::new(client, port))
+    let endpoints = Endpoints { ours: socket_address(ours)?, client: socket_address(client)? };
+    let unacknowledged = queues.split_once(':')?.0;
+    Some((endpoints, Queued(u32::from_str_radix(unacknowledged, 16).ok()?)))
 }
 
 /// Words of 32 bits as they lie in memory, and the port.
-fn socket_address(text: &str) -> Option<SocketAddr> {
+fn socket_address(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let word =
         |at: usize| Some(u32::from_str_radix(address.get(8 * at..8 * at + 8)?, 16).ok()?.to_ne_bytes());
@@ -75,7 +83,7 @@ fn socket_address(text: &str) -> Option<SocketAddr> {
         }
         _ => return None,
     };
-    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
+    Some((address, u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
@@ -85,40 +93,31 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    /// Sends until the other end has no room for more.
-    fn fill(stream: &TcpStream) {
-        stream.set_nonblocking(true).unwrap();
-        while { stream }.write(&[0; 16 * 1024]).is_ok() {}
-    }
-
-    fn is_closed_within(seconds: u64, endpoints: Endpoints) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(seconds);
-        while !closed_windows().contains(&endpoints) {
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        true
+    fn closed(endpoints: Endpoints) -> Option<Queued> {
+        closed_windows(endpoints).unwrap().get(&endpoints).copied()
     }
 
     fn a_client_that_does_not_read_is_told_from_others(listener: &TcpListener, address: SocketAddr) {
-        let port = address.port();
         let connect = || {
             let client = TcpStream::connect(address).unwrap();
-            let endpoints = Endpoints::new(client.local_addr().unwrap(), port);
-            (client, listener.accept().unwrap().0, endpoints)
+            let (server, peer) = listener.accept().unwrap();
+            let endpoints = Endpoints::new(server.local_addr().unwrap(), peer);
+            (client, server, endpoints)
         };
         let (_resting, _server, rests) = connect();
-        let (mut reader, server, reads) = connect();
-        fill(&server);
-        assert!(is_closed_within(10, reads), "{reads:?}");
-        assert!(!closed_windows().contains(&rests));
-        assert!(!closed_windows().contains(&Endpoints { port: port ^ 1, ..reads }), "of another server");
-        // It reads all there is, and has room again.
+        let (mut reader, mut server, reads) = connect();
+        server.set_nonblocking(true).unwrap();
+        while server.write(&[0; 16 * 1024]).is_ok() {}
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while closed(reads).is_none() {
+            assert!(Instant::now() < deadline, "{reads:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(closed(reads).unwrap().0 > 0);
+        assert_eq!(closed(rests), None);
         server.shutdown(std::net::Shutdown::Write).unwrap();
         reader.read_to_end(&mut Vec::new()).unwrap();
-        assert!(!closed_windows().contains(&reads));
+        assert_eq!(closed(reads), None);
     }
 
     #[test]
@@ -130,30 +129,40 @@ mod tests {
     /// As an IPv4 client is seen by a listener for both families, too.
     #[test]
     fn a_client_over_ipv6() {
-        let Ok(listener) = TcpListener::bind("[::]:0") else { return };
-        let port = listener.local_addr().unwrap().port();
-        for address in ["127.0.0.1", "::1"] {
-            let address = SocketAddr::new(address.parse().unwrap(), port);
-            a_client_that_does_not_read_is_told_from_others(&listener, address);
+        for (ours, theirs) in [("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {
+            // Not every machine has IPv6, or one socket for both.
+            let Ok(listener) = TcpListener::bind(ours) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let address = SocketAddr::new(theirs.parse().unwrap(), port);
+            if TcpStream::connect(address).is_ok() {
+                drop(listener.accept().unwrap());
+                a_client_that_does_not_read_is_told_from_others(&listener, address);
+            }
         }
     }
 
     #[test]
-    fn lines_of_the_kernel() {
-        let line = |timer| {
-            format!(
-                "   7: 0100007F:2694 0200007F:C001 01 00001000:00000000 {timer}:00000014 00000000     0        0 1 2 0"
-            )
-        };
-        let endpoints = Endpoints::new("127.0.0.2:49153".parse().unwrap(), 9876);
-        if cfg!(target_endian = "little") {
-            assert_eq!(closed_window(&line("04")), Some(endpoints));
-        }
-        assert_eq!(closed_window(&line("01")), None, "something is on its way");
-        for strange in
-            ["", "  sl  local_address rem_address   st tx_queue", "0: 1 2 3 4 04:0", "0: é:1 é:1 01 0:0 04:0"]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_tables() {
+        let rest = "00000000     0        0 1 2 0";
+        let text = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:2694 0200007F:C001 01 00001F40:00000000 04:00000014 {rest}
+   1: 0100007F:2694 0200007F:C002 01 00001F40:00000000 01:00000014 {rest}
+   2: 0100007F:2695 0200007F:C001 01 00001F40:00000000 04:00000014 {rest}
+   3: 0000000000000000FFFF00000100007F:2694 0000000000000000FFFF00000200007F:C003 01 00000010:00000000 04:00000014 {rest}
+"
+        );
+        let endpoints =
+            |ours: &str, client: &str| Endpoints::new(ours.parse().unwrap(), client.parse().unwrap());
+        let expected = HashMap::from([
+            (endpoints("127.0.0.1:9876", "127.0.0.2:49153"), Queued(8000)),
+            (endpoints("[::ffff:127.0.0.1]:9876", "[::ffff:127.0.0.2]:49155"), Queued(16)),
+        ]);
+        assert_eq!(read(text.as_bytes(), 9876).unwrap(), expected);
+        for strange in ["", "0: 1 2 3 4 04:0", "0: é:1 é:1 01 0:0 04:0", "0: 0100007F:1 0100007F:1 01 0 04:0"]
         {
-            assert_eq!(closed_window(strange), None, "{strange}");
+            assert!(read(strange.as_bytes(), 1).unwrap().is_empty(), "{strange}");
         }
     }
 }

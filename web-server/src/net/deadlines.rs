@@ -194,10 +194,10 @@ impl DeadlineStream {
             self.sending.stop();
             return Poll::Pending;
         }
-        if written.is_ready() {
+        if let Poll::Ready(result) = &written {
             self.sending.stop();
             if self.blocked {
-                self.state.heard();
+                self.state.taken(*result.as_ref().unwrap_or(&0));
             }
             return written;
         }

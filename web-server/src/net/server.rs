@@ -91,7 +91,6 @@ impl Server {
             tokio::time::sleep(LINGER).await;
         });
         self.prepare(&listener);
-        let port = listener.local_addr().map_or(0, |address| address.port());
         for accepted in 1_u64.. {
             if accepted % TURN == 0 {
                 tokio::task::yield_now().await;
@@ -103,8 +102,10 @@ impl Server {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    // A connection that has failed already has no end of ours.
+                    let endpoints = Endpoints::new(stream.local_addr().unwrap_or(peer), peer);
                     let slot = tokio::select! {
-                        slot = unconstrained(self.table.admit(Endpoints::new(peer, port))) => slot,
+                        slot = unconstrained(self.table.admit(endpoints)) => slot,
                         () = &mut over => return,
                     };
                     if let Some(slot) = slot {

@@ -3,25 +3,25 @@
 //! A new connection is admitted as long as there are fewer than `--max-connections` and the memory budget has room. Otherwise the
 //! connections that have kept silent longest are closed for it: those that rest between requests, or that have begun a request
 //! and not finished it. A connection whose request is being answered is left alone; only when no other is left, and the client
-//! has taken nothing of the answer's body for a while, is it closed as well: after a short while where the client has no room for
-//! more, after a longer one where it may be the network's fault.
+//! has taken nothing of the answer's body for a while, is it closed as well. That while is short for a client that has closed its
+//! window and was not seen to read, and longer for any other: a slow reader, or a slow network.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::http::state::{ConnectionState, Moment, Silence};
 use crate::memory::{Account, Budget};
-use crate::net::closed_windows::{Endpoints, closed_windows};
+use crate::net::closed_windows::{Endpoints, Queued, closed_windows};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
 /// kernel, with the sockets' memory.
@@ -38,8 +38,12 @@ pub(crate) const STREAM: u64 = 6 * 1024;
 const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
 const STALLED: Duration = Duration::from_millis(500);
-/// The same for a client that has closed its window, and the shortest time between two looks at which clients have.
-const CLOSED: Duration = Duration::from_millis(50);
+/// The same for a client that has closed its window, and was not seen to read. Readers close theirs for moments, too.
+const STALLED_CLOSED: Duration = Duration::from_millis(50);
+/// Time between two looks at the clients' windows; three times what a look takes, where that is longer.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// For so long a look is taken for what is.
+const LOOK_VALID: Duration = Duration::from_millis(200);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
 /// How often room is looked for while all others are being answered.
@@ -71,8 +75,17 @@ struct Entries {
     leaving: u64,
     /// Since when no connection could be admitted.
     full: Option<Moment>,
-    /// When the kernel was last asked which clients have closed their windows.
-    asked: Option<Moment>,
+    looks: Looks,
+}
+
+/// Looks at the clients' windows.
+#[derive(Debug, Default)]
+struct Looks {
+    /// Only clients that have stalled can make room.
+    is_wanted: bool,
+    in_progress: bool,
+    /// When the last one ended, and how long to wait after it.
+    last: Option<(Moment, Duration)>,
 }
 
 #[derive(Debug)]
@@ -82,8 +95,16 @@ struct Entry {
     task: Option<AbortHandle>,
     charged: u64,
     evicted: bool,
-    /// When its client was last seen to have closed its window.
-    closed: Option<Moment>,
+    /// The client's window, if the last look saw that it is closed.
+    window: Option<ClosedWindow>,
+}
+
+/// A window that was seen to be closed, with the same data queued, in all looks from the first to the last of these.
+#[derive(Debug, Clone, Copy)]
+struct ClosedWindow {
+    queued: Queued,
+    first: Moment,
+    last: Moment,
 }
 
 /// What stands in the way of memory.
@@ -115,52 +136,22 @@ impl ConnectionTable {
     pub(crate) async fn admit(self: &Arc<Self>, endpoints: Endpoints) -> Option<Slot> {
         loop {
             let freed = self.freed.notified();
-            let obstacle = match self.try_admit(endpoints) {
+            match self.try_admit(endpoints) {
                 Ok(slot) => return Some(slot),
-                Err(obstacle) => obstacle,
-            };
-            if obstacle == Obstacle::Answering {
-                let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
-                if full.elapsed() > FULL_MAX {
-                    return None;
+                Err(Obstacle::Leaving) => {
+                    self.look_at_windows();
+                    freed.await;
                 }
-            }
-            self.wait(obstacle, freed).await;
-        }
-    }
-
-    /// Waits until there may be more room than there was.
-    async fn wait(&self, obstacle: Obstacle, freed: Notified<'_>) {
-        match obstacle {
-            Obstacle::Leaving => freed.await,
-            Obstacle::Answering => {
-                if !self.ask_for_closed_windows().await {
+                Err(Obstacle::Answering) => {
+                    let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
+                    if full.elapsed() > FULL_MAX {
+                        return None;
+                    }
+                    self.look_at_windows();
                     sleep(ROOM_RETRY).await;
                 }
             }
         }
-    }
-
-    /// Asks the kernel which clients have closed their windows, if a client has taken nothing for long enough. Returns whether one of
-    /// them now makes room.
-    async fn ask_for_closed_windows(&self) -> bool {
-        let asked = Moment::now();
-        {
-            let mut entries = self.entries.lock();
-            let is_news = entries.asked.is_none_or(|before| asked.since(before) >= CLOSED);
-            if !is_news || !entries.by_number.values().any(|entry| entry.takes_nothing_for(CLOSED, asked)) {
-                return false;
-            }
-            entries.asked = Some(asked);
-        }
-        let Ok(closed) = spawn_blocking(closed_windows).await else { return false };
-        let mut entries = self.entries.lock();
-        let mut found = false;
-        for entry in entries.by_number.values_mut().filter(|entry| closed.contains(&entry.endpoints)) {
-            entry.closed = Some(asked);
-            found |= entry.is_stalled();
-        }
-        found
     }
 
     fn try_admit(self: &Arc<Self>, endpoints: Endpoints) -> Result<Slot, Obstacle> {
@@ -176,7 +167,7 @@ impl ConnectionTable {
         entries.next += 1;
         let state = ConnectionState::default();
         let mut entry =
-            Entry { endpoints, state: state.clone(), task: None, charged: 0, evicted: false, closed: None };
+            Entry { endpoints, state: state.clone(), task: None, charged: 0, evicted: false, window: None };
         self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
         self.open.inc();
@@ -213,14 +204,16 @@ impl ConnectionTable {
             let others = others.filter(|(number, entry)| !entry.evicted && Some(**number) != except);
             others.filter_map(move |(number, entry)| match entry.state.silence() {
                 Silence::Since(moment) if !stalled => Some((moment, *number)),
-                Silence::Sending(moment) if stalled && entry.is_stalled() => Some((moment, *number)),
+                Silence::Sending(moment) if stalled && entry.is_stalled(moment) => Some((moment, *number)),
                 _ => None,
             })
         };
         let mut candidates: Vec<_> = silent(false).collect();
-        if candidates.is_empty() {
+        let only_stalled = candidates.is_empty();
+        if only_stalled {
             candidates = silent(true).collect();
         }
+        entries.looks.is_wanted = only_stalled;
         let batch = (candidates.len() / BATCH).max(1).min(candidates.len());
         let mut closed = 0;
         while closed < candidates.len() && (closed < batch || entries.leaving < wanted) {
@@ -240,18 +233,64 @@ impl ConnectionTable {
         }
         if entries.leaving > 0 { Obstacle::Leaving } else { Obstacle::Answering }
     }
+
+    /// Looks at the clients' windows where that is wanted, on a thread that nothing waits for.
+    fn look_at_windows(self: &Arc<Self>) {
+        let begun = Moment::now();
+        let mut entries = self.entries.lock();
+        let Entries { by_number, looks, .. } = &mut *entries;
+        if !looks.is_wanted
+            || looks.in_progress
+            || looks.last.is_some_and(|(ended, pause)| begun.since(ended) < pause)
+        {
+            return;
+        }
+        let Some(one) = by_number.values().next().map(|entry| entry.endpoints) else { return };
+        (looks.is_wanted, looks.in_progress) = (false, true);
+        drop(entries);
+        let table = Arc::clone(self);
+        let look = move || {
+            let start = Instant::now();
+            let closed = closed_windows(one).unwrap_or_else(|error| {
+                tracing::debug!(%error, "cannot tell which clients have closed their windows");
+                HashMap::new()
+            });
+            table.looked(begun, &closed, LOOK_PAUSE.max(3 * start.elapsed()));
+        };
+        if let Err(error) = thread::Builder::new().name("windows".to_owned()).spawn(look) {
+            tracing::debug!(%error, "cannot look at the clients' windows");
+            self.entries.lock().looks.in_progress = false;
+        }
+    }
+
+    /// Notes what a look has seen. Whatever an earlier one saw and this one did not is over.
+    fn looked(&self, begun: Moment, closed: &HashMap<Endpoints, Queued>, pause: Duration) {
+        let mut entries = self.entries.lock();
+        for entry in entries.by_number.values_mut() {
+            entry.window = closed.get(&entry.endpoints).map(|queued| match entry.window {
+                Some(window) if window.queued == *queued => ClosedWindow { last: begun, ..window },
+                _ => ClosedWindow { queued: *queued, first: begun, last: begun },
+            });
+        }
+        entries.looks.in_progress = false;
+        entries.looks.last = Some((Moment::now(), pause));
+    }
 }
 
 impl Entry {
-    /// Whether the client has taken nothing of a body for so long that the connection may be closed for others.
-    fn is_stalled(&self) -> bool {
-        self.takes_nothing_for(STALLED, Moment::now())
-            || self.closed.is_some_and(|asked| self.takes_nothing_for(CLOSED, asked))
+    /// Whether a client that has last taken something of a body at that moment has stalled.
+    fn is_stalled(&self, taken: Moment) -> bool {
+        taken.elapsed() >= STALLED || self.has_closed_window(taken)
     }
 
-    /// Whether the client had taken nothing for so long at that moment, and has taken nothing since.
-    fn takes_nothing_for(&self, time: Duration, at: Moment) -> bool {
-        matches!(self.state.silence(), Silence::Sending(moment) if at.since(moment) >= time)
+    /// Whether that client has had its window closed since, and was not seen to read before.
+    fn has_closed_window(&self, taken: Moment) -> bool {
+        let is_closed = |window: ClosedWindow| {
+            taken <= window.first
+                && window.last.since(window.first) >= STALLED_CLOSED
+                && window.last.elapsed() <= LOOK_VALID
+        };
+        !self.state.is_reader() && self.window.is_some_and(is_closed)
     }
 }
 
@@ -304,7 +343,11 @@ impl Slot {
             let freed = self.table.freed.notified();
             match self.try_grow_to(bytes) {
                 Ok(()) => return,
-                Err(obstacle) => self.table.wait(obstacle, freed).await,
+                Err(Obstacle::Leaving) => freed.await,
+                Err(Obstacle::Answering) => {
+                    self.table.look_at_windows();
+                    sleep(ROOM_RETRY).await;
+                }
             }
         }
     }
@@ -345,7 +388,10 @@ impl Slot {
             let obstacle = self.table.evict(&mut self.table.entries.lock(), Some(self.number), excess);
             match obstacle {
                 Obstacle::Leaving => freed.await,
-                Obstacle::Answering => return false,
+                Obstacle::Answering => {
+                    self.table.look_at_windows();
+                    return false;
+                }
             }
         }
     }
@@ -388,7 +434,8 @@ mod tests {
     }
 
     fn try_admit(table: &Arc<ConnectionTable>) -> Result<Slot, Obstacle> {
-        table.try_admit(Endpoints::new("192.0.2.1:1024".parse().unwrap(), 9876))
+        let [ours, client] = ["127.0.0.1:9876", "192.0.2.1:1024"].map(|address| address.parse().unwrap());
+        table.try_admit(Endpoints::new(ours, client))
     }
 
     fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
@@ -450,31 +497,90 @@ mod tests {
         assert_eq!(admit().unwrap_err(), Obstacle::Answering);
     }
 
+    /// A connection whose client is sent more than it has room for, and takes none of it.
+    async fn full(
+        listener: &tokio::net::TcpListener,
+    ) -> (std::net::TcpStream, tokio::net::TcpStream, Endpoints) {
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, peer) = listener.accept().await.unwrap();
+        while server.try_write(&[0; 16 * 1024]).is_ok() {}
+        let endpoints = Endpoints::new(server.local_addr().unwrap(), peer);
+        (client, server, endpoints)
+    }
+
+    /// Takes the last place of a table with a connection that is sent a body, and returns for how long the next one waits for it.
+    async fn waits(endpoints: Endpoints, prepare: impl FnOnce(&ConnectionState)) -> Duration {
+        let table = table(1, None);
+        let slot = table.admit(endpoints).await.unwrap();
+        let (number, state) = (slot.number(), slot.state().clone());
+        state.listened();
+        state.requested();
+        state.sending();
+        prepare(&state);
+        let begun = Instant::now();
+        let connection = tokio::spawn(async move {
+            let _slot = slot;
+            std::future::pending::<()>().await;
+        });
+        table.started(number, connection.abort_handle());
+        assert!(table.admit(endpoints).await.is_some());
+        begun.elapsed()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_closed_its_window_makes_room_sooner() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_client, _server, endpoints) = full(&listener).await;
+        let mut waited = STALLED;
+        // A machine that is busy with other tests may hold one look up.
+        for _ in 0..10 {
+            waited = waited.min(waits(endpoints, |_| ()).await);
+        }
+        assert!(waited < STALLED / 2, "{waited:?}");
+        // One that reads closes its window for moments as well.
+        let waited = waits(endpoints, |state| state.taken(1024 * 1024)).await;
+        assert!(waited + Duration::from_millis(20) >= STALLED, "{waited:?}");
+        // Nothing is known of others: they may be far away.
+        let stranger = Endpoints::new(listener.local_addr().unwrap(), "192.0.2.1:1024".parse().unwrap());
+        let waited = waits(stranger, |_| ()).await;
+        assert!(waited + Duration::from_millis(20) >= STALLED, "{waited:?}");
+    }
+
     #[test]
-    fn a_client_that_has_closed_its_window_makes_room_sooner() {
-        let table = table(2, None);
-        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
-        let (closed, far) = (admit().unwrap(), admit().unwrap());
-        for slot in [&closed, &far] {
-            slot.state().requested();
-            slot.state().sending();
-        }
-        let begun = Moment::now();
-        while begun.elapsed() < CLOSED {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
-        let see = |slot: &Slot| {
-            table.entries.lock().by_number.get_mut(&slot.number).unwrap().closed = Some(Moment::now());
+    fn a_client_that_takes_some_between_two_looks_has_not_closed_its_window() {
+        let table = table(1, None);
+        let slot = try_admit(&table).unwrap();
+        let state = slot.state();
+        state.listened();
+        state.requested();
+        state.sending();
+        let endpoints = table.entries.lock().by_number[&slot.number].endpoints;
+        let look = |queued: Option<u32>| {
+            let closed = queued.map(|queued| (endpoints, Queued::of(queued))).into_iter().collect();
+            table.looked(Moment::now(), &closed, LOOK_PAUSE);
         };
-        // What it was seen to be then is of no use once it has taken some.
-        see(&far);
-        far.state().body_progressed();
-        see(&closed);
-        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
-        assert!(is_evicted(&table, &closed) && !is_evicted(&table, &far));
-        drop(closed);
-        assert!(admit().is_ok());
+        let has_closed = || {
+            let entries = table.entries.lock();
+            let Silence::Sending(taken) = state.silence() else { panic!("{:?}", state.silence()) };
+            entries.by_number[&slot.number].has_closed_window(taken)
+        };
+        let pause = || std::thread::sleep(STALLED_CLOSED + Duration::from_millis(20));
+        for looks in [[Some(1), Some(2)], [Some(1), None], [None, Some(1)]] {
+            look(looks[0]);
+            pause();
+            look(looks[1]);
+            assert!(!has_closed(), "{looks:?}");
+        }
+        pause();
+        look(Some(1));
+        assert!(has_closed());
+        std::thread::sleep(LOOK_VALID + Duration::from_millis(20));
+        assert!(!has_closed(), "that was a while ago");
+        pause();
+        look(Some(1));
+        assert!(has_closed());
+        state.taken(1);
+        assert!(!has_closed());
     }
 
     #[test]

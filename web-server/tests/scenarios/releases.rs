@@ -138,7 +138,7 @@ fn a_few_large_files_are_loaded_at_a_low_priority() {
     for number in 0..4 {
         // Without blocks on the disk, and hashed all the same.
         let file = std::fs::File::create(volume.release("two").join(format!("{number}.bin"))).unwrap();
-        file.set_len(256 << 20).unwrap();
+        file.set_len(64 << 20).unwrap();
     }
     volume.swap("two");
     wait_until("it is loaded at a low priority", || loads_at().as_deref() == Some("10"));
