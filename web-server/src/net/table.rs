@@ -534,7 +534,10 @@ mod tests {
         let mut waited = STALLED;
         // A machine that is busy with other tests may hold one look up.
         for _ in 0..10 {
-            waited = waited.min(waits(endpoints, |_| ()).await);
+            waited = waits(endpoints, |_| ()).await;
+            if waited < STALLED / 2 {
+                break;
+            }
         }
         assert!(waited < STALLED / 2, "{waited:?}");
         // One that reads closes its window for moments as well.
