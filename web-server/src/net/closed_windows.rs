@@ -9,6 +9,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::http::state::Moment;
+
+/// How long a client must have taken nothing, with its window closed, before the connection may be closed for others.
+pub(super) const STALLED_CLOSED: Duration = Duration::from_millis(50);
+/// How long after a look its result counts.
+pub(super) const LOOK_VALID: Duration = Duration::from_millis(200);
 
 /// A connection's two ends, as the socket has them: one of both address families names an IPv4 address in IPv6's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +28,29 @@ pub(crate) struct Endpoints {
 /// Bytes that the client has not acknowledged, sent or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Queued(u32);
+
+/// A window that all looks from the first to the last of these saw closed, with the same bytes queued.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClosedWindow {
+    queued: Queued,
+    first: Moment,
+    last: Moment,
+}
+
+impl ClosedWindow {
+    /// What a look at that moment saw, after what the look before it had seen.
+    pub(super) fn seen(queued: Queued, at: Moment, before: Option<Self>) -> Self {
+        let first = before.filter(|before| before.queued == queued).map_or(at, |before| before.first);
+        Self { queued, first, last: at }
+    }
+
+    /// Whether the client has had its window closed for long enough, and has taken nothing from before the first look on.
+    pub(super) fn is_closed_since(self, taken: Moment) -> bool {
+        taken <= self.first
+            && self.last.since(self.first) >= STALLED_CLOSED
+            && self.last.elapsed() <= LOOK_VALID
+    }
+}
 
 #[cfg(test)]
 impl Queued {
@@ -67,7 +98,7 @@ fn closed_window(line: &str) -> Option<(Endpoints, Queued)> {
     Some((endpoints, Queued(u32::from_str_radix(unacknowledged, 16).ok()?)))
 }
 
-/// Words of 32 bits as they lie in memory, and the port.
+/// An address, as 32-bit words in the machine's byte order, and the port, all in hexadecimal.
 fn socket_address(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let word =
@@ -91,7 +122,7 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn closed(endpoints: Endpoints) -> Option<Queued> {
         closed_windows(endpoints).unwrap().get(&endpoints).copied()
@@ -126,7 +157,7 @@ mod tests {
         a_client_that_does_not_read_is_told_from_others(&listener, listener.local_addr().unwrap());
     }
 
-    /// As an IPv4 client is seen by a listener for both families, too.
+    /// Also a client over IPv4 of a listener for both families.
     #[test]
     fn a_client_over_ipv6() {
         for (ours, theirs) in [("[::1]:0", "::1"), ("[::]:0", "127.0.0.1")] {

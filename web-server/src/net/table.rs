@@ -3,8 +3,8 @@
 //! A new connection is admitted as long as there are fewer than `--max-connections` and the memory budget has room. Otherwise the
 //! connections that have kept silent longest are closed for it: those that rest between requests, or that have begun a request
 //! and not finished it. A connection whose request is being answered is left alone; only when no other is left, and the client
-//! has taken nothing of the answer's body for a while, is it closed as well. That while is short for a client that has closed its
-//! window and was not seen to read, and longer for any other: a slow reader, or a slow network.
+//! has taken nothing of the answer's body for a while, is it closed as well. A client that has closed its receive window and was not
+//! seen to read has a short time. Any other has a longer one, because it may read slowly, or its network may be slow.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 use crate::http::state::{ConnectionState, Moment, Silence};
 use crate::memory::{Account, Budget};
-use crate::net::closed_windows::{Endpoints, Queued, closed_windows};
+use crate::net::closed_windows::{ClosedWindow, Endpoints, Queued, closed_windows};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
 /// kernel, with the sockets' memory.
@@ -38,12 +38,8 @@ pub(crate) const STREAM: u64 = 6 * 1024;
 const AWAKE_MAX: usize = 512;
 /// How long a client must have taken nothing of a body before the connection may be closed for others.
 const STALLED: Duration = Duration::from_millis(500);
-/// The same for a client that has closed its window, and was not seen to read. Readers close theirs for moments, too.
-const STALLED_CLOSED: Duration = Duration::from_millis(50);
-/// Time between two looks at the clients' windows; three times what a look takes, where that is longer.
+/// Shortest time from one look at the clients' windows to the next; three times as long as a look takes, where that is longer.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// For so long a look is taken for what is.
-const LOOK_VALID: Duration = Duration::from_millis(200);
 /// Of so many connections one is closed at a time, so that looking for them is rare when they come fast.
 const BATCH: usize = 64;
 /// How often room is looked for while all others are being answered.
@@ -81,8 +77,6 @@ struct Entries {
 /// Looks at the clients' windows.
 #[derive(Debug, Default)]
 struct Looks {
-    /// Only clients that have stalled can make room.
-    is_wanted: bool,
     in_progress: bool,
     /// When the last one ended, and how long to wait after it.
     last: Option<(Moment, Duration)>,
@@ -97,14 +91,6 @@ struct Entry {
     evicted: bool,
     /// The client's window, if the last look saw that it is closed.
     window: Option<ClosedWindow>,
-}
-
-/// A window that was seen to be closed, with the same data queued, in all looks from the first to the last of these.
-#[derive(Debug, Clone, Copy)]
-struct ClosedWindow {
-    queued: Queued,
-    first: Moment,
-    last: Moment,
 }
 
 /// What stands in the way of memory.
@@ -138,16 +124,12 @@ impl ConnectionTable {
             let freed = self.freed.notified();
             match self.try_admit(endpoints) {
                 Ok(slot) => return Some(slot),
-                Err(Obstacle::Leaving) => {
-                    self.look_at_windows();
-                    freed.await;
-                }
+                Err(Obstacle::Leaving) => freed.await,
                 Err(Obstacle::Answering) => {
                     let full = *self.entries.lock().full.get_or_insert_with(Moment::now);
                     if full.elapsed() > FULL_MAX {
                         return None;
                     }
-                    self.look_at_windows();
                     sleep(ROOM_RETRY).await;
                 }
             }
@@ -195,7 +177,7 @@ impl ConnectionTable {
 
     /// Closes the connections that have been silent longest, until `wanted` bytes come back. They come back when the connections'
     /// tasks have ended, not before.
-    fn evict(&self, entries: &mut Entries, except: Option<u64>, wanted: u64) -> Obstacle {
+    fn evict(self: &Arc<Self>, entries: &mut Entries, except: Option<u64>, wanted: u64) -> Obstacle {
         if entries.leaving >= wanted {
             return Obstacle::Leaving;
         }
@@ -209,11 +191,10 @@ impl ConnectionTable {
             })
         };
         let mut candidates: Vec<_> = silent(false).collect();
-        let only_stalled = candidates.is_empty();
-        if only_stalled {
+        if candidates.is_empty() {
             candidates = silent(true).collect();
+            self.look_at_windows(entries);
         }
-        entries.looks.is_wanted = only_stalled;
         let batch = (candidates.len() / BATCH).max(1).min(candidates.len());
         let mut closed = 0;
         while closed < candidates.len() && (closed < batch || entries.leaving < wanted) {
@@ -234,20 +215,14 @@ impl ConnectionTable {
         if entries.leaving > 0 { Obstacle::Leaving } else { Obstacle::Answering }
     }
 
-    /// Looks at the clients' windows where that is wanted, on a thread that nothing waits for.
-    fn look_at_windows(self: &Arc<Self>) {
+    /// Looks at the clients' windows, on a thread that nothing waits for, unless the last look was a moment ago.
+    fn look_at_windows(self: &Arc<Self>, entries: &mut Entries) {
         let begun = Moment::now();
-        let mut entries = self.entries.lock();
-        let Entries { by_number, looks, .. } = &mut *entries;
-        if !looks.is_wanted
-            || looks.in_progress
-            || looks.last.is_some_and(|(ended, pause)| begun.since(ended) < pause)
-        {
+        let Entries { by_number, looks, .. } = entries;
+        if looks.in_progress || looks.last.is_some_and(|(ended, pause)| begun.since(ended) < pause) {
             return;
         }
         let Some(one) = by_number.values().next().map(|entry| entry.endpoints) else { return };
-        (looks.is_wanted, looks.in_progress) = (false, true);
-        drop(entries);
         let table = Arc::clone(self);
         let look = move || {
             let start = Instant::now();
@@ -257,23 +232,20 @@ impl ConnectionTable {
             });
             table.looked(begun, &closed, LOOK_PAUSE.max(3 * start.elapsed()));
         };
-        if let Err(error) = thread::Builder::new().name("windows".to_owned()).spawn(look) {
-            tracing::debug!(%error, "cannot look at the clients' windows");
-            self.entries.lock().looks.in_progress = false;
+        match thread::Builder::new().name("windows".to_owned()).spawn(look) {
+            Ok(_thread) => looks.in_progress = true,
+            Err(error) => tracing::debug!(%error, "cannot look at the clients' windows"),
         }
     }
 
-    /// Notes what a look has seen. Whatever an earlier one saw and this one did not is over.
+    /// Notes what a look has seen. A window that it did not see closed is open.
     fn looked(&self, begun: Moment, closed: &HashMap<Endpoints, Queued>, pause: Duration) {
         let mut entries = self.entries.lock();
         for entry in entries.by_number.values_mut() {
-            entry.window = closed.get(&entry.endpoints).map(|queued| match entry.window {
-                Some(window) if window.queued == *queued => ClosedWindow { last: begun, ..window },
-                _ => ClosedWindow { queued: *queued, first: begun, last: begun },
-            });
+            let seen = closed.get(&entry.endpoints);
+            entry.window = seen.map(|queued| ClosedWindow::seen(*queued, begun, entry.window));
         }
-        entries.looks.in_progress = false;
-        entries.looks.last = Some((Moment::now(), pause));
+        entries.looks = Looks { in_progress: false, last: Some((Moment::now(), pause)) };
     }
 }
 
@@ -283,14 +255,9 @@ impl Entry {
         taken.elapsed() >= STALLED || self.has_closed_window(taken)
     }
 
-    /// Whether that client has had its window closed since, and was not seen to read before.
+    /// Whether that client has had its window closed since, and was not seen to read before. Readers close their windows for moments.
     fn has_closed_window(&self, taken: Moment) -> bool {
-        let is_closed = |window: ClosedWindow| {
-            taken <= window.first
-                && window.last.since(window.first) >= STALLED_CLOSED
-                && window.last.elapsed() <= LOOK_VALID
-        };
-        !self.state.is_reader() && self.window.is_some_and(is_closed)
+        !self.state.is_reader() && self.window.is_some_and(|window| window.is_closed_since(taken))
     }
 }
 
@@ -344,10 +311,7 @@ impl Slot {
             match self.try_grow_to(bytes) {
                 Ok(()) => return,
                 Err(Obstacle::Leaving) => freed.await,
-                Err(Obstacle::Answering) => {
-                    self.table.look_at_windows();
-                    sleep(ROOM_RETRY).await;
-                }
+                Err(Obstacle::Answering) => sleep(ROOM_RETRY).await,
             }
         }
     }
@@ -388,10 +352,7 @@ impl Slot {
             let obstacle = self.table.evict(&mut self.table.entries.lock(), Some(self.number), excess);
             match obstacle {
                 Obstacle::Leaving => freed.await,
-                Obstacle::Answering => {
-                    self.table.look_at_windows();
-                    return false;
-                }
+                Obstacle::Answering => return false,
             }
         }
     }
@@ -428,6 +389,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::closed_windows::{LOOK_VALID, STALLED_CLOSED};
 
     fn table(most: usize, limit: Option<u64>) -> Arc<ConnectionTable> {
         ConnectionTable::new(most, Budget::hidden(limit), Gauge::default(), Counter::default())
