@@ -33,6 +33,12 @@ USER = 65532
 # As base-native ships them; only the period is long, so that each sync is one that was asked for.
 FLAGS = ["--period", "1h", "--max-backoff", "5s", "--max-size", "96MiB", "--shutdown-timeout", "5s"]
 WITHIN = 300
+# How a disk is made and mounted. Some tools do not make one within a file that is there already without being told.
+FILE_SYSTEMS = {
+    "ext4": (["mkfs.ext4", "-q", "-F", "-J", "size=1024", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"], "loop,noinit_itable"),
+    "xfs": (["mkfs.xfs", "-q", "-f", "-K"], "loop"),
+    "btrfs": (["mkfs.btrfs", "-q", "-f", "-K"], "loop"),
+}
 
 
 @contextlib.contextmanager
@@ -49,9 +55,9 @@ def disk(directory):
     with open(image, "wb") as file:
         # Only what is written takes space.
         file.truncate(8192 * MIB)
-    lazily = "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-J", "size=1024", "-E", lazily, image], check=True)
-    subprocess.run(["mount", "-o", "loop,noinit_itable", image, root], check=True)
+    make, options = FILE_SYSTEMS[os.environ.get("FS", "ext4")]
+    subprocess.run([*make, image], check=True)
+    subprocess.run(["mount", "-o", options, image, root], check=True)
     try:
         yield root
     finally:
