@@ -32,7 +32,8 @@ pub(crate) struct Unpacking {
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = units::size)]
     pub(crate) max_archive_size: u64,
 
-    /// Most bytes that one byte of an archive or a pack may unpack to, beyond the first 16 MiB
+    /// Most bytes that one byte of an archive or a pack may unpack to, beyond the first 16 MiB. The published files that a pack's
+    /// deltas build on count as bytes of the pack
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_expansion: u64,
 }

@@ -111,6 +111,13 @@ impl Known {
         Ok(Self { published, volume, file, objects, blobs, paths: OnceCell::new() })
     }
 
+    /// Bytes of all its objects.
+    pub(super) fn size(&self) -> u64 {
+        let objects = self.objects.values().map(|(.., length)| u64::from(*length));
+        let blobs = self.blobs.values().map(|(_, size)| *size);
+        objects.chain(blobs).fold(0, u64::saturating_add)
+    }
+
     /// The content of a tree, or the target of a symbolic link.
     pub(super) fn object(&self, id: &ObjectId) -> Result<Option<Vec<u8>>, VolumeError> {
         let Some((_, at, length)) = self.objects.get(id) else { return Ok(None) };

@@ -170,6 +170,11 @@ impl Objects {
         self.stored.len()
     }
 
+    /// Bytes of all that a delta can build on without its being fetched.
+    pub(super) fn published_size(&self) -> u64 {
+        self.known.as_ref().map_or(0, Known::size)
+    }
+
     /// The object with this id, if it was fetched.
     pub(super) fn fetched(&self, id: &ObjectId) -> Option<ObjectIndex> {
         self.by_id.get(id).copied()

@@ -4,7 +4,9 @@
 //! instructions arrive, with the base read from the volume. One pass, and no object is ever held in memory.
 //!
 //! SECURITY: a pack is another party's program for our disk. Each size is checked before its bytes are written, all
-//! of them count against the limits, and an instruction can copy from within its base only.
+//! of them count against the limits, and an instruction can copy from within its base only. A delta of a few bytes
+//! may well be for a large published file, so what a pack expands to is held against what has arrived and the published objects that
+//! deltas build on. These never count for more than all published objects have, however many deltas build on one of them.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -47,6 +49,8 @@ pub(super) fn unpack(input: impl Read, objects: &mut Objects, limits: Expansion)
         input,
         zlib: Decompress::new(true),
         inflated: 0,
+        built_on: 0,
+        published: objects.published_size(),
         limits,
         by_offset: Vec::new(),
         chunk: vec![0; CHUNK],
@@ -93,6 +97,10 @@ struct PackReader<R> {
     /// Made once: its window alone is 32 KiB.
     zlib: Decompress,
     inflated: u64,
+    /// Bytes of the published objects that deltas build on.
+    built_on: u64,
+    /// Bytes of all published objects: the most that the former can be.
+    published: u64,
     limits: Expansion,
     /// Where each object began, in ascending order.
     by_offset: Vec<(u64, ObjectIndex)>,
@@ -117,7 +125,10 @@ impl<R: Read> PackReader<R> {
                 self.input.read_exact(id)?;
                 let id = ObjectId::of_bytes(objects.format(), id);
                 let id = id.ok_or_else(|| refused("a delta names no base"))?;
-                let base = objects.base_of(&id)?;
+                let base @ (_, base_size, _) = objects.base_of(&id)?;
+                if objects.fetched(&id).is_none() {
+                    self.built_on = self.built_on.saturating_add(base_size).min(self.published);
+                }
                 self.delta(objects, base, size)?
             }
             kind => {
@@ -154,7 +165,8 @@ impl<R: Read> PackReader<R> {
             }
             produced += read as u64;
             // Their sizes were counted when the objects began, so this one's rest is not there yet.
-            self.limits.check_ratio(self.inflated - size + produced, self.input.consumed).map_err(refused)?;
+            let packed = self.input.consumed.saturating_add(self.built_on);
+            self.limits.check_ratio(self.inflated - size + produced, packed).map_err(refused)?;
             objects.write(&mut writer, &self.chunk[..read])?;
         }
     }
@@ -180,7 +192,8 @@ impl<R: Read> PackReader<R> {
         let size = delta.varint()?;
         self.inflated = self.inflated.saturating_add(size);
         self.limits.check_total(self.inflated).map_err(refused)?;
-        self.limits.check_ratio(self.inflated, delta.input.consumed).map_err(refused)?;
+        let packed = delta.input.consumed.saturating_add(self.built_on);
+        self.limits.check_ratio(self.inflated, packed).map_err(refused)?;
         let mut writer = objects.begin(kind, size)?;
         while let Some(instruction) = delta.instruction()? {
             match instruction {

@@ -404,12 +404,14 @@ class Changes(Scenario):
         self.assertEqual(self.tree(), {"large": noise, "small": b"two"})
 
     def test_a_change_within_a_large_file_is_sent_as_a_delta(self):
-        noise = bytearray(random.Random(1).randbytes(1 << 20))
+        # More than any pack may expand to without being held to --max-expansion.
+        noise = bytearray(random.Random(1).randbytes(20 << 20))
         self.repository.commit({"large": bytes(noise), "a/b": "1"})
         self.published()
         noise[1000] ^= 1
         self.repository.commit({"large": bytes(noise), "a/c": "2"})
         done = self.pull()
+        self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLess(int(done.stderr.split("fetched_bytes=")[1].split()[0]), 5000)
         self.assertEqual(self.tree(), {"large": bytes(noise), "a/b": b"1", "a/c": b"2"})
 
@@ -597,6 +599,22 @@ class HostilePacks(Scenario):
             self.serve(objects, commit)
             self.refused(reason)
             self.assertFalse((self.volume / "current").exists())
+
+    def test_deltas_that_build_on_one_published_file_again_and_again(self):
+        size = 17 << 20
+        commit = self.repository.commit({"large": random.Random(1).randbytes(size)})
+        self.published()
+        large = bytes.fromhex(self.repository.git("rev-parse", "HEAD:large"))
+        self.repository.commit()
+        varint = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+        # All of the base, in two pieces.
+        first = (1 << 24) - 1
+        copies = b"\xf0" + first.to_bytes(3, "little") + b"\xff" + first.to_bytes(4, "little") + (size - first).to_bytes(3, "little")
+        delta = self.entry(7, varint + varint + copies, extra=large)
+        self.serve([delta], commit)
+        self.refused("did not send object", "--max-expansion", "1")
+        self.serve([delta, delta], commit)
+        self.refused("it expands more than --max-expansion 1 times", "--max-expansion", "1")
 
 
 if __name__ == "__main__":
