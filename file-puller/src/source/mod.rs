@@ -239,6 +239,11 @@ impl Source {
         self.opened(response, Some(known)).await.map(Some)
     }
 
+    /// How long a date is trusted that it was asked with.
+    pub(crate) fn date_for(&self) -> Option<Duration> {
+        self.date_for
+    }
+
     /// Whether the content manager can hold a question until there is another manifest, as far as its last answer says.
     pub(crate) fn can_wait(&self) -> bool {
         self.can_wait.load(Ordering::Relaxed)

@@ -63,6 +63,13 @@ impl Validator {
         self.etag.is_none() && self.last_modified.is_none()
     }
 
+    /// Whether a later process has to ask with this one instead of `before`, which is of the same release: with a tag that the source has
+    /// no more, or a date that is trusted no more, each start would fetch everything.
+    pub(crate) fn replaces(&self, before: &Self, date_for: Option<Duration>) -> bool {
+        let says_the_same = Self { received: before.received, ..self.clone() } == *before;
+        !says_the_same || !self.is_empty() && before.condition(date_for, self.received).is_none()
+    }
+
     /// The entity tag alone.
     pub(crate) fn tag(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(self.etag.as_ref()?).ok()
@@ -159,6 +166,24 @@ mod tests {
         let again = answer(Some("\"a\""), Some(SOON), SOON);
         let again = Validator::of(&again, Some(&first), SystemTime::now());
         assert_eq!(asks(&again), Some(header::IF_NONE_MATCH));
+    }
+
+    #[test]
+    fn what_is_written_is_replaced_where_a_later_process_could_not_ask_with_it() {
+        let now = SystemTime::now();
+        let replaces_after = |time: Duration, new: &HeaderMap, old: &HeaderMap| {
+            Validator::of(new, None, now + time).replaces(&Validator::of(old, None, now), Some(HOUR))
+        };
+        let replaces = |new: &HeaderMap, old: &HeaderMap| replaces_after(HOUR / 2, new, old);
+        let tag = answer(Some("\"a\""), Some(MODIFIED), LATER);
+        assert!(!replaces(&tag, &tag), "while nothing changes, nothing is written");
+        assert!(replaces(&tag, &answer(Some("\"a\""), Some(MODIFIED), SOON)), "that was fresh");
+        assert!(replaces(&tag, &answer(Some("\"b\""), Some(MODIFIED), LATER)), "another tag");
+        let date = answer(None, Some(MODIFIED), LATER);
+        assert!(!replaces(&date, &date));
+        assert!(replaces_after(HOUR, &date, &date), "a date is trusted for a while only");
+        let nothing = answer(None, None, LATER);
+        assert!(!replaces(&nothing, &nothing));
     }
 
     #[test]

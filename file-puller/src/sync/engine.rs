@@ -256,7 +256,9 @@ impl Engine {
         self.held = outcome.as_ref().is_err_and(SyncError::is_held_back).then(|| validator.clone());
         let outcome = outcome?;
         let answer = Remembered { release: outcome.release().clone(), kind, validator };
-        if self.last_answer.is_none() || matches!(outcome, Outcome::Published(_)) {
+        let (before, date_for) = (self.last_answer.as_ref(), self.intake.source.date_for());
+        let is_new = before.is_none_or(|before| answer.validator.replaces(&before.validator, date_for));
+        if is_new || matches!(outcome, Outcome::Published(_)) {
             self.memory.store(&answer);
         }
         self.last_answer = Some(answer);

@@ -2,8 +2,8 @@
 //!
 //! It saves the first request after a restart from fetching everything, and keeps the kind of the source that was seen first. It
 //! is a cache and no more: what is missing, damaged or of another source is as good as nothing, and a failure to write it is no
-//! failure of a sync. It is written when a release was published, or where there is none yet, so that while nothing changes nothing
-//! is written. A validator that is older than the last answer does no harm: it stands for the same release.
+//! failure of a sync. It is written when a release was published, and when the source answers with the same release and another
+//! validator, with which a later process asks; while nothing changes, nothing is written.
 
 use std::fs;
 use std::io;

@@ -74,11 +74,17 @@ fn noop_is_one_request() {
 fn same_content_new_manifest() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
     let process = start_in_step(&manager, &volume, &[]);
-    let before = volume.snapshot();
+    let published = || {
+        let mut seen = volume.snapshot();
+        // What the next start asks with is another.
+        seen.retain(|path, _| path.starts_with(volume.join("releases")) || *path == volume.join("current"));
+        seen
+    };
+    let before = published();
     manager.touch();
     assert_eq!(sync(&process)["result"], "unchanged");
     assert_eq!(manager.asked(), ["/site/manifest.json"]);
-    assert_eq!(volume.snapshot(), before);
+    assert_eq!(published(), before);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use testkit::http::Message;
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, Site};
-use crate::puller::{Volume, publishes, start, start_in_step, start_when_asked, sync};
+use crate::puller::{Volume, once, publishes, start, start_in_step, start_when_asked, sync};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>")];
 const MODIFIED: &str = "Mon, 23 Nov 2026 18:00:00 GMT";
@@ -123,6 +123,31 @@ fn nginx_racy_etag() {
     let asked = conditions(&manager);
     assert_eq!(asked.last(), Some(&Some("\"6744-3e8\"".to_owned())), "{asked:?}");
     assert!(asked[..asked.len() - 1].iter().all(Option::is_none), "{asked:?}");
+}
+
+/// Each start of a puller with `--once` has only what the volume remembers to ask with.
+#[test]
+fn a_start_after_the_first_asks_with_a_validator_that_can_be_trusted() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let pull = |tag: &'static str, date: &'static str| {
+        manager.upstream.forget();
+        manager.fault(move |request, site| {
+            manifest(request, site, &[("ETag", tag), ("Last-Modified", MODIFIED), ("Date", date)])
+        });
+        let (code, stderr) = once(&manager.url(), &volume.path(), &[]);
+        assert_eq!(code, 0, "{stderr}");
+        conditions(&manager)
+    };
+    let [first, second] = ["\"6744-3e8\"", "\"6745-3e8\""];
+    // Fetched within the second in which it was made: its tag cannot be trusted, and that of the next answer can.
+    assert_eq!(pull(first, SECOND_LATER), [None]);
+    assert_eq!(pull(first, MINUTE_LATER), [None]);
+    assert_eq!(pull(first, MINUTE_LATER), [Some(first.to_owned())]);
+    // The same content has another tag once it is made again.
+    assert_eq!(pull(second, MINUTE_LATER), [Some(first.to_owned())]);
+    let before = volume.snapshot();
+    assert_eq!(pull(second, MINUTE_LATER), [Some(second.to_owned())]);
+    assert_eq!(volume.snapshot(), before, "nothing changed, so nothing is written");
 }
 
 #[test]
