@@ -183,20 +183,31 @@ impl Engine {
     /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
     /// is what was short.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
-        let is_manifest = self.intake.source.kind() == Some(Kind::Manifest);
         // A manifest's files are kept as objects, and it is not in memory when the next manifest comes. With --once, the gate
         // is asked once.
-        if is_manifest || self.audience == Audience::Terminal {
+        if self.may_have_objects() || self.audience == Audience::Terminal {
             self.publisher.held = None;
         }
-        let keep = match outcome {
-            Ok(_) | Err(SyncError::Volume(_)) => false,
-            Err(_) => {
-                is_manifest
-                    && self.intake.volume.free().is_ok_and(|free| free >= self.intake.rules.limits.min_free)
-            }
+        let clear = match outcome {
+            Ok(_) => Clear::All,
+            Err(_) => self.not_needed_after(outcome),
         };
-        self.publisher.clear(if keep { Clear::Attempt } else { Clear::All });
+        self.publisher.clear(clear);
+    }
+
+    /// What was staged and is not needed after a sync that failed, or a verification. Objects stay, because the next sync can use them,
+    /// unless space is what is short.
+    fn not_needed_after<T>(&self, outcome: &Result<T, SyncError>) -> Clear {
+        let min_free = self.intake.rules.limits.min_free;
+        let keeps = self.may_have_objects()
+            && !matches!(outcome, Err(SyncError::Volume(_)))
+            && self.intake.volume.free().is_ok_and(|free| free >= min_free);
+        if keeps { Clear::Attempt } else { Clear::All }
+    }
+
+    /// Whether what arrives is kept as objects: the files of a manifest, and a source that has not answered yet may be one.
+    fn may_have_objects(&self) -> bool {
+        self.intake.source.kind().is_none_or(|kind| kind == Kind::Manifest)
     }
 
     async fn attempt(&mut self, freshness: Freshness, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
@@ -412,7 +423,8 @@ impl Engine {
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
             self.distrust();
         }
-        self.publisher.clear(Clear::All);
+        // Of a sync that failed before, too.
+        self.publisher.clear(self.not_needed_after(&verdict));
         verdict
     }
 

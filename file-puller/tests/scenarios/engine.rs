@@ -64,6 +64,34 @@ fn a_failed_sync_keeps_what_the_next_of_the_same_process_needs() {
     assert_eq!(volume.staging(), [] as [&str; 0]);
 }
 
+/// A verification may come during a back-off, or before anything is published.
+#[test]
+fn a_verification_keeps_what_a_failed_sync_has_fetched() {
+    let (manager, volume) = (many(20), Volume::new());
+    let fail = || {
+        manager.upstream.forget();
+        manager.fault(|request, _| request.target().ends_with("/019").then(|| Answer::new(503, "")));
+    };
+    fail();
+    let process = start(&manager, &volume, &["--concurrency", "1", "--verify-period", "50ms"]);
+    for published in [false, true] {
+        assert_eq!(try_sync(&process).status(), 502);
+        let looks = || process.stderr().matches("the published release is sound").count();
+        let looked = looks();
+        wait_until("it is verified", || looks() > looked + 1);
+        manager.upstream.forget();
+        manager.recover();
+        assert_eq!(sync(&process)["fetched_files"], 1, "published before: {published}");
+        assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/019"]);
+        assert_eq!(volume.tree(), manager.site().files);
+        wait_until("nothing is left", || volume.staging().is_empty());
+        for file in 0..20 {
+            manager.put(&format!("f/{file:03}"), format!("new content {file}"));
+        }
+        fail();
+    }
+}
+
 /// A crash, a power failure or an operator can leave anything under an object's name.
 #[test]
 fn an_object_is_hashed_before_it_is_used() {
