@@ -30,7 +30,7 @@ pub(crate) use self::publish::{Published, point_at, publish};
 pub(crate) use self::retention::{Retention, RetentionPolicy};
 pub(crate) use self::seed::{CachedManifest, Diff, SeedTree};
 pub(crate) use self::signed_manifest::SignedManifest;
-pub(crate) use self::space::{Need, check_room};
+pub(crate) use self::space::{Need, check_room, explain_full};
 pub(crate) use self::staged_file::{Mismatch, StagedFile};
 pub(crate) use self::staging::Staging;
 pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};

@@ -88,6 +88,17 @@ pub(crate) fn check_room(
     Ok(())
 }
 
+/// Adds to a system's error, which says that the volume is full, what holds the space.
+pub(crate) fn explain_full(volume: &Volume, full: VolumeError, current: Option<&ReleaseId>) -> VolumeError {
+    match (full, usage(volume, current)) {
+        (VolumeError::Io { context, cause }, Ok(usage)) => {
+            let why = format!("{cause}{}", usage.held_by_old());
+            VolumeError::Io { context, cause: io::Error::new(io::ErrorKind::StorageFull, why) }
+        }
+        (full, _) => full,
+    }
+}
+
 /// What the releases take.
 #[derive(Debug, Default)]
 struct Usage {
@@ -153,4 +164,39 @@ fn tree_size(directory: BorrowedFd<'_>, seen: &mut HashSet<u64>) -> io::Result<u
         size += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::create::DirectoryOptions;
+
+    #[test]
+    fn a_directory_takes_an_inode_and_a_block_whether_or_not_its_files_have_arrived() {
+        let above = tempfile::tempdir().unwrap();
+        let volume = Volume::open(&above.path().join("volume"), DirectoryOptions::default()).unwrap();
+        let block = volume.space().unwrap().block;
+        let sizes = [0, 1, block, block + 1];
+        let Need { written, kept, inodes } = Need::new(&volume, sizes.into_iter(), 3);
+        assert_eq!((written, kept, inodes), ((4 + 3) * block, (4 + 3) * block, 4 + 3));
+        // The files are on the volume, and their directories are not.
+        let Need { written, kept, inodes } = Need::arrived(&volume, sizes.into_iter(), 3);
+        assert_eq!((written, kept, inodes), (3 * block, (4 + 3) * block, 3));
+    }
+
+    #[test]
+    fn directories_are_in_what_a_release_takes() {
+        let above = tempfile::tempdir().unwrap();
+        let path = above.path().join("volume");
+        let volume = Volume::open(&path, DirectoryOptions::default()).unwrap();
+        let id = ReleaseId::parse("0123456789abcdef").unwrap();
+        std::fs::create_dir_all(path.join("releases").join(id.as_str()).join("a/b")).unwrap();
+        let blocks = |directory: &str| {
+            let directory = path.join("releases").join(id.as_str()).join(directory);
+            std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(directory).unwrap()) * 512
+        };
+        let tree = volume.open_release(&id).unwrap();
+        let size = tree_size(tree.as_fd(), &mut HashSet::new()).unwrap();
+        assert_eq!(size, blocks("a") + blocks("a/b"));
+    }
 }

@@ -85,6 +85,12 @@ impl VolumeError {
         }
     }
 
+    /// Whether the system says that there is no space left, or no inode.
+    pub(crate) fn is_full(&self) -> bool {
+        let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| Some(errno.raw_os_error()));
+        matches!(self, Self::Io { cause, .. } if full.contains(&cause.raw_os_error()))
+    }
+
     /// The thread that writes to the volume has ended before its time. Never the error to report: that thread's own is.
     pub(crate) fn given_up() -> Self {
         let cause = io::Error::other("the thread that writes has ended");

@@ -168,20 +168,34 @@ impl Engine {
 
     async fn try_twice(&mut self, arrived: Option<Opened>) -> Result<Outcome, SyncError> {
         self.intake.source.renew_credential().await?;
-        match self.attempt(Freshness::Cached, arrived).await {
+        match self.attempt_with_room(Freshness::Cached, arrived).await {
             // The content changed after its manifest was made, or a cache holds one of the two for longer. A second look
             // past all caches is likely to see both as they are now.
             Err(error @ (SyncError::Mismatch(_) | SyncError::Signature(SignatureError::Wrong { .. }))) => {
                 tracing::info!(%error, "fetching the manifest again");
                 self.intake.metrics.retried(Retry::Manifest);
-                self.attempt(Freshness::Revalidated, None).await
+                self.attempt_with_room(Freshness::Revalidated, None).await
             }
             outcome => outcome,
         }
     }
 
-    /// Gives back the space of what was staged. Objects stay after a failure, because the next sync can use them, unless space
-    /// is what was short.
+    /// Attempts it again where the volume was full and old releases have gone for it: what comes in one piece says how much space it takes
+    /// only by taking it.
+    async fn attempt_with_room(
+        &mut self,
+        freshness: Freshness,
+        mut arrived: Option<Opened>,
+    ) -> Result<Outcome, SyncError> {
+        loop {
+            match self.attempt(freshness, arrived.take()).await {
+                Err(SyncError::Volume(full)) if full.is_full() => self.publisher.make_all_room(full)?,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives back the space of what was staged.
     fn clear_after(&mut self, outcome: &Result<Outcome, SyncError>) {
         // A manifest's files are kept as objects, and it is not in memory when the next manifest comes. With --once, the gate
         // is asked once.
@@ -423,7 +437,7 @@ impl Engine {
         if !matches!(verdict, Ok(Verdict::Sound | Verdict::Interrupted | Verdict::Repaired(_))) {
             self.distrust();
         }
-        // Of a sync that failed before, too.
+        // What a sync that failed before has fetched is kept as well.
         self.publisher.clear(self.not_needed_after(&verdict));
         verdict
     }

@@ -22,7 +22,7 @@ use crate::fetch::Contents;
 use crate::metrics::{Metrics, Phase};
 use crate::store::{
     Clear, Need, Objects, Published, RELEASES, Retention, SignedManifest, Staging, Volume, VolumeError,
-    check_room, clear, point_at, publish, remove_release,
+    check_room, clear, explain_full, point_at, publish, remove_release,
 };
 
 /// Files that a sync brought over the network.
@@ -229,13 +229,33 @@ impl Publisher {
                 return Ok(removed);
             };
             let is_short = matches!(&short, VolumeError::Io { cause, .. } if cause.kind() == StorageFull);
-            let expendable = self.retention.oldest_expendable(SystemTime::now()).filter(|_| is_short);
-            let Some(id) = expendable else { return Err(short.into()) };
-            tracing::info!(release = %id, "old release removed early, because space is short");
-            remove_release(&self.volume, &id)?;
-            self.retention.forget(&id);
+            if !is_short || !self.remove_expendable()? {
+                return Err(short.into());
+            }
             removed += 1;
         }
+    }
+
+    /// Has all old releases go that may, for what has filled the volume and cannot tell how much more it needs. Where there is none, the
+    /// error says what holds the space.
+    pub(super) fn make_all_room(&mut self, full: VolumeError) -> Result<(), SyncError> {
+        // What was written before the volume was full is in the way as well.
+        self.begin_staging()?;
+        if !self.remove_expendable()? {
+            return Err(explain_full(&self.volume, full, self.current.as_ref()).into());
+        }
+        while self.remove_expendable()? {}
+        tracing::info!(error = %full, "trying again, now that there is more space");
+        Ok(())
+    }
+
+    /// Removes the old release that goes first where space is short, and returns whether there was one that may go.
+    fn remove_expendable(&mut self) -> Result<bool, VolumeError> {
+        let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else { return Ok(false) };
+        tracing::info!(release = %id, "old release removed early, because space is short");
+        remove_release(&self.volume, &id)?;
+        self.retention.forget(&id);
+        Ok(true)
     }
 
     /// What follows from `current` naming another release. Nothing here can fail.

@@ -1,10 +1,15 @@
 //! What becomes of old releases: they stay for those who read them, and then they go.
 
-use testkit::{Answer, Upstream, wait_until};
+use std::path::PathBuf;
+use std::process::Command;
+
+use testkit::{Answer, Process, Upstream, wait_until};
 
 use crate::content::ContentManager;
-use crate::puller::{Volume, names, once, publishes, start_in_step, sync};
-use crate::tarball::tar;
+use crate::puller::{
+    BINARY, Volume, fails, names, once, publishes, start_in_step, sync, tree, try_sync, when_asked,
+};
+use crate::tarball::{gzip, tar};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -127,4 +132,59 @@ fn an_old_release_goes_early_for_an_archive_too() {
     assert_eq!(code, 74, "{stderr}");
     assert!(stderr.contains("there is no old release that could go"), "{stderr}");
     assert_eq!(volume.releases(), [volume.current().expect("published")]);
+}
+
+/// A puller whose volume is a disk of 4 MiB, in a mount namespace of the test's own, and where the test sees that volume. `None` where
+/// the kernel lets this user have none.
+fn start_on_small_disk(url: &str, volume: &Volume, keep_for: &str) -> Option<(Process, PathBuf)> {
+    let script = "mount -t tmpfs -o size=4m none \"$0\" && exec \"$@\"";
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "--", "sh", "-c", script]).arg(volume.path());
+        command
+    };
+    if !unshare().arg("true").output().is_ok_and(|ran| ran.status.success()) {
+        return None;
+    }
+    let mut command = unshare();
+    command.args([BINARY, "--source", url, "--min-free", "0", "--keep", "9", "--keep-for", keep_for]);
+    command.arg("--volume").arg(volume.path());
+    let process = Process::start_command(when_asked(command));
+    let seen = format!("/proc/{}/root{}", process.id(), volume.path().display());
+    Some((process, seen.into()))
+}
+
+/// How much a compressed archive unpacks to, and without a length how much will come at all, shows when the volume is full.
+#[test]
+fn old_releases_go_early_for_what_has_filled_the_volume() {
+    for keep_for in ["0s", "1h"] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        let source = Upstream::start(|_| Answer::new(503, ""));
+        let put = |version: u8| {
+            manager.put("large", vec![version; 1 << 20]);
+            let archive = gzip(&tar(&manager.site().files));
+            source.answer(move |_| Answer::new(200, archive.clone()));
+        };
+        let url = source.url("/site.tar.gz");
+        let Some((process, seen)) = start_on_small_disk(&url, &volume, keep_for) else { return };
+        try_sync(&process);
+        for version in 1..=3 {
+            put(version);
+            assert_eq!(sync(&process)["result"], "published");
+        }
+        put(4);
+        if keep_for == "0s" {
+            assert_eq!(sync(&process)["result"], "published");
+            assert_eq!(tree(&seen.join("current")), manager.site().files);
+            assert_eq!(names(&seen.join("releases")).len(), 2 * 2, "the one before is still read");
+            continue;
+        }
+        let before = tree(&seen.join("current"));
+        let error = fails(&process, 500, "volume")["error"].to_string();
+        for said in ["No space left on device", "2 old releases hold 2.0 MiB", "--keep-for"] {
+            assert!(error.contains(said), "{said} is missing in {error}");
+        }
+        assert_eq!(tree(&seen.join("current")), before);
+        assert_eq!(names(&seen.join("releases")).len(), 2 * 3);
+    }
 }
