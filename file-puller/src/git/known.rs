@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::object_id::{ObjectFormat, ObjectId, ObjectKind};
+use super::refs::Tip;
 use crate::content::{Digest, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
 use crate::store::{Context as _, Volume, VolumeError, open_directory, open_file};
@@ -36,18 +37,27 @@ pub(crate) struct Published {
     format: String,
     /// What decides, besides the commit, what a release is: the source and the flags.
     pub(crate) origin: String,
+    /// What was asked for: the commit, or an annotated tag. An earlier version has not noted it.
+    #[serde(default)]
+    wanted: String,
     pub(crate) commit: String,
     pub(crate) release: String,
 }
 
 impl Published {
-    pub(crate) fn new(origin: &str, commit: &ObjectId, release: &ReleaseId) -> Self {
+    pub(crate) fn new(origin: &str, tip: &Tip, release: &ReleaseId) -> Self {
         Self {
             format: FORMAT.to_owned(),
             origin: origin.to_owned(),
-            commit: commit.to_string(),
+            wanted: tip.wanted.to_string(),
+            commit: tip.commit.to_string(),
             release: release.to_string(),
         }
+    }
+
+    /// Whether it is about the commit that this leads to.
+    pub(crate) fn is_of(&self, tip: &Tip) -> bool {
+        self.wanted == tip.wanted.to_string() || self.commit == tip.commit.to_string()
     }
 }
 

@@ -48,7 +48,8 @@ pub(crate) struct GitOptions {
 
 /// A commit that has arrived.
 pub(crate) struct Commit {
-    pub(crate) id: ObjectId,
+    /// What was asked for, and the commit that it is.
+    pub(crate) tip: Tip,
     pub(crate) contents: Contents,
     pub(crate) manifest: Manifest,
     /// What is kept for the next fetch once the release is in place.
@@ -81,5 +82,5 @@ pub(crate) fn unpack(
     }
     let resolved = Contents::new(objects.into_unpacked(), listing, &rules.limits, names);
     let (contents, manifest) = resolved.map_err(|error| GitError::refused(error.to_string()))?;
-    Ok(Commit { id: commit, contents, manifest, known: known_writer })
+    Ok(Commit { tip: Tip { commit, ..*tip }, contents, manifest, known: known_writer })
 }

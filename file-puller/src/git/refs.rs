@@ -12,7 +12,7 @@ pub(crate) enum GitRef {
     Head,
     /// A branch or a tag; in full where it begins with `refs/`.
     Name(String),
-    /// One commit, which never changes.
+    /// One commit, or an annotated tag of one. Neither ever changes.
     Commit(ObjectId),
 }
 
@@ -36,13 +36,18 @@ pub(super) enum Version {
 pub(crate) struct Tip {
     /// What to ask for: the commit, or the annotated tag that names it.
     pub(super) wanted: ObjectId,
-    /// The commit.
+    /// The commit; where the id of an annotated tag is followed, that id until the tag has arrived.
     pub(crate) commit: ObjectId,
 }
 
 impl Tip {
     pub(super) fn of_commit(commit: ObjectId) -> Self {
         Self { wanted: commit, commit }
+    }
+
+    /// Whether both lead to the same commit.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.wanted == other.wanted || self.commit == other.commit
     }
 }
 

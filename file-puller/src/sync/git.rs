@@ -27,7 +27,7 @@ pub(super) struct Repository {
     /// What `current` is, once that has been looked at.
     published: Option<Published>,
     /// The commit that the gate holds back, and what is kept of it once it is published.
-    held: Option<(ObjectId, KnownWriter)>,
+    held: Option<(Tip, Box<KnownWriter>)>,
 }
 
 impl Repository {
@@ -54,7 +54,7 @@ impl Repository {
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
         let tip = self.remote.tip(&intake.source).await?;
-        if self.held.take_if(|(commit, _)| *commit != tip.commit).is_some() {
+        if self.held.take_if(|(held, _)| !held.is_same(&tip)).is_some() {
             publisher.held = None;
         }
         if let (Some(id), Some(published)) = (&current, &self.published)
@@ -62,10 +62,10 @@ impl Repository {
         {
             return Ok(Outcome::Unchanged(id.clone()));
         }
-        if let Some((commit, known)) = self.held.take()
+        if let Some((held, known)) = self.held.take()
             && let Some(outcome) = publisher.ask_again(current.clone()).await
         {
-            return self.remember(commit, known, outcome);
+            return self.remember(held, *known, outcome);
         }
         let volume = Arc::clone(&intake.volume);
         let known = blocking(move || Known::load(&volume)).await;
@@ -102,25 +102,25 @@ impl Repository {
         publisher.begin_staging()?;
         let (commit, wire_bytes) = self.receive(intake, tip, known).await?;
         intake.metrics.phase(Phase::Unpack, began);
-        let Commit { id, contents, manifest, known } = commit;
-        let name = id.to_string();
+        let Commit { tip, contents, manifest, known } = commit;
+        let name = tip.commit.to_string();
         let outcome = publisher.publish_contents(contents, manifest, wire_bytes, current, Some(name)).await;
-        self.remember(id, known, outcome)
+        self.remember(tip, known, outcome)
     }
 
     /// Remembers a commit, and what came of it.
     fn remember(
         &mut self,
-        id: ObjectId,
+        tip: Tip,
         known: KnownWriter,
         outcome: Result<Outcome, SyncError>,
     ) -> Result<Outcome, SyncError> {
         if outcome.as_ref().is_err_and(SyncError::is_held_back) {
-            self.held = Some((id, known));
+            self.held = Some((tip, Box::new(known)));
             return outcome;
         }
         let outcome = outcome?;
-        let now = Published::new(&self.origin, &id, outcome.release());
+        let now = Published::new(&self.origin, &tip, outcome.release());
         // The release is in place; without this, the next fetch only brings more.
         if let Err(error) = known.finish(&now) {
             tracing::warn!(%error, "the next fetch will bring the whole commit");
@@ -164,8 +164,6 @@ impl Repository {
 
     /// Whether a release is the tip's.
     fn is_of(&self, published: &Published, tip: &Tip, release: &ReleaseId) -> bool {
-        published.origin == self.origin
-            && published.commit == tip.commit.to_string()
-            && published.release == release.as_str()
+        published.origin == self.origin && published.is_of(tip) && published.release == release.as_str()
     }
 }

@@ -366,6 +366,19 @@ class Refs(Scenario):
         self.assertEqual(self.sync(port)["fetched_files"], 1)
         self.assertEqual(self.tree(), {"index.html": b"four", "same": b"s"})
 
+    def test_an_annotated_tag_that_the_gate_refuses_is_not_fetched_again(self):
+        commit = self.repository.commit({"index.html": "one"})
+        self.repository.git("tag", "--annotate", "--message", "t", "annotated")
+        gate, asked, flags = self.gate()
+        gate.status = 403
+        _, port = self.daemon(*flags, "--ref", self.repository.git("rev-parse", "annotated"))
+        for _ in range(2):
+            with self.assertRaises(urllib.error.HTTPError) as refused:
+                self.sync(port)
+            refused.exception.close()
+        self.assertEqual(asked, [(commit, self.url)] * 3)
+        self.assertEqual(sum(b"command=fetch" in body for _, _, body in self.server.requests), 1)
+
 
 class Changes(Scenario):
     def test_force_push_and_moved_tag(self):
@@ -471,12 +484,26 @@ class Changes(Scenario):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             self.assertIn(f'file_puller_revision_info{{kind="commit",revision="{commit}"}} 1', answer.read().decode())
 
+    def test_the_id_of_an_annotated_tag_is_fetched_once(self):
+        self.repository.commit({"index.html": "one"})
+        self.repository.git("tag", "--annotate", "--message", "t", "annotated")
+        tag = self.repository.git("rev-parse", "annotated")
+        _, port = self.daemon("--ref", tag)
+        self.assertIn(self.sync(port)["result"], ("published", "unchanged"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status") as answer:
+            self.assertEqual(json.load(answer)["commit"], self.repository.git("rev-parse", "HEAD"))
+        self.server.requests.clear()
+        self.assertEqual(self.sync(port)["result"], "unchanged")
+        self.assertEqual(self.server.requests, [])
+
     def test_a_restart_fetches_nothing(self):
         self.repository.commit({"index.html": "one"})
-        self.published()
-        self.server.requests.clear()
-        self.published()
-        self.assertEqual(sum(b"command=fetch" in body for _, _, body in self.server.requests), 0)
+        self.repository.git("tag", "--annotate", "--message", "t", "annotated")
+        for ref in ("HEAD", self.repository.git("rev-parse", "annotated")):
+            self.published("--ref", ref)
+            self.server.requests.clear()
+            self.published("--ref", ref)
+            self.assertEqual(sum(b"command=fetch" in body for _, _, body in self.server.requests), 0)
 
     def test_a_damaged_file_is_repaired(self):
         self.repository.commit({"index.html": "one"})
