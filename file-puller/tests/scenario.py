@@ -45,11 +45,11 @@ class Scenario(unittest.TestCase):
     def staged(self):
         return [path.name for path in (self.volume / ".staging").glob("process-*/*") if path.name != "lock"]
 
-    def daemon(self, *flags, url=None):
+    def daemon(self, *flags, url=None, inside=()):
         """A puller that goes on running, and the port of its admin server. It syncs when it starts and when it is told to, also after a
-        failure."""
+        failure. `inside` is a command that runs it."""
         process = subprocess.Popen(
-            [BINARY, "--source", url or self.url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
+            [*inside, BINARY, "--source", url or self.url, "--volume", str(self.volume), "--period", "1h", "--admin-addr", "127.0.0.1:0", *flags],
             stderr=subprocess.PIPE, text=True, env={**os.environ, "FILE_PULLER_WITHOUT": "retries"},
         )
         self.addCleanup(process.stderr.close)

@@ -505,6 +505,22 @@ class Changes(Scenario):
             self.published("--ref", ref)
             self.assertEqual(sum(b"command=fetch" in body for _, _, body in self.server.requests), 0)
 
+    def test_old_releases_go_early_for_a_commit_that_fills_the_volume(self):
+        self.volume.mkdir()
+        mount = 'mount -t tmpfs -o size=4m none "$0" && exec "$@"'
+        inside = ["unshare", "-rm", "--", "sh", "-c", mount, str(self.volume)]
+        if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
+            self.skipTest("the kernel lets this user mount no disk")
+        large = lambda number: random.Random(number).randbytes(1 << 20)
+        self.repository.commit({"large": large(0)})
+        process, port = self.daemon("--min-free", "0", "--keep", "9", "--keep-for", "0s", inside=inside)
+        self.sync(port)
+        for number in range(1, 6):
+            self.repository.commit({"large": large(number)})
+            self.assertEqual(self.sync(port)["result"], "published")
+        published = Path(f"/proc/{process.pid}/root{self.volume}/current/large")
+        self.assertEqual(published.read_bytes(), large(5))
+
     def test_a_damaged_file_is_repaired(self):
         self.repository.commit({"index.html": "one"})
         _, port = self.daemon("--verify-period", "100ms")
