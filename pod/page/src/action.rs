@@ -1,13 +1,13 @@
 //! "Sync now": the one thing that the page can ask for.
 //!
-//! SECURITY: it does no harm, and still is not for every client. It takes the flag; a peer on this machine, or in this Pod; and a
-//! page that came from this server under a name for this machine. So neither another site in the same browser nor a name that
+//! SECURITY: it does no harm, and still is not for every client. It takes the flag; a peer on this machine, or in this Pod, that is
+//! no proxy; and a page that came from this server under a name for this machine. So neither another site in the same browser nor a name that
 //! another site has pointed at this machine gets anything done.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{HOST, ORIGIN};
+use http::header::{HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Response, StatusCode};
@@ -52,7 +52,7 @@ impl From<Refusal> for Response<Body> {
 /// # Errors
 /// Where the answer is no.
 pub(crate) fn permit(request: &Parts, peer: SocketAddr) -> Result<Permit, Refusal> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if !peer.ip().to_canonical().is_loopback() || request.headers.keys().any(is_of_a_proxy) {
         return Err(Refusal::NotLocal);
     }
     let given = || Authority::try_from(request.headers.get(HOST)?.as_bytes()).ok();
@@ -67,6 +67,13 @@ pub(crate) fn permit(request: &Parts, peer: SocketAddr) -> Result<Permit, Refusa
     } else {
         Err(Refusal::OtherOrigin)
     }
+}
+
+/// Whether a proxy adds this field. A proxy on this machine does not make its clients local, whatever the field says of them: its
+/// value may be the client's own.
+fn is_of_a_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
 /// Whether this is a name for the speaker's own machine.
@@ -92,9 +99,13 @@ mod tests {
     use super::*;
 
     fn ask(peer: &str, host: &str, origin: Option<&str>) -> Result<(), Refusal> {
-        let mut request = http::Request::post(PATH).header(HOST, host);
-        if let Some(origin) = origin {
-            request = request.header(ORIGIN, origin);
+        ask_with(peer, &[("host", host)], origin)
+    }
+
+    fn ask_with(peer: &str, fields: &[(&str, &str)], origin: Option<&str>) -> Result<(), Refusal> {
+        let mut request = http::Request::post(PATH);
+        for (name, value) in fields.iter().copied().chain(origin.map(|origin| ("origin", origin))) {
+            request = request.header(name, value);
         }
         let (request, ()) = request.body(()).unwrap().into_parts();
         permit(&request, peer.parse().unwrap()).map(|_| ())
@@ -112,5 +123,21 @@ mod tests {
         // Another site's name that leads to this machine.
         let (host, origin) = ("evil.example:9876", Some("http://evil.example:9876"));
         assert_eq!(ask(here, host, origin), Err(Refusal::NotLocal));
+    }
+
+    #[test]
+    fn a_proxy_on_this_machine_does_not_make_its_clients_local() {
+        let host = ("host", "localhost:9876");
+        for field in [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=x"),
+            ("x-real-ip", ""),
+            ("via", "1.1 proxy"),
+        ] {
+            let asked = ask_with("127.0.0.1:1", &[host, field], Some("http://localhost:9876"));
+            assert_eq!(asked, Err(Refusal::NotLocal), "{field:?}");
+        }
     }
 }

@@ -34,9 +34,9 @@ impl TrustedProxies {
         if !self.contains(peer.to_canonical()) {
             return None;
         }
-        let by_list = headers.contains_key(X_FORWARDED_FOR).then(|| {
-            self.resolve(right_to_left(headers, &X_FORWARDED_FOR).map(|element| address(element.trim())))
-        });
+        let by_list = headers
+            .contains_key(X_FORWARDED_FOR)
+            .then(|| self.resolve(right_to_left(headers, &X_FORWARDED_FOR).map(address)));
         let by_standard = headers
             .contains_key(FORWARDED)
             .then(|| self.resolve(right_to_left(headers, &FORWARDED).map(forwarded_for)));
@@ -62,9 +62,12 @@ impl TrustedProxies {
     }
 }
 
+/// The elements of a list. Empty ones count for nothing (RFC 9110 section 5.6.1); a field line that is not ASCII is an element that
+/// is no address.
 fn right_to_left<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let values = headers.get_all(name).iter().rev();
-    values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','))
+    let elements = values.flat_map(|value| value.to_str().unwrap_or("unreadable").rsplit(','));
+    elements.map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// The `for` parameter of one element of `Forwarded`.
@@ -132,6 +135,7 @@ mod tests {
         // What is no address ends the way.
         assert_eq!(client("10.0.0.1", &list("192.0.2.1, unknown, 10.0.0.2")), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &list("unknown")), "the peer");
+        assert_eq!(client("10.0.0.1", &list("6.6.6.6, 192.0.2.1,, 10.2.3.4 , ")), "192.0.2.1");
         let twice = [(X_FORWARDED_FOR, "6.6.6.6"), (X_FORWARDED_FOR, "192.0.2.1")];
         assert_eq!(client("10.0.0.1", &twice), "192.0.2.1");
     }

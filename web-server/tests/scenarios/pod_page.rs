@@ -462,6 +462,17 @@ fn sync_now_is_for_the_page_on_this_machine() {
     assert_eq!((answer.status(), &answer.json()["result"]), (502, &"failed".into()));
     assert_eq!(asked(), 1);
 
+    // A proxy on this machine passes the requests of others on, and what it cannot read.
+    let trusting = neighbours.serve(&volume, &["--pod-page-actions", "--trusted-proxies", "127.0.0.1"]);
+    let origin = format!("http://{}", trusting.addr);
+    for (field, value) in
+        [("X-Forwarded-For", "192.0.2.1,"), ("X-Forwarded-For", "unknown"), ("Forwarded", "for=x")]
+    {
+        let fields = [("Origin", &*origin), ("X-Forwarded-For", "192.0.2.1"), (field, value)];
+        assert_eq!(trusting.request("POST", "/pod/sync", &fields).status(), 403, "{field}: {value}");
+    }
+    assert_eq!(trusting.request("POST", "/pod/sync", &[("Origin", &origin)]).status(), 502);
+
     // Opened from another machine, which is what an address that is not loopback stands for.
     let Some(elsewhere) = other_address() else { return };
     let mut command = std::process::Command::new(BINARY);
