@@ -123,6 +123,12 @@ impl ContentPath {
         })
     }
 
+    /// The same path as a directory's, which stands for the directory's index.
+    pub(crate) fn as_directory(&self) -> Self {
+        let file = format!("{}/{INDEX}", self.requested());
+        Self { file, requested: self.requested, form: Form::Directory }
+    }
+
     /// Whether the last segment has an extension, as assets have and the pages of an application have not.
     pub(crate) fn has_extension(&self) -> bool {
         self.requested().rsplit('/').next().is_some_and(|name| name.contains('.'))
@@ -216,7 +222,9 @@ mod tests {
     fn directories_stand_for_their_index() {
         assert_eq!(file("/").as_deref(), Ok("index.html"));
         assert_eq!(file("/docs/").as_deref(), Ok("docs/index.html"));
-        assert_eq!(ContentPath::from_target("/a b").unwrap().as_directory_target(), "./a%20b/");
+        let directory = ContentPath::from_target("/a b").unwrap();
+        assert_eq!(directory.as_directory_target(), "./a%20b/");
+        assert_eq!(Ok(directory.as_directory()), ContentPath::from_target("/a b/"));
     }
 
     #[test]

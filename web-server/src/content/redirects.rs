@@ -42,12 +42,12 @@ pub(crate) enum Action {
     Serve(StatusCode, ContentPath),
 }
 
-/// Which rules are asked for.
+/// Whether something is found without a rule: only a forced rule matches there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// Those that win over files.
-    BeforeFiles,
-    /// All.
+    /// Content has this name.
+    File,
+    /// None has.
     NoFile,
 }
 
@@ -98,7 +98,7 @@ impl Redirects {
 
     /// What the first rule that matches makes of a path.
     pub(crate) fn find(&self, path: &ContentPath, when: When) -> Option<Action> {
-        if when == When::BeforeFiles && !self.any_forced {
+        if when == When::File && !self.any_forced {
             return None;
         }
         let segments: Vec<&str> = path.requested().split('/').filter(|segment| !segment.is_empty()).collect();
@@ -327,11 +327,11 @@ mod tests {
     fn only_an_exclamation_mark_wins_over_a_file() {
         let file = "/a /b 302\n/a /c 302!\n";
         assert_eq!(
-            action(file, "/a", When::BeforeFiles),
+            action(file, "/a", When::File),
             Some(Action::Redirect(StatusCode::FOUND, "/c".to_owned()))
         );
         goes(file, "/a", 302, "/b");
-        assert_eq!(action("/a /b", "/a", When::BeforeFiles), None);
+        assert_eq!(action("/a /b", "/a", When::File), None);
     }
 
     #[test]

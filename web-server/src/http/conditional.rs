@@ -18,18 +18,20 @@ pub(crate) enum Verdict {
     Failed,
 }
 
-/// Evaluates all preconditions of a GET or HEAD request.
-pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Modified) -> Verdict {
+/// Evaluates all preconditions of a GET or HEAD request. Where there is no date, conditions that name one do not count (sections
+/// 13.1.3 and 13.1.4).
+pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Option<Modified>) -> Verdict {
     // To walk through a request's few names costs less than to look one up.
     if !headers.keys().any(|name| name.as_str().starts_with("if-")) {
         return Verdict::Proceed;
     }
+    let dates = |name| date(headers, name).zip(modified);
     // Steps 1 and 2: has it stayed what the client knows?
     if headers.contains_key(IF_MATCH) {
         if !listed(headers, &IF_MATCH, etag, Comparison::Strong) {
             return Verdict::Failed;
         }
-    } else if date(headers, &IF_UNMODIFIED_SINCE).is_some_and(|date| modified > date) {
+    } else if dates(&IF_UNMODIFIED_SINCE).is_some_and(|(date, modified)| modified > date) {
         return Verdict::Failed;
     }
     // Steps 3 and 4: is it new to the client? A date that is no date counts as none (section 13.1.3).
@@ -37,7 +39,7 @@ pub(crate) fn evaluate(headers: &HeaderMap, etag: &ETag, modified: Modified) -> 
         if listed(headers, &IF_NONE_MATCH, etag, Comparison::Weak) {
             return Verdict::NotModified;
         }
-    } else if date(headers, &IF_MODIFIED_SINCE).is_some_and(|date| modified <= date) {
+    } else if dates(&IF_MODIFIED_SINCE).is_some_and(|(date, modified)| modified <= date) {
         return Verdict::NotModified;
     }
     Verdict::Proceed
@@ -114,11 +116,14 @@ mod tests {
     const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
     fn verdict(headers: &[(HeaderName, &str)]) -> Verdict {
+        verdict_on(headers, Some(Modified::at(UNIX_EPOCH + Duration::from_secs(784_111_777))))
+    }
+
+    fn verdict_on(headers: &[(HeaderName, &str)], modified: Option<Modified>) -> Verdict {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
             .collect();
-        let modified = Modified::at(UNIX_EPOCH + Duration::from_secs(784_111_777));
         evaluate(&headers, &ETag::of(Digest::of(b"")), modified)
     }
 
@@ -151,6 +156,13 @@ mod tests {
         assert_eq!(verdict(&[(IF_UNMODIFIED_SINCE, EARLIER)]), Verdict::Failed);
         assert_eq!(verdict(&[(IF_UNMODIFIED_SINCE, THEN)]), Verdict::Proceed);
         assert_eq!(verdict(&[(IF_UNMODIFIED_SINCE, "yesterday")]), Verdict::Proceed);
+    }
+
+    #[test]
+    fn what_has_no_date_is_not_compared_with_one() {
+        for (name, date) in [(IF_MODIFIED_SINCE, LATER), (IF_UNMODIFIED_SINCE, EARLIER)] {
+            assert_eq!(verdict_on(&[(name, date)], None), Verdict::Proceed);
+        }
     }
 
     #[test]

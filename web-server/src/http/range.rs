@@ -50,7 +50,7 @@ impl Range {
 }
 
 /// Which part of a representation of `size` bytes a GET request wants.
-pub(crate) fn requested(headers: &HeaderMap, etag: &ETag, modified: Modified, size: u64) -> Part {
+pub(crate) fn requested(headers: &HeaderMap, etag: &ETag, modified: Option<Modified>, size: u64) -> Part {
     let mut values = headers.get_all(RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Part::Whole };
     if !still_the_same(headers, etag, modified) {
@@ -61,14 +61,14 @@ pub(crate) fn requested(headers: &HeaderMap, etag: &ETag, modified: Modified, si
 }
 
 /// If-Range (section 13.1.5): a part is of use only to who has the rest of the same bytes.
-fn still_the_same(headers: &HeaderMap, etag: &ETag, modified: Modified) -> bool {
+fn still_the_same(headers: &HeaderMap, etag: &ETag, modified: Option<Modified>) -> bool {
     match headers.get(IF_RANGE) {
         None => true,
         Some(value) if value.as_bytes().contains(&b'"') => {
             equals(value.as_bytes().trim_ascii(), etag, Comparison::Strong)
         }
         // A date must be the very one that we sent.
-        Some(value) => Modified::parse(value) == Some(modified),
+        Some(value) => modified.is_some_and(|modified| Modified::parse(value) == Some(modified)),
     }
 }
 

@@ -46,6 +46,16 @@ impl From<Response<Payload>> for Reply {
     }
 }
 
+/// Under which name a representation is given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// That of its file. The representation's date says since when its bytes are found there, and never goes back.
+    Own,
+    /// One that may have stood for another file before, with a later date: to a client that has the other file, an earlier date would
+    /// say that nothing has changed. So there is no date, and the entity tag says all.
+    Other,
+}
+
 /// Answers a GET or HEAD request with a representation, or with the part of it that is wanted.
 ///
 /// # Errors
@@ -53,6 +63,7 @@ impl From<Response<Payload>> for Reply {
 pub(crate) async fn represent(
     request: &Parts,
     representation: &Representation,
+    name: Name,
 ) -> io::Result<Response<Payload>> {
     let negotiated = !representation.alternatives.is_empty();
     let Some(representation) = negotiate(&request.headers, representation) else {
@@ -62,6 +73,8 @@ pub(crate) async fn represent(
     };
     let Representation { etag, modified, last_modified, cache_control, content_type, source, coding, .. } =
         representation;
+    // A precompressed sibling has a name of its own.
+    let modified = (name == Name::Own && *coding == Coding::Identity).then_some(*modified);
     let mut response = Response::new(Payload::Empty);
     let headers = response.headers_mut();
     headers.reserve(HEADERS);
@@ -70,10 +83,10 @@ pub(crate) async fn represent(
     }
     headers.insert(ETAG, etag.header());
     headers.insert(CACHE_CONTROL, cache_control.clone());
-    if modified.may_be_told(SystemTime::now()) {
+    if modified.is_some_and(|modified| modified.may_be_told(SystemTime::now())) {
         headers.insert(LAST_MODIFIED, last_modified.clone());
     }
-    match evaluate(&request.headers, etag, *modified) {
+    match evaluate(&request.headers, etag, modified) {
         Verdict::NotModified => {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
@@ -93,7 +106,7 @@ pub(crate) async fn represent(
     let size = source.size();
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
     let part = if request.method == Method::GET {
-        requested(&request.headers, etag, *modified, size)
+        requested(&request.headers, etag, modified, size)
     } else {
         Part::Whole
     };

@@ -11,13 +11,13 @@ use lifecycle::blocking;
 use crate::content::generation::Found;
 use crate::content::header_policy::HeaderPolicy;
 use crate::content::path::{ContentPath, Rejected, relative};
-use crate::content::redirects::{Action, Redirects, When};
+use crate::content::redirects::{Action, When};
 use crate::content::representation::Representation;
 use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::cors::Cors;
 use crate::http::quality;
-use crate::http::response::{Reply, explain, plain, redirect, represent, unavailable};
+use crate::http::response::{Name, Reply, explain, plain, redirect, represent, unavailable};
 use crate::metrics::Metrics;
 use crate::routes::autoindex;
 use crate::routes::redirects::RedirectsFile;
@@ -99,54 +99,87 @@ impl Files {
             Some(file) => file.of(site).await?,
             None => None,
         };
-        if let Some(action) = rules.as_ref().and_then(|rules| rules.find(&path, When::BeforeFiles)) {
-            return act(request, site, action).await;
+        let (found, name) = self.resolve(site, &path).await?;
+        // A page that was loaded a moment ago may mean an asset that was there then.
+        let stale = match found {
+            Found::Nothing => stale_asset(request, site, &path).await,
+            Found::File(_) | Found::Directory => None,
+        };
+        let when = match (&found, &stale) {
+            (Found::Nothing, None) => When::NoFile,
+            _ => When::File,
+        };
+        if let Some(action) = rules.and_then(|rules| rules.find(&path, when)) {
+            return self.act(request, site, action).await;
         }
-        let mut found = site.find(&path).await?;
+        let response = match found {
+            Found::File(representation) => represent(request, &representation, name).await?,
+            Found::Directory => {
+                let target = path.as_directory_target();
+                redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
+            }
+            Found::Nothing => match stale {
+                Some(reply) => return Ok(reply),
+                None => return self.missing(request, site, &path).await,
+            },
+        };
+        Ok(Reply { response, release: site.release() })
+    }
+
+    /// What a path stands for, and whether that is a file of this name.
+    async fn resolve(&self, site: &Arc<Content>, path: &ContentPath) -> io::Result<(Found, Name)> {
+        let found = site.find(path).await?;
         if self.clean_urls
             && !matches!(found, Found::File(_))
             && let Some(page) = path.as_page()
             && let Found::File(page) = site.find(&page).await?
         {
-            found = Found::File(page);
+            return Ok((Found::File(page), Name::Other));
         }
-        let response = match found {
-            Found::File(representation) => represent(request, &representation).await?,
-            Found::Directory => {
-                let target = path.as_directory_target();
-                redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
+        Ok((found, Name::Own))
+    }
+
+    /// Does what a rule of the release says.
+    async fn act(&self, request: &Parts, site: &Arc<Content>, action: Action) -> io::Result<Reply> {
+        let response = match action {
+            Action::Redirect(status, target) => {
+                let here = target.starts_with('/');
+                let target = if here { relative(request.uri.path(), &target) } else { target };
+                redirect(status, &target, request.uri.query())
             }
-            Found::Nothing => return self.missing(request, site, &path, rules.as_deref()).await,
+            Action::Serve(status, path) => match self.target(site, &path).await? {
+                Some(file) if status == StatusCode::OK => represent(request, &file, Name::Other).await?,
+                Some(page) => explain(status, &page).await?,
+                None => return not_found(site).await,
+            },
         };
         Ok(Reply { response, release: site.release() })
     }
 
-    /// Nothing has this name. A page that was loaded a moment ago may mean an asset that was there then, the release may have
-    /// a rule for it, a directory may be listed, and a navigation may be an application's own business.
-    async fn missing(
+    /// The file that a request for this path would get in the end.
+    async fn target(
         &self,
-        request: &Parts,
         site: &Arc<Content>,
         path: &ContentPath,
-        rules: Option<&Redirects>,
-    ) -> io::Result<Reply> {
-        if let Content::Release(generation) = &**site
-            && path.may_be_redirected()
-            && let Some((release, representation)) = generation.stale_asset(path.file())
-        {
-            // Its release may be gone from the volume by now, which is no failure.
-            if let Ok(response) = represent(request, &representation).await {
-                return Ok(Reply { response, release: Some(release) });
-            }
-        }
-        if let Some(action) = rules.and_then(|rules| rules.find(path, When::NoFile)) {
-            return act(request, site, action).await;
-        }
+    ) -> io::Result<Option<Arc<Representation>>> {
+        let found = match self.resolve(site, path).await?.0 {
+            Found::Directory => site.find(&path.as_directory()).await?,
+            found => found,
+        };
+        Ok(match found {
+            Found::File(file) if !RedirectsFile::is_at(path) => Some(file),
+            Found::File(_) | Found::Directory | Found::Nothing => None,
+        })
+    }
+
+    /// Nothing has this name, and no rule is about it. A directory may be listed, and a navigation may be an application's own
+    /// business.
+    async fn missing(&self, request: &Parts, site: &Arc<Content>, path: &ContentPath) -> io::Result<Reply> {
         if self.autoindex && !path.may_be_redirected() {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
             let form = autoindex::Form::wanted(&request.headers);
             if let Some(listing) = blocking(move || autoindex::list(&of, &directory, form)).await? {
-                let mut response = represent(request, &listing).await?;
+                let mut response = represent(request, &listing, Name::Other).await?;
                 response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
                 return Ok(Reply { response, release: site.release() });
             }
@@ -156,7 +189,7 @@ impl Files {
             && is_navigation(&request.headers)
             && let Found::File(application) = site.find(fallback).await?
         {
-            let mut response = represent(request, &application).await?;
+            let mut response = represent(request, &application, Name::Other).await?;
             response.headers_mut().append(VARY, HeaderValue::from_static("accept, sec-fetch-mode"));
             return Ok(Reply { response, release: site.release() });
         }
@@ -171,26 +204,20 @@ fn is_navigation(headers: &HeaderMap) -> bool {
         && quality::names_media_type(headers, "text/html")
 }
 
-/// Does what a rule of the release says.
-async fn act(request: &Parts, site: &Arc<Content>, action: Action) -> io::Result<Reply> {
-    let response = match action {
-        Action::Redirect(status, target) => {
-            let here = target.starts_with('/');
-            let target = if here { relative(request.uri.path(), &target) } else { target };
-            redirect(status, &target, request.uri.query())
-        }
-        Action::Serve(status, path) => match site.find(&path).await? {
-            Found::File(file) if status == StatusCode::OK => represent(request, &file).await?,
-            Found::File(page) => explain(status, &page).await?,
-            Found::Directory | Found::Nothing => return not_found(site).await,
-        },
-    };
-    Ok(Reply { response, release: site.release() })
+/// A file that a release before had under this name.
+async fn stale_asset(request: &Parts, site: &Content, path: &ContentPath) -> Option<Reply> {
+    let Content::Release(generation) = site else { return None };
+    let (release, representation) =
+        path.may_be_redirected().then(|| generation.stale_asset(path.file())).flatten()?;
+    // Its release may be gone from the volume by now, which is no failure.
+    let response = represent(request, &representation, Name::Own).await.ok()?;
+    Some(Reply { response, release: Some(release) })
 }
 
+/// Answers with what a puller asks for by a name that the manifest gives to it, now and perhaps to something else later.
 pub(super) async fn sent(request: &Parts, found: io::Result<Arc<Representation>>) -> Response<Payload> {
     let response = match found {
-        Ok(representation) => represent(request, &representation).await,
+        Ok(representation) => represent(request, &representation, Name::Other).await,
         Err(error) => Err(error),
     };
     response.unwrap_or_else(|error| failed(request.uri.path(), &error))

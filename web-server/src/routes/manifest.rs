@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, LAST_MODIFIED, VARY};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, Response};
 use tokio_util::sync::CancellationToken;
@@ -61,8 +61,6 @@ impl ManifestRoutes {
         let mut response = sent(request, Ok(Arc::clone(&edition.manifest))).await;
         let headers = response.headers_mut();
         headers.append(VARY, HeaderValue::from_static("prefer"));
-        // The tag says all. A puller may mistrust what was modified a moment ago, and would ask for it once more.
-        headers.remove(LAST_MODIFIED);
         if preference.is_some() {
             // A cache that held it would answer the next waiter at once, with what the waiter has.
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -112,9 +110,8 @@ impl ManifestRoutes {
 
 /// Whether the client has this edition's manifest already.
 fn is_known(request: &Parts, edition: &Edition) -> bool {
-    let manifest = &edition.manifest;
     request.headers.contains_key(IF_NONE_MATCH)
-        && evaluate(&request.headers, &manifest.etag, manifest.modified) == Verdict::NotModified
+        && evaluate(&request.headers, &edition.manifest.etag, None) == Verdict::NotModified
 }
 
 /// How long a client would wait (RFC 7240 section 4.3); the first preference of that name counts.

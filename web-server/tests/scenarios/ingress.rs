@@ -291,6 +291,43 @@ fn redirects_as_netlify_writes_them() {
 }
 
 #[test]
+fn the_first_rule_that_matches_counts_and_an_unforced_one_matches_where_nothing_is() {
+    let files =
+        [("_redirects", "/a /b 302\n/dir /b 302\n/* /x 302!\n"), ("file", "f"), ("dir/index.html", "d")];
+    both(&files, &["--redirects"], |server| {
+        assert_eq!(server.get("/a").header("location"), Some("./b"));
+        for there in ["/file", "/dir", "/other"] {
+            assert_eq!(server.get(there).header("location"), Some("./x"), "{there}");
+        }
+    });
+}
+
+#[test]
+fn a_rule_answers_with_what_a_request_for_its_target_would_get() {
+    let rules = "/old /docs 200\n/x /about 200\n/y /about 404\n/both /page 200\n/r/* /:splat 200\n";
+    let files = [
+        ("_redirects", rules),
+        ("docs/index.html", "docs"),
+        ("about.html", "about"),
+        ("page.html", "page"),
+        ("page/index.html", "directory"),
+    ];
+    both(&files, &["--redirects", "--clean-urls"], |server| {
+        for (path, status, text) in [
+            ("/old", 200, "docs"),
+            ("/x", 200, "about"),
+            ("/y", 404, "about"),
+            ("/both", 200, "page"),
+            ("/r/docs", 200, "docs"),
+            ("/r/_redirects", 404, "not found\n"),
+        ] {
+            let answer = server.get(path);
+            assert_eq!((answer.status(), answer.text()), (status, text), "{path}");
+        }
+    });
+}
+
+#[test]
 fn redirects_follow_the_release() {
     let volume = Volume::with(&[("_redirects", "/a /b\n"), ("same", "")]);
     let server = Server::start(&volume.root(), &["--redirects"]);

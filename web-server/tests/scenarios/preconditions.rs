@@ -85,6 +85,37 @@ fn precedence() {
     }
 }
 
+/// Where a URL stands for one file after another, the date of the next may be the older one.
+#[test]
+fn an_answer_under_another_name_than_its_files_has_a_tag_and_no_date() {
+    let files = [
+        ("about.html", "page"),
+        ("app.html", "app"),
+        ("a.css", "plain"),
+        ("a.css.br", "br"),
+        ("_redirects", "/rule /about.html 200\n"),
+    ];
+    let volume = Volume::with(&files);
+    let server = Server::start(&volume.root(), &["--clean-urls", "--redirects", "--fallback", "/app.html"]);
+    wait_until("the second is over", || server.get("/about.html").header("last-modified").is_some());
+    let navigation = ("Accept", "text/html");
+    let later = ("If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT");
+    for (path, header) in [
+        ("/about", navigation),
+        ("/rule", navigation),
+        ("/users", navigation),
+        ("/a.css", ("Accept-Encoding", "br")),
+    ] {
+        let answer = server.request("GET", path, &[header, later]);
+        assert_eq!((answer.status(), answer.header("last-modified")), (200, None), "{path}");
+        let tag = answer.header("etag").unwrap();
+        assert_eq!(server.request("GET", path, &[header, ("If-None-Match", tag)]).status(), 304, "{path}");
+    }
+    for path in ["/about.html", "/a.css", "/a.css.br"] {
+        assert_eq!(server.request("GET", path, &[later]).status(), 304, "{path}");
+    }
+}
+
 #[test]
 fn a_rollback_to_older_files_is_newer_to_a_client() {
     let (volume, server, _, modified) = page();
