@@ -18,6 +18,10 @@ pub(crate) const PATH: &str = "/_redirects";
 pub(crate) const MAX_SIZE: u64 = 256 * 1024;
 /// Rules that count; further ones are refused.
 const MAX_RULES: usize = 1_000;
+/// What a target calls all that `*` stands for.
+const SPLAT: &str = "splat";
+/// A segment that any placeholder can stand for.
+const SAMPLE: &str = "x";
 
 /// The rules of one file.
 #[derive(Debug, Default)]
@@ -64,6 +68,17 @@ enum Segment {
     Literal(String),
     Placeholder(String),
     Splat,
+}
+
+impl Segment {
+    /// What a target calls it.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Placeholder(name) => Some(name),
+            Self::Splat => Some(SPLAT),
+        }
+    }
 }
 
 impl Redirects {
@@ -125,9 +140,25 @@ impl Rule {
             None => (StatusCode::MOVED_PERMANENTLY, false),
             Some(text) => status_code(text)?,
         };
-        let from = segments(from)?;
-        check_target(to, status, &from)?;
-        Ok(Some(Self { from, to: to.to_owned(), status, forced }))
+        let segments = segments(from)?;
+        check_is_asked_for(from, &segments)?;
+        check_target(to, status, &segments)?;
+        let rule = Self { from: segments, to: to.to_owned(), status, forced };
+        rule.check_is_served()?;
+        Ok(Some(rule))
+    }
+
+    /// Refuses a target that no request could get, whatever its placeholders stand for.
+    fn check_is_served(&self) -> Result<(), String> {
+        if self.status.is_redirection() {
+            return Ok(());
+        }
+        let names = self.from.iter().filter_map(Segment::name);
+        let values: Vec<_> = names.map(|name| (name, SAMPLE.to_owned())).collect();
+        match content_path(&self.target(&values)) {
+            Some(path) if path.file() != PATH.trim_start_matches('/') => Ok(()),
+            _ => Err(format!("{:?}: no file is given out under that name", self.to)),
+        }
     }
 
     fn apply(&self, path: &[&str]) -> Option<Action> {
@@ -136,8 +167,7 @@ impl Rule {
         if self.status.is_redirection() {
             return Some(Action::Redirect(self.status, target));
         }
-        let (path, _query) = target.split_once(['?', '#']).unwrap_or((&target, ""));
-        Some(Action::Serve(self.status, ContentPath::from_target(path).ok()?))
+        Some(Action::Serve(self.status, content_path(&target)?))
     }
 
     /// What the placeholders stand for, percent-encoded. `None` where the rule does not match.
@@ -148,7 +178,7 @@ impl Rule {
             match (segment, rest.split_first()) {
                 (Segment::Splat, _) => {
                     let splat: Vec<_> = rest.iter().map(|segment| encoded(segment)).collect();
-                    values.push(("splat", splat.join("/")));
+                    values.push((SPLAT, splat.join("/")));
                     return Some(values);
                 }
                 (Segment::Literal(literal), Some((first, after))) if literal == first => rest = after,
@@ -179,6 +209,12 @@ impl Rule {
         // SECURITY: an empty value must not leave `//host`, which would be another site.
         if target.starts_with("//") { format!("/{}", target.trim_start_matches('/')) } else { target }
     }
+}
+
+/// The content that a target names.
+fn content_path(target: &str) -> Option<ContentPath> {
+    let (path, _query) = target.split_once(['?', '#']).unwrap_or((target, ""));
+    ContentPath::from_target(path).ok()
 }
 
 fn name_length(text: &str) -> usize {
@@ -219,7 +255,7 @@ fn segments(from: &str) -> Result<Vec<Segment>, String> {
 
 fn plain_segments(path: &str) -> Result<Vec<Segment>, String> {
     let segment = |text: &str| match text.strip_prefix(':') {
-        Some(name) if !name.is_empty() && name_length(name) == name.len() && name != "splat" => {
+        Some(name) if !name.is_empty() && name_length(name) == name.len() && name != SPLAT => {
             Ok(Segment::Placeholder(name.to_owned()))
         }
         Some(_) => Err(format!("{text:?} is no placeholder; write it like :name")),
@@ -229,6 +265,25 @@ fn plain_segments(path: &str) -> Result<Vec<Segment>, String> {
             .map_err(|_| format!("{text:?} is not UTF-8")),
     };
     path.split('/').filter(|text| !text.is_empty()).map(segment).collect()
+}
+
+/// Refuses a path that no request has: requests are normalised before rules are looked at, and hidden names are never found.
+fn check_is_asked_for(from: &str, segments: &[Segment]) -> Result<(), String> {
+    let sample = |segment: &str| match segment {
+        "*" => SAMPLE.to_owned(),
+        name if name.starts_with(':') => SAMPLE.to_owned(),
+        literal => literal.to_owned(),
+    };
+    let sample: Vec<_> = from.split('/').map(sample).collect();
+    let decoded = |segment: &Segment| match segment {
+        Segment::Literal(literal) => literal.clone(),
+        Segment::Placeholder(_) | Segment::Splat => SAMPLE.to_owned(),
+    };
+    let decoded: Vec<_> = segments.iter().map(decoded).collect();
+    match ContentPath::from_target(&sample.join("/")) {
+        Ok(path) if path.requested() == decoded.join("/") => Ok(()),
+        _ => Err(format!("{from:?}: no request for content has such a path")),
+    }
 }
 
 fn check_target(to: &str, status: StatusCode, from: &[Segment]) -> Result<(), String> {
@@ -253,7 +308,7 @@ fn check_target(to: &str, status: StatusCode, from: &[Segment]) -> Result<(), St
         let name = &path[at + 1..=at + name_length(&path[at + 1..])];
         let known = match name {
             "" => true,
-            "splat" => from.contains(&Segment::Splat),
+            SPLAT => from.contains(&Segment::Splat),
             name => {
                 from.iter().any(|segment| matches!(segment, Segment::Placeholder(known) if known == name))
             }
@@ -349,6 +404,19 @@ mod tests {
     }
 
     #[test]
+    fn what_can_match_is_not_refused() {
+        for line in [
+            "/ /a 200",
+            "/* /:splat 200",
+            "/.well-known/* /.well-known/:splat 200",
+            "//a//:b /c/:b?x=1#y 404",
+            "/caf%C3%A9 /.elsewhere 301",
+        ] {
+            assert_eq!(Redirects::parse(line).1, [], "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_by_line() {
         for (line, reason) in [
             ("/alone", "target"),
@@ -369,6 +437,14 @@ mod tests {
             ("/a/* https://:splat.example/x", "host"),
             ("/a /b\\c", "backslashes"),
             ("/a/:splat /b", "placeholder"),
+            ("/.old/* /new", "no request"),
+            ("/a%2Fb /new", "no request"),
+            ("/a/../b /new", "no request"),
+            ("/a%zz /new", "no request"),
+            ("/a /.hidden 200", "no file"),
+            ("/a /b%2Fc 200", "no file"),
+            ("/a/* /.hidden/:splat?x 404", "no file"),
+            ("/a /_redirects 200", "no file"),
         ] {
             let (redirects, refused) = Redirects::parse(&format!("/good /fine\n{line}\n"));
             assert_eq!((redirects.len(), refused.len()), (1, 1), "{line}: {refused:?}");
