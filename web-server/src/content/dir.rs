@@ -317,13 +317,24 @@ impl FileState {
 
     /// When these bytes came to be found here at the latest: written, or renamed into place.
     pub(crate) fn last_change(&self) -> SystemTime {
-        let (seconds, nanoseconds) = self.modified.max(self.changed);
-        let since_epoch = Duration::new(
-            u64::try_from(seconds).unwrap_or_default(),
-            u32::try_from(nanoseconds).unwrap_or_default(),
-        );
-        SystemTime::UNIX_EPOCH + since_epoch
+        time(self.modified.max(self.changed))
     }
+
+    /// How long it has been in this state at least. A modification time can be set to any date, a change time cannot: a modification
+    /// time in the future says nothing.
+    pub(crate) fn age(&self) -> Duration {
+        let since_changed = time(self.changed).elapsed().unwrap_or_default();
+        time(self.modified).elapsed().map_or(since_changed, |since| since.min(since_changed))
+    }
+}
+
+/// Of the seconds and nanoseconds since 1970.
+fn time((seconds, nanoseconds): (i64, i64)) -> SystemTime {
+    let since_epoch = Duration::new(
+        u64::try_from(seconds).unwrap_or_default(),
+        u32::try_from(nanoseconds).unwrap_or_default(),
+    );
+    SystemTime::UNIX_EPOCH + since_epoch
 }
 
 #[cfg(test)]

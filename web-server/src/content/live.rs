@@ -314,7 +314,7 @@ pub(super) fn is_settled(stamp: FileState) -> bool {
 
 /// How long until it would; no longer than [`SETTLED`] where the stamp is of another machine's clock.
 fn settles_in(stamp: FileState) -> Duration {
-    SETTLED.saturating_sub(stamp.last_change().elapsed().unwrap_or_default())
+    SETTLED.saturating_sub(stamp.age())
 }
 
 impl Memory {
@@ -417,6 +417,19 @@ mod tests {
         std::fs::remove_file(root.path().join("f")).unwrap();
         assert!(live.find_cached(&path).is_none());
         assert!(live.find_cached(&ContentPath::from_target("/").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_dated_in_the_future_settles_as_any_other() {
+        let root = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(root.path().join("f")).unwrap();
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(1 << 31)).unwrap();
+        let stamp = FileState::of_file(&file).unwrap();
+        assert!(!is_settled(stamp));
+        testkit::wait_until("the file has settled", || is_settled(stamp));
+        let live = live(root.path(), 1 << 20);
+        body(&live, "/f").unwrap();
+        assert!(live.recall(stamp).is_some(), "it is hashed for each request");
     }
 
     /// inotify tells the watchers of a directory of each file in it that is opened.
