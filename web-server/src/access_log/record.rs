@@ -1,5 +1,6 @@
 //! What a line says: the names are OpenTelemetry's semantic conventions, the order is the contract's (docs/contract.md).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -72,11 +73,23 @@ impl Record<'_> {
         write_text(line, key!("release.id"), self.release.map_or("", ReleaseId::as_str).as_bytes());
         if let Some(peer) = self.peer {
             write_text(line, key!("network.peer.address"), peer.as_bytes());
-        } else if let Some(value) = self.request.and_then(|request| request.headers.get(X_FORWARDED_FOR)) {
+        } else if let Some(value) = self.forwarded_for() {
             // The client's address according to a peer that is not trusted to state it.
-            write_text(line, key!("http.request.header.x-forwarded-for"), value.as_bytes());
+            write_text(line, key!("http.request.header.x-forwarded-for"), &value);
         }
         line.push(b'}');
+    }
+
+    /// All lines of the field as one list (RFC 9110 section 5.3): the last one is the nearest proxy's.
+    fn forwarded_for(&self) -> Option<Cow<'_, [u8]>> {
+        let mut lines = self.request?.headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+        let mut list = Cow::Borrowed(lines.next()?);
+        for line in lines {
+            let list = list.to_mut();
+            list.extend_from_slice(b", ");
+            list.extend_from_slice(line);
+        }
+        Some(list)
     }
 
     fn header(&self, name: &HeaderName) -> &[u8] {
