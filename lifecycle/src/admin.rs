@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::info::Info;
@@ -163,7 +163,7 @@ impl Admin {
                 self.probes.count();
                 self.readyz()
             }
-            "/metrics" => self.metrics(Format::negotiate(request.headers().get(ACCEPT))),
+            "/metrics" => self.metrics(Format::negotiate(request.headers())),
             // SECURITY: a browser on this machine must not read it for a page whose own name leads here.
             _ if local && !self.is_meant(request.headers()) => text(StatusCode::FORBIDDEN, FOREIGN_HOST),
             _ => answer(StatusCode::OK, "application/json", format!("{:#}\n", self.status())),

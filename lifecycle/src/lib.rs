@@ -19,7 +19,7 @@
 //! - [`healthcheck`]: the same question asked from inside, for images without a shell
 //! - [`exit`]: exit codes and the reason for one, on stderr and in the termination message
 //!
-//! And four helpers, so that each thing is done in one way: [`blocking`], [`Ignore`], [`metrics`], [`escape`].
+//! And five helpers, so that each thing is done in one way: [`blocking`], [`Ignore`], [`metrics`], [`escape`], [`quality`].
 
 pub mod admin;
 mod blocking;
@@ -33,6 +33,7 @@ mod ignore;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod quality;
 pub mod rlimit;
 pub mod signals;
 pub mod units;

@@ -8,11 +8,11 @@ use http::Response;
 use http::request::Parts;
 use lifecycle::Container;
 use lifecycle::admin::{Probed, Probes, Report as _};
+use lifecycle::quality;
 use pod_page::{Body, Counters, Format, Listing, LocalServer, PodPage, Served, Target};
 
 use crate::content::root::Content;
 use crate::http::body::{ByteStream, Payload};
-use crate::http::quality;
 use crate::status::Status;
 
 /// This server, from inside.

@@ -3,7 +3,11 @@
 //! The library writes OpenMetrics 1.0. Who does not accept that gets Prometheus' text format 0.0.4, in which a counter's
 //! `# TYPE` and `# HELP` carry the sample's whole name (`…_total`), and `# UNIT` and `# EOF` do not exist.
 
-use hyper::header::HeaderValue;
+use hyper::header::HeaderMap;
+
+use crate::quality;
+
+const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// A format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,23 +17,12 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format for an `Accept` field (RFC 9110 section 12.5.1): OpenMetrics for who names it and prefers it.
-    pub(super) fn negotiate(accept: Option<&HeaderValue>) -> Self {
-        let accept = accept.and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let quality = |media_type: &str| {
-            accept
-                .split(',')
-                .filter(|range| {
-                    range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type))
-                })
-                .map(|range| {
-                    let q = range.split(';').find_map(|parameter| parameter.trim().strip_prefix("q="));
-                    q.map_or(1.0, |q| q.trim().parse::<f32>().unwrap_or(0.0))
-                })
-                .fold(0.0, f32::max)
-        };
-        let open_metrics = quality("application/openmetrics-text");
-        if open_metrics > 0.0 && open_metrics >= quality("text/plain") {
+    /// The format for the `Accept` fields of a scraper (RFC 9110 section 12.5.1): OpenMetrics where a scraper names it, and likes text
+    /// no better.
+    pub(super) fn negotiate(headers: &HeaderMap) -> Self {
+        let quality = |media_type| quality::of_media_type(headers, media_type);
+        if quality::names_media_type(headers, OPEN_METRICS) && quality(OPEN_METRICS) >= quality("text/plain")
+        {
             Self::OpenMetrics
         } else {
             Self::Text
@@ -90,25 +83,34 @@ fn push(text: &mut String, parts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{ACCEPT, HeaderValue};
+
     use super::*;
 
-    fn negotiate(accept: &str) -> Format {
-        Format::negotiate(Some(&HeaderValue::from_str(accept).unwrap()))
+    fn negotiate(lines: &[&'static str]) -> Format {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ACCEPT, HeaderValue::from_static(line));
+        }
+        Format::negotiate(&headers)
     }
 
     #[test]
     fn open_metrics_for_who_accepts_it_and_text_for_all_others() {
-        assert_eq!(Format::negotiate(None), Format::Text);
-        assert_eq!(negotiate("*/*"), Format::Text);
-        assert_eq!(negotiate("text/plain"), Format::Text);
-        assert_eq!(negotiate("application/openmetrics-text;q=0, text/plain"), Format::Text);
-        assert_eq!(
-            negotiate(
-                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
-                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
-            ),
-            Format::OpenMetrics
-        );
+        let open_metrics = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4";
+        let text = "text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        assert_eq!(negotiate(&[open_metrics, text]), Format::OpenMetrics);
+        for lines in [
+            &[][..],
+            &["*/*"],
+            &["text/plain"],
+            &["application/openmetrics-text;q=0, text/plain"],
+            &["application/openmetrics-text;Q=0, text/plain"],
+            &["application/openmetrics-text ; q = 0.0"],
+            &["application/openmetrics-text;q=0.5", "text/plain"],
+        ] {
+            assert_eq!(negotiate(lines), Format::Text, "{lines:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Accept-Encoding: which of a file's precompressed siblings a client gets (RFC 9110 section 12.5.3).
 
 use http::header::{ACCEPT_ENCODING, HeaderMap};
+use lifecycle::quality::{Quality, elements};
 
 use crate::content::coding::Coding;
 use crate::content::representation::Representation;
-use crate::http::quality::{Quality, elements};
 
 /// The one of a representation and its alternatives that suits the client best. `None` where the client refuses them all.
 pub(crate) fn negotiate<'a>(

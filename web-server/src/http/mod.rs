@@ -7,7 +7,6 @@ pub(crate) mod cors;
 pub(crate) mod exchange;
 pub(crate) mod host;
 pub(crate) mod parking;
-pub(crate) mod quality;
 pub(crate) mod range;
 pub(crate) mod request_id;
 pub(crate) mod response;

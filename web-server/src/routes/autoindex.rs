@@ -5,7 +5,7 @@ use std::io;
 
 use http::HeaderValue;
 use http::header::HeaderMap;
-use lifecycle::Ignore as _;
+use lifecycle::{Ignore as _, quality};
 use serde::Serialize;
 
 use crate::content::digest::Digest;
@@ -16,7 +16,6 @@ use crate::content::path::encoded;
 use crate::content::public::{Depth, is_public};
 use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
-use crate::http::quality;
 
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::header::VARY;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use lifecycle::blocking;
+use lifecycle::{blocking, quality};
 
 use crate::content::generation::Found;
 use crate::content::header_policy::HeaderPolicy;
@@ -16,7 +16,6 @@ use crate::content::representation::Representation;
 use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::cors::Cors;
-use crate::http::quality;
 use crate::http::response::{Name, Reply, explain, plain, redirect, represent, unavailable};
 use crate::metrics::Metrics;
 use crate::routes::autoindex;

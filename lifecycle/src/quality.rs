@@ -1,19 +1,18 @@
 //! Lists with quality values (RFC 9110 section 12.4.2): the one parser for `Accept` and `Accept-Encoding`.
 
-use http::header::ACCEPT;
-use http::{HeaderMap, HeaderName};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName};
 
 /// A quality in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Quality(u16);
+pub struct Quality(u16);
 
 impl Quality {
     /// `q=0`: the client refuses it.
-    pub(crate) const REFUSED: Self = Self(0);
+    pub const REFUSED: Self = Self(0);
     /// `q=0.001`: the least that is not refused.
-    pub(crate) const LEAST: Self = Self(1);
+    pub const LEAST: Self = Self(1);
     /// `q=1`, which is what an element without a quality has.
-    pub(crate) const FULL: Self = Self(1000);
+    pub const FULL: Self = Self(1000);
 
     /// `0` to `1` with up to three decimals.
     fn parse(text: &str) -> Option<Self> {
@@ -32,7 +31,7 @@ impl Quality {
 
 /// The elements of a list header in the order of the client, each with its quality. An element whose quality is not valid
 /// is left out.
-pub(crate) fn elements<'a>(
+pub fn elements<'a>(
     headers: &'a HeaderMap,
     name: &'a HeaderName,
 ) -> impl Iterator<Item = (&'a str, Quality)> {
@@ -50,7 +49,7 @@ pub(crate) fn elements<'a>(
 
 /// The quality that a client gives to a media type such as `text/html`, by the most specific range that covers it (RFC 9110
 /// section 12.5.1). A client that sends no `Accept` takes anything.
-pub(crate) fn of_media_type(headers: &HeaderMap, media_type: &str) -> Quality {
+pub fn of_media_type(headers: &HeaderMap, media_type: &str) -> Quality {
     if !headers.contains_key(ACCEPT) {
         return Quality::FULL;
     }
@@ -72,7 +71,7 @@ pub(crate) fn of_media_type(headers: &HeaderMap, media_type: &str) -> Quality {
 
 /// Whether a client names this media type itself, and does not refuse it: a browser that navigates names `text/html`, and
 /// one that loads a script or an image does not.
-pub(crate) fn names_media_type(headers: &HeaderMap, media_type: &str) -> bool {
+pub fn names_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     elements(headers, &ACCEPT)
         .any(|(range, quality)| range.eq_ignore_ascii_case(media_type) && quality > Quality::REFUSED)
 }
@@ -80,7 +79,7 @@ pub(crate) fn names_media_type(headers: &HeaderMap, media_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use hyper::header::HeaderValue;
 
     fn accept(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(value).unwrap())])
