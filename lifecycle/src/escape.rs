@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
+use crate::Ignore as _;
+
 /// Displays `text` with everything that is not plain text written as an escape: `\n`, `\u{1b}`, `\u{202e}`. A backslash
 /// stays as it is: the result is for people, and is not parsed again.
 pub fn escaped(text: &str) -> Escaped<'_> {
@@ -16,6 +18,26 @@ pub fn escaped(text: &str) -> Escaped<'_> {
 /// Displays a path in the same way, as far as it is UTF-8.
 pub fn escaped_path(path: &Path) -> Escaped<'_> {
     Escaped(path.to_string_lossy())
+}
+
+/// A JSON text with what [`is_unsafe`] says written as escapes: C1 controls, line separators and bidirectional controls are legal in
+/// JSON's strings, and a terminal or a reader that splits lines would act on them. A reader of JSON finds the same text.
+pub fn json(text: &str) -> Cow<'_, str> {
+    // White space between tokens; inside of strings it is escaped already, like all of C0.
+    let is_harmful = |c: char| is_unsafe(c) && !c.is_ascii_whitespace();
+    if !text.contains(is_harmful) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(2 * text.len());
+    let mut rest = text;
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
+        escaped.push_str(&rest[..at]);
+        // All of them are in the basic plane: one escape each. Writing to a String cannot fail.
+        write!(escaped, "\\u{:04x}", u32::from(c)).ignore();
+        rest = &rest[at + c.len_utf8()..];
+    }
+    escaped.push_str(rest);
+    escaped.into()
 }
 
 /// Whether `c` is refused in names and escaped in messages: C0 and C1 control characters, DEL, U+2028 and U+2029, and
@@ -53,5 +75,14 @@ mod tests {
         assert_eq!(escaped("a\nb\u{1b}[2Jc").to_string(), "a\\nb\\u{1b}[2Jc");
         assert_eq!(escaped("\u{9b}31m\u{202e}gpj.exe").to_string(), "\\u{9b}31m\\u{202e}gpj.exe");
         assert_eq!(escaped("\u{2028}").to_string(), "\\u{2028}");
+    }
+
+    #[test]
+    fn json_says_the_same_in_plain_text() {
+        let text = "a\u{85}b\u{9b}2J\u{2028}\u{2029}\u{202e}\u{2066}\u{7f}\n\"\\é";
+        let written = serde_json::Value::from(text).to_string();
+        assert!(!json(&written).contains(is_unsafe), "{}", json(&written));
+        assert_eq!(serde_json::from_str::<String>(&json(&written)).unwrap(), text);
+        assert!(matches!(json("{\"a\": \"é\"}\n"), Cow::Borrowed(_)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{HOST, HeaderName, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, Version};
-use lifecycle::escape::is_unsafe;
+use lifecycle::escape;
 
 use crate::content::release::ReleaseId;
 
@@ -44,7 +44,7 @@ macro_rules! key {
 }
 
 impl Record<'_> {
-    /// One JSON object. JSON escapes whatever a client may have put into it, line feeds first of all.
+    /// One JSON object. Whatever a client may have put into it is escaped, line feeds first of all.
     pub(super) fn write_json(&self, line: &mut Vec<u8>) {
         let uri = self.request.map(|request| &request.uri);
         let method = self.request.map_or("", |request| request.method.as_str());
@@ -117,22 +117,9 @@ fn write_text(line: &mut Vec<u8>, key: &[u8], value: &[u8]) {
         line.extend_from_slice(value);
         line.push(b'"');
     } else {
-        write_escaped(line, &String::from_utf8_lossy(value));
+        let json = serde_json::Value::from(String::from_utf8_lossy(value)).to_string();
+        line.extend_from_slice(escape::json(&json).as_bytes());
     }
-}
-
-/// SECURITY: JSON escapes C0 controls, quotes and backslashes by itself. C1 controls, line separators and bidirectional
-/// controls are legal in it, and a terminal or a reader that splits lines would act on them.
-fn write_escaped(line: &mut Vec<u8>, text: &str) {
-    let json = serde_json::Value::from(text).to_string();
-    let mut rest = json.as_str();
-    while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {
-        line.extend_from_slice(&rest.as_bytes()[..at]);
-        // All of them are in the basic plane: one escape each.
-        line.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
-        rest = &rest[at + c.len_utf8()..];
-    }
-    line.extend_from_slice(rest.as_bytes());
 }
 
 fn write_number(line: &mut Vec<u8>, key: &[u8], value: u64) {
@@ -174,6 +161,8 @@ fn write_timestamp(time: SystemTime, line: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use lifecycle::escape::is_unsafe;
+
     use super::*;
 
     #[test]

@@ -381,6 +381,17 @@ fn the_log_shows_no_control_character() {
 }
 
 #[test]
+fn diagnostics_show_no_control_character() {
+    let root = tempfile::tempdir().unwrap();
+    let name = "a\u{9b}2J\u{202e}gpj\\";
+    write_tree(root.path(), &[(name, "left out of a manifest"), ("a", "a")]);
+    let server = Server::start(root.path(), &["--manifest"]);
+    server.process.event("the name is told as it is", |event| event["path"] == name);
+    let text = server.process.stderr();
+    assert!(!text.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+}
+
+#[test]
 fn the_live_page_under_a_foreign_name() {
     let volume = Volume::with(&[("index.html", "hello")]);
     let server = Server::start(&volume.root(), &["--pod-page", "--allowed-host", "pod.example"]);
