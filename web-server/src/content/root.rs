@@ -235,6 +235,7 @@ impl ContentRoot {
 
     /// `None` where nothing changed; `Interrupted` where something changed meanwhile.
     fn prepare(&self, seen: RootState, now: &Content) -> io::Result<Option<Content>> {
+        self.forget_refused(&seen);
         match (seen, now) {
             (RootState::Missing(reason), Content::Waiting(known)) if *known == reason => Ok(None),
             (RootState::Missing(reason), Content::Waiting(_) | Content::Live(_)) => {
@@ -266,8 +267,7 @@ impl ContentRoot {
     }
 
     fn load(&self, release: &Release, previous: Option<&Generation>) -> io::Result<Content> {
-        let known = self.refused().filter(|refused| refused.link == release.link);
-        if let Some(refused) = known.filter(|refused| Instant::now() < refused.retry) {
+        if let Some(refused) = self.refused().filter(|refused| Instant::now() < refused.retry) {
             return Err(io::Error::other(refused.reason));
         }
         let is_named = || link_stamp(&self.path).is_some_and(|named| named == release.link);
@@ -285,6 +285,17 @@ impl ContentRoot {
             Err(LoadError::Io(error)) => Err(error),
             Err(LoadError::Replaced) => Err(ErrorKind::Interrupted.into()),
             Err(LoadError::NoRoom) => Err(io::Error::other(self.refuse(Some(release)))),
+        }
+    }
+
+    /// A release that was refused counts for as long as the link names it.
+    fn forget_refused(&self, seen: &RootState) {
+        let named = match seen {
+            RootState::Release(release) => Some(release.link),
+            RootState::Missing(_) | RootState::Plain(_) => None,
+        };
+        if self.refused().is_some_and(|refused| Some(refused.link) != named) {
+            self.refuse(None);
         }
     }
 
@@ -455,16 +466,18 @@ mod tests {
     use super::*;
     use crate::memory::{Account, Budget};
 
-    #[test]
-    fn a_release_that_does_not_fit_is_not_loaded_at_each_look() {
-        let dir = tempfile::tempdir().unwrap();
-        let publish = |id: &str| {
-            std::fs::create_dir_all(dir.path().join(id)).unwrap();
-            std::fs::write(dir.path().join(id).join("index.html"), id).unwrap();
-            symlink(id, dir.path().join("next")).unwrap();
-            std::fs::rename(dir.path().join("next"), dir.path().join("current")).unwrap();
-        };
-        let budget = Budget::hidden(Some(64 * 1024 * 1024));
+    const LIMIT: u64 = 64 * 1024 * 1024;
+
+    fn publish(volume: &Path, id: &str) {
+        std::fs::create_dir_all(volume.join(id)).unwrap();
+        std::fs::write(volume.join(id).join("index.html"), id).unwrap();
+        symlink(id, volume.join("next")).unwrap();
+        std::fs::rename(volume.join("next"), volume.join("current")).unwrap();
+    }
+
+    /// A root, and the memory that its releases have to fit into.
+    fn limited(root: &Path) -> (Arc<Budget>, ContentRoot) {
+        let budget = Budget::hidden(Some(LIMIT));
         let options = LoadOptions {
             cache: 0,
             stale_assets: Duration::ZERO,
@@ -472,22 +485,25 @@ mod tests {
             budget: Arc::clone(&budget),
         };
         let metrics = Metrics::register(&mut Registrar::new(&mut Registry::default()));
-        let root = ContentRoot::new(
-            &dir.path().join("current"),
-            options,
-            Arc::new(metrics),
-            CancellationToken::new(),
-        );
+        let root = ContentRoot::new(root, options, Arc::new(metrics), CancellationToken::new());
+        (budget, root)
+    }
+
+    #[test]
+    fn a_release_that_does_not_fit_is_not_loaded_at_each_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let (budget, root) = limited(&dir.path().join("current"));
+        let publish = |id: &str| publish(dir.path(), id);
         let served = || root.content().release().map(|release| release.as_str().to_owned());
         publish("one");
         root.refresh();
         assert_eq!(served().as_deref(), Some("one"));
-        budget.charge(Account::Index, 64 * 1024 * 1024);
+        budget.charge(Account::Index, LIMIT);
         publish("two");
         root.refresh();
         assert!(root.refused().is_some());
         // There would be room now, and it is not found out at each look.
-        budget.refund(Account::Index, 64 * 1024 * 1024);
+        budget.refund(Account::Index, LIMIT);
         root.refresh();
         assert_eq!(served().as_deref(), Some("one"));
         root.try_refused_again();
@@ -495,13 +511,49 @@ mod tests {
         assert_eq!(served().as_deref(), Some("two"));
         assert!(root.refused().is_none());
         // Nor does one wait that is published again.
-        budget.charge(Account::Index, 64 * 1024 * 1024);
+        budget.charge(Account::Index, LIMIT);
         publish("three");
         root.refresh();
-        budget.refund(Account::Index, 64 * 1024 * 1024);
+        budget.refund(Account::Index, LIMIT);
         assert_eq!(served().as_deref(), Some("two"));
         publish("three");
         root.refresh();
         assert_eq!(served().as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn a_release_that_the_link_names_no_more_is_not_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("current");
+        let (budget, root) = limited(&link);
+        let is_refused = || (root.refused().is_some(), root.metrics.release_refused.get());
+        for id in ["one", "two"] {
+            publish(dir.path(), id);
+        }
+        let refuse = || {
+            budget.charge(Account::Index, LIMIT);
+            publish(dir.path(), "two");
+            root.refresh();
+            budget.refund(Account::Index, LIMIT);
+            assert_eq!(is_refused(), (true, 1));
+        };
+        refuse();
+        std::fs::remove_file(&link).unwrap();
+        root.refresh();
+        assert_eq!(is_refused(), (false, 0), "the root is missing");
+        refuse();
+        std::fs::remove_file(&link).unwrap();
+        std::fs::create_dir(&link).unwrap();
+        root.refresh();
+        assert_eq!(is_refused(), (false, 0), "the root is a plain directory");
+        std::fs::remove_dir(&link).unwrap();
+        publish(dir.path(), "one");
+        root.refresh();
+        let served = std::fs::read_link(&link).unwrap();
+        refuse();
+        std::fs::remove_file(&link).unwrap();
+        symlink(served, &link).unwrap();
+        root.refresh();
+        assert_eq!(is_refused(), (false, 0), "the link names what is served");
     }
 }

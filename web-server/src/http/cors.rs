@@ -12,6 +12,7 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 
 /// What a script may read of an answer beyond the names that it always may.
@@ -71,7 +72,7 @@ impl Cors {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     Any,
-    /// As browsers write it: `https://app.example` or `http://localhost:3000`.
+    /// As browsers write it (RFC 6454 section 6.2): in lower case, and without the port that the scheme has anyway.
     One(HeaderValue),
 }
 
@@ -82,17 +83,25 @@ impl FromStr for Origin {
         if text == "*" {
             return Ok(Self::Any);
         }
-        let wrong = || {
-            format!(
-                "{text} is no origin; write scheme and host in lower case, such as https://app.example, or *"
-            )
-        };
-        let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
-        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]_".contains(c);
+        let wrong =
+            || format!("{text} is no origin; write scheme, host and port, such as https://app.example, or *");
+        let lower = text.to_ascii_lowercase();
+        let (scheme, authority) = lower.split_once("://").ok_or_else(wrong)?;
+        let authority: Authority = authority.parse().map_err(|_| wrong())?;
+        let host = authority.host();
+        let name = |c: char| c.is_ascii_alphanumeric() || "-.:[]_".contains(c);
         if scheme.is_empty() || host.is_empty() || !host.chars().all(name) || scheme.contains(['/', ' ']) {
             return Err(wrong());
         }
-        HeaderValue::from_str(text).map(Self::One).map_err(|_| wrong())
+        let port = match authority.as_str().strip_prefix(host).ok_or_else(wrong)?.strip_prefix(':') {
+            None => None,
+            Some(port) => Some(port.parse::<u16>().map_err(|_| wrong())?),
+        };
+        let origin = match (scheme, port) {
+            (_, None) | ("http", Some(80)) | ("https", Some(443)) => format!("{scheme}://{host}"),
+            (_, Some(port)) => format!("{scheme}://{host}:{port}"),
+        };
+        HeaderValue::from_str(&origin).map(Self::One).map_err(|_| wrong())
     }
 }
 
@@ -105,8 +114,34 @@ mod tests {
         for good in ["*", "https://app.example", "http://localhost:3000", "http://[::1]:80"] {
             assert!(good.parse::<Origin>().is_ok(), "{good}");
         }
-        for bad in ["app.example", "https://app.example/", "https://App.example", "https://", "null", ""] {
+        let bad = [
+            "app.example",
+            "https://app.example/",
+            "https://a@app.example",
+            "https://:1",
+            "https://a:",
+            "https://a:99999",
+            "https://",
+            "null",
+            "",
+        ];
+        for bad in bad {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_compared_as_browsers_write_it() {
+        for (given, written) in [
+            ("HTTPS://App.example", "https://app.example"),
+            ("https://app.example:443", "https://app.example"),
+            ("http://app.example:80", "http://app.example"),
+            ("https://app.example:80", "https://app.example:80"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://localhost:03000", "http://localhost:3000"),
+            ("app://localhost", "app://localhost"),
+        ] {
+            assert_eq!(given.parse(), Ok(Origin::One(HeaderValue::from_static(written))), "{given}");
         }
     }
 }
