@@ -4,7 +4,8 @@
 //! looked at; any other is opened once per request, and all that is said of it (length, tag, body) comes from that one open file: never
 //! an old length with a new body.
 //!
-//! A file is hashed once for all requests that ask for it meanwhile, and hashing stops once none of them waits any more. A file that
+//! A file that is too large for memory is hashed once for all requests that ask for it meanwhile, and hashing stops once none of them
+//! waits any more; a smaller one takes no longer than to wait for another request. A file that
 //! would take longer to hash than a client should wait is not hashed for a request at all: its entity tag is made of its stamp.
 
 use std::collections::HashMap;
