@@ -34,15 +34,9 @@ pub enum Target {
 }
 
 impl Target {
-    /// The target at a path.
-    pub fn at(path: &str) -> Option<Self> {
-        match path {
-            "/pod" => Some(Self::Snapshot),
-            "/pod/events" => Some(Self::Events),
-            action::PATH => Some(Self::Sync),
-            _ => None,
-        }
-    }
+    /// All of them, and where they are.
+    pub const ALL: [(&str, Self); 3] =
+        [("/pod", Self::Snapshot), ("/pod/events", Self::Events), (action::PATH, Self::Sync)];
 }
 
 /// What a client likes better.

@@ -144,6 +144,11 @@ impl ContentPath {
         &self.file[..self.requested]
     }
 
+    /// Whether this is the normalised form of an absolute path that ends in no slash.
+    pub(crate) fn is_at(&self, absolute: &str) -> bool {
+        self.form == Form::File && absolute.strip_prefix('/') == Some(self.file())
+    }
+
     /// Whether a slash at the end would make this a directory's path.
     pub(crate) fn may_be_redirected(&self) -> bool {
         self.form == Form::File
@@ -225,6 +230,7 @@ mod tests {
         let directory = ContentPath::from_target("/a b").unwrap();
         assert_eq!(directory.as_directory_target(), "./a%20b/");
         assert_eq!(Ok(directory.as_directory()), ContentPath::from_target("/a b/"));
+        assert!(directory.is_at("/a b") && !directory.as_directory().is_at("/a b"));
     }
 
     #[test]

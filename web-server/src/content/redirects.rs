@@ -156,7 +156,7 @@ impl Rule {
         let names = self.from.iter().filter_map(Segment::name);
         let values: Vec<_> = names.map(|name| (name, SAMPLE.to_owned())).collect();
         match content_path(&self.target(&values)) {
-            Some(path) if path.file() != PATH.trim_start_matches('/') => Ok(()),
+            Some(path) if !path.is_at(PATH) => Ok(()),
             _ => Err(format!("{:?}: no file is given out under that name", self.to)),
         }
     }

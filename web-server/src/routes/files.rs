@@ -47,8 +47,13 @@ pub(crate) struct Files {
 
 impl Files {
     /// Answers a GET or HEAD request from `site`.
-    pub(super) async fn answer(&self, request: &Parts, site: &Arc<Content>) -> Reply {
-        let mut reply = self.replaceable(request, site).await;
+    pub(super) async fn answer(
+        &self,
+        request: &Parts,
+        path: Result<&ContentPath, Rejected>,
+        site: &Arc<Content>,
+    ) -> Reply {
+        let mut reply = self.replaceable(request, path, site).await;
         if reply.response.status().is_success() {
             match reply.response.body() {
                 Payload::Empty => {}
@@ -63,11 +68,16 @@ impl Files {
 
     /// Answers from `site`, or where its release has been removed from the volume, from the one that replaces it: git-sync removes
     /// a tree as soon as the link names the next.
-    async fn replaceable(&self, request: &Parts, site: &Arc<Content>) -> Reply {
+    async fn replaceable(
+        &self,
+        request: &Parts,
+        path: Result<&ContentPath, Rejected>,
+        site: &Arc<Content>,
+    ) -> Reply {
         let mut site = Arc::clone(site);
         let mut replacements = 0..REPLACEMENTS;
         loop {
-            let error = match self.content(request, &site).await {
+            let error = match self.content(request, path, &site).await {
                 Ok(reply) => return reply,
                 Err(error) => error,
             };
@@ -82,8 +92,13 @@ impl Files {
 
     /// # Errors
     /// `NotFound` where a file is not where its release was.
-    async fn content(&self, request: &Parts, site: &Arc<Content>) -> io::Result<Reply> {
-        let path = match ContentPath::from_target(request.uri.path()) {
+    async fn content(
+        &self,
+        request: &Parts,
+        path: Result<&ContentPath, Rejected>,
+        site: &Arc<Content>,
+    ) -> io::Result<Reply> {
+        let path = match path {
             Ok(path) => path,
             Err(Rejected::Malformed) => {
                 return Ok(plain(StatusCode::BAD_REQUEST, "the path is not well-formed\n").into());
@@ -94,21 +109,21 @@ impl Files {
             return Ok(unavailable(reason).into());
         }
         let rules = match &self.redirects {
-            Some(_) if RedirectsFile::is_at(&path) => return not_found(site).await,
+            Some(_) if RedirectsFile::is_at(path) => return not_found(site).await,
             Some(file) => file.of(site).await?,
             None => None,
         };
-        let (found, name) = self.resolve(site, &path).await?;
+        let (found, name) = self.resolve(site, path).await?;
         // A page that was loaded a moment ago may mean an asset that was there then.
         let stale = match found {
-            Found::Nothing => stale_asset(request, site, &path).await,
+            Found::Nothing => stale_asset(request, site, path).await,
             Found::File(_) | Found::Directory => None,
         };
         let when = match (&found, &stale) {
             (Found::Nothing, None) => When::NoFile,
             _ => When::File,
         };
-        if let Some(action) = rules.and_then(|rules| rules.find(&path, when)) {
+        if let Some(action) = rules.and_then(|rules| rules.find(path, when)) {
             return self.act(request, site, action).await;
         }
         let response = match found {
@@ -119,7 +134,7 @@ impl Files {
             }
             Found::Nothing => match stale {
                 Some(reply) => return Ok(reply),
-                None => return self.missing(request, site, &path).await,
+                None => return self.missing(request, site, path).await,
             },
         };
         Ok(Reply { response, release: site.release() })

@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use lifecycle::exit::{Exit, Failure};
 
+use crate::content::path::ContentPath;
 use crate::http::body::Payload;
 use crate::http::response::plain;
 
@@ -48,8 +49,8 @@ impl Endpoint {
     ];
 
     /// The endpoint at a path.
-    pub(crate) fn at(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(known, _)| *known == path).map(|(_, endpoint)| endpoint)
+    pub(crate) fn at(path: &ContentPath) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| path.is_at(known)).map(|(_, endpoint)| endpoint)
     }
 }
 

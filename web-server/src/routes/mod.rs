@@ -1,7 +1,8 @@
 //! Who answers what: the protocol's own questions first, then the lesson's endpoints, then the Pod page's data and the manifest, then
 //! content.
 //!
-//! Content can shadow none of the others: a file called `info` is not what the contract says `/info` is.
+//! Content can shadow none of the others, however their paths are written: a file called `info` is not what the contract says `/info`
+//! is, and neither is `//info`.
 
 pub(crate) mod autoindex;
 pub(crate) mod faults;
@@ -24,6 +25,7 @@ use self::faults::Faults;
 use self::files::{Files, sent};
 use self::lesson::{Endpoint, Lesson};
 use self::manifest::ManifestRoutes;
+use crate::content::path::{ContentPath, Rejected};
 use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::host::host;
@@ -70,7 +72,10 @@ impl Routes {
         {
             return refused(StatusCode::BAD_REQUEST, "the Transfer-Encoding is not chunked, once\n");
         }
-        let page = self.pod_page.as_ref().zip(Target::at(request.uri.path()));
+        let path = ContentPath::from_target(request.uri.path());
+        let path = path.as_ref().map_err(|rejected| *rejected);
+        let target = || Target::ALL.into_iter().find(|(known, _)| path.is_ok_and(|path| path.is_at(known)));
+        let page = self.pod_page.as_ref().and_then(|page| Some((page, target()?.1)));
         let remote = nearest_remote(peer, client);
         if let Some((page, target @ Target::Sync)) = page {
             return live_page::answer(page, target, request, remote).await.into();
@@ -96,8 +101,7 @@ impl Routes {
             let reason = "a GET request with a Transfer-Encoding makes no sense\n";
             return refused(StatusCode::BAD_REQUEST, reason);
         }
-        let path = request.uri.path();
-        if path.len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
+        if request.uri.path().len() + request.uri.query().map_or(0, str::len) > TARGET_MAX {
             return refused(StatusCode::URI_TOO_LONG, "the request target is too long\n");
         }
         // Before the faults, so that they can be watched.
@@ -114,29 +118,36 @@ impl Routes {
             return response.into();
         }
         if let Some(lesson) = &self.lesson
-            && let Some(endpoint) = Endpoint::at(path)
+            && let Some(endpoint) = path.ok().and_then(Endpoint::at)
         {
             return lesson.answer(endpoint, host, client).await.into();
         }
         let site = self.root.content_after_first_load().await;
         if let Some(manifest) = &self.manifest {
-            return self.answer_puller(manifest, request, &site).await;
+            return self.answer_puller(manifest, request, path, &site).await;
         }
-        self.files.answer(request, &site).await
+        self.files.answer(request, path, &site).await
     }
 
     /// The manifest, or a file that it names.
-    async fn answer_puller(&self, manifest: &ManifestRoutes, request: &Parts, site: &Arc<Content>) -> Reply {
-        if request.uri.path() == ManifestRoutes::PATH {
+    async fn answer_puller(
+        &self,
+        manifest: &ManifestRoutes,
+        request: &Parts,
+        path: Result<&ContentPath, Rejected>,
+        site: &Arc<Content>,
+    ) -> Reply {
+        let is_at = |known| path.is_ok_and(|path| path.is_at(known));
+        if is_at(ManifestRoutes::PATH) {
             return manifest.answer(request).await.into();
         }
-        if request.uri.path() == ManifestRoutes::SIGNATURE_PATH
+        if is_at(ManifestRoutes::SIGNATURE_PATH)
             && let Some(signature) = manifest.signature(request).await
         {
             return signature.into();
         }
         let Some(edition) = manifest.edition(&request.headers) else {
-            return self.files.answer(request, site).await;
+            return self.files.answer(request, path, site).await;
         };
         if let Some(target) =
             request.uri.path_and_query().filter(|target| edition.has_elsewhere(target.as_str()))
@@ -147,7 +158,7 @@ impl Routes {
                 return sent(request, found.map(Arc::new)).await.into();
             }
         }
-        self.files.answer(request, &edition.content).await
+        self.files.answer(request, path, &edition.content).await
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct RedirectsFile {
 impl RedirectsFile {
     /// Whether a path is the file itself, which is no content where it is applied.
     pub(super) fn is_at(path: &ContentPath) -> bool {
-        path.file() == PATH.trim_start_matches('/')
+        path.is_at(PATH)
     }
 
     /// The rules of this content. None where it has none.

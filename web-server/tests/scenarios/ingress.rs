@@ -406,7 +406,7 @@ fn the_live_page_under_a_foreign_name() {
         assert_eq!(ask(host, "/pod"), 200, "{host}");
     }
     // DNS rebinding: a page's own name leads to this machine.
-    for path in ["/pod", "/pod/events"] {
+    for path in ["/pod", "/pod/events", "//pod", "/%70od"] {
         assert_eq!(ask("evil.example:9876", path), 403, "{path}");
     }
     assert_eq!(ask("evil.example:9876", "/"), 200);

@@ -23,8 +23,9 @@ fn info_golden() {
     let volume = Volume::with(&[("info", "a file that is called like the endpoint")]);
     let server = Server::start(&volume.root(), &[]);
     let golden = r#"{"host": "localhost:9876", "version": "0.5.0", "from": "127.0.0.1"}"#;
-    assert_eq!(ask(&server, "/info", "localhost:9876"), json(golden));
-    assert_eq!(ask(&server, "/info?x=y", "localhost:9876"), json(golden));
+    for path in ["/info", "/info?x=y", "//info", "/./info", "/x/../info", "/%69nfo"] {
+        assert_eq!(ask(&server, path, "localhost:9876"), json(golden), "{path}");
+    }
 }
 
 #[test]
