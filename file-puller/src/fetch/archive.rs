@@ -234,7 +234,7 @@ impl Tars {
     ) -> Result<Layer, ArchiveError> {
         let meter = Rc::new(Meter::default());
         let packed = Counted { input, meter: Rc::clone(&meter) };
-        let tar = inflate(packed, compression)?;
+        let tar = inflate(packed, compression);
         let limits = self.rules.expansion();
         let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), limits });
         let mut layer = Layer::default();
