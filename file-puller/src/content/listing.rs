@@ -42,7 +42,8 @@ pub(crate) enum ListingError {
 }
 
 const OUTSIDE: &str = "that leads out of what is published";
-const NOTHING: &str = "there is nothing";
+/// Also where an archive or an image has an empty directory, which is no content.
+const NOTHING: &str = "there is no file at that path or beneath it";
 const ABOVE: &str = "that is a directory above the link itself";
 const LOOP: &str = "these links lead to one another";
 
@@ -82,11 +83,19 @@ impl<F: Clone> Listing<F> {
         self.0.len()
     }
 
+    /// Whether a path can be that of a directory: GNU tar removes a file of that name, and another reader keeps it.
+    pub(crate) fn check_directory(&self, path: &ReleasePath) -> Result<(), Conflict> {
+        if self.0.contains_key(path) { Err(Conflict::Duplicate) } else { Ok(()) }
+    }
+
+    /// Removes a file or a link that has the path of a directory. A directory stays with all that is in it.
+    pub(crate) fn make_directory(&mut self, path: &ReleasePath) {
+        self.0.remove(path);
+    }
+
     /// Whether something can be added under a path.
     pub(crate) fn check(&self, path: &ReleasePath) -> Result<(), Conflict> {
-        if self.0.contains_key(path) {
-            return Err(Conflict::Duplicate);
-        }
+        self.check_directory(path)?;
         if self.is_directory(path.as_str()) || path.ancestors().any(|above| self.at(above).is_some()) {
             return Err(Conflict::FileUnderFile);
         }
@@ -115,15 +124,10 @@ impl<F: Clone> Listing<F> {
         Ok(())
     }
 
-    /// Removes what is under a path, a directory with everything in it.
+    /// Removes what is under a path, a directory with everything in it; `""` is the root.
     pub(crate) fn remove(&mut self, path: &str) {
         self.0.remove(path);
-        self.remove_beneath(path);
-    }
-
-    /// Empties a directory; `""` is the root.
-    pub(crate) fn remove_beneath(&mut self, directory: &str) {
-        let gone: Vec<_> = self.beneath(directory).map(|(path, _)| path.clone()).collect();
+        let gone: Vec<_> = self.beneath(path).map(|(path, _)| path.clone()).collect();
         for path in gone {
             self.0.remove(&path);
         }
@@ -327,8 +331,8 @@ mod tests {
         for (entries, why) in [
             (&["x", "b -> /etc/passwd"][..], "b links to \"/etc/passwd\", and that leads out"),
             (&["x", "a/b -> ../../x"], "a/b links to \"../../x\", and that leads out"),
-            (&["x", "b -> y"], "b links to \"y\", and there is nothing"),
-            (&["x", "b -> x/y"], "and there is nothing"),
+            (&["x", "b -> y"], "b links to \"y\", and there is no file"),
+            (&["x", "b -> x/y"], "and there is no file"),
             (&["x", "b -> ."], "and that is a directory above"),
             (&["a/x", "a/b/c -> .."], "a/b/c links to \"..\", and that is a directory above"),
             (&["a/x", "a/l -> ../b", "b/x", "b/l -> ../a"], "and that is a directory above"),
@@ -372,12 +376,14 @@ mod tests {
     fn a_layer_replaces_what_lies_below_it() {
         let mut image = listing(&["a/x", "a/y", "b", "c/d/e"]);
         image.remove("a/y");
-        image.remove_beneath("c");
+        image.remove("c");
         image.overlay(listing(&["b/x", "a"])).unwrap();
         let files = image.into_files(&LIMITS, NamesBudget::UNLIMITED, |_| 0).unwrap();
         assert_eq!(files, [(path("a"), 2), (path("b/x"), 1)]);
         let mut image = listing(&["x", "a -> b"]);
         assert!(image.overlay(listing(&["a/x"])).is_err());
+        image.make_directory(&path("a"));
+        assert!(image.overlay(listing(&["a/x"])).is_ok());
     }
 
     #[test]

@@ -77,7 +77,6 @@ impl Expansion {
     }
 }
 
-const BLOCK: u64 = 512;
 /// What a long name or other extension of one entry may take; the format itself knows no limit, and readers keep it in memory.
 const LARGEST_EXTENSION: u64 = 256 * 1024;
 /// Below this an archive may expand as it likes: a small one may well be nothing but zeros.
@@ -129,8 +128,10 @@ pub(crate) fn unpack(
 struct Meter {
     packed: Cell<u64>,
     unpacked: Cell<u64>,
-    /// Bytes between one entry's content and the next.
-    between: Cell<u64>,
+    /// Where the content of the entry that is being read ends, whether it is unpacked or skipped.
+    content_end: Cell<u64>,
+    /// Whether there is nothing more to read.
+    at_end: Cell<bool>,
 }
 
 /// Counts what comes out of the compression, and stops it where it is too much.
@@ -157,16 +158,8 @@ pub(crate) enum Whiteouts {
 #[derive(Debug, Default)]
 struct Layer {
     listing: Listing<Arrived>,
-    /// What it takes away from the layers below it.
-    removed: Vec<Removed>,
-}
-
-#[derive(Debug)]
-enum Removed {
-    /// A file, or a directory with everything in it.
-    Path(String),
-    /// Everything in a directory.
-    Beneath(String),
+    /// What it takes away from the layers below it: files, and directories with everything in them.
+    removed: Vec<String>,
 }
 
 /// Content that arrives as tars, within limits that hold for all of them together: an archive, or an image's layers, lowest first.
@@ -203,10 +196,7 @@ impl Tars {
         let layer = self.read(input, compression, whiteouts)?;
         // Whiteouts are about the layers below, wherever in their own layer they stand.
         for removed in layer.removed {
-            match removed {
-                Removed::Path(path) => self.listing.remove(&path),
-                Removed::Beneath(directory) => self.listing.remove_beneath(&directory),
-            }
+            self.listing.remove(&removed);
         }
         if self.listing.is_empty() {
             self.listing = layer.listing;
@@ -238,15 +228,13 @@ impl Tars {
         let limits = self.rules.expansion();
         let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), limits });
         let mut layer = Layer::default();
-        let mut end = 0;
         let mut buffer = vec![0; 64 * 1024];
         for entry in archive.entries()? {
             let mut entry = entry?;
-            end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-            self.entry(&mut entry, &mut layer, whiteouts, &meter, &mut buffer)?;
-            meter.between.set(0);
+            meter.content_end.set(entry.raw_file_position().saturating_add(stored_size(&entry)?));
+            self.entry(&mut entry, &mut layer, whiteouts, &mut buffer)?;
         }
-        check_end(archive.into_inner(), &meter, end)?;
+        check_end(archive.into_inner(), &meter)?;
         Ok(layer)
     }
 
@@ -255,7 +243,6 @@ impl Tars {
         entry: &mut Entry<'_, R>,
         layer: &mut Layer,
         whiteouts: Whiteouts,
-        meter: &Meter,
         buffer: &mut [u8],
     ) -> Result<(), ArchiveError> {
         if entry.header().entry_type() == EntryType::XGlobalHeader {
@@ -264,10 +251,11 @@ impl Tars {
         let name = entry.path_bytes().into_owned();
         let shown = || format!("{:?}", String::from_utf8_lossy(&name));
         let refuse = |why: String| Err(ArchiveError::Refused(format!("{} {why}", shown())));
-        let Some(selected) = self.rules.selection.select(normalized(&name)) else { return Ok(()) };
-        if let Err(why) = check_extensions(entry) {
+        // SECURITY: also of what is left out: what one reader skips as its content, another reads as entries.
+        if let Err(why) = check_extent(entry, &name) {
             return refuse(why);
         }
+        let Some(selected) = self.rules.selection.select(normalized(&name)) else { return Ok(()) };
         let kind = entry.header().entry_type();
         let item = match kind {
             // As GNU tar reads them: a name that ends with a slash is a directory, whatever the type.
@@ -281,9 +269,6 @@ impl Tars {
                 return refuse(format!("is neither a file nor a directory (type {kind:?})"));
             }
         };
-        if !matches!(item, Some(Item::File)) && entry.size() != 0 {
-            return refuse("has content, and is not a file".to_owned());
-        }
         let Ok(text) = std::str::from_utf8(selected) else { return refuse("is not UTF-8".to_owned()) };
         if item.is_none() && matches!(text, "" | ".") {
             return Ok(());
@@ -292,8 +277,14 @@ impl Tars {
             Ok(path) => path,
             Err(error) => return refuse(format!("is refused as a path: {error}")),
         };
-        // A directory comes with its files; one that is empty is no content.
-        let Some(item) = item else { return Ok(()) };
+        let Some(item) = item else {
+            // A directory comes with its files; one that is empty is no content, and replaces what lower layers have there.
+            if let Err(conflict) = layer.listing.check_directory(&path) {
+                return refuse(conflict.to_string());
+            }
+            self.listing.make_directory(&path);
+            return Ok(());
+        };
         if whiteouts == Whiteouts::TakeAway && takes_away(&path, &mut layer.removed) {
             return Ok(());
         }
@@ -306,7 +297,7 @@ impl Tars {
                 if let Err(conflict) = listing.check(&path) {
                     return refuse(conflict.to_string());
                 }
-                let file = self.file(entry, &path, meter, buffer)?;
+                let file = self.file(entry, &path, buffer)?;
                 listing.add_file(path, file)
             }
             Item::Symlink => {
@@ -318,19 +309,19 @@ impl Tars {
             }
             Item::HardLink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
-                let of = self
-                    .rules
-                    .selection
-                    .select(normalized(&target))
-                    .and_then(|of| std::str::from_utf8(of).ok());
-                let of = of.and_then(|of| ReleasePath::parse(of).ok());
+                let text = String::from_utf8_lossy(&target);
+                let Some(of) = self.rules.selection.select(normalized(&target)) else {
+                    return refuse(format!(
+                        "is a hard link to {text:?}, which is left out together with the content of both; leave out both names, or neither"
+                    ));
+                };
+                let of = std::str::from_utf8(of).ok().and_then(|of| ReleasePath::parse(of).ok());
                 match of.map(|of| listing.add_copy(path, &of, &self.listing)) {
                     Some(Ok(true)) => Ok(()),
                     Some(Err(conflict)) => Err(conflict),
                     Some(Ok(false)) | None => {
-                        let target = String::from_utf8_lossy(&target);
                         return refuse(format!(
-                            "is a hard link to {target:?}, and no file before it has that name"
+                            "is a hard link to {text:?}, and no file before it has that name"
                         ));
                     }
                 }
@@ -343,7 +334,6 @@ impl Tars {
         &mut self,
         entry: &mut Entry<'_, R>,
         path: &ReleasePath,
-        meter: &Meter,
         buffer: &mut [u8],
     ) -> Result<Arrived, ArchiveError> {
         // As Git keeps it: see `manifest_cmd`, which does the same, so that a directory and an archive of it are one release.
@@ -351,8 +341,6 @@ impl Tars {
         let mode = if bits & 0o100 == 0 { FileMode::PLAIN } else { FileMode::EXECUTABLE };
         let mut writer = self.unpacked.create_for_later(entry.size())?;
         loop {
-            // Between this entry and the next begins where this one ends.
-            meter.between.set(0);
             match entry.read(buffer)? {
                 0 => break,
                 read => writer.write(&buffer[..read])?,
@@ -384,17 +372,46 @@ fn normalized(name: &[u8]) -> &[u8] {
 }
 
 /// Notes what a whiteout takes away, and returns whether the path is one.
-fn takes_away(path: &ReleasePath, removed: &mut Vec<Removed>) -> bool {
+fn takes_away(path: &ReleasePath, removed: &mut Vec<String>) -> bool {
     let (directory, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
     let Some(gone) = name.strip_prefix(WHITEOUT) else { return false };
     if name == OPAQUE {
-        removed.push(Removed::Beneath(directory.to_owned()));
+        // The directory itself is this layer's, whatever has its name below.
+        removed.push(directory.to_owned());
     } else if !gone.starts_with(WHITEOUT) {
         let slash = if directory.is_empty() { "" } else { "/" };
-        removed.push(Removed::Path(format!("{directory}{slash}{gone}")));
+        removed.push(format!("{directory}{slash}{gone}"));
     }
     // Other names of this kind are notes that AUFS left to itself.
     true
+}
+
+/// How many bytes of the archive an entry's content takes. Those of a sparse file's holes are not there.
+fn stored_size<R: Read>(entry: &Entry<'_, R>) -> io::Result<u64> {
+    match entry.header().entry_type() {
+        // SECURITY: an extended header may contradict the header, and what would come of too large a size is memory.
+        EntryType::GNUSparse => Ok(entry.header().entry_size()?.min(entry.size())),
+        _ => Ok(entry.size()),
+    }
+}
+
+/// Refuses an entry of which readers would not agree where it ends, and with it where the next one begins.
+fn check_extent<R: Read>(entry: &mut Entry<'_, R>, name: &[u8]) -> Result<(), String> {
+    let kind = entry.header().entry_type();
+    // Some readers know these in every format, and others only in those that were made for them.
+    if matches!(kind, EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink) {
+        return Err("is an extended header, and its format has none".to_owned());
+    }
+    check_extensions(entry)?;
+    let is_directory = kind == EntryType::Directory
+        || matches!(kind, EntryType::Regular | EntryType::Continuous) && name.ends_with(b"/");
+    let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
+    let is_device = matches!(kind, EntryType::Char | EntryType::Block | EntryType::Fifo);
+    // GNU tar looks for the next entry right behind these, whatever their size.
+    if entry.size() != 0 && (is_directory || is_link || is_device) {
+        return Err("has content, and is not a file".to_owned());
+    }
+    Ok(())
 }
 
 /// Refuses an entry whose extended header readers would understand differently.
@@ -409,7 +426,8 @@ fn check_extensions<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), String> {
         let extension = extension.map_err(|_| "has a malformed extended header".to_owned())?;
         let key = extension.key_bytes();
         if is_sparse(key) {
-            return Err("is a sparse file, and a release has none".to_owned());
+            let why = "is a sparse file, and not every reader finds the end of one; make the archive without --sparse";
+            return Err(why.to_owned());
         }
         if let Some(at) = read.iter().position(|(name, _)| *name == key)
             && (std::mem::replace(&mut seen[at], true) || extension.value_bytes() != read[at].1)
@@ -430,6 +448,9 @@ fn is_sparse(key: &[u8]) -> bool {
 /// names and sizes would hold for every entry behind it, and not every reader knows that.
 fn check_global<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), ArchiveError> {
     let refuse = |why: &str| Err(ArchiveError::Refused(format!("its global extended header {why}")));
+    if entry.size() > LARGEST_EXTENSION {
+        return refuse("is larger than any remark");
+    }
     let mut content = Vec::new();
     entry.read_to_end(&mut content)?;
     for extension in PaxExtensions::new(&content) {
@@ -450,13 +471,14 @@ fn check_global<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), ArchiveError> {
 }
 
 /// A tar ends with a block of zeros. One that only stops was cut off, and after the end nothing may follow but padding.
-fn check_end(mut rest: impl Read, meter: &Meter, end: u64) -> Result<(), ArchiveError> {
-    if meter.unpacked.get() < end + BLOCK {
+fn check_end(mut rest: impl Read, meter: &Meter) -> Result<(), ArchiveError> {
+    if meter.at_end.get() {
         return Err(ArchiveError::Refused("it is cut off: its end marker is missing".to_owned()));
     }
+    // Padding may have any length.
+    meter.content_end.set(u64::MAX);
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        meter.between.set(0);
         match rest.read(&mut buffer)? {
             0 => return Ok(()),
             read if buffer[..read].iter().all(|byte| *byte == 0) => {}
@@ -479,10 +501,10 @@ impl<R: Read> Read for Metered<R> {
         let meter = &self.meter;
         let unpacked = meter.unpacked.get() + read as u64;
         meter.unpacked.set(unpacked);
-        meter.between.set(meter.between.get() + read as u64);
+        meter.at_end.set(read == 0 && !buffer.is_empty());
         self.limits.check_ratio(unpacked, meter.packed.get()).map_err(io::Error::other)?;
         self.limits.check_total(unpacked).map_err(io::Error::other)?;
-        if meter.between.get() > LARGEST_EXTENSION {
+        if unpacked > meter.content_end.get().saturating_add(LARGEST_EXTENSION) {
             return Err(io::Error::other("an entry's name or extension is larger than any path"));
         }
         Ok(read)

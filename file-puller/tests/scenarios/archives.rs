@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use tar::EntryType;
+use tar::{EntryType, Header};
 use testkit::{Answer, Upstream, wait_until};
 
 use crate::content::{ContentManager, Tree, sha256};
@@ -160,7 +160,7 @@ fn tar_symlink() {
     for (path, target, reason) in [
         ("link", "/etc/passwd", "link links to \"/etc/passwd\", and that leads out of what is published"),
         ("a/link", "../../index.html", "a/link links to \"../../index.html\", and that leads out"),
-        ("link", "missing.html", "link links to \"missing.html\", and there is nothing"),
+        ("link", "missing.html", "link links to \"missing.html\", and there is no file"),
         ("css/up", "..", "css/up links to \"..\", and that is a directory above the link itself"),
         ("css/site.css/link", "x", "lies beneath a path that is a file"),
     ] {
@@ -275,6 +275,78 @@ fn tar_subdir_and_exclude() {
     assert_eq!(tree, site(&[("index.html", "hello"), ("app.js", "1"), ("app.js.map", "2")]));
 }
 
+/// Content that is left out is skipped, however large; and that of a sparse file is smaller than the file.
+#[test]
+fn tar_of_what_is_left_out_and_large() {
+    let large = "x".repeat(300 << 10);
+    let archive = tar(&site(&[("repo/site/index.html", "hello"), ("repo/video.mp4", &large)]));
+    let (_volume, tree) = published(archive, &["--strip-components", "1", "--subdir", "site"]);
+    assert_eq!(tree, site(&[("index.html", "hello")]));
+    let archive = tar(&site(&[(".git/objects/pack/1.pack", &large), ("index.html", "hello")]));
+    let (_volume, tree) = published(archive, &[]);
+    assert_eq!(tree, site(&[("index.html", "hello")]));
+    let last = [raw_entry("index.html", EntryType::Regular, b"hello"), sparse("disk.img"), vec![0; 1024]];
+    let (_volume, tree) = published(last.concat(), &["--exclude", "*.img"]);
+    assert_eq!(tree, site(&[("index.html", "hello")]));
+    refused("site.tar", last.concat(), "\"disk.img\" is a sparse file, and a release has none");
+}
+
+/// An entry of GNU's own type for sparse files: 5 bytes at the end of a gigabyte.
+fn sparse(path: &str) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_path(path).expect("a short path");
+    header.set_size(5);
+    header.set_mode(0o644);
+    let gnu = header.as_gnu_mut().expect("a header of GNU tar");
+    let octal = |number: u64| *format!("{number:011o}\0").as_bytes().first_chunk().expect("12 digits");
+    gnu.sparse[0].offset = octal((1 << 30) - 5);
+    gnu.sparse[0].numbytes = octal(5);
+    gnu.realsize = octal(1 << 30);
+    header.set_cksum();
+    let mut entry = header.as_bytes().to_vec();
+    entry.extend(b"12345");
+    entry.resize(1024, 0);
+    entry
+}
+
+/// GNU tar has the directory then.
+#[test]
+fn tar_directory_over_a_file() {
+    for kind in [EntryType::Directory, EntryType::Regular] {
+        let archive =
+            [raw_entry("a", EntryType::Regular, b"1"), raw_entry("a/", kind, b""), vec![0; 1024]].concat();
+        refused("site.tar", archive, "\"a/\" is listed twice");
+    }
+}
+
+/// Links whose content is not part of the release.
+#[test]
+fn tar_links_to_what_is_left_out() {
+    let archive = tar_with(&site(&[("private/a", "1"), ("site/index.html", "hello")]), |builder| {
+        builder.append_link(&mut header(EntryType::Link, 0), "site/b", "private/a").expect("in memory");
+    });
+    let to_empty = tar_with(&site(SITE), |builder| {
+        builder.append_data(&mut header(EntryType::Directory, 0), "none/", &b""[..]).expect("in memory");
+        builder.append_link(&mut header(EntryType::Symlink, 0), "link", "none").expect("in memory");
+    });
+    for (archive, flags, reason) in [
+        (
+            archive.clone(),
+            &["--exclude", "private"][..],
+            "is a hard link to \"private/a\", which is left out",
+        ),
+        (archive, &["--subdir", "site"], "is a hard link to \"private/a\", which is left out"),
+        (to_empty, &[], "link links to \"none\", and there is no file"),
+    ] {
+        let (volume, (_upstream, url)) = (Volume::new(), serve("site.tar", archive));
+        let (code, stderr) = once(&url, &volume.path(), flags);
+        assert_eq!(code, 78, "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
+        volume.assert_nothing_written();
+    }
+}
+
 /// The bytes of a sparse file's entry are not those of the file, and only its extended header says so.
 #[test]
 fn tar_sparse_pax() {
@@ -291,7 +363,11 @@ fn tar_sparse_pax() {
                 .append_data(&mut header(EntryType::Regular, 5), "sparse", &b"12345"[..])
                 .expect("in memory");
         });
-        refused("site.tar", archive, "\"sparse\" is a sparse file, and a release has none");
+        refused(
+            "site.tar",
+            archive,
+            "\"sparse\" is a sparse file, and not every reader finds the end of one",
+        );
     }
 }
 
@@ -302,17 +378,32 @@ fn tar_that_readers_understand_differently() {
         let length = (1..100).find(|length: &usize| length.to_string().len() + text.len() + 2 == *length);
         format!("{} {text}\n", length.expect("some length is right"))
     };
-    let local = |records: &[&str]| {
+    let local_of = |path: &str, records: &[&str]| {
         let records: String = records.iter().map(|text| record(text)).collect();
         let extension = raw_entry("x", EntryType::XHeader, records.as_bytes());
-        [extension, raw_entry("a", EntryType::Regular, b"12345"), vec![0; 1024]].concat()
+        [extension, raw_entry(path, EntryType::Regular, b"12345"), vec![0; 1024]].concat()
     };
+    let local = |records: &[&str]| local_of("a", records);
+    // A format that has no extended headers, but GNU tar reads them in it.
+    let mut old = raw_entry(".git/x", EntryType::XHeader, record("size=512").as_bytes());
+    old[257..265].fill(0);
+    let sum: u32 = old[..512]
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte }))
+        .sum();
+    old[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let global = |records: &str| raw_entry("g", EntryType::XGlobalHeader, records.as_bytes());
     let file = [raw_entry("a", EntryType::Regular, b"12345"), vec![0; 1024]].concat();
     for (archive, reason) in [
         (local(&["path=b", "path=c"]), "contradicts itself about its path"),
         (local(&["size=5", "size=6"]), "contradicts itself about its size"),
         (local(&["size=+5"]), "contradicts itself about its size"),
+        // Nor where the entry is left out, because the next one begins where it ends.
+        (local_of(".git/x", &["size=5", "size=600"]), "contradicts itself about its size"),
+        (local_of(".git/x", &["GNU.sparse.size=1048576"]), "\".git/x\" is a sparse file"),
+        (raw_entry(".git/x", EntryType::Link, b"content"), "\".git/x\" has content, and is not a file"),
+        (old, "\".git/x\" is an extended header, and its format has none"),
         (
             [
                 raw_entry("././@LongLink", EntryType::GNULongName, b"long\0"),
@@ -397,15 +488,17 @@ fn tar_bomb_zstd() {
     refused("site.tar.zst", zstd(&bomb()), "it expands more than --max-expansion 100 times");
 }
 
-/// A name that is larger than the memory of whoever reads it.
+/// A name that is larger than the memory of whoever reads it, also behind what is left out and larger.
 #[test]
 fn tar_bomb_in_a_name() {
     let name = raw_entry("././@LongLink", EntryType::GNULongName, &vec![b'a'; 8 << 20]);
-    refused(
-        "site.tar",
-        [name, tar(&site(SITE))].concat(),
-        "an entry's name or extension is larger than any path",
-    );
+    for before in [vec![], sparse(".git/disk.img")] {
+        refused(
+            "site.tar",
+            [before, name.clone(), tar(&site(SITE))].concat(),
+            "an entry's name or extension is larger than any path",
+        );
+    }
 }
 
 #[test]

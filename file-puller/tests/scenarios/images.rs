@@ -4,12 +4,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tar::EntryType;
 use testkit::{Answer, Upstream};
 
 use crate::content::{ContentManager, sha256};
 use crate::puller::{Volume, fails, once, start_when_asked, sync};
-use crate::tarball::tar;
+use crate::tarball::{header, raw_entry, tar, tar_with};
 use crate::tls::{Authority, TlsFront};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
@@ -21,6 +22,66 @@ fn image(site: &ContentManager) -> (String, Vec<u8>, String) {
     let digest = format!("sha256:{}", sha256(&layer));
     let manifest = json!({"layers": [{"mediaType": kind, "digest": digest, "size": layer.len()}]});
     (manifest.to_string(), layer, digest)
+}
+
+/// A registry that has an image of these layers, lowest first.
+fn registry_of(layers: &[Vec<u8>]) -> Upstream {
+    let digest = |layer: &Vec<u8>| format!("sha256:{}", sha256(layer));
+    let described = layers.iter().map(|layer| {
+        let kind = "application/vnd.oci.image.layer.v1.tar";
+        json!({"mediaType": kind, "digest": digest(layer), "size": layer.len()})
+    });
+    let manifest = json!({"layers": described.collect::<Value>()}).to_string();
+    let layers = layers.to_vec();
+    Upstream::start(move |request| match request.target() {
+        "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()),
+        target => match layers.iter().find(|layer| target.ends_with(&digest(layer))) {
+            Some(layer) => Answer::new(200, layer.clone()),
+            None => Answer::new(404, ""),
+        },
+    })
+}
+
+/// A layer with these directories, and with other entries behind them.
+fn layer(directories: &[&str], others: &[Vec<u8>]) -> Vec<u8> {
+    let directories = directories.iter().map(|path| raw_entry(path, EntryType::Directory, b""));
+    [directories.collect::<Vec<_>>().concat(), others.concat(), vec![0; 1024]].concat()
+}
+
+/// As the image specification says of a layer: what it has replaces what has that name, whatever that is.
+#[test]
+fn a_layer_replaces_what_has_another_type_below_it() {
+    let file = |path: &str, content: &str| raw_entry(path, EntryType::Regular, content.as_bytes());
+    let lower = tar_with(
+        &ContentManager::start(&[("a", "old"), ("v1/x", "old"), ("d/x", "old")]).site().files,
+        |builder| {
+            builder.append_link(&mut header(EntryType::Symlink, 0), "current", "v1").expect("in memory");
+        },
+    );
+    let old = [("d/x", "old"), ("v1/x", "old")];
+    for (upper, more) in [
+        // A directory over a file, and over a link, which is not followed; with or without its whiteout.
+        (
+            layer(&["a/", "current/"], &[file("current/x", "new")]),
+            &[("current/x", "new"), old[0], old[1]][..],
+        ),
+        (
+            layer(&["a/", "current/"], &[file("current/.wh..wh..opq", ""), file("current/x", "new")]),
+            &[("current/x", "new"), old[0], old[1]],
+        ),
+        // A file over a directory, and over a link.
+        (
+            layer(&["a/"], &[file("current", "new"), file("d", "new")]),
+            &[("current", "new"), ("d", "new"), old[1]],
+        ),
+        // A directory over a directory has the files of both.
+        (layer(&["a/", "d/", "current/"], &[file("d/y", "new")]), &[("d/y", "new"), old[0], old[1]]),
+    ] {
+        let (registry, volume) = (registry_of(&[lower.clone(), upper]), Volume::new());
+        let (code, stderr) = once(&format!("oci://{}/site:v1", registry.addr()), &volume.path(), &[]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(volume.tree(), ContentManager::start(more).site().files);
+    }
 }
 
 /// The image is asked for its manifest, and not for its layers as well.

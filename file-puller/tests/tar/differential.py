@@ -1,13 +1,15 @@
 """file-puller and `tar -x` on the same archives: both get the same files, or file-puller refuses.
 
-First archives as GNU tar makes them, in every format and with everything that a tree can have. Then the same ones with a few
-bytes changed and their checksums put right, which is how readers of the format come to disagree.
+First archives as GNU tar makes them, in every format, compressed or not, and with everything that a tree can have: all of it, and
+what a selection leaves of it. Then the same ones with a few bytes changed and their checksums put right, which is how readers of the
+format come to disagree. A `.git` is extracted by tar, and never published.
 """
 
 import functools
 import http.server
 import os
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,11 @@ FORMATS = [
     ["--format=posix", "--sparse", "--sparse-version=0.1"],
     ["--format=posix", "--sparse", "--sparse-version=1.0"],
 ]
+COMPRESSIONS = ["none", "gzip", "zstd", "skipped"]
+# What is selected, in the words of both programs: a name of `--exclude` is one at any depth for either.
+EXCLUSIONS = [[], ["--exclude=css"], ["--exclude=*.html", "--exclude=size-513"]]
+# Of names without `./`, which only GNU tar counts as a component; damage may write it.
+SELECTIONS = [*EXCLUSIONS, ["--strip-components=1"], ["--strip-components=1", "--exclude=index.html"]]
 
 
 def make_tree(root, what):
@@ -54,6 +61,11 @@ def make_tree(root, what):
                 file.seek(at)
                 file.write(b"data")
             file.truncate(1 << 20)
+    if "git" in what:
+        (root / ".git/objects/pack").mkdir(parents=True)
+        (root / ".git/config").write_text("[core]")
+        (root / ".git/objects/pack/1.pack").write_bytes(random.Random(1).randbytes(300 << 10))
+        (root / "css/large").write_bytes(b"x" * (300 << 10))
     if "blocks" in what:
         for size in (511, 512, 513, 10240):
             (root / f"size-{size}").write_bytes(random.Random(size).randbytes(size))
@@ -66,8 +78,23 @@ def files(root):
         for name in names:
             file = Path(directory, name)
             executable = bool(file.stat().st_mode & 0o100)
+            if ".git" in file.relative_to(root).parts:
+                continue  # It is never published.
             found[os.fsencode(file.relative_to(root))] = (file.read_bytes(), executable)
     return found
+
+
+def compress(archive, how):
+    """As a server may have it. Frames that are to be skipped are as pzstd writes them: tar itself does not know them."""
+    match how:
+        case "none":
+            return archive
+        case "skipped":
+            half = len(archive) // 2
+            skipped = b"\x50\x2a\x4d\x18" + struct.pack("<I", 4) + b"size"
+            return b"".join(skipped + compress(part, "zstd") for part in (archive[:half], archive[half:]))
+        case program:
+            return subprocess.run([program, "--quiet"], input=archive, capture_output=True, check=True).stdout
 
 
 def damage(archive, random):
@@ -129,13 +156,16 @@ class Comparison:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
         self.published = self.refused = 0
 
-    def compare(self, archive, name, strict):
-        (self.served / "site.tar").write_bytes(archive)
+    def compare(self, archive, name, strict, selection=(), compression="none"):
+        name = f"{name} with {' '.join(selection)}" if selection else name
+        (self.served / "site.tar").write_bytes(compress(archive, compression))
+        plain = self.root / "plain.tar"
+        plain.write_bytes(archive)
         with tempfile.TemporaryDirectory(dir=self.root) as directory:
             work = Path(directory)
             url = f"http://127.0.0.1:{self.http.server_port}/site.tar"
             ours = subprocess.run(
-                [BINARY, "--once", "--source", url, "--volume", str(work / "volume"), "--log-level", "error"],
+                [BINARY, "--once", "--source", url, "--volume", str(work / "volume"), "--log-level", "error", *selection],
                 capture_output=True,
                 text=True,
             )
@@ -149,7 +179,7 @@ class Comparison:
             extracted = work / "extracted"
             extracted.mkdir()
             subprocess.run(
-                ["tar", "--extract", "--no-same-owner", "--file", str(self.served / "site.tar"), "--directory", str(extracted)],
+                ["tar", "--extract", "--no-same-owner", *selection, "--file", str(plain), "--directory", str(extracted)],
                 capture_output=True,
             )
             self.published += 1
@@ -175,6 +205,21 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+def make(tree, flags, members):
+    made = subprocess.run(["tar", "--create", *flags, "--directory", str(tree), *members], capture_output=True)
+    # Some names cannot be held by some formats.
+    return made.stdout if made.returncode == 0 else None
+
+
+def with_directory_over_file(archive, root):
+    """The archive with `empty` once more, which is a directory now."""
+    (root / "over/empty").mkdir(parents=True, exist_ok=True)
+    appended = root / "appended.tar"
+    appended.write_bytes(archive)
+    subprocess.run(["tar", "--append", "--file", str(appended), "--directory", str(root / "over"), "./empty"], check=True)
+    return appended.read_bytes()
+
+
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
@@ -182,25 +227,47 @@ def main():
         root = Path(directory)
         comparison = Comparison(root)
         archives = []
-        for number, what in enumerate([[], ["links"], ["long", "blocks"], ["sparse", "links", "blocks"]]):
+        for number, what in enumerate([[], ["links"], ["long", "blocks"], ["sparse", "links", "blocks"], ["git", "blocks"]]):
             tree = root / f"tree-{number}"
             make_tree(tree, what)
             for flags in FORMATS:
-                made = subprocess.run(["tar", "--create", *flags, "--directory", str(tree), "."], capture_output=True)
-                if made.returncode != 0:
-                    continue  # Names that this format cannot hold.
+                made = make(tree, flags, ["."])
+                if made is None:
+                    continue
                 name = f"{' '.join(flags)} of {what}"
                 is_sparse = "sparse" in what and "--sparse" in flags
-                reason = comparison.compare(made.stdout, name, strict=not is_sparse)
+                reason = comparison.compare(made, name, strict=not is_sparse)
                 if is_sparse and "is a sparse file" not in reason:
-                    comparison.fail(made.stdout, f"{name}: not refused as sparse: {reason}")
-                archives.append((name, made.stdout))
+                    comparison.fail(made, f"{name}: not refused as sparse: {reason}")
+                archives.append((name, made))
         print(f"{len(archives)} archives as GNU tar makes them: the same files, or sparse and refused")
+        name, archive = archives[0]
+        over = with_directory_over_file(archive, root)
+        reason = comparison.compare(over, "a directory over a file", strict=False)
+        if "is listed twice" not in reason:
+            comparison.fail(over, f"a directory over a file is not refused: {reason}")
+        for how in COMPRESSIONS:
+            comparison.compare(archive, f"{how}: {name}", strict=True, compression=how)
+        print(f"{len(COMPRESSIONS)} ways to compress: the same files")
+        selected = []
+        for number in (0, 2, 4):
+            for flags in FORMATS[:7]:
+                made = make(root, flags, [f"tree-{number}"])
+                if made is not None:
+                    selected.append((f"{' '.join(flags)} of tree {number}", made))
+        for name, archive in selected:
+            for selection in SELECTIONS:
+                comparison.compare(archive, name, True, selection)
+        print(f"{len(selected)} archives with {len(SELECTIONS)} selections each: the same files")
         before = comparison.published, comparison.refused
         for number in range(seed, seed + count):
             chance = random.Random(number)
-            name, archive = chance.choice(archives)
-            comparison.compare(damage(archive, chance), f"seed {number}, {name}", strict=False)
+            if chance.random() < 0.5:
+                (name, archive), selection = chance.choice(archives), []
+            else:
+                (name, archive), selection = chance.choice(selected), chance.choice(EXCLUSIONS)
+            how = chance.choice(COMPRESSIONS)
+            comparison.compare(damage(archive, chance), f"seed {number}, {name}", False, selection, how)
         published, refused = comparison.published - before[0], comparison.refused - before[1]
         print(f"{count} damaged ones: {published} published as tar extracts them, {refused} refused")
 
