@@ -1,15 +1,15 @@
 //! A registry (the OCI distribution specification): which manifest a tag has, and the blobs that it names.
 //!
-//! SECURITY: a manifest that is followed by digest and every blob have to be what their digests say, so it does not matter which server
-//! gives the bytes: a blob's redirects are followed to any host over TLS, and nothing about us is sent there. User and password go to
-//! the registry's own host. For a token, they go to another host only over TLS and where `--redirect-to` names it, because it is the
-//! registry that chooses that host; and only at the port of `https` or the registry's own. A bearer token and the headers of
-//! `--header-file` never do.
+//! SECURITY: every blob has to be what its digest says, so it does not matter which server gives the bytes: a blob's redirects are
+//! followed to any host over TLS, and nothing about us is sent there. A manifest's are followed as those of any source. User and
+//! password go to the registry's own host. For a token, they go to another host only over TLS and where `--redirect-to` names it,
+//! because it is the registry that chooses that host; and only at the port of `https` or the registry's own. A bearer token, the
+//! headers of `--header-file` and a client certificate never leave the registry's origin: scheme, host and port.
 
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use lifecycle::escape::escaped;
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
@@ -47,6 +47,15 @@ pub(crate) struct Registry {
     wants_login: bool,
 }
 
+/// Who follows redirects.
+#[derive(Debug, Clone, Copy)]
+enum Redirected {
+    /// The request itself, to where those of any source lead.
+    Followed,
+    /// The caller.
+    Returned,
+}
+
 #[derive(Debug)]
 struct Token {
     header: HeaderValue,
@@ -71,7 +80,7 @@ impl Registry {
             return Ok(Some(digest));
         }
         let url = self.url(source, "manifests", &self.reference.version.to_string());
-        let response = self.send(source, Method::HEAD, &url, manifest::ACCEPT).await?;
+        let response = self.send(source, Method::HEAD, &url, manifest::ACCEPT, Redirected::Followed).await?;
         match response.status() {
             StatusCode::OK => Ok(announced(&response)),
             // Some registries have no HEAD; the manifest itself tells.
@@ -99,7 +108,7 @@ impl Registry {
         version: &OciVersion,
     ) -> Result<(Digest, Document), RegistryError> {
         let url = self.url(source, "manifests", &version.to_string());
-        let response = self.send(source, Method::GET, &url, manifest::ACCEPT).await?;
+        let response = self.send(source, Method::GET, &url, manifest::ACCEPT, Redirected::Followed).await?;
         if response.status() != StatusCode::OK {
             return Err(SourceError::of_status(response, &url).await.into());
         }
@@ -119,7 +128,7 @@ impl Registry {
     /// A layer's bytes, whose digest is the caller's to check.
     pub(crate) async fn blob(&mut self, source: &Source, layer: &Layer) -> Result<Body, RegistryError> {
         let mut url = self.url(source, "blobs", &format!("sha256:{}", layer.digest));
-        let mut response = self.send(source, Method::GET, &url, "*/*").await?;
+        let mut response = self.send(source, Method::GET, &url, "*/*", Redirected::Returned).await?;
         let mut is_beyond = false;
         for _ in 0..MAX_REDIRECTS {
             let Some(to) = redirect(&response, &url) else { break };
@@ -153,21 +162,40 @@ impl Registry {
         method: Method,
         url: &Url,
         accept: &'static str,
+        redirected: Redirected,
     ) -> Result<Response, RegistryError> {
-        let request = self.authorized(source, method.clone(), url).header(ACCEPT, accept);
-        let response = source.exchange(request, url).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]);
+        let (response, is_origin) = self.ask(source, &method, url, &headers, redirected).await?;
+        // SECURITY: how to log in, another host does not say.
+        if response.status() != StatusCode::UNAUTHORIZED || !is_origin {
             return Ok(response);
         }
         self.log_in(source, &response, url).await?;
-        let request = self.authorized(source, method, url).header(ACCEPT, accept);
-        let response = source.exchange(request, url).await?;
+        let (response, is_origin) = self.ask(source, &method, url, &headers, redirected).await?;
         match response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_origin => {
                 let why = "it does not let in who asks; see --basic-auth-file";
                 Err(RegistryError::Login { url: display(url), why: why.to_owned() })
             }
             _ => Ok(response),
+        }
+    }
+
+    /// Sends a request once. Returns also whether it is the registry that answers.
+    async fn ask(
+        &self,
+        source: &Source,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        redirected: Redirected,
+    ) -> Result<(Response, bool), SourceError> {
+        let to_origin = |at: &Url| self.authorized(source, method.clone(), at);
+        match redirected {
+            Redirected::Followed => source.follow(method, url, headers, Duration::ZERO, to_origin).await,
+            Redirected::Returned => {
+                Ok((source.exchange(to_origin(url).headers(headers.clone()), url).await?, true))
+            }
         }
     }
 
@@ -225,14 +253,12 @@ impl Registry {
                 )));
             }
         }
-        let ask = if !is_same_host {
+        let ask = if realm.origin() != url.origin() {
             Session::to_named
         } else if session.has_credential() {
             Session::to_origin
-        } else if realm.origin() == url.origin() {
-            Session::to_origin_unnamed
         } else {
-            Session::to_elsewhere
+            Session::to_origin_unnamed
         };
         let request = ask(&session, Method::GET, realm);
         let response = source.exchange(request, realm).await?;

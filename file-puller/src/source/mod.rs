@@ -409,16 +409,27 @@ impl Source {
         held: Duration,
     ) -> Result<(Response, bool), SourceError> {
         let session = self.session();
+        self.follow(&Method::GET, url, headers, held, |at| session.to_origin(Method::GET, at)).await
+    }
+
+    /// The same for any method that changes nothing on the server. `to_origin` begins a request to the origin, and says what is
+    /// shown there of us.
+    pub(crate) async fn follow(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        held: Duration,
+        to_origin: impl Fn(&Url) -> RequestBuilder,
+    ) -> Result<(Response, bool), SourceError> {
+        let session = self.session();
         let mut redirects = Redirects::new(self.url.url(), &self.options.redirect_to);
         let mut at = url.clone();
         loop {
             let at_origin = redirects.at_origin(&at);
             let request = || {
-                let request = if at_origin {
-                    session.to_origin(Method::GET, &at)
-                } else {
-                    session.to_elsewhere(Method::GET, &at)
-                };
+                let request =
+                    if at_origin { to_origin(&at) } else { session.to_elsewhere(method.clone(), &at) };
                 request.headers(headers.clone())
             };
             // A proxy that cuts a held request is no idle connection: asking again at once would only be cut again.

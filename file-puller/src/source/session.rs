@@ -2,7 +2,8 @@
 //!
 //! SECURITY: who we are is for the origin of `--source` alone. Requests that were redirected to another origin are made by a client
 //! of their own, which has no client certificate, and carry neither credentials nor the headers of `--header-file`. Nor do they where
-//! such an origin sends us back: what is fetched then was its choice. One exception is named by a flag: the host of a registry's tokens.
+//! such an origin sends us back: what is fetched then was its choice. One exception is where a registry's
+//! tokens come from: user and password alone go to any port of its host, and to another host that a flag names.
 //!
 //! No connection is kept without a limit. Its address was looked up when it was made, and a name that leads elsewhere by now would never
 //! be noticed. So the clients, with all their connections and with the answers of DNS that they remember, are replaced from time
@@ -98,8 +99,8 @@ impl Session {
         matches!(self.credential, Some(Credential::Bearer(_))) || !self.headers.is_empty()
     }
 
-    /// A request to another host that a flag names to be told user and password. A token and the headers of `--header-file` stay with
-    /// the origin.
+    /// A request to a place that may be shown user and password: a host that a flag names, or another port of the origin's. A token,
+    /// the headers of `--header-file` and a client certificate stay with the origin.
     pub(crate) fn to_named(&self, method: Method, url: &Url) -> RequestBuilder {
         let request = self.to_elsewhere(method, url);
         match &self.credential {

@@ -245,3 +245,76 @@ fn a_registry_may_offer_several_ways_to_log_in() {
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(volume.tree(), site.site().files);
 }
+
+/// A file with a secret or a header, and its name.
+fn file(volume: &Volume, name: &str, text: &str) -> String {
+    let path = volume.above().join(name);
+    fs::write(&path, text).expect("a file");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// Another port is another origin: a token's server there is shown user and password, and nothing else of us.
+#[test]
+fn tokens_of_another_port() {
+    let (site, volume) = (ContentManager::start(SITE), Volume::new());
+    let (manifest, layer, digest) = image(&site);
+    let tokens = Upstream::start(|_| Answer::new(200, r#"{"token": "t"}"#));
+    let challenge = format!("Bearer realm=\"{}\"", tokens.url("/token"));
+    let registry = Upstream::start(move |request| match request.target() {
+        _ if request.header("authorization") != Some("Bearer t") => {
+            Answer::new(401, "").with("WWW-Authenticate", &challenge)
+        }
+        "/v2/site/manifests/v1" => Answer::new(200, manifest.clone()),
+        target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let secret = file(&volume, "secret", "me:secret");
+    let header = file(&volume, "header", "X-Team: web");
+    for (flags, authorization) in [
+        (&["--header-file", &header][..], None),
+        (&["--bearer-token-file", &secret], None),
+        (&["--header-file", &header, "--basic-auth-file", &secret], Some("Basic bWU6c2VjcmV0")),
+    ] {
+        tokens.forget();
+        let target = tempfile::tempdir().expect("a directory");
+        let (code, stderr) = once(&format!("oci://{}/site:v1", registry.addr()), target.path(), flags);
+        assert_eq!(code, 0, "{stderr}");
+        let asked = tokens.requests();
+        assert_eq!(asked.len(), 1);
+        assert_eq!((asked[0].header("x-team"), asked[0].header("authorization")), (None, authorization));
+    }
+}
+
+/// A manifest's redirect is followed as that of any source, also where only its digest is asked for.
+#[test]
+fn a_manifest_behind_a_redirect() {
+    let (site, volume) = (ContentManager::start(SITE), Volume::new());
+    let (manifest, layer, digest) = image(&site);
+    let mirror = Upstream::start(move |_| Answer::new(200, manifest.clone()));
+    let there = format!("http://localhost:{}/manifest", mirror.addr().port());
+    let registry = Upstream::start(move |request| match request.target() {
+        "/v2/site/manifests/v1" => Answer::new(307, "").with("Location", "/moved"),
+        "/moved" => Answer::new(307, "").with("Location", &there),
+        target if target.ends_with(&digest) => Answer::new(200, layer.clone()),
+        _ => Answer::new(404, ""),
+    });
+    let url = format!("oci://{}/site:v1", registry.addr());
+    let header = file(&volume, "header", "X-Team: web");
+    let (code, stderr) = once(&url, &volume.path(), &["--header-file", &header, "--log-level", "error"]);
+    assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+    assert!(stderr.contains("add --redirect-to localhost") && mirror.requests().is_empty(), "{stderr}");
+    let process = start_when_asked(&url, &volume, &["--header-file", &header, "--redirect-to", "localhost"]);
+    assert_eq!(sync(&process)["result"], "unchanged", "the first sync had published");
+    assert_eq!(volume.tree(), site.site().files);
+    let asked = mirror.requests();
+    assert!(asked.iter().any(|request| request.start.starts_with("HEAD ")), "{asked:?}");
+    assert!(asked.iter().all(|request| request.header("x-team").is_none()), "{asked:?}");
+    let moved = registry.requests().into_iter().filter(|request| request.target() == "/moved");
+    assert!(moved.into_iter().all(|request| request.header("x-team") == Some("web")), "it is the origin's");
+    // How to log in, the registry says, and not another host.
+    let login = format!("Bearer realm=\"{}\"", mirror.url("/token"));
+    mirror.forget();
+    mirror.answer(move |_| Answer::new(401, "").with("WWW-Authenticate", &login));
+    fails(&process, 502, "status");
+    assert!(mirror.requests().iter().all(|request| request.target() == "/manifest"));
+}
