@@ -110,6 +110,11 @@ impl Answer {
         let first = String::from_utf8_lossy(&first[..first.len().min(Self::SHOWN)]).trim().to_owned();
         Self { status, content_type: shown(CONTENT_TYPE), content_encoding: shown(CONTENT_ENCODING), first }
     }
+
+    /// Whether the server says that it has compressed what it sends.
+    pub(super) fn is_encoded(&self) -> bool {
+        self.content_encoding.as_ref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
+    }
 }
 
 impl fmt::Display for Answer {

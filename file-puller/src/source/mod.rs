@@ -124,7 +124,8 @@ pub(crate) struct Opened {
     pub(crate) body: Body,
     /// What its first bytes are.
     pub(crate) content: Content,
-    /// The answer in words, where the first bytes are not what a manifest begins with.
+    /// The answer in words, where the first bytes are not what a manifest begins with, or a compression that the server has put around
+    /// its answer, whatever that is.
     pub(crate) unlike: Option<Box<Answer>>,
     /// What to ask with next time.
     pub(crate) validator: Validator,
@@ -190,7 +191,7 @@ impl Source {
         self.said.map(Expected::kind).or(*self.seen.lock())
     }
 
-    /// Remembers what an earlier process has seen there.
+    /// Remembers what an earlier process has seen there, or what was published.
     pub(crate) fn was(&self, kind: Kind) {
         *self.seen.lock() = Some(kind);
     }
@@ -321,16 +322,22 @@ impl Source {
         let url = || url::display(self.url.url());
         let mut seen = self.seen.lock();
         let expected = self.said.or(seen.map(Expected::Seen));
-        let Some(content) = Content::of(first) else {
-            return match expected.map(Expected::kind) {
+        let is_manifest = expected.map(Expected::kind) == Some(Kind::Manifest);
+        let content = Content::of(first);
+        if let Some(compressed @ Content::Archive(Compression::Gzip | Compression::Zstd)) = content
+            && answer.is_encoded()
+        {
+            // Some servers say so of an archive that they only keep. What it is shows once it is unpacked.
+            let content = if is_manifest { Content::Manifest } else { compressed };
+            return Ok((content, Some(answer)));
+        }
+        let Some(content) = content else {
+            if is_manifest {
                 // Its parser has more to say than that it does not begin as it should.
-                Some(Kind::Manifest) => Ok((Content::Manifest, Some(answer))),
-                what => Err(SourceError::NotContent {
-                    what: what.map_or("content", Kind::name),
-                    url: url(),
-                    answer,
-                }),
-            };
+                return Ok((Content::Manifest, Some(answer)));
+            }
+            let what = expected.map_or("content", |expected| expected.kind().name());
+            return Err(SourceError::NotContent { what, url: url(), answer });
         };
         if let Some(expected) = expected {
             expected.admit(content.kind()).map_err(|wrong| SourceError::Kind { url: url(), wrong })?;

@@ -266,7 +266,9 @@ impl Engine {
         let kind = opened.content.kind();
         let outcome = match opened.content {
             Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await,
-            Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await,
+            Content::Archive(compression) => {
+                self.follow_archive(opened.body, opened.unlike, compression, current).await
+            }
         };
         self.remember(kind, opened.validator, outcome)
     }
@@ -280,6 +282,7 @@ impl Engine {
     ) -> Result<Outcome, SyncError> {
         self.held = outcome.as_ref().is_err_and(SyncError::is_held_back).then(|| validator.clone());
         let outcome = outcome?;
+        self.intake.source.was(kind);
         let answer = Remembered { release: outcome.release().clone(), kind, validator };
         let (before, date_for) = (self.last_answer.as_ref(), self.intake.source.date_for());
         let is_new = before.is_none_or(|before| answer.validator.replaces(&before.validator, date_for));
@@ -378,11 +381,18 @@ impl Engine {
     async fn follow_archive(
         &mut self,
         body: Body,
+        unlike: Option<Box<Answer>>,
         compression: Compression,
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
         self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
-        let (contents, manifest, wire_bytes) = self.intake.unpack(body, compression, self.digest).await?;
+        let unpacked = self.intake.unpack(body, compression, self.digest).await;
+        let (contents, manifest, wire_bytes) = unpacked.map_err(|error| match (error, unlike) {
+            (SyncError::Archive(why), Some(answer)) => {
+                SyncError::NotArchive { why, url: self.intake.source.url().to_string(), answer }
+            }
+            (error, _) => error,
+        })?;
         self.publisher.publish_contents(contents, manifest, wire_bytes, current, None).await
     }
 

@@ -63,6 +63,9 @@ pub(crate) enum SyncError {
     /// It answered with something that is no manifest at all.
     #[error("{error}; {url} {answer}")]
     NotManifest { error: ManifestError, url: String, answer: Box<Answer> },
+    /// It answered with something compressed that is no archive, or only one that is damaged.
+    #[error("archive refused: {}; {url} {answer}", escaped(why))]
+    NotArchive { why: String, url: String, answer: Box<Answer> },
     /// It took too long, wherever it was by then.
     #[error("the sync takes longer than --sync-timeout {0}")]
     Timeout(humantime::FormattedDuration),
@@ -167,6 +170,7 @@ impl SyncError {
             )
             | Self::Manifest(_)
             | Self::NotManifest { .. }
+            | Self::NotArchive { .. }
             | Self::OutsideBase(_)
             | Self::Gate(_)
             | Self::Mismatch(_)
@@ -207,7 +211,7 @@ impl SyncError {
             Self::Timeout(_) => "timeout",
             Self::Gate(_) | Self::HttpGate(_) => "gate",
             Self::Mismatch(_) => "mismatch",
-            Self::Archive(_) => "archive",
+            Self::Archive(_) | Self::NotArchive { .. } => "archive",
             Self::Repository(_) | Self::Missing(_) | Self::Remote(_) => "repository",
             Self::Registry(_) => "image",
             Self::Volume(_) => "volume",

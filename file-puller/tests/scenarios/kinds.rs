@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
+use testkit::http::Message;
 use testkit::{Answer, Upstream};
 
 use crate::content::{ContentManager, Tree, sha256};
@@ -133,6 +134,45 @@ fn kind_that_was_seen_first_stays() {
     assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
     assert!(stderr.contains("--kind manifest"), "{stderr}");
     assert_eq!(volume.tree(), site());
+}
+
+/// Some servers compress what they send, whatever is asked for; others say so of an archive that they only keep.
+#[test]
+fn a_compressed_page_is_told_from_an_archive() {
+    let page = b"<!doctype html><title>Sign in</title>".repeat(20);
+    let encoded = |kind: &'static str, encoding: &'static str, body: Vec<u8>| {
+        move |_: &Message| {
+            Answer::new(200, body.clone()).with("Content-Type", kind).with("Content-Encoding", encoding)
+        }
+    };
+    for (encoding, body) in
+        [("gzip", gzip(&page)), ("zstd", zstd(&page)), ("gzip", gzip(&gzip(&tar(&site()))))]
+    {
+        for (path, what) in
+            [("/manifest.json", "manifest"), ("/site.tar.gz", "archive"), ("/content", "archive")]
+        {
+            let volume = Volume::new();
+            let upstream = Upstream::start(encoded("text/html", encoding, body.clone()));
+            let (code, stderr) = once(&upstream.url(path), &volume.path(), &["--log-level", "error"]);
+            assert_eq!((code, stderr.lines().count()), (78, 1), "{stderr}");
+            let (refused, header) = (format!("{what} refused"), format!("Content-Encoding {encoding}"));
+            for said in [&refused, path, "200 OK", "Content-Type text/html", &header, "and begins "] {
+                assert!(stderr.contains(said), "{said}: {stderr}");
+            }
+            assert!(!stderr.contains("--kind"), "{stderr}");
+            volume.assert_nothing_written();
+        }
+    }
+    // What was published decides what the source is.
+    let (manager, volume) = (ContentManager::start(&[("index.html", "1")]), Volume::new());
+    let upstream = Upstream::start(encoded("application/x-tar", "x-gzip", gzip(&tar(&site()))));
+    let process = start_when_asked(&upstream.url("/content"), &volume, &[]);
+    assert_eq!(sync(&process)["result"], "unchanged", "the first sync had published");
+    assert_eq!(volume.tree(), site());
+    let json = manager.site().manifest();
+    upstream.answer(move |_| Answer::new(200, json.clone()));
+    let error = try_sync(&process).json()["error"].to_string();
+    assert!(error.contains("it was an archive before"), "{error}");
 }
 
 #[test]
