@@ -3,7 +3,7 @@
 //! With the feature `fault-points`, which only tests turn on, the environment variable `FILE_PULLER_KILL_AT=n` makes the n-th
 //! place that is passed the last: the process gets SIGKILL, as from an out-of-memory killer. `FILE_PULLER_WITHOUT=link,syncfs`
 //! takes these calls away, as on
-//! NFS or vfat; `FILE_PULLER_WITHOUT=retries` takes away the back-off, so that a failed sync is followed by another one only after
+//! NFS or FUSE; `FILE_PULLER_WITHOUT=retries` takes away the back-off, so that a failed sync is followed by another one only after
 //! `--period` or when it is asked for, and a test knows which sync it looks at. `FILE_PULLER_STALL=read=50` (or `write`) makes that take 50 ms longer for each file. Without the feature, all
 //! of them are nothing.
 

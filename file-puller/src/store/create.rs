@@ -66,22 +66,14 @@ pub(super) fn make_directory(beneath: impl AsFd + Copy, name: &str, mode: Mode) 
     let stat = rustix::fs::statat(beneath, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let found = stat.st_mode & 0o7777;
     if found & 0o777 != mode.as_raw_mode() {
-        let mode = Mode::from_raw_mode(found & 0o7000 | mode.as_raw_mode());
-        // A file system without modes refuses to set one.
-        match rustix::fs::chmodat(beneath, name, mode, AtFlags::empty()) {
-            Err(error) if !sys::is_missing(error) && error != Errno::PERM => return Err(error.into()),
-            _ => {}
-        }
+        sys::chmod(beneath, name, Mode::from_raw_mode(found & 0o7000 | mode.as_raw_mode()))?;
     }
     Ok(())
 }
 
-/// Sets a file's mode. A file system without modes refuses, and has none to get wrong.
+/// Sets the mode of a file that this process has made.
 pub(super) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
-    match rustix::fs::fchmod(file, mode.as_mode()) {
-        Err(error) if error != Errno::PERM && !sys::is_missing(error) => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(sys::fchmod(file, mode.as_mode())?)
 }
 
 /// Makes a file that was not there before, and that no other program can read yet.

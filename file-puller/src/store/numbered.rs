@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::backlog::Backlog;
 use super::create::{PlainFiles, make_directory, open_directory, open_file};
 use super::private::{Private, UNPACKED};
+use super::sys;
 use super::volume::{Context as _, Volume, VolumeError};
 use crate::content::FileMode;
 use crate::crash_point::crash_point;
@@ -125,7 +126,7 @@ impl NumberedFiles {
         if self.plain_files.have(mode) {
             return Ok(());
         }
-        let set = rustix::fs::chmodat(&self.directory, name.path(), mode.as_mode(), AtFlags::empty());
+        let set = sys::chmod(&self.directory, name.path(), mode.as_mode());
         set.context(|| self.naming("set the mode of", name))
     }
 

@@ -28,6 +28,7 @@ pub(crate) struct Objects {
     backlog: Arc<Backlog>,
     /// Nothing was there before, so nothing has to be looked for.
     is_new: bool,
+    keeps_modes: bool,
 }
 
 impl Objects {
@@ -36,7 +37,8 @@ impl Objects {
         let private = volume.private()?;
         let (directory, is_new) = open(private.directory(), volume.directory_mode())
             .context(|| format!("make {}/{OBJECTS}", private.path().display()))?;
-        Ok(Self { directory, backlog: Arc::clone(volume.backlog()), is_new })
+        let (backlog, keeps_modes) = (Arc::clone(volume.backlog()), volume.keeps_modes());
+        Ok(Self { directory, backlog, is_new, keeps_modes })
     }
 
     /// Whether this content is there already. What is there under its name and is something else is removed.
@@ -48,7 +50,7 @@ impl Objects {
         let found = tree::digest(self.directory.as_fd(), &name);
         let is_it = matches!(found, Ok(digest) if digest == file.digest);
         if is_it {
-            return self.give_mode(&name, file.mode).is_ok();
+            return !self.keeps_modes || self.give_mode(&name, file.mode).is_ok();
         }
         self.backlog.moved(&name);
         rustix::fs::unlinkat(&self.directory, &*name, AtFlags::empty()).ignore();

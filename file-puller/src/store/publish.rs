@@ -56,7 +56,7 @@ pub(crate) fn point_at(
     let context = || format!("point {volume}/{CURRENT} at release {id}");
     let private = volume.private()?;
     unlink(private.directory(), CURRENT).context(context)?;
-    rustix::fs::symlinkat(link_text(id), private.directory(), CURRENT).context(|| {
+    sys::symlink(&link_text(id), private.directory(), CURRENT).context(|| {
         format!("make a symbolic link on {volume}, which its file system has to be able to have")
     })?;
     crash_point();

@@ -1,15 +1,16 @@
 //! System calls that not every file system has, and what is done instead.
 //!
-//! NFS has no `RENAME_EXCHANGE`, vfat no links, some FUSE file systems neither, and some refuse to sync a directory. What is missing
-//! is named in the log once; what is done instead gives the same result, only slower or with a weaker promise, which the
-//! contract states. A test takes each of them away with `FILE_PULLER_WITHOUT`, if the program has the feature `fault-points`.
+//! NFS has no `RENAME_EXCHANGE`, some FUSE file systems have no hard links or no modes, and some refuse to sync a directory. What is
+//! missing is named in the log once; what is done instead gives the same result, only slower or with a weaker promise, which the
+//! contract states. Only symbolic links have no substitute: a volume without them is refused at the start. A test takes each of them away with `FILE_PULLER_WITHOUT`, if the program has the feature `fault-points`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, RenameFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, RenameFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use crate::crash_point::lacks;
 
@@ -31,6 +32,32 @@ pub(super) fn link(from: BorrowedFd<'_>, old: &str, to: BorrowedFd<'_>, new: &st
         return Err(Errno::PERM);
     }
     rustix::fs::linkat(from, old, to, new, AtFlags::empty())
+}
+
+/// Makes a symbolic link, where the file system has them.
+pub(super) fn symlink(target: &str, beneath: impl AsFd, name: &str) -> Result<(), Errno> {
+    if lacks("symlink") {
+        return Err(Errno::PERM);
+    }
+    rustix::fs::symlinkat(target, beneath, name)
+}
+
+/// Sets the mode of a file or directory of our own.
+pub(super) fn chmod(beneath: impl AsFd, name: impl Arg, mode: Mode) -> Result<(), Errno> {
+    unless_without_modes(|| rustix::fs::chmodat(beneath, name, mode, AtFlags::empty()))
+}
+
+/// The same for one that is open.
+pub(super) fn fchmod(file: impl AsFd, mode: Mode) -> Result<(), Errno> {
+    unless_without_modes(|| rustix::fs::fchmod(file, mode))
+}
+
+/// A file system without modes refuses to set one, and has none to get wrong. The volume says so at the start.
+fn unless_without_modes(set: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    match if lacks("chmod") { Err(Errno::PERM) } else { set() } {
+        Err(error) if error == Errno::PERM || is_missing(error) => Ok(()),
+        set => set,
+    }
 }
 
 /// Lets two names change places at once. `false` where the file system cannot.

@@ -153,6 +153,7 @@ impl Volume {
         if !keeps_modes {
             tracing::warn!(volume = %shown, "the volume's file system keeps no modes, so those of the manifest have no effect");
         }
+        check_symlinks(&root, &staging, path)?;
         let releases = open_or_make(&root, RELEASES, path, directories.mode())?;
         let backlog = Arc::new(Backlog::new(staging.as_fd()));
         let private = Mutex::new(None);
@@ -418,6 +419,25 @@ fn check_current(root: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
     Err(VolumeError::Refused(format!("{shown}/{CURRENT} {what}; move it away or choose another --volume")))
 }
 
+/// Refuses a file system on which no release could ever become current, before anything is fetched for it.
+fn check_symlinks(root: &OwnedFd, staging: &OwnedFd, path: &Path) -> Result<(), VolumeError> {
+    // A volume that has the link needs no other proof, and nothing is written where nothing changes.
+    if rustix::fs::statat(root, CURRENT, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(());
+    }
+    if let Err(error) = sys::symlink(RELEASES, staging, CURRENT)
+        && (error == Errno::PERM || sys::is_missing(error))
+    {
+        let shown = path.display();
+        return Err(error).context(|| {
+            format!("use {shown}: its file system has no symbolic links, and {CURRENT} has to be one; choose another --volume")
+        });
+    }
+    // Any other failure is one that the first sync meets as well. A link that stays is swept.
+    rustix::fs::unlinkat(staging, CURRENT, AtFlags::empty()).ignore();
+    Ok(())
+}
+
 fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<OwnedFd, VolumeError> {
     let shown = path.display();
     ensure_directory(root, name, mode)
@@ -439,7 +459,7 @@ fn open_lock(staging: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         Ok(lock) => {
             if rustix::fs::fstat(&lock)?.st_mode & 0o777 != LOCK_MODE.as_raw_mode() {
                 // Only its owner can, and a later process finds it done.
-                rustix::fs::fchmod(&lock, LOCK_MODE).ignore();
+                sys::fchmod(&lock, LOCK_MODE).ignore();
             }
             Ok(Some(lock))
         }
@@ -448,7 +468,7 @@ fn open_lock(staging: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Whether the lock file has the mode that it was given: vfat and some network file systems give every file the same.
+/// Whether the lock file has the mode that it was given: some network file systems give every file the same.
 fn keeps_modes(lock: &OwnedFd) -> bool {
     let stat = rustix::fs::fstat(lock);
     !lacks("modes") && stat.is_ok_and(|stat| stat.st_mode & 0o777 == LOCK_MODE.as_raw_mode())

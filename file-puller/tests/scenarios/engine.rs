@@ -8,6 +8,7 @@ use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, sha256};
 use crate::puller::{BINARY, Volume, fails, metric, once, start, sync, tree, try_sync, when_asked};
+use crate::tarball::{gzip, tar};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -217,22 +218,27 @@ fn old_releases_go_early_for_inodes_too() {
     }
 }
 
-/// What NFS, vfat, FUSE and overlay file systems do not have. Each is worked around, and nothing is fetched that is there.
+/// What a file system can lack, and what the log says of it where something is weaker without.
+const LACKING: &[(&str, &str)] = &[
+    ("exchange", "no RENAME_EXCHANGE"),
+    ("syncfs", "no syncfs"),
+    // What cannot be linked is copied, and the other lock is still there.
+    ("link", ""),
+    ("flock", ""),
+    ("fsync-directory", "no fsync of directories"),
+    ("modes", "keeps no modes"),
+    ("chmod", "keeps no modes"),
+    ("exchange,syncfs,link,fsync-directory,modes", "keeps no modes"),
+];
+
+/// What NFS, FUSE and overlay file systems do not have. Each is worked around, and nothing is fetched that is there.
 #[test]
 fn a_file_system_that_lacks_something() {
-    for lacking in [
-        "exchange",
-        "syncfs",
-        "link",
-        "fsync-directory",
-        "flock",
-        "modes",
-        "exchange,syncfs,link,fsync-directory,modes",
-    ] {
+    for (lacking, said) in LACKING {
+        let without = ("FILE_PULLER_WITHOUT", *lacking);
         let (manager, volume) = (many(80), Volume::new());
         manager.put("twice", "content 1");
-        let process =
-            start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", lacking), &["--verify-period", "1h"]);
+        let process = start_with(&manager, &volume, without, &["--verify-period", "1h"]);
         sync(&process);
         assert_eq!(volume.tree(), manager.site().files, "{lacking}");
         manager.upstream.forget();
@@ -241,15 +247,68 @@ fn a_file_system_that_lacks_something() {
         assert_eq!(volume.tree(), manager.site().files, "{lacking}");
         assert_eq!(manager.asked(), ["/site/manifest.json", "/site/f/000"], "{lacking}");
         // The current release is damaged while the puller is away, and is put together again in its place.
+        let mut log = process.stderr();
         drop(process);
         fs::remove_file(volume.join("current/f/001")).expect("it was there");
-        let process =
-            start_with(&manager, &volume, ("FILE_PULLER_WITHOUT", lacking), &["--verify-period", "50ms"]);
+        let process = start_with(&manager, &volume, without, &["--verify-period", "50ms"]);
         assert_eq!(sync(&process)["result"], "unchanged", "{lacking}");
         assert_eq!(tree(&volume.join("current")), manager.site().files, "{lacking}");
         wait_until("it is verified", || {
             process.events().iter().any(|event| event["message"] == "the published release is sound")
         });
         assert!(metric(&process, "file_puller_repaired_files_total") < 0.5, "{lacking}");
+        log.push_str(&process.stderr());
+        assert!(log.contains(said), "{lacking}: {log}");
+    }
+}
+
+#[test]
+fn an_archive_on_a_file_system_that_lacks_something() {
+    for (lacking, said) in LACKING {
+        let (manager, volume) = (many(80), Volume::new());
+        // One content under two modes is two files, and under two names it is one.
+        manager.put("twice", "content 1");
+        manager.site().files.insert("bin/program".to_owned(), (0o755, b"content 1".to_vec()));
+        manager.fault(|_, site| Some(Answer::new(200, gzip(&tar(&site.files)))));
+        let mut command = Command::new(BINARY);
+        command.args(["--log-level", "debug", "--source", &manager.upstream.url("/site.tar.gz"), "--volume"]);
+        command.arg(volume.path()).env("FILE_PULLER_WITHOUT", format!("{lacking},retries"));
+        let process = Process::start_command(command);
+        sync(&process);
+        for content in ["", "changed"] {
+            manager.put("f/000", content);
+            sync(&process);
+            let mut expected = manager.site().files.clone();
+            if lacking.contains("chmod") {
+                for (mode, _) in expected.values_mut() {
+                    *mode = 0o644;
+                }
+            }
+            assert_eq!(volume.tree(), expected, "{lacking}");
+        }
+        let log = process.stderr();
+        // A release that is whole has nothing to change places with.
+        assert!(log.contains(said) || *lacking == "exchange", "{lacking}: {log}");
+    }
+}
+
+/// The link `current` is the last step of all, and without it nothing that was fetched would be of any use.
+#[test]
+fn a_file_system_without_symbolic_links_is_refused_at_the_start() {
+    let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+    let run = |flags: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["--admin-addr", "127.0.0.1:0", "--source", &manager.url(), "--volume"]);
+        command.arg(volume.path()).args(flags).env("FILE_PULLER_WITHOUT", "symlink");
+        let mut process = Process::start_as_is(command);
+        (process.wait().code(), process.stderr())
+    };
+    for flags in [&["--once"][..], &["--log-level", "error"]] {
+        let (code, stderr) = run(flags);
+        assert_eq!((code, stderr.lines().count()), (Some(74), 1), "{stderr}");
+        let path = volume.path();
+        let said = format!("cannot use {}: its file system has no symbolic links", path.display());
+        assert!(stderr.contains(&said) && stderr.contains("another --volume"), "{stderr}");
+        assert_eq!(manager.asked(), [] as [&str; 0]);
     }
 }
