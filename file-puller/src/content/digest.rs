@@ -100,6 +100,8 @@ pub(crate) struct FileMode(u16);
 impl FileMode {
     /// What a plain file has.
     pub(crate) const PLAIN: Self = Self(0o644);
+    /// What a plain file has that its group may write.
+    pub(crate) const GROUP_WRITABLE: Self = Self(0o664);
     /// What a program has.
     pub(crate) const EXECUTABLE: Self = Self(0o755);
 

@@ -10,19 +10,20 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::object_id::{ObjectFormat, ObjectId, ObjectKind};
 use super::refs::Tip;
-use crate::content::{Digest, ReleaseId, ReleasePath};
+use crate::content::{Digest, FileMode, ReleaseId, ReleasePath};
 use crate::crash_point::crash_point;
-use crate::store::{Context as _, Volume, VolumeError, open_directory, open_file};
+use crate::store::{
+    Context as _, Volume, VolumeError, create_file, explained, open_directory, open_file, set_mode, unlink,
+};
 
 /// The directory on the volume.
 const DIRECTORY_NAME: &str = ".git-objects";
@@ -182,10 +183,9 @@ pub(crate) struct KnownWriter {
 
 impl KnownWriter {
     pub(super) fn begin(volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        let directory = make_directory(volume)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, NEXT, flags, Mode::from_raw_mode(0o600));
-        let file: File = file.context(|| writing(volume))?.into();
+        let directory = volume.directory(DIRECTORY_NAME)?;
+        let file = new_file(&directory).map_err(|error| explained(error, directory.as_fd()));
+        let file = file.context(|| writing(volume))?;
         crash_point();
         let out = Hashed { out: BufWriter::new(file), hasher: Sha256::new() };
         Ok(Self { out, directory, volume: Arc::clone(volume) })
@@ -240,13 +240,12 @@ fn writing(volume: &Volume) -> String {
     format!("write {volume}/{DIRECTORY_NAME}/{FILE}")
 }
 
-fn make_directory(volume: &Volume) -> Result<OwnedFd, VolumeError> {
-    let making = || format!("make {volume}/{DIRECTORY_NAME}");
-    match rustix::fs::mkdirat(volume.root(), DIRECTORY_NAME, Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error).context(making),
-    }
-    open_directory(volume.root(), DIRECTORY_NAME).context(making)
+/// Makes the file anew: the one that a process has left behind may be another user's.
+fn new_file(directory: &OwnedFd) -> io::Result<File> {
+    unlink(directory, NEXT)?;
+    let file = File::from(create_file(directory, NEXT)?);
+    set_mode(&file, FileMode::PLAIN)?;
+    Ok(file)
 }
 
 fn check_digest(mut file: &File, content: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 
+use lifecycle::Ignore as _;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -15,10 +16,10 @@ use crate::content::FileMode;
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The mode of directories.
+/// The mode of directories, and of the manifests in them.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct DirectoryOptions {
-    /// Make directories writable for their group (0775), so that a puller under another user of that group can take over
+    /// Make directories and manifests writable for their group (0775, 0664), so that a puller under another user of that group can take over
     #[arg(long)]
     group_write: bool,
 }
@@ -27,6 +28,12 @@ impl DirectoryOptions {
     /// 0755, or 0775 with `--group-write`.
     pub(super) fn mode(self) -> Mode {
         Mode::from_raw_mode(if self.group_write { 0o775 } else { 0o755 })
+    }
+
+    /// 0644, or 0664 with `--group-write`: the time of a manifest is set when its release is replaced, and only a user who may write
+    /// a file can set its time.
+    pub(super) fn manifest_mode(self) -> FileMode {
+        if self.group_write { FileMode::GROUP_WRITABLE } else { FileMode::PLAIN }
     }
 }
 
@@ -72,12 +79,26 @@ pub(super) fn make_directory(beneath: impl AsFd + Copy, name: &str, mode: Mode) 
 }
 
 /// Sets the mode of a file that this process has made.
-pub(super) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
+pub(crate) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
     Ok(sys::fchmod(file, mode.as_mode())?)
 }
 
+/// The mode of a lock file: each user of its group can lock it, and see whether another process holds it.
+pub(super) const LOCK_MODE: Mode = Mode::from_raw_mode(0o664);
+
+/// Opens a file to lock it, and makes it where it is missing.
+pub(super) fn open_lock_file(beneath: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = rustix::fs::openat(beneath, name, flags, LOCK_MODE)?;
+    if rustix::fs::fstat(&lock)?.st_mode & 0o777 != LOCK_MODE.as_raw_mode() {
+        // Only its owner can, and a later process finds it done.
+        sys::fchmod(&lock, LOCK_MODE).ignore();
+    }
+    Ok(lock)
+}
+
 /// Makes a file that was not there before, and that no other program can read yet.
-pub(super) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn create_file(beneath: impl AsFd, name: &str) -> io::Result<OwnedFd> {
     create_file_as(beneath, name, Mode::from_raw_mode(0o600))
 }
 

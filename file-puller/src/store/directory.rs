@@ -26,7 +26,7 @@ pub(super) fn entries(directory: impl AsFd) -> io::Result<impl Iterator<Item = i
 }
 
 /// Removes a name that is no directory's, if it is there.
-pub(super) fn unlink(beneath: impl AsFd, name: impl Arg) -> Result<(), Errno> {
+pub(crate) fn unlink(beneath: impl AsFd, name: impl Arg) -> Result<(), Errno> {
     match rustix::fs::unlinkat(beneath, name, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
         unlinked => unlinked,

@@ -24,7 +24,8 @@ mod unpacked;
 mod verify;
 mod volume;
 
-pub(crate) use self::create::{DirectoryOptions, open_directory, open_file};
+pub(crate) use self::create::{DirectoryOptions, create_file, open_directory, open_file, set_mode};
+pub(crate) use self::directory::unlink;
 pub(crate) use self::objects::Objects;
 pub(crate) use self::publish::{Published, point_at, publish};
 pub(crate) use self::retention::{Retention, RetentionPolicy};
@@ -37,4 +38,4 @@ pub(crate) use self::sweep::{Clear, clear, remove_release, sweep_at_start};
 pub(crate) use self::tree::looks_whole;
 pub(crate) use self::unpacked::{FileNumber, Placement, Unpacked, UnpackedWriter};
 pub(crate) use self::verify::{Verification, restore};
-pub(crate) use self::volume::{CURRENT, Context, RELEASES, STAGING, Volume, VolumeError};
+pub(crate) use self::volume::{CURRENT, Context, RELEASES, STAGING, Volume, VolumeError, explained};

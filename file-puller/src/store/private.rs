@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifecycle::Ignore as _;
-use rustix::fs::{AtFlags, DirEntry, Mode, OFlags};
+use rustix::fs::{AtFlags, DirEntry, Mode};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::backlog::Backlog;
-use super::create::{make_directory, open_directory};
+use super::create::{make_directory, open_directory, open_file, open_lock_file};
 use super::directory::{entries, remove};
 use super::sys::{self, Lock};
 use crate::crash_point::crash_point;
@@ -55,8 +55,7 @@ impl Private {
         let name = format!("{PREFIX}{:016x}", fastrand::u64(..));
         make_directory(staging, &name, mode)?;
         let directory = open_directory(staging, &name)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = rustix::fs::openat(&directory, LOCK, flags, Mode::from_raw_mode(0o664))?;
+        let lock = open_lock_file(&directory, LOCK)?;
         sys::fcntl_lock(&lock)?;
         let path = path.join(&name);
         Ok(Self { name, directory, path, _lock: lock, backlog: Arc::clone(backlog) })
@@ -142,13 +141,9 @@ impl Private {
 /// Whether another process owns the private directory of that name.
 pub(super) fn has_owner(staging: BorrowedFd<'_>, name: &str) -> bool {
     let path = format!("{name}/{LOCK}");
-    match rustix::fs::openat(
-        staging,
-        &*path,
-        OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(lock) => sys::fcntl_lock(&lock).is_ok_and(|lock| lock == Lock::HeldByAnother),
+    match open_file(staging, &*path) {
+        // Shared, because another user's file may be one that this process can only read.
+        Ok(lock) => sys::share_fcntl_lock(&lock).is_ok_and(|lock| lock == Lock::HeldByAnother),
         // Another user's, which this process may not even look at.
         Err(Errno::ACCESS) => true,
         Err(_) => false,

@@ -88,7 +88,7 @@ fn stamp(volume: &Volume, replaced: &ReleaseId) {
     let times = Timestamps { last_access: now, last_modification: now };
     let name = manifest_name(replaced);
     if let Err(error) = rustix::fs::utimensat(volume.releases(), &*name, &times, AtFlags::SYMLINK_NOFOLLOW) {
-        tracing::debug!(release = %replaced, %error, "its time of replacement is not noted");
+        tracing::warn!(release = %replaced, %error, "its time of replacement is not noted; after a restart, --keep-for counts from when it was published");
     }
 }
 

@@ -64,9 +64,9 @@ impl SignedManifest {
         // From here on both go where the rest fails.
         let signed =
             Self { manifest: manifest_file, signature: signature_file, private: Arc::clone(&private) };
-        write(&signed.manifest, manifest).context(|| context(SIGNED))?;
+        write(&signed.manifest, manifest, volume.manifest_mode()).context(|| context(SIGNED))?;
         crash_point();
-        write(&signed.signature, signature).context(|| context(SIGNED_SIGNATURE))?;
+        write(&signed.signature, signature, volume.manifest_mode()).context(|| context(SIGNED_SIGNATURE))?;
         crash_point();
         Ok(signed)
     }
@@ -115,9 +115,9 @@ impl Drop for SignedManifest {
     }
 }
 
-fn write(mut file: &File, mut from: impl Read) -> io::Result<()> {
+fn write(mut file: &File, mut from: impl Read, mode: FileMode) -> io::Result<()> {
     io::copy(&mut from, &mut file)?;
-    set_mode(file, FileMode::PLAIN)
+    set_mode(file, mode)
 }
 
 /// Whether a file is there with exactly these bytes.

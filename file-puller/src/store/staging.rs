@@ -76,7 +76,7 @@ impl Staging {
         copy_of: Option<ReleaseId>,
         fsync_set: FsyncSet,
     ) -> Result<Self, VolumeError> {
-        let manifest = write_manifest(&private, id, manifest)?;
+        let manifest = write_manifest(&private, id, manifest, volume.manifest_mode())?;
         let (volume, id, plain_files) = (Arc::clone(volume), id.clone(), PlainFiles::default());
         Ok(Self { volume, private, id, tree, plain_files, copy_of, manifest, signature: None, fsync_set })
     }
@@ -278,13 +278,18 @@ impl Staging {
 }
 
 /// Writes the manifest of a release into the private directory.
-fn write_manifest(private: &Private, id: &ReleaseId, manifest: &Manifest) -> Result<File, VolumeError> {
+fn write_manifest(
+    private: &Private,
+    id: &ReleaseId,
+    manifest: &Manifest,
+    mode: FileMode,
+) -> Result<File, VolumeError> {
     let name = manifest_name(id);
     let context = || format!("write {}/{name}", private.path().display());
     let file = create_file(private.directory(), &name).context(context)?;
     let mut out = io::BufWriter::new(File::from(file));
     manifest.write(&mut out).and_then(|()| out.flush()).context(context)?;
-    set_mode(out.get_ref(), FileMode::PLAIN).context(context)?;
+    set_mode(out.get_ref(), mode).context(context)?;
     crash_point();
     out.into_inner().map_err(io::IntoInnerError::into_error).context(context)
 }

@@ -45,6 +45,11 @@ fn sweep(volume: &Volume, name: &OsStr) -> Result<(), VolumeError> {
     match rustix::fs::renameat(volume.staging(), name, private.directory(), swept) {
         // Another process was faster.
         Err(Errno::NOENT) => return Ok(()),
+        // What costs only space must not keep this process from syncing.
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+            tracing::warn!(name = %name.display(), %error, "what a process of another user has left in {STAGING} is not swept; remove it, or run both with --group-write");
+            return Ok(());
+        }
         moved => moved.context(context)?,
     }
     crash_point();

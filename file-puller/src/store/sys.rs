@@ -140,6 +140,14 @@ pub(super) fn fcntl_lock(file: impl AsFd) -> io::Result<Lock> {
     outcome(rustix::fs::fcntl_lock(file, EXCLUSIVE))
 }
 
+/// Shares that lock, which no process can while another holds it. A file that is open to be read only is enough for this.
+pub(super) fn share_fcntl_lock(file: impl AsFd) -> io::Result<Lock> {
+    if lacks("locks") {
+        return Ok(Lock::Held);
+    }
+    outcome(rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockShared))
+}
+
 const EXCLUSIVE: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
 fn outcome(locked: Result<(), Errno>) -> io::Result<Lock> {

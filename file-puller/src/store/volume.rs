@@ -19,11 +19,13 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::backlog::Backlog;
-use super::create::{DIRECTORY, DirectoryOptions, ensure_directory, open_directory};
+use super::create::{
+    DIRECTORY, DirectoryOptions, LOCK_MODE, ensure_directory, open_directory, open_lock_file,
+};
 use super::directory::entries;
 use super::private::Private;
 use super::sys::{self, Lock};
-use crate::content::{LARGE_MANIFEST, Limits, Manifest, ReleaseId};
+use crate::content::{FileMode, LARGE_MANIFEST, Limits, Manifest, ReleaseId};
 use crate::crash_point::lacks;
 
 /// The public name: a relative symbolic link to the release that is served.
@@ -175,9 +177,19 @@ impl Volume {
         self.releases.as_fd()
     }
 
+    /// Another directory of the volume's own, which is made where it is missing.
+    pub(crate) fn directory(&self, name: &str) -> Result<OwnedFd, VolumeError> {
+        open_or_make(&self.root, name, &self.path, self.directory_mode())
+    }
+
     /// The mode of directories.
     pub(super) fn directory_mode(&self) -> Mode {
         self.directories.mode()
+    }
+
+    /// The mode of a release's manifest, and of its signature.
+    pub(super) fn manifest_mode(&self) -> FileMode {
+        self.directories.manifest_mode()
     }
 
     /// Whether a file has the mode that it was given.
@@ -448,21 +460,11 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<O
         .context(|| format!("open {shown}/{name} as a directory"))
 }
 
-/// The mode of the lock file: another user of the same group can take over.
-const LOCK_MODE: Mode = Mode::from_raw_mode(0o664);
-
 /// Opens the file that carries the lock which NFS forwards. `None` where this process may not write: then it cannot damage
 /// anything either.
 fn open_lock(staging: &OwnedFd) -> io::Result<Option<OwnedFd>> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(staging, LOCK, flags, LOCK_MODE) {
-        Ok(lock) => {
-            if rustix::fs::fstat(&lock)?.st_mode & 0o777 != LOCK_MODE.as_raw_mode() {
-                // Only its owner can, and a later process finds it done.
-                sys::fchmod(&lock, LOCK_MODE).ignore();
-            }
-            Ok(Some(lock))
-        }
+    match open_lock_file(staging, LOCK) {
+        Ok(lock) => Ok(Some(lock)),
         Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -475,7 +477,7 @@ fn keeps_modes(lock: &OwnedFd) -> bool {
 }
 
 /// Adds to "permission denied" who this process is, whose the directory is, and what to do.
-fn explained(error: io::Error, directory: BorrowedFd<'_>) -> io::Error {
+pub(crate) fn explained(error: io::Error, directory: BorrowedFd<'_>) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
     }

@@ -38,6 +38,7 @@ mod tls;
 mod transfers;
 mod trust;
 mod unavailable;
+mod users;
 mod validators;
 mod volume;
 mod waiting;

@@ -368,79 +368,8 @@ fn directories_can_be_writable_for_their_group() {
         let mode = fs::metadata(volume.join(directory)).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o775, "{directory}");
     }
-}
-
-/// Runs `--once` as this user of group 65532.
-fn once_as(user: u32, url: &str, volume: &Volume, flags: &[&str]) -> (i32, String) {
-    use std::os::unix::process::CommandExt as _;
-
-    let mut command = Command::new(BINARY);
-    command
-        .args(["--once", "--log-level", "info", "--source", url, "--volume"])
-        .arg(volume.path())
-        .args(flags);
-    let done = command.uid(user).gid(65532).output().expect("it can be started");
-    (done.status.code().expect("it exits"), String::from_utf8(done.stderr).expect("UTF-8"))
-}
-
-/// A volume that belongs to user 65532, and that user's group may write.
-fn volume_of_a_group() -> Volume {
-    let volume = Volume::new();
-    std::os::unix::fs::chown(volume.path(), Some(65532), Some(65532)).expect("this test runs as root");
-    fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o2775)).expect("it is ours");
-    fs::set_permissions(volume.above(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    volume
-}
-
-#[test]
-#[ignore = "needs root: file-puller/tests/users/run.sh"]
-fn users_of_one_group_take_over_from_each_other() {
-    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
-    let flags = ["--group-write", "--keep", "0", "--keep-for", "0s"];
-    let take_over = |user: u32| {
-        let (code, stderr) = once_as(user, &manager.url(), &volume, &flags);
-        assert_eq!(code, 0, "user {user}: {stderr}");
-        let mut open = vec![volume.join("current/.")];
-        let mut files = crate::content::Tree::new();
-        while let Some(at) = open.pop() {
-            for name in names(&at) {
-                let path = at.join(name);
-                let relative = path.strip_prefix(volume.join("current/.")).expect("beneath the root");
-                let relative = relative.to_str().expect("UTF-8").to_owned();
-                if path.is_dir() {
-                    open.push(path);
-                } else {
-                    let mode = fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777;
-                    files.insert(relative, (mode, fs::read(&path).expect("it can be read")));
-                }
-            }
-        }
-        assert_eq!(files, manager.site().files, "user {user}");
-        assert_eq!(volume.staging(), [] as [&str; 0], "user {user}");
-        // The old release went, whichever puller had made it.
-        assert_eq!(volume.releases().len(), 1, "user {user}");
-    };
-    take_over(65532);
-    for (version, user) in [65533, 65532, 65534].into_iter().enumerate() {
-        manager.put("index.html", format!("version {version}"));
-        take_over(user);
-        // Nothing new: nothing to do for the other either.
-        take_over(user - 1);
-    }
-}
-
-#[test]
-#[ignore = "needs root: file-puller/tests/users/run.sh"]
-fn users_without_the_flag_are_told_of_it() {
-    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
-    assert_eq!(once_as(65532, &manager.url(), &volume, &[]).0, 0);
-    manager.put("index.html", "new");
-    let (code, stderr) = once_as(65533, &manager.url(), &volume, &[]);
-    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
-    for said in ["user 65532, group 65532", "user 65533, group 65532", "fsGroup", "--group-write"] {
-        assert!(stderr.contains(said), "{said} is missing in {stderr}");
-    }
-    assert_eq!(fs::read(volume.join("current/index.html")).expect("it stays"), SITE[0].1.as_bytes());
+    let manifest = volume.join("releases").join(volume.current().expect("published") + ".json");
+    assert_eq!(fs::metadata(manifest).expect("it is there").permissions().mode() & 0o777, 0o664);
 }
 
 /// As two pullers on two nodes, on a network file system whose locks only seem to work: both write, and others start meanwhile.

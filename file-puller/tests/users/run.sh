@@ -9,4 +9,4 @@ as_root=()
 scenarios=$(.ci/test-binary.py file-puller scenarios)
 cd file-puller
 # The users have to reach the program that is tested, and the volume.
-"${as_root[@]}" "$scenarios" --ignored volume::users_
+"${as_root[@]}" "$scenarios" --ignored users::

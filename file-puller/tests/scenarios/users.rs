@@ -1,0 +1,183 @@
+//! Users of one group on one volume: each can go on where another has ended, also where that one was killed.
+
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::SystemTime;
+
+use testkit::{Answer, Process, wait_until};
+
+use crate::content::{ContentManager, Tree};
+use crate::puller::{BINARY, Volume, names, when_asked};
+use crate::repositories::Repository;
+
+const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
+const GIT: [&str; 2] = ["--group-write", "--allow-plain-http"];
+
+/// A puller as this user of group 65532. What its umask takes away, the other users would miss.
+fn puller_as(user: u32, url: &str, volume: &Volume, flags: &[&str]) -> Command {
+    use std::os::unix::process::CommandExt as _;
+
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077 && exec \"$@\"", "sh", BINARY, "--log-level", "info", "--source", url]);
+    command.arg("--volume").arg(volume.path()).args(flags).uid(user).gid(65532);
+    command
+}
+
+/// Runs it with `--once`.
+fn once_as(user: u32, url: &str, volume: &Volume, flags: &[&str]) -> (i32, String) {
+    let done = puller_as(user, url, volume, flags).arg("--once").output().expect("it can be started");
+    (done.status.code().expect("it exits"), String::from_utf8(done.stderr).expect("UTF-8"))
+}
+
+/// A volume that belongs to user 65532, and that user's group may write.
+fn volume_of_a_group() -> Volume {
+    let volume = Volume::new();
+    std::os::unix::fs::chown(volume.path(), Some(65532), Some(65532)).expect("this test runs as root");
+    fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o2775)).expect("it is ours");
+    fs::set_permissions(volume.above(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    volume
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn users_of_one_group_take_over_from_each_other() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    let flags = ["--group-write", "--keep", "0", "--keep-for", "0s"];
+    let take_over = |user: u32| {
+        let (code, stderr) = once_as(user, &manager.url(), &volume, &flags);
+        assert_eq!(code, 0, "user {user}: {stderr}");
+        let mut open = vec![volume.join("current/.")];
+        let mut files = Tree::new();
+        while let Some(at) = open.pop() {
+            for name in names(&at) {
+                let path = at.join(name);
+                let relative = path.strip_prefix(volume.join("current/.")).expect("beneath the root");
+                let relative = relative.to_str().expect("UTF-8").to_owned();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    let mode = fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777;
+                    files.insert(relative, (mode, fs::read(&path).expect("it can be read")));
+                }
+            }
+        }
+        assert_eq!(files, manager.site().files, "user {user}");
+        assert_eq!(volume.staging(), [] as [&str; 0], "user {user}");
+        // The old release went, whichever puller had made it.
+        assert_eq!(volume.releases().len(), 1, "user {user}");
+    };
+    take_over(65532);
+    for (version, user) in [65533, 65532, 65534].into_iter().enumerate() {
+        manager.put("index.html", format!("version {version}"));
+        take_over(user);
+        // Nothing new: nothing to do for the other either.
+        take_over(user - 1);
+    }
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn what_was_kept_of_a_commit_serves_the_next_user_as_well() {
+    let (repository, volume) = (Repository::start(), volume_of_a_group());
+    for (version, user) in [65532, 65533, 65532].into_iter().enumerate() {
+        repository.commit("index.html", &format!("version {version}"));
+        repository.server.forget();
+        let (code, stderr) = once_as(user, &repository.url(), &volume, &GIT);
+        assert_eq!(code, 0, "user {user}: {stderr}");
+        let content = fs::read(volume.join("current/index.html")).expect("it was published");
+        assert_eq!(content, format!("version {version}").as_bytes());
+        let requests = repository.server.requests();
+        let asks_for_the_rest =
+            requests.iter().any(|request| String::from_utf8_lossy(&request.body).contains("have "));
+        assert_eq!(asks_for_the_rest, version > 0, "user {user}: {requests:?}");
+    }
+}
+
+/// A user without the flag cannot write what the other's commit has left behind, and learns why.
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn users_without_the_flag_are_told_of_it_by_a_git_source_too() {
+    let (repository, volume) = (Repository::start(), volume_of_a_group());
+    repository.commit("index.html", "old");
+    assert_eq!(once_as(65532, &repository.url(), &volume, &GIT).0, 0);
+    fs::set_permissions(volume.join(".git-objects"), fs::Permissions::from_mode(0o755)).expect("it is there");
+    repository.commit("index.html", "new");
+    let (code, stderr) = once_as(65533, &repository.url(), &volume, &GIT);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    for said in ["user 65532, group 65532", "user 65533, group 65532", "fsGroup", "--group-write"] {
+        assert!(stderr.contains(said), "{said} is missing in {stderr}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn what_had_arrived_for_a_user_who_was_killed_is_taken_over() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    manager.put("z", "the last to be fetched");
+    manager.fault(|request, _| {
+        // Until the client is gone.
+        let wait = |stream: &mut std::net::TcpStream| drop(stream.read(&mut [0]));
+        request.target().ends_with("/z").then(|| Answer::raw(wait))
+    });
+    let flags = ["--group-write", "--concurrency", "1"];
+    let mut killed = Process::start_command(when_asked(puller_as(65532, &manager.url(), &volume, &flags)));
+    wait_until("the last file is asked for", || manager.asked().iter().any(|path| path.ends_with("/z")));
+    killed.kill();
+    assert_ne!(volume.staging(), [] as [&str; 0]);
+    manager.recover();
+    manager.upstream.forget();
+    let (code, stderr) = once_as(65533, &manager.url(), &volume, &flags);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(manager.asked(), ["/site/manifest.json", "/site/z"]);
+    assert_eq!(names(&volume.join(".staging")), ["lock"]);
+}
+
+/// Without the flag a process of another user leaves what only that user can remove.
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn what_another_user_has_left_does_not_keep_a_puller_from_its_start() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    assert_eq!(once_as(65532, &manager.url(), &volume, &["--group-write"]).0, 0);
+    let left = volume.join(".staging/process-0123456789abcdef");
+    fs::create_dir(&left).expect("a directory");
+    fs::write(left.join("lock"), "").expect("a file");
+    let (code, stderr) = once_as(65533, &manager.url(), &volume, &["--group-write"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("process-0123456789abcdef") && stderr.contains("is not swept"), "{stderr}");
+    assert!(left.exists());
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn a_release_that_another_user_has_replaced_is_kept_for_its_time() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    let flags = ["--group-write", "--keep", "0", "--keep-for", "1h"];
+    assert_eq!(once_as(65532, &manager.url(), &volume, &flags).0, 0);
+    let first = volume.current().expect("published");
+    // It was published long ago, and is replaced now.
+    let manifest =
+        fs::File::open(volume.join("releases").join(format!("{first}.json"))).expect("it is there");
+    manifest.set_modified(SystemTime::UNIX_EPOCH).expect("this test runs as root");
+    manager.put("index.html", "new");
+    for user in [65533, 65534] {
+        let (code, stderr) = once_as(user, &manager.url(), &volume, &flags);
+        assert_eq!(code, 0, "user {user}: {stderr}");
+        assert!(volume.releases().contains(&first), "user {user}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn users_without_the_flag_are_told_of_it() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    assert_eq!(once_as(65532, &manager.url(), &volume, &[]).0, 0);
+    manager.put("index.html", "new");
+    let (code, stderr) = once_as(65533, &manager.url(), &volume, &[]);
+    assert_eq!((code, stderr.lines().count()), (74, 1), "{stderr}");
+    for said in ["user 65532, group 65532", "user 65533, group 65532", "fsGroup", "--group-write"] {
+        assert!(stderr.contains(said), "{said} is missing in {stderr}");
+    }
+    assert_eq!(fs::read(volume.join("current/index.html")).expect("it stays"), SITE[0].1.as_bytes());
+}
