@@ -1,30 +1,41 @@
 //! `--touch-file`: a file whose modification time says when a release was published, for programs that watch a file.
 
-use std::fs::{FileTimes, OpenOptions};
+use std::fs::{self, FileTimes, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{self, Component, Path, PathBuf};
 use std::time::SystemTime;
+
+use rustix::fs::OFlags;
 
 use crate::store::{CURRENT, RELEASES, STAGING};
 
 /// The file of `--touch-file`.
 #[derive(Debug, Clone)]
-pub(crate) struct TouchFile(PathBuf);
+pub(crate) struct TouchFile {
+    path: PathBuf,
+    volume: PathBuf,
+}
 
 impl TouchFile {
-    /// Checks that the file is none of a volume's own.
+    /// Checks that the file is none of a volume's own, as far as this can be seen before there is a release.
     pub(crate) fn new(path: PathBuf, volume: &Path) -> Result<Self, String> {
+        let file = Self { path, volume: volume.to_owned() };
+        let absolute =
+            |path: &Path| path::absolute(path).map_err(|error| format!("{:?}: {error}", path.display()));
+        let (path, volume) = (absolute(&file.path)?, absolute(&file.volume)?);
+        if path.components().any(|component| component == Component::ParentDir) {
+            let shown = file.path.display();
+            return Err(format!("--touch-file {shown} has `..` in it; write the path without"));
+        }
         let inside = path.strip_prefix(volume).ok().and_then(|inside| inside.components().next());
-        let taken = inside.and_then(|first| {
+        let named = inside.and_then(|first| {
             [CURRENT, RELEASES, STAGING].into_iter().find(|name| first.as_os_str() == *name)
         });
-        match taken {
-            Some(name) => Err(format!(
-                "--touch-file {} lies in {name}, which holds releases; put it beside, such as {}",
-                path.display(),
-                volume.join("touched").display()
-            )),
-            None => Ok(Self(path)),
+        let found = || file.resolve().ok().and_then(|resolved| file.holder(&resolved));
+        match named.or_else(found) {
+            Some(name) => Err(file.refusal(name)),
+            None => Ok(file),
         }
     }
 
@@ -33,18 +44,56 @@ impl TouchFile {
     /// A failure is logged and no more: what was published stays published.
     pub(crate) fn touch(&self) {
         if let Err(error) = self.try_touch() {
-            tracing::warn!(path = %self.0.display(), %error, "cannot touch --touch-file");
+            tracing::warn!(path = %self.path.display(), %error, "cannot touch --touch-file");
         }
     }
 
     fn try_touch(&self) -> io::Result<()> {
-        let file = OpenOptions::new().create(true).append(true).open(&self.0)?;
-        file.set_times(FileTimes::new().set_modified(SystemTime::now()))
+        let resolved = self.resolve()?;
+        // A link on the way may point into a release only now that there is one.
+        if let Some(name) = self.holder(&resolved) {
+            return Err(io::Error::other(self.refusal(name)));
+        }
+        let mut options = OpenOptions::new();
+        // A link that points at nothing is not resolved, so that it may lead anywhere.
+        options.create(true).append(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        options.open(resolved)?.set_times(FileTimes::new().set_modified(SystemTime::now()))
+    }
+
+    /// Where the file is or will be, without links.
+    fn resolve(&self) -> io::Result<PathBuf> {
+        match fs::canonicalize(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = path::absolute(&self.path)?;
+                let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+                Ok(fs::canonicalize(above)?.join(name))
+            }
+            resolved => resolved,
+        }
+    }
+
+    /// Which directory of the volume holds this path, also through another mount of the volume.
+    fn holder(&self, resolved: &Path) -> Option<&'static str> {
+        let inode = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        [RELEASES, STAGING].into_iter().find(|name| {
+            let directory = inode(&self.volume.join(name));
+            directory.is_some() && resolved.ancestors().any(|above| inode(above) == directory)
+        })
+    }
+
+    fn refusal(&self, name: &str) -> String {
+        let (path, beside) = (self.path.display(), self.volume.join("touched"));
+        format!(
+            "--touch-file {path} lies in {name}, which holds releases; put it beside, such as {}",
+            beside.display()
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -57,6 +106,40 @@ mod tests {
         {
             assert!(new(path).unwrap_err().contains("/content/touched"), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_that_leads_into_a_release_is_refused_whatever_it_looks_like() {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        fs::create_dir_all(at("volume/releases/a")).unwrap();
+        for (link, target) in
+            [("volume/current", "releases/a"), ("to", "volume/current"), ("file", "volume/current/file")]
+        {
+            symlink(target, at(link)).unwrap();
+        }
+        let new = |path: PathBuf| TouchFile::new(path, &at("volume"));
+        assert!(new(at("volume/../volume/current/x")).unwrap_err().contains("`..`"));
+        assert!(new(at("to/x")).unwrap_err().contains("lies in releases"));
+        fs::write(at("volume/releases/a/file"), "").unwrap();
+        assert!(new(at("file")).unwrap_err().contains("lies in releases"));
+        assert!(new(at("volume/touched")).is_ok() && new(at("touched")).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_leads_into_a_release_later_is_not_touched() {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        symlink("volume/current", at("to")).unwrap();
+        symlink("volume/current/file", at("file")).unwrap();
+        let files = ["to/x", "file"]
+            .map(|path| TouchFile::new(at(path), &at("volume")).expect("nothing is there yet"));
+        fs::create_dir_all(at("volume/releases/a")).unwrap();
+        symlink("releases/a", at("volume/current")).unwrap();
+        for file in files {
+            file.touch();
+        }
+        assert_eq!(fs::read_dir(at("volume/releases/a")).unwrap().count(), 0);
     }
 
     #[test]
