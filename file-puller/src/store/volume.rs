@@ -455,9 +455,20 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<O
     ensure_directory(root, name, mode)
         .map_err(|error| explained(error, root.as_fd()))
         .context(|| format!("make {shown}/{name}"))?;
-    open_directory(root, name)
+    let directory = open_directory(root, name)
         .map_err(|error| explained(error.into(), root.as_fd()))
-        .context(|| format!("open {shown}/{name} as a directory"))
+        .context(|| format!("open {shown}/{name} as a directory"))?;
+    if mode.contains(Mode::WGRP) {
+        // Only its owner can, and a volume that is read-only can be followed as it is.
+        let_group_write(&directory).ignore();
+    }
+    Ok(directory)
+}
+
+/// Adds what `--group-write` gives to a directory that was made without it.
+fn let_group_write(directory: &OwnedFd) -> Result<(), Errno> {
+    let found = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode & 0o7777);
+    if found.contains(Mode::WGRP) { Ok(()) } else { sys::fchmod(directory, found | Mode::WGRP) }
 }
 
 /// Opens the file that carries the lock which NFS forwards. `None` where this process may not write: then it cannot damage

@@ -124,14 +124,35 @@ fn what_had_arrived_for_a_user_who_was_killed_is_taken_over() {
     let flags = ["--group-write", "--concurrency", "1"];
     let mut killed = Process::start_command(when_asked(puller_as(65532, &manager.url(), &volume, &flags)));
     wait_until("the last file is asked for", || manager.asked().iter().any(|path| path.ends_with("/z")));
+    // A file that has arrived gets its mode last.
+    let has_arrived = |(path, content): &(&str, &str)| {
+        let mut releases = volume.staging().into_iter().filter(|name| !name.contains('.'));
+        let staged = releases.find_map(|id| fs::metadata(volume.staged(&id).join(path)).ok());
+        staged.is_some_and(|file| {
+            file.len() == content.len() as u64 && file.permissions().mode() & 0o777 == 0o644
+        })
+    };
+    wait_until("all but the last file are there", || SITE.iter().all(has_arrived));
     killed.kill();
-    assert_ne!(volume.staging(), [] as [&str; 0]);
     manager.recover();
     manager.upstream.forget();
     let (code, stderr) = once_as(65533, &manager.url(), &volume, &flags);
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(manager.asked(), ["/site/manifest.json", "/site/z"]);
     assert_eq!(names(&volume.join(".staging")), ["lock"]);
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn the_flag_is_of_use_on_a_volume_that_was_made_without_it() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    for (user, flags) in [(65532, &[][..]), (65532, &["--group-write"]), (65533, &["--group-write"])] {
+        manager.put("index.html", format!("{user} {flags:?}"));
+        let (code, stderr) = once_as(user, &manager.url(), &volume, flags);
+        assert_eq!(code, 0, "user {user} {flags:?}: {stderr}");
+        let content = fs::read_to_string(volume.join("current/index.html")).expect("it was published");
+        assert_eq!(content, format!("{user} {flags:?}"));
+    }
 }
 
 /// Without the flag a process of another user leaves what only that user can remove.
