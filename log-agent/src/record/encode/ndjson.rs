@@ -6,12 +6,14 @@
 //! ```
 //!
 //! A line that is no object has `"body":"…"` in the place of `attributes`. The line's own bytes are spliced in: nothing is
-//! parsed and printed again, so numbers, order and spelling stay as the writer had them.
+//! parsed and printed again, so numbers, order and spelling stay as the writer had them. Only the line breaks of an object of
+//! several joined lines become spaces.
 
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memchr2_iter;
 
 use super::{digits, severity_number, severity_text, timestamp};
 use crate::record::chunk::{Chunk, Line, Origin};
@@ -64,7 +66,7 @@ impl<'a> Envelope<'a> {
                 if let Some(level) = severity_text(line, text) {
                     splice(out, b",\"severity_text\":\"", level, b"\"");
                 }
-                splice(out, b",\"attributes\":", text.trim_ascii(), b"");
+                attributes(text.trim_ascii(), out);
             }
             Parsed::Text => body(text, out),
             Parsed::Bad(reason) => {
@@ -80,6 +82,16 @@ impl<'a> Envelope<'a> {
             digits(line.cut, out);
         }
         out.extend_from_slice(&self.after);
+    }
+}
+
+/// An object, byte for byte but for its line breaks: they are white space in JSON, where a string has escapes for them, and would end
+/// the record.
+fn attributes(object: &[u8], out: &mut Vec<u8>) {
+    splice(out, b",\"attributes\":", object, b"");
+    let start = out.len() - object.len();
+    for at in memchr2_iter(b'\n', b'\r', object) {
+        out[start + at] = b' ';
     }
 }
 
@@ -143,6 +155,14 @@ mod tests {
         assert_eq!(value["severity_number"], 13);
         assert_eq!(value["log.file.path"], "/logs/a \"b\"");
         assert_eq!(value["resource"]["service.name"], "web");
+    }
+
+    #[test]
+    fn an_object_of_several_lines_is_one_line() {
+        let (text, value) = record(b"{\r\n  \"a\": [1,\n 2],\n  \"b\": \"x\\ny\"\n}", 0);
+        assert_eq!(text.matches(['\n', '\r']).count(), 1, "{text:?}");
+        assert!(text.contains(r#"{    "a": [1,  2],   "b": "x\ny" }"#), "{text}");
+        assert_eq!(value["attributes"], serde_json::json!({"a": [1, 2], "b": "x\ny"}));
     }
 
     #[test]
