@@ -52,6 +52,9 @@ pub(crate) struct FileEntry {
     /// The file has another content now, or is gone: what is left of this one is under way to the sinks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) gone: bool,
+    /// Nothing of it was read, because it may be the copy of what another file of the log holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pending_copy: bool,
     /// By sink.
     #[serde(with = "by_sink")]
     pub(crate) confirmed: Vec<(String, Confirmed)>,
@@ -250,6 +253,7 @@ pub(super) mod tests {
             sent: None,
             given_up: 0,
             gone: false,
+            pending_copy: false,
             size: 100,
             head: Fingerprint::of(b"head"),
             tail: None,

@@ -21,7 +21,7 @@ use super::obstacles::Obstacles;
 use super::orphans::Orphans;
 use super::queue::ReadQueues;
 use super::read::{Progress, ReadContext, ReadOptions, UnterminatedLine};
-use super::rotation::{LogFamily, RotationAge, age_in};
+use super::rotation::{LogFamily, RotationAge};
 use super::start::{Start, StartAt};
 use crate::checkpoint::{FileEntry, Sent};
 use crate::identity::FileKey;
@@ -222,18 +222,16 @@ impl Catalog {
             None => self.numbers.new_content(self.sinks.len()),
         };
         let seq = self.numbers.file();
-        let mut file = TailedFile::new(seq, family.clone(), place.clone(), handle, content)?;
+        let mut file = TailedFile::new(seq, family, place.clone(), handle, content)?;
         let replaced = self.look_at(&mut file)?;
         file.content_mut().note_arrival();
         match entry {
+            // The run before has waited for the truncation that tells, and so does this one.
+            Some(entry) if !replaced && entry.pending_copy => self.may_be_copy(&mut file),
             Some(entry) if !replaced => file.skip_to(|_| entry.given_up)?,
             Some(_) => {}
             None => {
-                file.set_there_at_start(!self.start.is_over());
-                // Only a file with a rotated name is a copy, and only of a log that is, or was, read.
-                if age_in(&place.path, &family) != RotationAge::Current {
-                    file.set_state(ReadState::PendingCopy);
-                }
+                self.may_be_copy(&mut file);
                 self.start.skip_what_is_old(&mut file, metadata.modified().ok(), &self.ledger)?;
             }
         }
@@ -242,6 +240,14 @@ impl Catalog {
         self.files.put(file);
         self.descriptors.opened(seq);
         Ok(())
+    }
+
+    /// Only a file with a rotated name is a copy, and only of a log that is, or was, read.
+    fn may_be_copy(&self, file: &mut TailedFile) {
+        file.set_there_at_start(!self.start.is_over());
+        if file.age() != RotationAge::Current {
+            file.set_state(ReadState::PendingCopy);
+        }
     }
 
     /// Looks into the files whose size has changed, or that hold something else than what was read.

@@ -215,7 +215,8 @@ impl FileTable {
         self.files.values_mut().for_each(TailedFile::prepare_entry);
         for file in self.iter().filter(|file| file.state() != ReadState::Skipped) {
             let mut add = |content: &Content, gone: bool| {
-                entries.push(FileEntry { gone, ..file.entry_of(content, sinks) });
+                let pending_copy = !gone && file.state() == ReadState::PendingCopy;
+                entries.push(FileEntry { gone, pending_copy, ..file.entry_of(content, sinks) });
                 snapshot.extend(content.covered().map(|covered| (content.seq(), covered)));
             };
             add(file.content(), false);

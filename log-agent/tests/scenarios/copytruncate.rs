@@ -187,3 +187,27 @@ fn copytruncate_seen_before_its_original_is_read() {
     slow.expect_once(&agent, 120);
     assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
 }
+
+#[test]
+fn copytruncate_that_a_restart_comes_into_sends_nothing_again() {
+    for truncates in [true, false] {
+        let (room, receiver) = (Room::new(), Receiver::start());
+        let mut file = append(&room.log("access.log"));
+        write_numbers(&mut file, 0..50);
+        let more = ["--rescan-period", "50ms", "--rotate-wait", "5m"];
+        let mut agent = room.agent(&receiver.sink(), &more);
+        receiver.expect_numbers(50);
+        fs::copy(room.log("access.log"), room.log("access.log.1")).unwrap();
+        wait_until("the copy is seen", || metric(&agent, "log_agent_open_files") > 1.5);
+        // Its last checkpoint knows the copy.
+        agent.terminate();
+        if truncates {
+            file.set_len(0).unwrap();
+        }
+        write_numbers(&mut file, 50..100);
+        let agent = room.agent(&receiver.sink(), &["--rescan-period", "50ms", "--rotate-wait", "300ms"]);
+        wait_until("nothing waits any more", || metric(&agent, "log_agent_unconfirmed_bytes") < 0.5);
+        receiver.expect_numbers(100);
+        assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+    }
+}

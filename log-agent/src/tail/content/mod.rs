@@ -465,6 +465,7 @@ impl Content {
             seen: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             given_up: 0,
             gone: false,
+            pending_copy: false,
         }
     }
 }
