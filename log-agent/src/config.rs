@@ -144,6 +144,11 @@ impl Config {
                 ));
             }
         }
+        if self.parse == Format::Raw && self.filter != Filter::default() {
+            return Err("--parse raw finds no fields, so --drop, --drop-field and --redact-field would do nothing: \
+                        choose another --parse"
+                .to_owned());
+        }
         self.credentials.validate(&self.sink)?;
         if self.parse.is_of_containers() && self.multiline_start.is_some() {
             return Err(

@@ -1,8 +1,8 @@
 //! What is left out of records, or changed in them, because the user said so: fields that are not needed, fields that no receiver may
 //! see, lines that say nothing.
 //!
-//! What stays, stays byte for byte. Only objects have fields; a line that is none is shipped as it is, except that it cannot
-//! hide a secret in a field of its own: then it has no fields.
+//! What stays, stays byte for byte. Only objects have fields; text is shipped as it is. A line that should have had fields and cannot
+//! be read may hold a secret in one of them: where fields are redacted, its text is withheld.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -12,6 +12,8 @@ use crate::record::parse::{self, FieldNames, Parsed};
 
 /// In the place of a redacted value.
 const REDACTED: &[u8] = b"\"REDACTED\"";
+/// In the place of a text that may have such a value in it.
+const WITHHELD: &[u8] = b"REDACTED";
 
 /// One `--drop`: a field and the value that makes its line not worth shipping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub(crate) struct Filter {
     #[arg(long = "drop-field", value_name = "FIELD", value_delimiter = ',')]
     pub(crate) drop_fields: Vec<String>,
 
-    /// Field of every record whose value is replaced by REDACTED
+    /// Field of every record whose value is replaced by REDACTED, as is the whole text of a line whose fields cannot be read
     #[arg(long = "redact-field", value_name = "FIELD", value_delimiter = ',')]
     pub(crate) redact_fields: Vec<String>,
 
@@ -61,6 +63,10 @@ pub(crate) enum Filtered<'a> {
 impl Filter {
     /// Shapes a line.
     pub(crate) fn apply<'a>(&self, parsed: Parsed, text: Cow<'a, [u8]>, names: &FieldNames) -> Filtered<'a> {
+        // SECURITY: not UTF-8, or cut, or not well formed, an object has its fields all the same.
+        if matches!(parsed, Parsed::Bad(_)) && !self.redact_fields.is_empty() {
+            return Filtered::Keep(parsed, Cow::Borrowed(WITHHELD));
+        }
         let is_object = matches!(parsed, Parsed::Object(_));
         if is_object && !self.drops.is_empty() && self.leaves_out(&text) {
             return Filtered::Drop;
@@ -147,6 +153,27 @@ mod tests {
             ("no object", "no object"),
         ] {
             assert_eq!(shaped(&shape, line).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn where_fields_are_redacted_a_line_whose_fields_cannot_be_read_is_withheld() {
+        let names = FieldNames::default();
+        let redacting = Filter { redact_fields: words("password"), ..Filter::default() };
+        for (format, line) in [
+            (Format::Auto, &b"{\"password\":\"s\",\"a\":\"\xff\"}"[..]),
+            (Format::Auto, br#"{"password":"s","a":"cut off"#),
+            (Format::Cri, br#"{"password":"s","a":"cut off"#),
+            (Format::Logfmt, br#"password=s a="cut off"#),
+        ] {
+            let (parsed, text) = format.parse(line, &names);
+            let Filtered::Keep(parsed, text) = redacting.apply(parsed, text, &names) else { panic!() };
+            assert_eq!(&*text, b"REDACTED", "{}", line.escape_ascii());
+            assert!(matches!(parsed, Parsed::Bad(_)), "and its record says why");
+        }
+        let dropping = Filter { drop_fields: words("password"), ..Filter::default() };
+        for shape in [&dropping, &Filter::default()] {
+            assert_eq!(shaped(shape, "{broken").as_deref(), Some("{broken"));
         }
     }
 

@@ -12,13 +12,28 @@ fn wrong_flags_are_one_line() {
     let room = Room::new();
     let state = room.state();
     let state = state.to_str().unwrap();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 9] = [
         (&[], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "kafka://x"], "otlp+http(s)://"),
         (&["--include", "[", "--state-dir", state, "--sink", "stdout:"], "--include"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:,stdout:"], "twice"),
         (&["--include", "/logs/*", "--state-dir", state, "--sink", "file:/logs/out"], "--exclude"),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--label", "x"], "name=value"),
+        (
+            &[
+                "--include",
+                "x",
+                "--state-dir",
+                state,
+                "--sink",
+                "stdout:",
+                "--parse",
+                "raw",
+                "--redact-field",
+                "password",
+            ],
+            "--parse raw",
+        ),
         (&["--include", "x", "--state-dir", state, "--sink", "stdout:", "--max-line", "1"], "--max-line"),
         (
             &[
