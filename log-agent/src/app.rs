@@ -46,7 +46,8 @@ pub async fn run(
     let mut registry = admin::registry(&CONTAINER);
     let metrics = Metrics::new(&mut registry);
 
-    let names: Vec<String> = config.sink.iter().map(SinkSpec::name).collect();
+    let specs = config.sinks();
+    let names: Vec<String> = specs.iter().map(SinkSpec::name).collect();
     let ledger = LossLedger::new(&names, metrics.clone());
     let sent_log = SentLog::new(&state_dir);
     let mut entries = state.load();
@@ -59,7 +60,7 @@ pub async fn run(
     let dead_letters = DeadLetters::new(&state_dir);
     let (to_reader, inbox) = std::sync::mpsc::channel();
     let (mut sinks, mut feeds, mut statuses) = (JoinSet::new(), Vec::new(), Vec::new());
-    for (index, spec) in SinkIndex::all(config.sink.len()).zip(&config.sink) {
+    for (index, spec) in SinkIndex::all(specs.len()).zip(&specs) {
         let records = Records {
             resource: resource.clone(),
             dead_letters: dead_letters.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lifecycle::units;
 
-use crate::deliver::{Compression, CredentialFlags, Settings, SinkSpec, SinkUrl};
+use crate::deliver::{Compression, CredentialFlags, Settings, SinkList, SinkSpec, SinkUrl};
 use crate::record::filter::Filter;
 use crate::record::parse::{FieldNames, Format};
 use crate::record::resource::{Label, PodFiles};
@@ -56,9 +56,9 @@ pub struct Config {
     pub(crate) state_dir: Option<PathBuf>,
 
     /// Where records go: (raw+)stdout:, (raw+)file:/PATH, ndjson+http(s)://HOST/PATH, otlp+http(s)://HOST, forward(+tls)://HOST:PORT/TAG.
-    /// Repeatable; each has its own position in every file, and one with a name keeps it when its URL changes
-    #[arg(long, value_name = "[NAME=]URL", required = true, value_delimiter = ',')]
-    pub(crate) sink: Vec<SinkSpec>,
+    /// Repeatable, or separated by commas; each has its own position in every file, and one with a name keeps it when its URL changes
+    #[arg(long, value_name = "[NAME=]URL", required = true)]
+    sink: Vec<SinkList>,
 
     /// Resource attribute of every record, besides those from POD_NAME, POD_NAMESPACE, POD_UID and NODE_NAME
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
@@ -132,8 +132,9 @@ impl Config {
     /// # Errors
     /// A sentence for the user.
     pub fn validate(&self) -> Result<(), String> {
-        SinkSpec::validate(&self.sink, self.compression)?;
-        for spec in &self.sink {
+        let sinks = self.sinks();
+        SinkSpec::validate(&sinks, self.compression)?;
+        for spec in &sinks {
             if let SinkUrl::File(_, path) = &spec.url
                 && self.include.iter().any(|glob| glob.matches(path))
                 && !self.exclude.iter().any(|glob| glob.matches(path))
@@ -145,17 +146,24 @@ impl Config {
             }
         }
         if self.parse == Format::Raw && self.filter != Filter::default() {
-            return Err("--parse raw finds no fields, so --drop, --drop-field and --redact-field would do nothing: \
+            return Err(
+                "--parse raw finds no fields, so --drop, --drop-field and --redact-field would do nothing: \
                         choose another --parse"
-                .to_owned());
+                    .to_owned(),
+            );
         }
-        self.credentials.validate(&self.sink)?;
+        self.credentials.validate(&sinks)?;
         if self.parse.is_of_containers() && self.multiline_start.is_some() {
             return Err(
                 "--multiline-start is not for lines of container runtimes: choose it or --parse".to_owned()
             );
         }
         Ok(())
+    }
+
+    /// Where records go.
+    pub(crate) fn sinks(&self) -> Vec<SinkSpec> {
+        SinkList::sinks(&self.sink)
     }
 
     pub(crate) fn delivery(&self) -> Settings {
@@ -198,5 +206,45 @@ fn no_shorter(least: Duration) -> impl Fn(&str) -> Result<Duration, String> + Cl
     move |text| {
         let time = Some(units::duration(text)?).filter(|time| *time >= least);
         time.ok_or_else(|| format!("too short: at least {}", humantime::format_duration(least)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    /// A command's words, of which some are between quotes.
+    fn words(command: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (at, text) in command.split('\'').enumerate() {
+            if at % 2 == 1 {
+                words.push(text.to_owned());
+            } else {
+                words.extend(text.split_whitespace().map(str::to_owned));
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn the_commands_for_receivers_are_right() {
+        let page = include_str!("../../docs/receivers.md").replace("\\\n", " ");
+        let commands: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("log-agent … ")).collect();
+        assert!(commands.len() > 5, "{commands:?}");
+        for command in commands {
+            let arguments = ["log-agent", "--include", "/logs/*", "--state-dir", "/state"].map(str::to_owned);
+            let parsed = Command::try_parse_from(arguments.into_iter().chain(words(command)));
+            let config = parsed.unwrap_or_else(|error| panic!("{command}: {error}")).config;
+            assert_eq!(config.validate(), Ok(()), "{command}");
+            assert_eq!(config.sinks().len(), 1, "{command}");
+        }
     }
 }

@@ -16,7 +16,9 @@ use lifecycle::units;
 use prometheus_client::registry::Registry;
 use tokio::time::sleep;
 
-use crate::deliver::{Compression, CredentialFlags, DeadLetters, Health, Records, Settings, Sink, SinkSpec};
+use crate::deliver::{
+    Compression, CredentialFlags, DeadLetters, Health, Records, Settings, Sink, SinkList, SinkSpec,
+};
 use crate::identity::{FileId, Fingerprint};
 use crate::loss::LossLedger;
 use crate::metrics::Metrics;
@@ -41,8 +43,8 @@ pub struct Replay {
     file: PathBuf,
 
     /// Where the records go; a letter goes to the sink of its name. Where there is one sink, and one name in the letters, all go there
-    #[arg(long, value_name = "[NAME=]URL", required = true, value_delimiter = ',')]
-    sink: Vec<SinkSpec>,
+    #[arg(long, value_name = "[NAME=]URL", required = true)]
+    sink: Vec<SinkList>,
 
     /// How what is sent over the network is compressed
     #[arg(long, value_name = "HOW", default_value = "none")]
@@ -66,14 +68,15 @@ impl Replay {
     /// 64 where a letter's sink is not configured, 74 or 78 where the file cannot be read or holds something else, 69 where a sink does not
     /// confirm, 78 where records were refused again.
     pub async fn run(self) -> Result<(), Failure> {
-        SinkSpec::validate(&self.sink, self.compression)
-            .and_then(|()| self.credentials.validate(&self.sink))
+        let specs = SinkList::sinks(&self.sink);
+        SinkSpec::validate(&specs, self.compression)
+            .and_then(|()| self.credentials.validate(&specs))
             .map_err(|why| Failure::new(Exit::Usage, why))?;
         let text = fs::read(&self.file)
             .with_context(|| format!("cannot read {}", self.file.display()))
             .or_exit(Exit::Io)?;
         let letters = self.read(&text)?;
-        let mut sinks = self.sinks()?;
+        let mut sinks = self.sinks(&specs)?;
         let is_one = letters.iter().all(|letter| letter.sink == letters[0].sink);
         let all_go_there = is_one && sinks.len() == 1;
         let mut sent = 0;
@@ -119,18 +122,18 @@ impl Replay {
         letters.collect()
     }
 
-    fn sinks(&self) -> Result<Vec<Sink>, Failure> {
+    fn sinks(&self, specs: &[SinkSpec]) -> Result<Vec<Sink>, Failure> {
         let settings = Settings {
             compression: self.compression,
             timeout: self.give_up_after,
             // A person waits, and the letters stay.
             reject_wait: Duration::ZERO,
         };
-        let names: Vec<_> = self.sink.iter().map(SinkSpec::name).collect();
+        let names: Vec<_> = specs.iter().map(SinkSpec::name).collect();
         let metrics = Metrics::new(&mut Registry::default());
         let ledger = LossLedger::new(&names, metrics.clone());
         let dead_letters = DeadLetters::at(refused_file(&self.file));
-        let sinks = SinkIndex::all(self.sink.len()).zip(&self.sink).map(|(index, spec)| {
+        let sinks = SinkIndex::all(specs.len()).zip(specs).map(|(index, spec)| {
             let records = Records {
                 resource: SharedResource::fixed(Resource::default()),
                 dead_letters: dead_letters.clone(),

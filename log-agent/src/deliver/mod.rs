@@ -23,6 +23,6 @@ pub(crate) use credential_flags::CredentialFlags;
 pub(crate) use dead_letter::DeadLetters;
 pub(crate) use health::Health;
 pub(crate) use retry::{Records, Sink};
-pub(crate) use spec::SinkSpec;
+pub(crate) use spec::{SinkList, SinkSpec};
 pub(crate) use transport::Settings;
 pub(crate) use url::SinkUrl;

@@ -46,6 +46,36 @@ impl FromStr for SinkSpec {
     }
 }
 
+/// What one `--sink` says: a sink, or several with commas between them.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkList(Vec<SinkSpec>);
+
+impl SinkList {
+    /// The sinks of all of these.
+    pub(crate) fn sinks(lists: &[Self]) -> Vec<SinkSpec> {
+        lists.iter().flat_map(|list| &list.0).cloned().collect()
+    }
+}
+
+impl FromStr for SinkList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut sinks: Vec<String> = Vec::new();
+        for piece in text.split(',') {
+            match sinks.last_mut() {
+                // A URL may have commas of its own.
+                Some(last) if !SinkUrl::has_scheme(named(piece).1) => {
+                    last.push(',');
+                    last.push_str(piece);
+                }
+                _ => sinks.push(piece.to_owned()),
+            }
+        }
+        sinks.iter().map(|sink| sink.parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// The value of a flag that is for one sink, or for all those without a value of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForSink<T> {
@@ -93,6 +123,19 @@ mod tests {
         assert_eq!(name("otlp+http://h/otlp?a=b"), "otlp+http://h/otlp");
         assert_eq!(name("file:/a=b"), "file:/a=b");
         assert!("a b=stdout:".parse::<SinkSpec>().is_err());
+    }
+
+    #[test]
+    fn a_comma_separates_sinks_only_where_another_one_begins() {
+        let names = |text: &str| -> Result<Vec<String>, String> {
+            Ok(text.parse::<SinkList>()?.0.iter().map(SinkSpec::name).collect())
+        };
+        assert_eq!(names("ndjson+http://h/a,b?c=d,e=f,g").unwrap(), ["ndjson+http://h/a,b"]);
+        let several = "stdout:,file:/a,b,raw+file:/c,x=otlp+http://h?a=b,c,forward://h";
+        let expected = ["stdout:", "file:/a,b", "raw+file:/c", "x", "forward://h:24224/log-agent"];
+        assert_eq!(names(several).unwrap(), expected);
+        assert!(names("file:/a,kafka://h").is_err(), "a slip is no part of the name before it");
+        assert!(names("stdout:,").is_err());
     }
 
     #[test]

@@ -67,6 +67,14 @@ impl ForwardUrl {
 }
 
 impl SinkUrl {
+    /// Whether a text begins as a sink does, of whatever scheme.
+    pub(super) fn has_scheme(text: &str) -> bool {
+        let is_local = ["raw+", "stdout:", "file:"].iter().any(|scheme| text.starts_with(scheme));
+        let is_scheme =
+            |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
+        is_local || text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+    }
+
     /// Whether the URL itself says who the agent is.
     pub(super) fn has_user(&self) -> bool {
         match self {
