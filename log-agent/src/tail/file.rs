@@ -39,7 +39,7 @@ pub(crate) enum ReadState {
     /// Not yet: it may be the copy that `copytruncate` makes of a file before truncating it. What was read of the one
     /// is then not read again from the other.
     PendingCopy,
-    /// Never: it is compressed, so rotation has made it of what had been lines.
+    /// Not while it holds this: it is compressed, so rotation has made it of what had been lines.
     Skipped,
 }
 
@@ -314,6 +314,12 @@ impl TailedFile {
         }
         let next = next();
         let old = std::mem::replace(&mut self.content, next);
+        if self.state == ReadState::Skipped {
+            // Nothing of the old one was read, and no copy of it is looked for. The next read tells whether this one is compressed, too.
+            self.state = ReadState::Active;
+            self.content.observe(file, size)?;
+            return Ok(true);
+        }
         self.shrunk = match comparison {
             Comparison::Shrunk(end) => Some(end),
             _ => None,

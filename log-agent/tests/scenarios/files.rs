@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{Process, wait_until};
 
-use crate::support::{Receiver, Room, append, write, write_numbers};
+use crate::support::{Receiver, Room, append, metric, write, write_numbers};
 
 #[test]
 fn tail_live() {
@@ -168,4 +168,23 @@ fn rotated_files_of_a_log_that_is_away_are_one_log() {
     write(&room.log("w.log.2"), "line 2\n");
     let _agent = room.agent(&receiver.sink(), &[]);
     receiver.expect_numbers(4);
+}
+
+#[test]
+fn a_file_that_was_compressed_is_read_once_it_holds_lines() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    let log = room.log("a.log");
+    write(&log, b"\x1f\x8b\x08\0\0\0\0\0\0\x03\ncompressed\n");
+    let agent = room.agent(&receiver.sink(), &["--rescan-period", "50ms"]);
+    agent.event("it is left out", |event| {
+        event["message"].as_str().is_some_and(|message| message.starts_with("compressed"))
+    });
+    fs::write(&log, "line 0\n").unwrap();
+    receiver.expect_numbers(1);
+    // And compressed again, with another content than the first.
+    fs::write(&log, b"\x1f\x8b\x08\0\0\0\0\0\0\x03\nother\n").unwrap();
+    wait_until("it is left out again", || agent.stderr().matches("compressed, so not read").count() == 2);
+    fs::write(&log, "line 1\n").unwrap();
+    receiver.expect_numbers(2);
+    assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
 }
