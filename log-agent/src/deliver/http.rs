@@ -56,7 +56,7 @@ impl Http {
     }
 
     /// Sends a payload and reads the answer. It may take any time as long as something moves: an attempt is over when nothing has for
-    /// as long as the payload says.
+    /// as long as the payload says, or when the body of the answer has not come within that time.
     pub(super) async fn post(&mut self, payload: &Payload) -> Result<Answer, DeliveryError> {
         if self.credentials.refresh().await {
             self.client =
@@ -73,17 +73,23 @@ impl Http {
         if let Some(encoding) = payload.compression.as_str() {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        let whole = async {
-            let sent = request.body(reqwest::Body::wrap(body)).send().await;
-            let mut answer = sent.map_err(|error| DeliveryError::retry(describe(error)))?;
-            progress.note();
-            let (status, retry_after) = (answer.status(), retry_after(&answer));
-            Ok(Answer { status, retry_after, body: read(&mut answer).await })
+        let mut answer = tokio::select! {
+            sent = request.body(reqwest::Body::wrap(body)).send() => {
+                sent.map_err(|error| DeliveryError::retry(describe(error)))?
+            }
+            () = progress.stalled(payload.timeout, &mut self.watchdog) => {
+                return Err(DeliveryError::slow(payload.timeout));
+            }
         };
+        progress.note();
+        let (status, retry_after) = (answer.status(), retry_after(&answer));
+        let mut body = Vec::new();
+        // The status has decided already, so that an answer that breaks off or hangs is as good as a whole one.
         tokio::select! {
-            answer = whole => answer,
-            () = progress.stalled(payload.timeout, &mut self.watchdog) => Err(DeliveryError::slow(payload.timeout)),
+            () = read(&mut answer, &mut body) => {}
+            () = progress.stalled(payload.timeout, &mut self.watchdog) => {}
         }
+        Ok(Answer { status, retry_after, body })
     }
 }
 
@@ -162,16 +168,13 @@ impl Answer {
     }
 }
 
-/// Reads what little an answer says, also so that its connection can be used again. The status has decided already, so
-/// that an answer that breaks off is as good as a whole one.
-async fn read(answer: &mut Response) -> Vec<u8> {
-    let mut body = Vec::new();
+/// Reads what little an answer says, also so that its connection can be used again.
+async fn read(answer: &mut Response, body: &mut Vec<u8>) {
     while body.len() < ANSWER_LIMIT
         && let Ok(Some(part)) = answer.chunk().await
     {
         body.extend_from_slice(&part);
     }
-    body
 }
 
 /// The error with its causes, without the URL, which may hold a secret.

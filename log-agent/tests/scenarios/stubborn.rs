@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use serde_json::Value;
 use testkit::http::Message;
-use testkit::{Answer, wait_until};
+use testkit::{Answer, Upstream, wait_until};
 
 use crate::support::{Receiver, Room, Verdict, append, metric, status, write, write_numbers};
 
@@ -252,4 +252,21 @@ fn a_receiver_that_recovers_in_the_middle() {
     write_at_once(&room, 1..101);
     receiver.expect_each_number(101);
     assert!(metric(&agent, "log_agent_dead_lettered_records_total") < 0.5);
+}
+
+#[test]
+fn an_answer_whose_body_never_ends_confirms() {
+    let room = Room::new();
+    let upstream = Upstream::start(|_| {
+        Answer::raw(|client| {
+            client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{").unwrap();
+            // Until the agent has had enough.
+            client.read_to_end(&mut Vec::new()).unwrap();
+        })
+    });
+    write_numbers(&mut append(&room.log("a.log")), 0..10);
+    let sink = format!("ndjson+{}", upstream.url("/"));
+    let agent = room.agent(&sink, &["--sink-timeout", "300ms"]);
+    wait_until("all are confirmed", || metric(&agent, "log_agent_confirmed_records_total") > 9.5);
+    assert!(metric(&agent, "log_agent_delivery_retries_total") < 0.5);
 }
