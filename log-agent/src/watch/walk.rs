@@ -2,7 +2,7 @@
 //!
 //! SECURITY: what writes into a log directory is not trusted. A link there may lead anywhere, also to what this container alone may
 //! read. So by default, whatever is found is opened with `openat2` beneath the fixed part of its pattern: links that stay there are
-//! followed, those that leave it are refused by the kernel, at the moment of the open and without a race. The fixed part itself is the
+//! followed, absolute ones included, those that leave it are refused by the kernel, at the moment of the open and without a race. The fixed part itself is the
 //! operator's, and may be a link.
 
 use std::collections::{BTreeSet, HashMap};
@@ -69,15 +69,30 @@ impl Place {
         let base =
             openat(CWD, &*self.base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        for _ in 0..RENAME_RACES {
-            match openat2(&base, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Ok(file) => return Ok(file.into()),
-                // The tree was being changed while the kernel looked; it leaves it to us to look again.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+        let open = |relative: &Path| {
+            for _ in 0..RENAME_RACES {
+                match openat2(&base, relative, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+                    // The tree was being changed while the kernel looked; it leaves it to us to look again.
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    opened => return opened,
+                }
             }
-        }
-        Err(io::ErrorKind::ResourceBusy.into())
+            Err(Errno::BUSY)
+        };
+        let opened = match open(relative) {
+            // To the kernel, an absolute link leaves the base wherever it leads.
+            Err(Errno::XDEV) => self.without_links().map_or(Err(Errno::XDEV), |path| open(&path)),
+            opened => opened,
+        };
+        Ok(opened?.into())
+    }
+
+    /// The path from the base to where its links lead, as far as that is beneath the base.
+    ///
+    /// SECURITY: what is read of links here decides nothing. The kernel holds this path, too, to what is beneath the base.
+    fn without_links(&self) -> Option<PathBuf> {
+        let path = self.path.canonicalize().ok()?;
+        path.strip_prefix(self.base.canonicalize().ok()?).ok().map(Path::to_owned)
     }
 }
 
@@ -216,15 +231,14 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) {
         let rest = &components[1..];
-        if metadata.is_dir() {
-            if depth < DEEPEST {
-                self.directory(&path, components, depth + 1);
-            }
+        if !metadata.is_file() && depth < DEEPEST {
+            self.entry(path.clone(), metadata.clone(), components, depth);
             // A directory that the next component names, with something behind it.
             if rest.len() > 1 && rest[0].matches(name) {
-                self.directory(&path, &rest[1..], depth + 1);
+                self.entry(path.clone(), metadata.clone(), &rest[1..], depth);
             }
-        } else if rest.is_empty() || (rest.len() == 1 && rest[0].matches(name)) {
+        }
+        if rest.is_empty() || (rest.len() == 1 && rest[0].matches(name)) {
             self.entry(path, metadata, &[], depth);
         }
     }
@@ -312,6 +326,60 @@ mod tests {
         let names = walk(dir.path(), "*/*/*.log");
         assert_eq!(names.directories.len(), 1 + 2 * MOST_LINKS_TO_ONE);
         assert_eq!(names.files.len(), MOST_LINKS_TO_ONE);
+    }
+
+    /// The files that are found, by their names beneath the directory.
+    fn found(dir: &Path, names: &Names) -> Vec<PathBuf> {
+        let relative = |found: &Found| found.place.path.strip_prefix(dir).unwrap().to_owned();
+        let mut found: Vec<_> = names.files.iter().map(relative).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn two_stars_go_through_links_to_directories_and_not_in_circles() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("logs/real/deep")).unwrap();
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        std::fs::write(dir.path().join("logs/real/deep/a.log"), "").unwrap();
+        std::fs::write(dir.path().join("outside/b.log"), "").unwrap();
+        symlink("real", dir.path().join("logs/link")).unwrap();
+        symlink("../outside", dir.path().join("logs/out")).unwrap();
+        let logs = dir.path().join("logs");
+        let names = walk(&logs, "**/*.log");
+        assert_eq!(found(&logs, &names), ["link/deep/a.log", "real/deep/a.log"].map(PathBuf::from));
+        assert!(names.outside.iter().all(|path| path.ends_with("out")), "{names:?}");
+        assert_eq!(found(&logs, &walk(&logs, "**/link/*/*.log")), [Path::new("link/deep/a.log")]);
+        let mut names = Names::default();
+        let glob = Glob::new(&format!("{}/**/*.log", logs.display())).unwrap();
+        Walk::run(&glob, Symlinks::All, &|_| false, &mut names);
+        let all = ["link/deep/a.log", "out/b.log", "real/deep/a.log"].map(PathBuf::from);
+        assert_eq!(found(&logs, &names), all);
+        symlink("../..", dir.path().join("logs/real/up")).unwrap();
+        symlink("..", dir.path().join("logs/real/deep/up")).unwrap();
+        for circle in 0..20 {
+            symlink(".", dir.path().join(format!("logs/l{circle}"))).unwrap();
+        }
+        let names = walk(&logs, "**/*.log");
+        assert!(names.files.len() < 2000, "{}", names.files.len());
+    }
+
+    #[test]
+    fn an_absolute_link_is_followed_where_it_stays_beneath() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        std::fs::create_dir_all(logs.join("sub")).unwrap();
+        std::fs::write(logs.join("sub/a.txt"), "a").unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        symlink(logs.join("sub/a.txt"), logs.join("cur.log")).unwrap();
+        symlink(logs.join("sub"), logs.join("dir")).unwrap();
+        symlink(dir.path().join("secret"), logs.join("secret.log")).unwrap();
+        symlink(logs.join("../secret"), logs.join("dots.log")).unwrap();
+        let names = walk(&logs, "*.log");
+        assert_eq!(found(&logs, &names), [Path::new("cur.log")]);
+        assert_eq!(std::io::read_to_string(names.files[0].place.open().unwrap()).unwrap(), "a");
+        assert_eq!(names.outside.len(), 2, "{names:?}");
+        assert_eq!(found(&logs, &walk(&logs, "*/*.txt")), ["dir/a.txt", "sub/a.txt"].map(PathBuf::from));
     }
 
     #[test]
