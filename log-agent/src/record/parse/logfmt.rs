@@ -1,8 +1,9 @@
-//! logfmt: `level=info msg="it went well" took=1.5 cached`, as the object that it stands for.
+//! logfmt: `level=info msg="it went well" took=1.5 cached`, as the object that it stands for. Every value keeps its spelling.
 
 use serde_json::{Map, Value};
 
-/// Reads pairs of names and values; a name alone is true. Numbers, `true` and `false` keep their types unless quoted.
+/// Reads pairs of names and values; a name alone is true. Numbers, `true` and `false` keep their types unless quoted. What would be
+/// another text as a number is no number: the version 1.10, or an id of more digits than numbers have.
 pub(super) fn parse(line: &str) -> Option<Map<String, Value>> {
     let mut object = Map::new();
     let mut rest = line.trim();
@@ -35,7 +36,9 @@ pub(super) fn parse(line: &str) -> Option<Map<String, Value>> {
 
 fn plain(text: &str) -> Value {
     match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        Ok(value @ Value::Bool(_)) => value,
+        // An integer has only one spelling.
+        Ok(Value::Number(number)) if !number.is_f64() || number.to_string() == text => Value::Number(number),
         _ => Value::from(text),
     }
 }
@@ -61,6 +64,17 @@ mod tests {
             "cached": true, "empty": "",
         });
         assert_eq!(Value::from(parse(line).unwrap()), expected);
+    }
+
+    #[test]
+    fn a_value_keeps_its_spelling() {
+        for text in ["1.10", "1234e56", "12345678901234567890123", "1e5", "-0", "1.0e1"] {
+            assert_eq!(parse(&format!("x={text}")).unwrap()["x"], text);
+        }
+        for text in ["18446744073709551615", "-9223372036854775808", "0", "1.5", "1.0", "0.001"] {
+            let value = &parse(&format!("x={text}")).unwrap()["x"];
+            assert!(value.is_number() && value.to_string() == text, "{text}: {value:?}");
+        }
     }
 
     #[test]
