@@ -54,7 +54,7 @@ fn word<'a>(rest: &mut &'a str) -> Option<&'a str> {
     (!word.is_empty()).then_some(word)
 }
 
-/// A quoted text, with the escapes that servers write in one: `\"`, `\\` and `\xHH`.
+/// A quoted text, with the escapes that servers write in one: `\"`, `\\` and `\xHH`, and Apache's of C for control characters.
 fn quoted(rest: &mut &str) -> Option<String> {
     let mut text = Vec::new();
     let mut bytes = rest.strip_prefix('"')?.bytes().enumerate();
@@ -69,6 +69,11 @@ fn quoted(rest: &mut &str) -> Option<String> {
                     let digits = [bytes.next()?.1, bytes.next()?.1];
                     text.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
                 }
+                b'b' => text.push(8),
+                b't' => text.push(b'\t'),
+                b'n' => text.push(b'\n'),
+                b'v' => text.push(11),
+                b'r' => text.push(b'\r'),
                 escaped => text.push(escaped),
             },
             byte => text.push(byte),
@@ -126,6 +131,8 @@ mod tests {
     fn a_request_that_is_none_is_kept_as_it_came() {
         let line = r#"10.0.0.1 - - [01/Jan/2026:00:00:00 +0000] "\x16\x03" 400 0"#;
         assert_eq!(parse(line).unwrap()["url.original"], "\u{16}\u{3}");
+        let line = r#"10.0.0.1 - - [01/Jan/2026:00:00:00 +0000] "a\tb\nc\rd\be\vf\\n" 400 0"#;
+        assert_eq!(parse(line).unwrap()["url.original"], "a\tb\nc\rd\u{8}e\u{b}f\\n");
     }
 
     #[test]
