@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::position::SinkIndex;
 use crate::record::resource::{Resource, SharedResource};
 use crate::tail::{Catalog, Past, ReadOptions};
-use crate::watch::Discovery;
+use crate::watch::{Discovery, OwnFiles};
 
 /// So many files may appear at once without a probe waiting for the kernel to make room for them.
 const MANY_FILES: u64 = 16 * 1024;
@@ -94,10 +94,11 @@ pub async fn run(
         instance: state.instance(),
     };
     let symlinks = config.symlinks();
+    let own = OwnFiles::new(&state_dir, config.written_files());
     let reader = Reader {
         inbox,
         reports: to_loop,
-        discovery: Discovery::start(config.include, config.exclude, symlinks, config.watch, wake),
+        discovery: Discovery::start(config.include, config.exclude, own, symlinks, config.watch, wake),
         catalog,
         options,
         feeds,

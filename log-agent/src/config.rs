@@ -166,6 +166,17 @@ impl Config {
         SinkList::sinks(&self.sink)
     }
 
+    /// Files that sinks write to.
+    pub(crate) fn written_files(&self) -> Vec<PathBuf> {
+        let file = |spec: SinkSpec| match spec.url {
+            SinkUrl::File(_, path) => Some(path),
+            // A link to whatever it is.
+            SinkUrl::Stdout(_) => Some("/dev/stdout".into()),
+            SinkUrl::Ndjson(_) | SinkUrl::Otlp(_) | SinkUrl::Forward(_) => None,
+        };
+        self.sinks().into_iter().filter_map(file).collect()
+    }
+
     pub(crate) fn delivery(&self) -> Settings {
         Settings { compression: self.compression, timeout: self.sink_timeout, reject_wait: self.reject_wait }
     }

@@ -31,7 +31,7 @@ use crate::position::SinkIndex;
 use crate::record::chunk::{Chunk, ChunkMode};
 use crate::record::filter::Filter;
 use crate::record::parse::{FieldNames, Format};
-use crate::watch::{Discovery, Glob, Symlinks, Watch};
+use crate::watch::{Discovery, Glob, OwnFiles, Symlinks, Watch};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -142,8 +142,14 @@ impl Agent {
         let past = Past { entries: checkpoint.unwrap_or_default(), is_first_start, run: random() };
         let catalog = Catalog::new(sinks, past, options, ledger.clone());
         let include = vec![Glob::new(&format!("{}/a.log*", dir.display())).unwrap()];
-        let discovery =
-            Discovery::start(include, Vec::new(), Symlinks::Beneath, Watch::Poll, Box::new(|| ()));
+        let discovery = Discovery::start(
+            include,
+            Vec::new(),
+            OwnFiles::default(),
+            Symlinks::Beneath,
+            Watch::Poll,
+            Box::new(|| ()),
+        );
         let options = ReadOptions {
             format: Format::Raw,
             names: FieldNames::default(),

@@ -14,6 +14,7 @@ use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::events::{Changes, EventQueue, Waker};
 use super::glob::Glob;
+use super::own::OwnFiles;
 use super::walk::{Names, Symlinks, Walk};
 
 /// As the kernel: a path with more links than this is a circle.
@@ -32,6 +33,7 @@ pub(crate) enum Watch {
 pub(crate) struct Discovery {
     include: Vec<Glob>,
     exclude: Vec<Glob>,
+    own: OwnFiles,
     symlinks: Symlinks,
     events: Arc<EventQueue>,
     watcher: Option<RecommendedWatcher>,
@@ -48,6 +50,7 @@ impl Discovery {
     pub(crate) fn start(
         include: Vec<Glob>,
         exclude: Vec<Glob>,
+        own: OwnFiles,
         symlinks: Symlinks,
         watch: Watch,
         wake: Waker,
@@ -69,6 +72,7 @@ impl Discovery {
         Self {
             include,
             exclude,
+            own,
             symlinks,
             events,
             watcher,
@@ -109,7 +113,7 @@ impl Discovery {
 
     fn walk_one(&self, include: &Glob, names: &mut Names) {
         let is_excluded = |path: &Path| self.exclude.iter().any(|glob| glob.matches(path));
-        Walk::run(include, self.symlinks, &is_excluded, names);
+        Walk::run(include, self.symlinks, &is_excluded, &self.own, names);
     }
 
     /// The patterns that no file fits now, or only excluded ones.
@@ -127,6 +131,11 @@ impl Discovery {
         for directory in &names.missing {
             if say(directory) {
                 tracing::info!(directory = %escaped_path(directory), "waiting for a directory that does not exist yet");
+            }
+        }
+        for path in &names.own {
+            if say(path) {
+                tracing::warn!(path = %escaped_path(path), "the agent itself writes there, so it is not followed: exclude it");
             }
         }
         for path in &names.outside {

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 #[cfg(test)]
 use super::failing_disk::{self, Step};
 use super::glob::{Component, Glob};
+use super::own::OwnFiles;
 use crate::identity::FileKey;
 
 /// How often an open is tried again that the kernel gave up because something was renamed meanwhile.
@@ -113,6 +114,8 @@ pub(crate) struct Names {
     pub(crate) failures: Vec<(PathBuf, io::Error)>,
     /// Links that lead out of their pattern's fixed part.
     pub(crate) outside: Vec<PathBuf>,
+    /// The agent's own files.
+    pub(super) own: Vec<PathBuf>,
     /// Fixed parts that do not exist.
     pub(crate) missing: Vec<PathBuf>,
     /// Directories that were looked into.
@@ -142,6 +145,7 @@ pub(super) struct Walk<'a> {
     base: Arc<Path>,
     symlinks: Symlinks,
     is_excluded: &'a dyn Fn(&Path) -> bool,
+    own: &'a OwnFiles,
     /// Through how many links each directory was looked into, by device, inode, and how much of the pattern is left.
     linked: HashMap<(u64, u64, usize), usize>,
     names: &'a mut Names,
@@ -153,6 +157,7 @@ impl<'a> Walk<'a> {
         glob: &Glob,
         symlinks: Symlinks,
         is_excluded: &'a dyn Fn(&Path) -> bool,
+        own: &'a OwnFiles,
         names: &'a mut Names,
     ) {
         let base = glob.base();
@@ -168,7 +173,7 @@ impl<'a> Walk<'a> {
             }
         }
         let mut walk =
-            Self { base: base.clone().into(), symlinks, is_excluded, linked: HashMap::new(), names };
+            Self { base: base.clone().into(), symlinks, is_excluded, own, linked: HashMap::new(), names };
         walk.directory(&base, glob.components(), 0);
     }
 
@@ -262,7 +267,12 @@ impl<'a> Walk<'a> {
                 }
             }
             Ok(metadata) if rest.is_empty() && metadata.is_file() => {
-                self.names.files.push(Found { place, is_link, metadata });
+                let target = if is_link { place.path.canonicalize().ok() } else { None };
+                if self.own.has(target.as_ref().unwrap_or(&place.path)) {
+                    self.names.own.push(place.path);
+                } else {
+                    self.names.files.push(Found { place, is_link, metadata });
+                }
             }
             Ok(_) => {}
             Err(error) if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
@@ -314,7 +324,7 @@ mod tests {
     fn walk(dir: &Path, pattern: &str) -> Names {
         let mut names = Names::default();
         let glob = Glob::new(&format!("{}/{pattern}", dir.display())).unwrap();
-        Walk::run(&glob, Symlinks::Beneath, &|_| false, &mut names);
+        Walk::run(&glob, Symlinks::Beneath, &|_| false, &OwnFiles::default(), &mut names);
         names
     }
 
@@ -352,7 +362,7 @@ mod tests {
         assert_eq!(found(&logs, &walk(&logs, "**/link/*/*.log")), [Path::new("link/deep/a.log")]);
         let mut names = Names::default();
         let glob = Glob::new(&format!("{}/**/*.log", logs.display())).unwrap();
-        Walk::run(&glob, Symlinks::All, &|_| false, &mut names);
+        Walk::run(&glob, Symlinks::All, &|_| false, &OwnFiles::default(), &mut names);
         let all = ["link/deep/a.log", "out/b.log", "real/deep/a.log"].map(PathBuf::from);
         assert_eq!(found(&logs, &names), all);
         symlink("../..", dir.path().join("logs/real/up")).unwrap();
@@ -362,6 +372,36 @@ mod tests {
         }
         let names = walk(&logs, "**/*.log");
         assert!(names.files.len() < 2000, "{}", names.files.len());
+    }
+
+    #[test]
+    fn the_agents_own_files_are_not_found_whatever_leads_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        std::fs::create_dir_all(logs.join("state")).unwrap();
+        for name in ["a.log", "out.log", "real.log", "state/sent.ndjson"] {
+            std::fs::write(logs.join(name), "").unwrap();
+        }
+        symlink("out.log", logs.join("link.log")).unwrap();
+        symlink("logs", dir.path().join("alias")).unwrap();
+        symlink("logs/real.log", dir.path().join("elsewhere")).unwrap();
+        for (sink, own) in [
+            ("logs/./out.log", "out.log"),
+            ("logs//out.log", "out.log"),
+            ("logs/state/../out.log", "out.log"),
+            ("alias/out.log", "out.log"),
+            ("elsewhere", "real.log"),
+        ] {
+            let own_files = OwnFiles::new(&logs.join("../alias/state"), vec![dir.path().join(sink)]);
+            let mut names = Names::default();
+            let glob = Glob::new(&format!("{}/**", logs.display())).unwrap();
+            Walk::run(&glob, Symlinks::Beneath, &|_| false, &own_files, &mut names);
+            let expected = ["a.log", "link.log", "out.log", "real.log"].map(PathBuf::from);
+            let is_own =
+                |name: &PathBuf| name.ends_with(own) || (own == "out.log" && name.ends_with("link.log"));
+            let expected: Vec<_> = expected.into_iter().filter(|name| !is_own(name)).collect();
+            assert_eq!(found(&logs, &names), expected, "{sink}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{Process, wait_until};
 
-use crate::support::{Receiver, Room, append, metric, write, write_numbers};
+use crate::support::{Receiver, Room, append, metric, status, write, write_numbers};
 
 #[test]
 fn tail_live() {
@@ -187,4 +187,27 @@ fn a_file_that_was_compressed_is_read_once_it_holds_lines() {
     fs::write(&log, "line 1\n").unwrap();
     receiver.expect_numbers(2);
     assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
+}
+
+#[test]
+fn the_agents_own_files_do_not_feed_it() {
+    let (room, elsewhere) = (Room::new(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(room.path("logs"), elsewhere.path().join("link")).unwrap();
+    let sink = format!("file:{}/link/out.log", elsewhere.path().display());
+    let more = ["--rescan-period", "50ms", "--checkpoint-period", "50ms"];
+    let mut file = append(&room.log("a.log"));
+    write_numbers(&mut file, 0..10);
+    // That has the state directory in it, too.
+    let agent = Process::start_command(room.command("**", &[&sink], &more));
+    let written = || fs::read_to_string(room.log("out.log")).unwrap_or_default().lines().count();
+    wait_until("the lines are written", || written() == 10);
+    wait_until("and remembered", || room.checkpointed(&sink) == 70);
+    write_numbers(&mut file, 10..11);
+    wait_until("and one more", || written() == 11);
+    let own = |name: &str| {
+        agent.stderr().lines().any(|line| line.contains("the agent itself") && line.contains(name))
+    };
+    wait_until("its own files are named", || own("out.log") && own("checkpoint.0.json"));
+    assert_eq!(status(&agent)["files"].as_array().unwrap().len(), 1);
+    assert_eq!(written(), 11);
 }
