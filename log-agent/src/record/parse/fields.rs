@@ -253,15 +253,36 @@ fn place(text: &[u8], start: usize) -> Option<Range<u32>> {
     Some(u32::try_from(start).ok()?..u32::try_from(start + text.len()).ok()?)
 }
 
-/// By shape: four-digit year, `T`, and a zone. Enough not to promote a number or a word to a timestamp.
+/// RFC 3339: its shape, and no month, day, hour, minute or second that there cannot be.
 fn is_rfc3339(text: &[u8]) -> bool {
-    let mark = |at: usize, mark: u8| text.get(at) == Some(&mark);
-    (20..=40).contains(&text.len())
-        && text[..4].iter().all(u8::is_ascii_digit)
-        && mark(4, b'-')
-        && mark(7, b'-')
-        && (mark(10, b'T') || mark(10, b't'))
-        && mark(13, b':')
-        && mark(16, b':')
-        && (text.ends_with(b"Z") || text.ends_with(b"z") || mark(text.len() - 3, b':'))
+    const SHAPE: &[u8; 19] = b"0000-00-00T00:00:00";
+    const IN_RANGE: [(usize, &[u8; 2], &[u8; 2]); 5] =
+        [(5, b"01", b"12"), (8, b"01", b"31"), (11, b"00", b"23"), (14, b"00", b"59"), (17, b"00", b"60")];
+    if !(20..=40).contains(&text.len()) {
+        return false;
+    }
+    let (clock, rest) = text.split_at(SHAPE.len());
+    let fits = clock.iter().zip(SHAPE).all(|(byte, shape)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        b'T' => matches!(byte, b'T' | b't'),
+        mark => byte == mark,
+    });
+    let in_range = IN_RANGE.iter().all(|(at, least, most)| {
+        let two = &clock[*at..at + 2];
+        two >= least.as_slice() && two <= most.as_slice()
+    });
+    let zone = match rest.strip_prefix(b".") {
+        Some(fraction) => {
+            let end = fraction.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(fraction.len());
+            if end == 0 { b"" } else { &fraction[end..] }
+        }
+        None => rest,
+    };
+    let digits = |text: &[u8; 2]| text.iter().all(u8::is_ascii_digit);
+    let is_zone = match zone {
+        b"Z" | b"z" => true,
+        [b'+' | b'-', h1, h2, b':', m1, m2] => digits(&[*h1, *h2]) && digits(&[*m1, *m2]),
+        _ => false,
+    };
+    fits && in_range && is_zone
 }

@@ -191,6 +191,34 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_like_a_time_is_none() {
+        let time = |text: &str| fields(&format!("{{\"time\":\"{text}\"}}")).time;
+        for text in [
+            "2026-11-23T18:02:03Z",
+            "2026-11-23t18:02:03.123456789z",
+            "2026-02-29T23:59:60.0+23:59",
+            "9999-12-31T00:00:00-00:00",
+        ] {
+            assert!(matches!(time(text), Some(LineTime::Text(_))), "{text}");
+        }
+        for text in [
+            "2026-ab-cdTef:gh:ijZ",
+            "2026-13-01T00:00:00Z",
+            "2026-01-32T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:60:00Z",
+            "2026-01-01T00:00:61Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00,5Z",
+            "2026-01-01T00:00:00 at noon:00",
+            "2026-01-01T00:00:00+0a:00",
+        ] {
+            assert!(!matches!(time(text), Some(LineTime::Text(_))), "{text}");
+        }
+        assert_eq!(time("2026-ab-cdTef:gh:ijZ"), None);
+    }
+
+    #[test]
     fn a_time_is_a_number_too_and_a_word_is_none() {
         let at = |value: &str| match fields(&format!("{{\"ts\":{value},\"b\":1}}")).time {
             Some(LineTime::Nanos(nanos)) => Some(nanos),
