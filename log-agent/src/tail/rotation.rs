@@ -46,8 +46,8 @@ impl LogFamily {
 /// How old a member of a family is by its name; less is older.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RotationAge {
-    /// `access.log-20261123`: a date, or a time stamp.
-    Dated(Vec<u8>),
+    /// `access.log-20261123`: a date, or a time stamp, perhaps with a number behind it (`access.log.2026-11-23.2`). Its numbers.
+    Dated(Vec<u128>),
     /// `access.log.2` is older than `access.log.1`.
     Numbered(Reverse<u64>),
     /// `access.log`: the one that is written to.
@@ -130,8 +130,15 @@ fn age(rotation: &[u8]) -> Option<RotationAge> {
     let number = std::str::from_utf8(rotation).ok().and_then(|digits| digits.parse().ok());
     Some(match number {
         Some(number) if rotation.len() < DATE_DIGITS => RotationAge::Numbered(Reverse(number)),
-        _ => RotationAge::Dated(rotation.to_owned()),
+        _ => RotationAge::Dated(numbers(rotation)),
     })
+}
+
+/// The numbers of a name, with whatever separates them.
+fn numbers(name: &[u8]) -> Vec<u128> {
+    let runs = name.split(|byte| !byte.is_ascii_digit()).filter(|run| !run.is_empty());
+    let digit = |number: u128, digit: &u8| number.saturating_mul(10).saturating_add(u128::from(digit - b'0'));
+    runs.map(|run| run.iter().fold(0, digit)).collect()
 }
 
 #[cfg(test)]
@@ -171,5 +178,21 @@ mod tests {
             |name: &str| rotations_of(Path::new(name)).pop().map_or(RotationAge::Current, |(_, age)| age);
         names.sort_by_key(|name| age(name));
         assert_eq!(names, ["a-20261122.log", "a.log-20261123", "a.log.10", "a.log.1", "a.log"]);
+        let mut of_days = [
+            "a.log.2026-11-23.10",
+            "a.log.2026-11-23.2",
+            "a.log.2026-11-23",
+            "a.log.2026-11-22.11",
+            "a.log.2026-11-22T18:02:03Z",
+        ];
+        of_days.sort_by_key(|name| age(name));
+        let expected = [
+            "a.log.2026-11-22.11",
+            "a.log.2026-11-22T18:02:03Z",
+            "a.log.2026-11-23",
+            "a.log.2026-11-23.2",
+            "a.log.2026-11-23.10",
+        ];
+        assert_eq!(of_days, expected);
     }
 }
