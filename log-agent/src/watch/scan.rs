@@ -133,6 +133,11 @@ impl Discovery {
                 tracing::info!(directory = %escaped_path(directory), "waiting for a directory that does not exist yet");
             }
         }
+        for directory in &names.no_files {
+            if say(directory) {
+                tracing::warn!(directory = %escaped_path(directory), "--include names a directory, so nothing in it is followed: write DIRECTORY/* or DIRECTORY/**");
+            }
+        }
         for path in &names.own {
             if say(path) {
                 tracing::warn!(path = %escaped_path(path), "the agent itself writes there, so it is not followed: exclude it");

@@ -114,6 +114,8 @@ pub(crate) struct Names {
     pub(crate) failures: Vec<(PathBuf, io::Error)>,
     /// Links that lead out of their pattern's fixed part.
     pub(crate) outside: Vec<PathBuf>,
+    /// Directories that a pattern names where files should be.
+    pub(super) no_files: Vec<PathBuf>,
     /// The agent's own files.
     pub(super) own: Vec<PathBuf>,
     /// Fixed parts that do not exist.
@@ -172,6 +174,10 @@ impl<'a> Walk<'a> {
                 return;
             }
         }
+        if glob.components().is_empty() {
+            names.no_files.push(base);
+            return;
+        }
         let mut walk =
             Self { base: base.clone().into(), symlinks, is_excluded, own, linked: HashMap::new(), names };
         walk.directory(&base, glob.components(), 0);
@@ -183,6 +189,7 @@ impl<'a> Walk<'a> {
         if let Component::Literal(name) = first {
             let path = directory.join(name);
             match std::fs::symlink_metadata(&path) {
+                Ok(metadata) if rest.is_empty() && metadata.is_dir() => self.names.no_files.push(path),
                 Ok(metadata) => self.entry(path, metadata, rest, depth),
                 Err(error) => self.not_seen(directory, error),
             }
@@ -401,6 +408,17 @@ mod tests {
                 |name: &PathBuf| name.ends_with(own) || (own == "out.log" && name.ends_with("link.log"));
             let expected: Vec<_> = expected.into_iter().filter(|name| !is_own(name)).collect();
             assert_eq!(found(&logs, &names), expected, "{sink}");
+        }
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_file_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        for (pattern, noted) in [("sub", "sub"), ("sub/", "sub"), ("*/", ""), ("*", ""), ("**", "")] {
+            let expected: Vec<_> =
+                [dir.path().join(noted)].into_iter().filter(|_| !noted.is_empty()).collect();
+            assert_eq!(walk(dir.path(), pattern).no_files, expected, "{pattern}");
         }
     }
 
