@@ -121,7 +121,8 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = units::duration)]
     pub(crate) checkpoint_period: Duration,
 
-    /// Ship what is there and leave: 0 when all is confirmed, 69 when a sink fails for as long as --shutdown-timeout
+    /// Ship what is there and leave: 0 when all is confirmed, 69 when a sink fails for as long as --shutdown-timeout, or when a file
+    /// cannot be read
     #[arg(long)]
     pub(crate) exit_at_eof: bool,
 }

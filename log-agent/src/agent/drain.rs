@@ -48,9 +48,9 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Says what remains, and enters what is lost.
-    pub(super) fn of(catalog: &mut Catalog, sinks: &[String]) -> Self {
-        let mut remains = Self { unseen: catalog.unseen(), ..Self::default() };
+    /// Says what remains, and enters what is lost. `unread` is a file that should have been read, and could not be.
+    pub(super) fn of(catalog: &mut Catalog, sinks: &[String], unread: Option<String>) -> Self {
+        let mut remains = Self { unseen: catalog.unseen().or(unread), ..Self::default() };
         for file in catalog.files().filter(|file| file.naming() == Naming::Named) {
             for (sink, name) in SinkIndex::all(sinks.len()).zip(sinks) {
                 let bytes = file.unconfirmed(sink);

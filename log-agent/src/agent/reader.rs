@@ -350,13 +350,16 @@ impl Reader {
                 _ => {}
             }
         }
+        let mut unread = None;
         if self.until == Until::EndOfFiles && !run.stopped {
+            // All that is there was asked for; who ends by a signal may have been shown another program's files.
+            unread = self.catalog.unread();
             for include in self.discovery.unmatched() {
                 let include = escaped_path(Path::new(include.text()));
                 tracing::warn!(%include, "no file matches: nothing was read");
             }
         }
-        let remains = Remains::of(&mut self.catalog, &self.names);
+        let remains = Remains::of(&mut self.catalog, &self.names, unread);
         let (entries, _) = self.catalog.entries();
         self.publish();
         self.reports.send(Report::Ended(entries, remains)).ignore();

@@ -326,6 +326,12 @@ impl Catalog {
         })
     }
 
+    /// Which file could not be read, if any.
+    pub(crate) fn unread(&self) -> Option<String> {
+        let path = self.obstacles.unread().min()?;
+        Some(format!("{} could not be read", escaped_path(path)))
+    }
+
     /// Finds the copies among the files that may be some.
     fn resolve_copies(&mut self, hidden: &Hidden<'_>) {
         for (family, members) in self.files.with_copies() {

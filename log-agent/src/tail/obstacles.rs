@@ -27,6 +27,11 @@ impl Obstacles {
         self.scan_failure.as_deref()
     }
 
+    /// Files that could not be read.
+    pub(super) fn unread(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(PathBuf::as_path)
+    }
+
     /// The outcome of a look at the names, while these files are followed.
     pub(super) fn note_scan(&mut self, names: &Names, files: &FileTable) {
         let unread = names.failures.first();

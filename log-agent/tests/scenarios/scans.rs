@@ -103,7 +103,10 @@ fn a_drain_says_that_there_may_be_more_where_it_could_not_look() {
 
 /// An agent for which modes hold: where the tests run as root, root's right to read everything is taken from it.
 pub(crate) fn that_modes_hold_for(room: &Room, sink: &str) -> Process {
-    let agent = room.command("logs/*.log*", &[sink], &QUICK);
+    under_modes(room.command("logs/*.log*", &[sink], &QUICK))
+}
+
+fn under_modes(agent: Command) -> Process {
     if !rustix::process::geteuid().is_root() {
         return Process::start_command(agent);
     }
@@ -157,4 +160,21 @@ fn a_directory_that_cannot_be_watched_is_said_each_time_that_it_comes_to_that() 
     write(&room.log("b.log"), "next\n");
     receiver.expect(&["first", "next"]);
     assert_eq!(warnings(), 2, "{}", agent.stderr());
+}
+
+#[test]
+fn the_end_of_the_files_is_not_reached_where_one_cannot_be_read() {
+    let (room, receiver) = (Room::new(), Receiver::start());
+    write(&room.log("a.log"), "readable\n");
+    write(&room.log("b.log"), "not readable\n");
+    set_mode(&room.log("b.log"), 0);
+    let command = || room.command("logs/*.log", &[&receiver.sink()], &["--exit-at-eof"]);
+    let mut agent = under_modes(command());
+    assert_eq!(agent.wait().code(), Some(69), "{}", agent.stderr());
+    let last = agent.stderr().lines().last().unwrap().to_owned();
+    assert!(last.contains("perhaps more") && last.contains("b.log could not be read"), "{last}");
+    set_mode(&room.log("b.log"), 0o644);
+    let mut agent = under_modes(command());
+    assert!(agent.wait().success(), "{}", agent.stderr());
+    receiver.expect(&["readable", "not readable"]);
 }
