@@ -68,6 +68,33 @@ fn a_long_search_for_the_end_of_a_line_leaves_time_for_others() {
 }
 
 #[test]
+fn a_long_run_of_nuls_leaves_time_for_others() {
+    const NULS: usize = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    // Dense: nothing tells that it is a hole.
+    fs::write(dir.path().join("a.log"), [&vec![0; NULS][..], b"behind it\n"].concat()).unwrap();
+    fs::write(dir.path().join("a.log_other"), "a line\n").unwrap();
+    let Agent { mut catalog, mut discovery, options, .. } = Agent::start(dir.path(), None);
+    catalog.update(|| discovery.scan());
+    let (mut chunk, mut buffer) = (Chunk::new(1 << 20, ChunkMode::Records), Vec::new());
+    let (mut turns, mut lines) = (0, Vec::new());
+    loop {
+        turns += 1;
+        let filled = catalog.fill(SinkIndex(0), None, &options, &mut chunk, &mut buffer);
+        for part in chunk.parts() {
+            lines.extend(chunk.lines(part, &(0..chunk.len())).map(|(line, _)| line.place.clone()));
+        }
+        if filled == Filled::AsFarAsItGoes && chunk.is_empty() {
+            break;
+        }
+        chunk.clear();
+    }
+    lines.sort_by_key(|place| place.start);
+    assert_eq!(lines, [0..6, NULS as u64..NULS as u64 + 9]);
+    assert!(turns > 4, "{turns}");
+}
+
+#[test]
 fn the_end_of_a_long_line_is_found_behind_what_a_scan_has_seen() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("a.log");

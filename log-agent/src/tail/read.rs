@@ -358,8 +358,9 @@ impl Input<'_> {
             return Ok(Progress::More);
         }
         self.content.identify(to.options.instance, self.key, &buffer[..kept]);
-        let next = if text_start > line_start {
-            // A hole: the line behind it is read as any line.
+        let is_hole = text_start > line_start;
+        let next = if is_hole {
+            // A hole: what is behind it is read as any line.
             to.ledger.record_skipped(SkipReason::LeadingNuls, to.sink, text_start - line_start);
             text_start
         } else {
@@ -374,6 +375,10 @@ impl Input<'_> {
         );
         let before = window_before(self.file, next)?;
         self.content.commit_segment(to.sink, self.path, &before, ReadOffset(next), to.chunk);
+        if is_hole {
+            // The line's end is known.
+            self.content.note_searched(to.sink, searched);
+        }
         // A buffer as large as the longest line is not kept for the ordinary ones.
         buffer.truncate(WINDOW + PORTION);
         buffer.shrink_to(WINDOW + PORTION);
@@ -391,10 +396,10 @@ impl Input<'_> {
         }
     }
 
-    /// The first byte of a line that is not NUL.
+    /// The first byte of a line that is not NUL. Behind many portions of nothing else, one that may be NUL: other files are read in between.
     fn first_non_nul(&self, line: Range<u64>, buffer: &mut [u8]) -> io::Result<Option<u64>> {
         let mut at = line.start;
-        while at < line.end {
+        for _ in 0..PORTIONS_A_TURN {
             let mut byte = [0];
             if self.file.fill(&mut byte, at)? == 1 && byte != [0] {
                 return Ok(Some(at));
@@ -405,11 +410,11 @@ impl Input<'_> {
                 return Ok(Some(at + found as u64).filter(|at| *at < line.end));
             }
             if filled == 0 {
-                break;
+                return Ok(None);
             }
             at += filled as u64;
         }
-        Ok(None)
+        Ok(Some(at).filter(|at| *at < line.end))
     }
 
     /// Pushes a line, of which `line` is the beginning and `length` bytes are there.
