@@ -328,8 +328,7 @@ impl Catalog {
 
     /// Which file could not be read, if any.
     pub(crate) fn unread(&self) -> Option<String> {
-        let path = self.obstacles.unread().min()?;
-        Some(format!("{} could not be read", escaped_path(path)))
+        self.obstacles.unread()
     }
 
     /// Finds the copies among the files that may be some.

@@ -27,9 +27,9 @@ impl Obstacles {
         self.scan_failure.as_deref()
     }
 
-    /// Files that could not be read.
-    pub(super) fn unread(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(PathBuf::as_path)
+    /// Which file could not be read, if any.
+    pub(super) fn unread(&self) -> Option<String> {
+        self.files.iter().min().map(|path| format!("{} could not be read", escaped_path(path)))
     }
 
     /// The outcome of a look at the names, while these files are followed.

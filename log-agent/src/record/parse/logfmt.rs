@@ -73,7 +73,8 @@ mod tests {
         }
         for text in ["18446744073709551615", "-9223372036854775808", "0", "1.5", "1.0", "0.001"] {
             let value = &parse(&format!("x={text}")).unwrap()["x"];
-            assert!(value.is_number() && value.to_string() == text, "{text}: {value:?}");
+            assert!(value.is_number(), "{text}: {value:?}");
+            assert_eq!(value.to_string(), text);
         }
     }
 
