@@ -1,5 +1,5 @@
-//! The agent's own files: those of the state directory, and what sinks write to. They are not followed, whatever name or link leads to
-//! them: each line that is shipped would make another one there.
+//! The agent's own files: those of the state directory, and what sinks write to. They are not followed, by whatever path or symbolic
+//! link: each line that is shipped would make another one there.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
