@@ -50,7 +50,7 @@ const SEND_SHARE_UNLIMITED: u64 = 1024 * 1024;
 /// What memory is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Account {
-    /// Bodies of files.
+    /// Bodies of files, and listings of directories.
     Cache,
     /// The table of a release's files.
     Index,
@@ -177,7 +177,19 @@ impl Budget {
     /// # Errors
     /// How much has to be given back before there is room.
     pub(crate) fn take_for_new(&self, bytes: u64) -> Result<(), u64> {
-        let lacking = self.total().saturating_add(bytes).saturating_sub(self.shared / 16 * 15);
+        self.take_below(self.shared / 16 * 15, bytes)
+    }
+
+    /// Takes more for a connection, and for something that could do without it: an eighth is left for new ones and their answers.
+    ///
+    /// # Errors
+    /// How much has to be given back before there is room.
+    pub(crate) fn take_sparingly(&self, bytes: u64) -> Result<(), u64> {
+        self.take_below(self.shared / 8 * 7, bytes)
+    }
+
+    fn take_below(&self, ceiling: u64, bytes: u64) -> Result<(), u64> {
+        let lacking = self.total().saturating_add(bytes).saturating_sub(ceiling);
         if lacking > 0 {
             return Err(lacking);
         }

@@ -4,7 +4,7 @@
 //! buffers are given back, and the connection *rests*: a socket and a timer, until it has something to say.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use futures_util::future::Either;
+use http::header::RETRY_AFTER;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
@@ -28,13 +31,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::content::editions::{Waited, Waiter};
+use crate::http::body::Payload;
 use crate::http::exchange::{ConnectionInfo, Exchange, ResponseBody, Telemetry};
 use crate::http::parking::{Held, Parking};
-use crate::http::response::unavailable;
 use crate::http::sendfile::SendfileQueue;
-use crate::memory::{Budget, ChunkBudget, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2, Room};
+use crate::memory::{Budget, ChunkBudget, NoRoom, OWN_CHUNKS_HTTP1, OWN_CHUNKS_HTTP2, Room};
 use crate::metrics::Overdue;
-use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER, has_unread};
+use crate::net::deadlines::{DeadlineStream, Deadlines, FlowControl, PARK_AFTER, READ_BUFFER, has_unread};
+use crate::net::heads::{self, Charged};
 use crate::net::table::{HTTP1, HTTP2, PARKED, STREAM, Slot};
 use crate::routes::Routes;
 use crate::routes::manifest::PREFER;
@@ -202,6 +207,7 @@ async fn http1(
 ) -> hyper::Result<()> {
     let ServerContext { routes, telemetry, deadlines, budget, closing, .. } = &*context;
     let (state, sendfile) = (slot.state().clone(), SendfileQueue::default());
+    let slot = Arc::new(slot);
     let parking = Parking::default();
     let metrics = Arc::clone(&telemetry.metrics);
     // In a box, so that this future, which lives as long as the connection, has no room for each of its moves.
@@ -211,7 +217,7 @@ async fn http1(
         *deadlines,
         FlowControl::Tcp,
         metrics,
-        Arc::new(slot),
+        Arc::clone(&slot),
         sendfile.clone(),
     ));
     if let Some(room) = long_head {
@@ -228,7 +234,8 @@ async fn http1(
     };
     let info = Arc::new(info);
     loop {
-        let service = service_fn(|request| answer(Arc::clone(routes), Arc::clone(&info), request));
+        let service =
+            service_fn(|request| answer_charged(&slot, Arc::clone(routes), Arc::clone(&info), request));
         // In a box of its own, which is gone while the connection rests.
         let mut connection = Box::new(
             http1::Builder::new()
@@ -278,10 +285,8 @@ async fn http1(
                 None => head,
                 Some(rest) => [head, rest].concat().into(),
             };
-            paced.rest();
             let answering = Answering::begin(&info);
-            let waited = Box::pin(waiter.wait()).await;
-            paced.slot().grow_to(HTTP1).await;
+            let waited = Box::pin(hold(&mut paced, &slot, waiter, early.len())).await;
             drop(answering);
             parking.waited(arrival, waited);
             paced.return_early(early);
@@ -289,7 +294,7 @@ async fn http1(
             // The beginning of a request that came with the one before.
             paced.return_early(rest);
         } else {
-            paced.rest();
+            paced.rest(0);
             if !is_woken(&paced, deadlines.idle.saturating_sub(PARK_AFTER), closing).await {
                 return Ok(());
             }
@@ -324,6 +329,25 @@ impl Drop for Answering<'_> {
         self.0.telemetry.metrics.in_flight.dec();
         self.0.state.answered();
     }
+}
+
+/// Holds a request, with so many bytes of its head and of what came after it, until its wait is over. Where there is no room for
+/// them, it is answered as if it had not preferred to wait: nothing can be closed for others that is held.
+async fn hold(paced: &mut DeadlineStream, slot: &Slot, waiter: Waiter, length: usize) -> Waited {
+    slot.shrink_to(PARKED);
+    let ended = if slot.try_grow(length as u64).is_ok() {
+        paced.rest(length as u64);
+        let ended = waiter.wait().await;
+        if length > READ_BUFFER {
+            paced.expect_long_head(Arc::clone(slot.budget()).lend_long_head().await);
+        }
+        ended
+    } else {
+        drop(waiter);
+        Waited { again: false, spread: None }
+    };
+    slot.grow_to(HTTP1 + length as u64).await;
+    ended
 }
 
 /// Waits until a connection that rests has something to read. `false` where it has idled for long enough, or the server wants to end.
@@ -375,8 +399,10 @@ async fn http2(
         sendfile: None,
         parking: None,
     });
-    let service = service_fn(|request| {
-        answer_stream(Arc::clone(&slot), Arc::clone(routes), Arc::clone(&info), request)
+    let service = service_fn(|mut request| {
+        // Not only when it is this request's turn: what has come for all streams and connections is read before that.
+        let charged = heads::charge_http2(&slot, &mut request);
+        answer_stream(Arc::clone(&slot), Arc::clone(routes), Arc::clone(&info), request, charged)
     });
     let mut connection = pin!(
         http2::Builder::new(Streams { tracker: streams.clone(), slot: Arc::clone(&slot) })
@@ -404,26 +430,11 @@ struct Streams {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let charged = ChargedStream::new(&self.slot);
+        let charged = Charged::new(&self.slot, STREAM);
         self.tracker.spawn(async move {
             stream.await;
             drop(charged);
         });
-    }
-}
-
-struct ChargedStream(Arc<Slot>);
-
-impl ChargedStream {
-    fn new(slot: &Arc<Slot>) -> Self {
-        slot.grow(STREAM);
-        Self(Arc::clone(slot))
-    }
-}
-
-impl Drop for ChargedStream {
-    fn drop(&mut self) {
-        self.0.shrink(STREAM);
     }
 }
 
@@ -434,13 +445,8 @@ fn answer(
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     connection.state.requested();
     async move {
-        // No resource here has a use for a request body. What the client still sends of it is taken in at the end.
-        let (request, body) = request.into_parts();
-        let is_complete = body.is_end_stream();
-        if !is_complete {
-            connection.state.leave_unread();
-        }
-        drop(body);
+        let is_complete = request.body().is_end_stream();
+        let request = without_body(request, &connection);
         let mut exchange = Exchange::begin(request, connection);
         if is_complete && exchange.request.headers.contains_key(PREFER) {
             exchange.may_park();
@@ -451,19 +457,50 @@ fn answer(
     }
 }
 
+/// Answers a request of an HTTP/1.1 connection, unless there is no memory for its head.
+fn answer_charged(
+    slot: &Arc<Slot>,
+    routes: Arc<Routes>,
+    connection: Arc<ConnectionInfo>,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    match heads::charge_http1(slot, &mut request) {
+        Ok(()) => Either::Left(answer(routes, connection, request)),
+        Err(NoRoom) => Either::Right(ready(Ok(refuse(connection, request)))),
+    }
+}
+
+/// No resource here has a use for a request body. What the client still sends of it is taken in at the end.
+fn without_body(request: Request<Incoming>, connection: &ConnectionInfo) -> Parts {
+    let (request, body) = request.into_parts();
+    if !body.is_end_stream() {
+        connection.state.leave_unread();
+    }
+    request
+}
+
 /// Answers a request of an HTTP/2 connection, unless there is no memory for it, and no other connection that could make room.
 async fn answer_stream(
     slot: Arc<Slot>,
     routes: Arc<Routes>,
     connection: Arc<ConnectionInfo>,
     request: Request<Incoming>,
+    charged: Result<(), NoRoom>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    if slot.make_room().await {
+    if charged.is_ok() && slot.make_room().await {
         return answer(routes, connection, request).await;
     }
+    Ok(refuse(connection, request))
+}
+
+/// Says that there is no memory for a request. There is no body, which would keep the request until the client takes it.
+fn refuse(connection: Arc<ConnectionInfo>, request: Request<Incoming>) -> Response<ResponseBody> {
     connection.state.requested();
-    let exchange = Exchange::begin(request.into_parts().0, connection);
-    Ok(exchange.answer(unavailable("too much is being answered at once").into()))
+    let request = without_body(request, &connection);
+    let mut response = Response::new(Payload::Empty);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Exchange::begin(request, connection).answer(response.into())
 }
 
 fn client(peer: SocketAddr) -> Box<str> {

@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, Overdue};
 use crate::net::table::{PARKED, Slot};
 
 /// A head that is longer makes HTTP's read buffer grow.
-const READ_BUFFER: usize = 8 * 1024;
+pub(crate) const READ_BUFFER: usize = 8 * 1024;
 /// How long a connection idles before it is said to rest.
 pub(crate) const PARK_AFTER: Duration = Duration::from_millis(200);
 
@@ -120,18 +120,19 @@ impl DeadlineStream {
         &self.slot
     }
 
-    /// Gives back what was read and not looked at.
+    /// Gives back what was read and not looked at. Room for it, where it is long, was taken before.
     pub(crate) fn return_early(&mut self, early: Bytes) {
+        self.head = early.len();
         self.early = early;
     }
 
-    /// The connection rests: gives back what it needs no more.
-    pub(crate) fn rest(&mut self) {
+    /// The connection rests: gives back what it needs no more, which is all but what a resting connection takes, and `kept` bytes.
+    pub(crate) fn rest(&mut self, kept: u64) {
         self.buffer.give_back(&self.stream);
         self.long_head = LongHeadState::None;
         self.head = 0;
         (self.reading, self.sending) = Default::default();
-        self.slot.shrink_to(PARKED);
+        self.slot.shrink_to(PARKED + kept);
     }
 
     /// Memory for a head that is longer than the read buffer was taken already.
@@ -217,16 +218,20 @@ impl AsyncRead for DeadlineStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.early.has_remaining() {
-            let length = self.early.len().min(buffer.remaining());
-            buffer.put_slice(&self.early.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
         if let LongHeadState::NoRoom(room) = &mut self.long_head {
             match room.as_mut().poll(context) {
                 Poll::Ready(room) => self.long_head = LongHeadState::Taken(room),
                 Poll::Pending => return self.poll_read_deadline(context),
             }
+        }
+        if self.early.has_remaining() {
+            if self.state.received() {
+                // It begins a request, whose head has a deadline.
+                self.reading.stop();
+            }
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(length));
+            return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         let mut read = Pin::new(&mut self.stream).poll_read(context, buffer);

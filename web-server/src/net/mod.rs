@@ -3,5 +3,6 @@
 mod closed_windows;
 pub(crate) mod connection;
 pub(crate) mod deadlines;
+mod heads;
 pub(crate) mod server;
 pub(crate) mod table;

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::http::state::{ConnectionState, Moment, Silence};
-use crate::memory::{Account, Budget};
+use crate::memory::{Account, Budget, NoRoom};
 use crate::net::closed_windows::{ClosedWindow, Endpoints, Queued, closed_windows};
 
 /// A connection that rests: the kernel's socket, its buffers, file and timer, and our state. Measured in a cgroup that counts the
@@ -30,8 +30,8 @@ pub(crate) const PARKED: u64 = 16 * 1024;
 pub(crate) const HTTP1: u64 = 36 * 1024;
 /// An HTTP/2 connection without streams: its buffers, the tables of its headers, and its own chunks.
 pub(crate) const HTTP2: u64 = 80 * 1024;
-/// A request of an HTTP/2 connection.
-pub(crate) const STREAM: u64 = 6 * 1024;
+/// A request of an HTTP/2 connection, with a head as browsers have them.
+pub(crate) const STREAM: u64 = 8 * 1024;
 
 /// While more connections than these have HTTP's buffers, one that falls silent gives them back at once. While there are fewer it
 /// keeps them for a moment, which saves work where its client asks again.
@@ -312,6 +312,26 @@ impl Slot {
                 Ok(()) => return,
                 Err(Obstacle::Leaving) => freed.await,
                 Err(Obstacle::Answering) => sleep(ROOM_RETRY).await,
+            }
+        }
+    }
+
+    /// Takes so much more for something that could do without it. Where there is no room now, others are closed, so that there is
+    /// some for the next.
+    pub(crate) fn try_grow(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut entries = self.table.entries.lock();
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Err(NoRoom) };
+        match self.table.budget.take_sparingly(bytes) {
+            Ok(()) => {
+                self.table.recharge(entry, entry.charged + bytes);
+                if entry.evicted {
+                    entries.leaving += bytes;
+                }
+                Ok(())
+            }
+            Err(lacking) => {
+                self.table.evict(&mut entries, Some(self.number), lacking);
+                Err(NoRoom)
             }
         }
     }

@@ -77,6 +77,20 @@ fn slow_header_of_a_second_request() {
 }
 
 #[test]
+fn the_beginning_of_a_request_that_came_with_another_has_a_deadline_and_costs_no_cpu() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--header-timeout", "1500ms"]);
+    let mut connection = Connection::open(server.addr);
+    let before = server.process.cpu_ticks();
+    connection.send(format!("{REQUEST}GET /")).unwrap();
+    assert_eq!(connection.receive("GET").unwrap().status(), 200);
+    connection.receive("GET").unwrap_err();
+    let took = server.process.cpu_ticks() - before;
+    assert!(took < 20, "{took} ticks of 10 ms");
+    wait_until("it is counted", || overdue(&server, "header"));
+}
+
+#[test]
 fn each_request_has_a_header_deadline_of_its_own() {
     let volume = Volume::with(&[("index.html", "hello")]);
     let server = Server::start_with(&volume.root(), &["--header-timeout", "400ms"], &[("HEALTH_MIN", "600")]);

@@ -49,6 +49,46 @@ fn paths(manifest: &Value) -> Vec<&str> {
 }
 
 #[test]
+fn a_held_request_is_charged_for_its_head_and_is_answered_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest", "--memory-limit", "64MiB"]);
+    let etag = etag(&server);
+    let charged = || server.metric("memory_used_bytes{use=\"connections\"}");
+    let before = charged();
+    let mut connection = Connection::open(server.addr);
+    let fields = "x".repeat(30_000);
+    let request = format!(
+        "GET /manifest.json HTTP/1.1\r\nHost: h\r\nX: {fields}\r\nIf-None-Match: {etag}\r\nPrefer: wait=50\r\n\r\n"
+    );
+    connection.send(request).unwrap();
+    wait_for_waiters(&server, 1);
+    wait_until("it rests", || server.metric("memory_used_bytes{use=\"long_heads\"}") == 0);
+    let held = charged() - before;
+    assert!(held >= 30_000 + 16 * 1024, "{held} bytes");
+    std::fs::write(dir.path().join("index.html"), "two").unwrap();
+    let answer = connection.receive("GET").unwrap();
+    assert_eq!((answer.status(), answer.header("preference-applied")), (200, Some("wait")));
+}
+
+/// They cannot be closed for others.
+#[test]
+fn held_requests_leave_room_for_others() {
+    const ASKED: usize = 400;
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest", "--memory-limit", "16MiB", "--cache-size", "0"]);
+    let etag = etag(&server);
+    let mut asked: Vec<_> = (0..ASKED).map(|_| Waiter::ask(&server, &etag, 50)).collect();
+    // The last is answered as if it had not preferred to wait.
+    let answer = asked.pop().unwrap().answer();
+    assert_eq!((answer.status(), answer.header("preference-applied")), (304, None));
+    let held = waiters(&server);
+    assert!(held > 50 && held < 300, "{held} are held");
+    assert_eq!(server.get("/").text(), "one");
+}
+
+#[test]
 fn a_waiter_is_told_of_an_edit() {
     let dir = tempfile::tempdir().unwrap();
     write_tree(dir.path(), &[("index.html", "one"), ("css/site.css", "body {}")]);
