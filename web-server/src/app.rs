@@ -111,7 +111,7 @@ pub async fn run(
         status: Arc::clone(&status),
     };
     let pod_page = PodPage::new(pod_page, Arc::new(local), signals.shutdown.clone(), variable);
-    let files = files(&config, &root, header_policy, &metrics);
+    let files = files(&config, &root, header_policy, &metrics, &budget);
     let lesson = Lesson::new(config.service_version.clone(), config.expose_env, variable)?;
     let lesson = (!config.no_lesson).then_some(lesson);
     let manifest = editions.map(|editions| ManifestRoutes {
@@ -215,6 +215,7 @@ fn files(
     root: &Arc<ContentRoot>,
     header_policy: Arc<HeaderPolicy>,
     metrics: &Arc<Metrics>,
+    budget: &Arc<Budget>,
 ) -> Files {
     // A content manager gives out what there is: a puller has to get the bytes that the manifest names.
     let applied = !config.manifest;
@@ -230,6 +231,7 @@ fn files(
         cors: Cors(config.cors.clone()),
         header_policy,
         metrics: Arc::clone(metrics),
+        budget: Arc::clone(budget),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Listings of directories without an index, where they were asked for: HTML for people, JSON for programs.
+//!
+//! A listing is made for each request, and its size is the publisher's to choose. So every part of it is taken from the memory
+//! budget before it is made, and a listing that does not fit is not given out.
 
-use std::fmt::Write as _;
 use std::io;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use http::header::HeaderMap;
-use lifecycle::{Ignore as _, quality};
+use lifecycle::quality;
 use serde::Serialize;
 
 use crate::content::digest::Digest;
@@ -16,6 +19,7 @@ use crate::content::path::encoded;
 use crate::content::public::{Depth, is_public};
 use crate::content::representation::{Modified, Representation, Source};
 use crate::content::root::Content;
+use crate::memory::{Account, Budget, NoRoom, Share};
 
 /// What a client can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +64,75 @@ impl Item {
     }
 }
 
+/// What an item takes besides its own size and its name: a date, and allocations.
+const ITEM: usize = 64;
+
+/// The lines of a listing while it is made.
+struct Items {
+    items: Vec<Item>,
+    share: Share,
+}
+
+impl Items {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { items: Vec::new(), share: Share::new(budget, Account::Cache) }
+    }
+
+    fn push(&mut self, item: Item) -> Result<(), NoRoom> {
+        let (Item::Directory { name } | Item::File { name, .. }) = &item;
+        self.share.grow((size_of::<Item>() + ITEM + name.len()) as u64)?;
+        self.items.push(item);
+        Ok(())
+    }
+}
+
+/// The bytes of a listing.
+struct Page {
+    bytes: Vec<u8>,
+    share: Share,
+}
+
+impl Page {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { bytes: Vec::new(), share: Share::new(budget, Account::Cache) }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        self.share.grow(bytes.len() as u64)?;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Lists a directory of a site; `""` is the root. `None` where there is no such directory. Blocks.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub(crate) fn list(site: &Content, directory: &str, form: Form) -> io::Result<Option<Representation>> {
+/// Where it cannot be read, and where the listing does not fit into memory.
+pub(crate) fn list(
+    site: &Content,
+    directory: &str,
+    form: Form,
+    budget: &Arc<Budget>,
+) -> io::Result<Option<Representation>> {
     let items = match site {
-        Content::Waiting(_) => None,
-        Content::Release(generation) => of_release(generation, directory),
-        Content::Live(live) => of_directory(live, directory)?,
+        Content::Waiting(_) => return Ok(None),
+        Content::Release(generation) => of_release(generation, directory, budget),
+        Content::Live(live) => of_directory(live, directory, budget),
     };
-    items.map(|items| render(directory, items, form)).transpose()
+    let listing =
+        items.and_then(|items| items.map(|items| render(directory, items, form, budget)).transpose());
+    listing.map_err(|error| if NoRoom::is_cause_of(&error) { does_not_fit() } else { error })
 }
 
-fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
+fn does_not_fit() -> io::Error {
+    let reason = "its listing does not fit into memory: raise the container's memory limit, or --memory-limit \
+                  (deploy/README.md, Memory), give the directory an index.html, or leave --autoindex out";
+    io::Error::new(io::ErrorKind::OutOfMemory, reason)
+}
+
+fn of_release(generation: &Generation, directory: &str, budget: &Arc<Budget>) -> io::Result<Option<Items>> {
     if !directory.is_empty() && !generation.index.has_directory(directory) {
-        return None;
+        return Ok(None);
     }
     let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
     let below = |path: &str| path.strip_prefix(&prefix).filter(|name| !name.contains('/')).map(str::to_owned);
@@ -85,10 +142,14 @@ fn of_release(generation: &Generation, directory: &str) -> Option<Vec<Item>> {
     });
     let directories =
         generation.index.directories().filter_map(|path| Some(Item::Directory { name: below(path)? }));
-    Some(directories.chain(files).collect())
+    let mut items = Items::new(budget);
+    for item in directories.chain(files) {
+        items.push(item)?;
+    }
+    Ok(Some(items))
 }
 
-fn of_directory(live: &LiveDirectory, directory: &str) -> io::Result<Option<Vec<Item>>> {
+fn of_directory(live: &LiveDirectory, directory: &str, budget: &Arc<Budget>) -> io::Result<Option<Items>> {
     let mut names = match live.directory().entries(directory) {
         Ok(listing) => listing,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
@@ -97,7 +158,7 @@ fn of_directory(live: &LiveDirectory, directory: &str) -> io::Result<Option<Vec<
         Err(error) => return Err(error),
     };
     let place = if directory.is_empty() { Depth::Top } else { Depth::Below };
-    let mut items = Vec::new();
+    let mut items = Items::new(budget);
     while let Some(name) = names.next()? {
         let Ok(name) = String::from_utf8(name) else { continue };
         if !is_public(&name, place) || name.contains('\\') {
@@ -107,57 +168,71 @@ fn of_directory(live: &LiveDirectory, directory: &str) -> io::Result<Option<Vec<
         match live.directory().inspect(&path)? {
             Lookup::File(file) => {
                 let modified = Modified::at(file.state.last_change());
-                items.push(Item::file(&name, file.state.size, modified));
+                items.push(Item::file(&name, file.state.size, modified))?;
             }
-            Lookup::Dir => items.push(Item::Directory { name }),
+            Lookup::Dir => items.push(Item::Directory { name })?,
             Lookup::None => {}
         }
     }
     Ok(Some(items))
 }
 
-fn render(directory: &str, mut items: Vec<Item>, form: Form) -> io::Result<Representation> {
-    items.sort_unstable();
-    let (body, content_type) = match form {
+fn render(directory: &str, mut items: Items, form: Form, budget: &Arc<Budget>) -> io::Result<Representation> {
+    items.items.sort_unstable();
+    let mut page = Page::new(budget);
+    let content_type = match form {
         Form::Json => {
-            let mut json = serde_json::to_vec(&items).map_err(io::Error::other)?;
-            json.push(b'\n');
-            (json, HeaderValue::from_static("application/json"))
+            json(&items.items, &mut page)?;
+            HeaderValue::from_static("application/json")
         }
         Form::Html => {
-            (html(directory, &items).into_bytes(), HeaderValue::from_static("text/html; charset=utf-8"))
+            html(directory, &items.items, &mut page)?;
+            HeaderValue::from_static("text/html; charset=utf-8")
         }
     };
     // The time of a listing is that of whatever changed last in it, which no date tells when a file goes: the tag does.
     let modified = Modified::at(std::time::SystemTime::now());
-    Ok(Representation::new(Digest::of(&body), modified, content_type, Source::Memory(body.into())))
+    let digest = Digest::of(&page.bytes);
+    let source = Source::Memory(page.share.hold(page.bytes));
+    Ok(Representation::new(digest, modified, content_type, source))
 }
 
-fn html(directory: &str, items: &[Item]) -> String {
+fn json(items: &[Item], page: &mut Page) -> io::Result<()> {
+    page.push(b"[")?;
+    for (number, item) in items.iter().enumerate() {
+        if number > 0 {
+            page.push(b",")?;
+        }
+        page.push(&serde_json::to_vec(item)?)?;
+    }
+    page.push(b"]\n")?;
+    Ok(())
+}
+
+fn html(directory: &str, items: &[Item], page: &mut Page) -> Result<(), NoRoom> {
     let title = escaped(&format!("/{directory}"));
-    let mut page = format!(
+    let head = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<h1>{title}</h1>\n<ul>\n"
     );
+    page.push(head.as_bytes())?;
     if !directory.is_empty() {
-        page.push_str("<li><a href=\"../\">../</a>\n");
+        page.push(b"<li><a href=\"../\">../</a>\n")?;
     }
     for item in items {
-        // `./` keeps a name with a colon from being read as a scheme. Writing to a String cannot fail.
-        match item {
+        // `./` keeps a name with a colon from being read as a scheme.
+        let line = match item {
             Item::Directory { name } => {
-                writeln!(page, "<li><a href=\"./{}/\">{}/</a>", escaped(&encoded(name)), escaped(name))
+                format!("<li><a href=\"./{}/\">{}/</a>\n", escaped(&encoded(name)), escaped(name))
             }
-            Item::File { name, size, modified } => writeln!(
-                page,
-                "<li><a href=\"./{}\">{}</a> {size} bytes, {modified}",
+            Item::File { name, size, modified } => format!(
+                "<li><a href=\"./{}\">{}</a> {size} bytes, {modified}\n",
                 escaped(&encoded(name)),
                 escaped(name)
             ),
-        }
-        .ignore();
+        };
+        page.push(line.as_bytes())?;
     }
-    page.push_str("</ul>\n</html>\n");
-    page
+    page.push(b"</ul>\n</html>\n")
 }
 
 /// SECURITY: a file may be called anything, `<script>` included.
@@ -172,7 +247,9 @@ mod tests {
     #[test]
     fn no_name_becomes_markup() {
         let items = [Item::file("<b>\"&\".html", 1, Modified::at(std::time::UNIX_EPOCH))];
-        let page = html("a&b", &items);
+        let mut page = Page::new(&Budget::hidden(None));
+        html("a&b", &items, &mut page).unwrap();
+        let page = String::from_utf8(page.bytes).unwrap();
         assert!(page.contains("<h1>/a&amp;b</h1>"), "{page}");
         assert!(page.contains(">&lt;b&gt;&quot;&amp;&quot;.html</a>"), "{page}");
         assert!(page.contains("href=\"./%3Cb%3E%22&amp;%22.html\""), "{page}");

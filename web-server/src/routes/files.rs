@@ -17,6 +17,7 @@ use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::cors::Cors;
 use crate::http::response::{Name, Reply, explain, plain, redirect, represent, unavailable};
+use crate::memory::Budget;
 use crate::metrics::Metrics;
 use crate::routes::autoindex;
 use crate::routes::redirects::RedirectsFile;
@@ -43,6 +44,8 @@ pub(crate) struct Files {
     pub(crate) cors: Cors,
     pub(crate) header_policy: Arc<HeaderPolicy>,
     pub(crate) metrics: Arc<Metrics>,
+    /// What listings are taken from.
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl Files {
@@ -192,7 +195,9 @@ impl Files {
         if self.autoindex && !path.may_be_redirected() {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
             let form = autoindex::Form::wanted(&request.headers);
-            if let Some(listing) = blocking(move || autoindex::list(&of, &directory, form)).await? {
+            let budget = Arc::clone(&self.budget);
+            let listing = blocking(move || autoindex::list(&of, &directory, form, &budget)).await?;
+            if let Some(listing) = listing {
                 let mut response = represent(request, &listing, Name::Other).await?;
                 response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
                 return Ok(Reply { response, release: site.release() });

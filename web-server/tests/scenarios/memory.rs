@@ -3,7 +3,7 @@
 use testkit::http::{Connection, get};
 use testkit::wait_until;
 
-use crate::support::{Server, Volume};
+use crate::support::{Server, Volume, write_tree};
 
 /// With [`LIMIT`] there is no room for an index of so many names.
 const MANY: usize = 16_000;
@@ -58,6 +58,24 @@ fn a_first_release_that_does_not_fit_leaves_the_server_unready_until_one_does() 
     server.wait_for("/", "two");
     assert_eq!(get(server.admin, "/readyz").status(), 200);
     assert_eq!(server.metric("release_refused"), 0);
+}
+
+#[test]
+fn a_listing_that_does_not_fit_is_refused_and_why_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..MANY).map(|number| format!("many/{number}-{}", "n".repeat(180))).collect();
+    let files = names.iter().map(|name| (name.as_str(), "")).chain([("few/one.txt", "one")]);
+    write_tree(dir.path(), &files.collect::<Vec<_>>());
+    let server = Server::start(dir.path(), &[&LIMIT[..], &["--autoindex"]].concat());
+    for accept in ["text/html", "application/json"] {
+        let answer = server.request("GET", "/many/", &[("Accept", accept)]);
+        assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")), "{accept}");
+    }
+    let said = || server.process.stderr().matches("its listing does not fit into memory").count();
+    wait_until("it is said", || said() == 2);
+    let listing = server.get("/few/");
+    assert!(listing.status() == 200 && listing.text().contains("one.txt"), "{listing:?}");
+    assert_eq!(server.metric("memory_used_bytes{use=\"cache\"}"), 0, "all of it was given back");
 }
 
 #[test]
