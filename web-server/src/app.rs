@@ -74,8 +74,7 @@ pub async fn run(
     let mut registry = registry(&CONTAINER);
     let mut registrar = Registrar::new(&mut registry);
     let metrics = Arc::new(Metrics::register(&mut registrar));
-    // Without the flag, the limit of the cgroup.
-    let limit = config.memory_limit.or_else(cgroup::memory_limit);
+    let limit = tighter(config.memory_limit, cgroup::memory_limit());
     if let Some(limit) = limit.filter(|limit| *limit < memory::LEAST) {
         // The flag is refused. A container's limit may have been set for all that it holds: what works still works.
         let least = memory::LEAST;
@@ -235,6 +234,21 @@ fn files(
     }
 }
 
+/// The limit of the flag, or that of the container's cgroup, where there is one: a program that goes beyond the latter is killed,
+/// whatever its flag says.
+fn tighter(flag: Option<u64>, cgroup: Option<u64>) -> Option<u64> {
+    if let (Some(flag), Some(cgroup)) = (flag, cgroup)
+        && cgroup < flag
+    {
+        tracing::warn!(
+            flag,
+            cgroup,
+            "--memory-limit is above the container's memory limit, which is what holds"
+        );
+    }
+    flag.into_iter().chain(cgroup).min()
+}
+
 /// As many connections as were asked for, or as there are descriptors for. A quarter of these is left for files.
 fn affordable(wanted: usize, descriptors: u64) -> usize {
     let affordable = usize::try_from(descriptors - descriptors / 4).unwrap_or(usize::MAX).max(1);
@@ -247,4 +261,18 @@ fn affordable(wanted: usize, descriptors: u64) -> usize {
         );
     }
     wanted.min(affordable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_of_two_memory_limits_holds() {
+        assert_eq!(tighter(None, None), None);
+        assert_eq!(tighter(Some(2), None), Some(2));
+        assert_eq!(tighter(None, Some(1)), Some(1));
+        assert_eq!(tighter(Some(2), Some(1)), Some(1));
+        assert_eq!(tighter(Some(1), Some(2)), Some(1));
+    }
 }
