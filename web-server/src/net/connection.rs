@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::Either;
 use http::header::RETRY_AFTER;
 use http::request::Parts;
@@ -267,9 +268,6 @@ async fn http1(
             }
         })
         .await;
-        if let Some(ended) = ended {
-            return ended.inspect_err(|error| record_malformed(&info, error));
-        }
         // The box itself goes only at the end of its scope, which would be after the rest.
         let parts = {
             let connection = connection;
@@ -278,6 +276,9 @@ async fn http1(
         paced = parts.io.into_inner();
         // What is left of it, even if that is nothing, is a hold on all of the read buffer.
         let rest = Some(parts.read_buf).filter(|rest| !rest.is_empty());
+        if let Some(ended) = ended {
+            return Box::pin(end(&mut paced, ended, rest, &info)).await;
+        }
         if let Some(held) = parking.take() {
             let Held { head, arrival, waiter } = *held;
             // What came after the request is read after it.
@@ -329,6 +330,28 @@ impl Drop for Answering<'_> {
         self.0.telemetry.metrics.in_flight.dec();
         self.0.state.answered();
     }
+}
+
+/// Ends a connection that HTTP is done with. What the client still sends is taken in for a while where more has come than was
+/// answered, or where what came was no request.
+async fn end(
+    paced: &mut DeadlineStream,
+    ended: hyper::Result<()>,
+    rest: Option<Bytes>,
+    info: &ConnectionInfo,
+) -> hyper::Result<()> {
+    let has_more = rest.map(drop).is_some() || has_unread(paced.stream());
+    let is_unread = match &ended {
+        Ok(()) => has_more,
+        Err(error) => {
+            record_malformed(info, error);
+            error.is_parse()
+        }
+    };
+    if is_unread {
+        paced.end_unread().await;
+    }
+    ended
 }
 
 /// Holds a request, with so many bytes of its head and of what came after it, until its wait is over. Where there is no room for

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use lifecycle::Ignore as _;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -138,6 +139,17 @@ impl DeadlineStream {
     /// Memory for a head that is longer than the read buffer was taken already.
     pub(crate) fn expect_long_head(&mut self, room: Room) {
         self.long_head = LongHeadState::Taken(room);
+    }
+
+    /// Ends a connection of which HTTP has left something unread that it did not know of: what follows the last request that was
+    /// answered, or what was no request.
+    pub(crate) async fn end_unread(&mut self) {
+        if !self.state.is_unread() {
+            self.state.leave_unread();
+            self.rest(0);
+            // It is over, however it ends.
+            self.shutdown().await.ignore();
+        }
     }
 
     /// Counts a connection that idled for too long.

@@ -204,6 +204,24 @@ fn an_answer_before_the_body_was_read_arrives() {
 }
 
 #[test]
+fn an_answer_arrives_also_where_what_follows_it_is_not_read() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &[]);
+    let long = format!("POST / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(200_000));
+    let last = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".to_owned();
+    for (request, status) in [(long, 431), ("?\r\n\r\n".to_owned(), 400), (last, 200)] {
+        let mut connection = Connection::open(server.addr);
+        connection.send(request).unwrap();
+        // All of it is sent before the answer is looked at.
+        for _ in 0..200 {
+            connection.send("x".repeat(100_000)).unwrap();
+        }
+        assert_eq!(connection.receive("GET").unwrap().status(), status);
+        connection.receive("GET").unwrap_err();
+    }
+}
+
+#[test]
 fn hosts_that_are_none_and_codings_that_are_said_twice_are_refused() {
     let volume = Volume::with(&[("index.html", "hello")]);
     let server = Server::start(&volume.root(), &[]);
