@@ -169,6 +169,9 @@ class Server:
         state = json.loads(subprocess.check_output(["docker", "inspect", "--format", "{{json .State}}", self.id]))
         assert not state["OOMKilled"] and state["Running"], f"killed: {state}\n{self.logs()[-2000:]}"
         assert self.most < LIMIT, f"{self.most / MIB:.1f} MiB in use"
+        # Without this, a server that found no limit would hold to one by luck.
+        limit = self.status()["memory"]["limit_bytes"]
+        assert limit == LIMIT, f"the server holds itself to {limit} bytes"
 
     def __enter__(self):
         return self
@@ -271,6 +274,25 @@ def request(stream, path):
     return frame(1, 0x5, stream, b"\x82\x86\x04" + bytes([len(path)]) + path + b"\x01\x01h")
 
 
+def literal(name, value):
+    """A field in full, which both sides remember from then on (RFC 7541 section 6.2.1)."""
+    length = bytes([len(value)]) if len(value) < 127 else b"\x7f"
+    rest = len(value) - 127
+    while rest >= 0:
+        length += bytes([rest % 128 | (128 if rest >= 128 else 0)])
+        rest = rest // 128 or -1
+    return b"\x40" + bytes([len(name)]) + name + length + value
+
+
+def long_request(stream, fields):
+    """A request for the page with more fields, in as many frames as they take."""
+    block = b"\x82\x86\x84\x01\x01h" + fields
+    pieces = [block[at:at + 16384] for at in range(0, len(block), 16384)]
+    kinds = [(1, 1)] + [(9, 0)] * (len(pieces) - 1)
+    kinds[-1] = (kinds[-1][0], kinds[-1][1] | 4)
+    return b"".join(frame(kind, flags, stream, piece) for (kind, flags), piece in zip(kinds, pieces))
+
+
 # Next to what the shipped cache holds (16 MiB), so that next to nothing is left over for what a case asks.
 CACHE = 15 * MIB
 SITE = {"index.html": b"hello", **{f"cache/{n:03}.bin": bytes([n % 256]) * (64 * 1024) for n in range(CACHE // (64 * 1024))}}
@@ -309,6 +331,42 @@ def http2_windows_of_no_byte():
 def http2_windows_of_a_gigabyte():
     """The same with flow-control windows of a gigabyte, so that nothing but the server's own bounds holds."""
     return http2_streams(2**30, 2**30)
+
+
+def http2_heads(first, fields):
+    """40 connections with 64 requests each that have these fields, whose answers the client does not take."""
+    with Server(SITE) as server:
+        server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        server.fill_cache()
+        with another_client(server):
+            clients = [connect(server, n) for n in range(40)]
+            for client in clients:
+                send(client, preface(0) + long_request(1, first))
+            # A few requests of each client after the other's, so that all of them come to be answered at the same time.
+            for n in range(1, 64):
+                for client in clients:
+                    send(client, long_request(2 * n + 1, fields))
+                if n % 8 == 0:
+                    server.measure()
+            settle(server, 6)
+        server.check()
+        return server.most
+
+
+def http2_long_heads():
+    """40 connections with 64 requests each of 15 KB, of which the client takes no answer."""
+    fields = b"".join(literal(b"x-%03d" % n, b"x" * 950) for n in range(15))
+    return http2_heads(fields, fields)
+
+
+def http2_heads_of_many_fields():
+    """The same with requests of 450 fields, each of which is one byte on the wire."""
+    return http2_heads(literal(b"x", b""), b"\xbe" * 450)
+
+
+def http2_heads_beyond_what_is_read():
+    """The same with requests of 950 fields."""
+    return http2_heads(literal(b"x", b""), b"\xbe" * 950)
 
 
 def http2_fast_clients():
@@ -394,7 +452,11 @@ def http2_prefaces():
     return many_connections(preface(65535))
 
 
-def slow_readers(count, plain):
+# As many as HTTP/1.1's parser takes.
+TINY_FIELDS = b"".join(b"%c%c:\r\n" % (97 + n // 10, 97 + n % 10) for n in range(95))
+
+
+def slow_readers(count, plain, fields=b""):
     with Server(LARGE, plain=plain) as server:
         server.wait_until("it serves", lambda: server.get("/") == b"hello")
         server.fill_cache()
@@ -402,7 +464,7 @@ def slow_readers(count, plain):
             clients = []
             for n in range(count):
                 client = connect(server, n, receive=4096)
-                send(client, b"GET /large.bin HTTP/1.1\r\nHost: h\r\n\r\n")
+                send(client, b"GET /large.bin HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n")
                 clients.append(client)
                 if n % 200 == 0:
                     server.measure()
@@ -420,6 +482,11 @@ def slow_readers_of_a_release():
 def slow_readers_of_a_plain_directory():
     """1,000 clients that read next to nothing of a file of a plain directory."""
     return slow_readers(1000, plain=True)
+
+
+def slow_readers_with_many_fields():
+    """2,000 clients that read next to nothing of what they asked for with as many fields as a request can have."""
+    return slow_readers(2000, plain=False, fields=TINY_FIELDS)
 
 
 def name(n, generation):
@@ -478,9 +545,10 @@ def outcome_of_the_manifest(server):
         return int(head[9:12]), etags[0] if etags else None
 
 
-def wait_for_another(server, number, etag):
+def wait_for_another(server, number, etag, fields=""):
     client = connect(server, number)
-    send(client, f"GET /manifest.json HTTP/1.1\r\nHost: h\r\nPrefer: wait=50\r\nIf-None-Match: {etag}\r\n\r\n".encode())
+    head = f"GET /manifest.json HTTP/1.1\r\nHost: h\r\nPrefer: wait=50\r\nIf-None-Match: {etag}\r\n{fields}\r\n"
+    send(client, head.encode())
     return client
 
 
@@ -535,6 +603,66 @@ def a_live_manifest_of_many_files():
         return server.most
 
 
+def held_requests(fields):
+    with Server(SITE, plain=True, flags=["--manifest"]) as server:
+        server.wait_until("the manifest is made", lambda: outcome_of_the_manifest(server)[0] == 200)
+        server.fill_cache()
+        _, etag = outcome_of_the_manifest(server)
+        with another_client(server):
+            clients = []
+            for n in range(3000):
+                clients.append(wait_for_another(server, n, etag, fields))
+                if n % 200 == 0:
+                    server.measure()
+            settle(server, 3)
+            print(f"    {server.status()['manifest_waiters']} are held")
+            # All of them are answered at about the same time.
+            (server.volume / "one/index.html").write_bytes(b"hello again")
+            settle(server, 6)
+        server.check()
+        return server.most
+
+
+def held_requests_with_long_heads():
+    """3,000 clients that wait for another manifest, each with a head of 31 KB; then there is one."""
+    return held_requests("".join(f"X-{n:02}: {'x' * 1000}\r\n" for n in range(30)))
+
+
+def held_requests_with_short_heads():
+    """The same with heads as pullers have them."""
+    return held_requests("")
+
+
+def a_listing_of_many_files():
+    """The listing of a directory of 100,000 files with names of 200 bytes, for several clients at once: where it does not fit, that is
+    said, to the client and in the log."""
+    files = {f"many/{n:06}-{'n' * 193}": b"x" for n in range(100_000)}
+    with Server({**SITE, **files}, directory="/dev/shm", flags=["--autoindex"]) as server:
+        server.wait_until("it serves", lambda: server.get("/") == b"hello", 120)
+        with another_client(server):
+            clients = [connect(server, n) for n in range(4)]
+            for n, client in enumerate(clients):
+                accept = "application/json" if n % 2 else "text/html"
+                send(client, f"GET /many/ HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n".encode())
+            outcomes = [client.recv(1000).split(b"\r\n")[0].decode() for client in clients]
+            settle(server, 3)
+        print(f"    {outcomes}")
+        assert all(" 200 " in outcome or " 503 " in outcome for outcome in outcomes), outcomes
+        assert "memory-limit" in server.logs()
+        server.check()
+        return server.most
+
+
+def a_flag_above_the_containers_limit():
+    """`--memory-limit` of a gigabyte in the container of 64 MiB: the container's limit holds, and that is said."""
+    with Server(SITE, flags=["--memory-limit", "1GiB"]) as server:
+        server.wait_until("it serves", lambda: server.get("/") == b"hello")
+        assert "--memory-limit" in server.logs()
+        server.measure()
+        server.check()
+        return server.most
+
+
 def a_mirror_of_many_files():
     """A mirror of a release of 100,000 files with names of 200 bytes, whose manifest does not fit beside the index: that is said, and
     the content is served all the same."""
@@ -572,9 +700,10 @@ def a_release_that_cannot_be_read_in_part():
 
 
 CASES = [http2_streams_that_are_not_read, http2_windows_of_one_byte, http2_windows_of_no_byte, http2_windows_of_a_gigabyte,
-         http2_fast_clients, idle_connections, unfinished_heads, http2_prefaces, slow_readers_of_a_release,
-         slow_readers_of_a_plain_directory, a_release_of_many_files,
-         a_live_manifest_of_many_files, a_mirror_of_many_files,
+         http2_long_heads, http2_heads_of_many_fields, http2_heads_beyond_what_is_read, http2_fast_clients, idle_connections, unfinished_heads, http2_prefaces, slow_readers_of_a_release,
+         slow_readers_of_a_plain_directory, slow_readers_with_many_fields, a_release_of_many_files, a_listing_of_many_files,
+         a_live_manifest_of_many_files, held_requests_with_long_heads, held_requests_with_short_heads, a_mirror_of_many_files,
+         a_flag_above_the_containers_limit,
          a_release_that_cannot_be_read_in_part]
 
 
