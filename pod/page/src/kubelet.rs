@@ -52,7 +52,7 @@ impl KubeletFile {
                         *starts.entry(event.container.clone()).or_default() += 1;
                         kubelet.pids.extend(pid.map(|pid| (event.container.clone(), pid)));
                     }
-                    ("ended" | "stopped", _) => {
+                    ("ended" | "stopped" | "killed", _) => {
                         kubelet.pids.remove(&event.container);
                     }
                     _ => {}
@@ -89,6 +89,8 @@ mod tests {
         );
         events.push(event("file-puller", "started", 300));
         events.push(event("log-agent", "stopped", 8));
+        events.push(event("web-server", "started", 400));
+        events.push(event("web-server", "killed", 400));
         let file = serde_json::json!({"format": "kubelet-events/1", "kubelet_pid": 1, "content": null, "events": events});
         std::fs::write(&path, file.to_string()).unwrap();
         let mut kubelet = KubeletFile::new(Some(path));
@@ -96,6 +98,6 @@ mod tests {
         let known = kubelet.last.as_ref().unwrap();
         let running = [("content-manager".to_owned(), 7), ("file-puller".to_owned(), 300)];
         assert_eq!(known.pids, running.into());
-        assert_eq!((known.events.len(), kubelet.restarts("web-server")), (SHOWN, Some(199)));
+        assert_eq!((known.events.len(), kubelet.restarts("web-server")), (SHOWN, Some(200)));
     }
 }
