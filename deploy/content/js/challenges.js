@@ -15,6 +15,9 @@ const compose = "docker compose -f deploy/compose.yaml";
 const site = () => `http://${location.host}`;
 const pid = (snapshot, name) => snapshot.kubelet?.pids[name];
 const folder = (snapshot) => snapshot.kubelet?.content ?? "deploy/content";
+// A name as a shell takes it: quoted where it has anything but what every shell leaves alone.
+const quoted = (name) => (/^[\w./-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+const inFolder = (snapshot, name) => quoted(`${folder(snapshot)}/${name}`);
 // What is typed on the demo, on Compose, and in a cluster. PID 1 of a container takes no SIGKILL and no SIGSTOP from its own namespace, so
 // in a cluster the signal is sent from the node, to every process of that name there.
 const where = (snapshot, demo, docker, cluster) => ({ demo, kubernetes: cluster })[snapshot.runs_on] ?? docker;
@@ -24,8 +27,8 @@ const kill = (name, signal = "KILL") => (snapshot) => where(snapshot,
   `sudo kill -${signal} $(docker inspect --format '{{.State.Pid}}' $(${compose} ps -q ${name}))`,
   onNode(snapshot, `pkill -${signal} ${name}`));
 const SOURCE = "# change a page where the content manager gets it from";
-const edit = (snapshot) => where(snapshot, `echo '<p>Changed.' >> ${folder(snapshot)}/index.html`, "echo '<p>Changed.' >> deploy/content/index.html", SOURCE);
-const unedit = (snapshot) => where(snapshot, `sed -i '$d' ${folder(snapshot)}/index.html`, "sed -i '$d' deploy/content/index.html", SOURCE);
+const edit = (snapshot) => where(snapshot, `echo '<p>Changed.' >> ${inFolder(snapshot, "index.html")}`, "echo '<p>Changed.' >> deploy/content/index.html", SOURCE);
+const unedit = (snapshot) => where(snapshot, `sed -i '$d' ${inFolder(snapshot, "index.html")}`, "sed -i '$d' deploy/content/index.html", SOURCE);
 const manager = (away) => (snapshot) => where(snapshot,
   `kill -USR1 ${snapshot.kubelet?.kubelet_pid ?? "PID"}`,
   `${compose} ${away ? "stop" : "start"} content-manager`,
@@ -128,7 +131,7 @@ const CHALLENGES = [
   {
     id: "gate", title: "Make a release that the gate refuses", commands: (snapshot) => (snapshot.runs_on === "kubernetes"
       ? ["# with --require index.html among file-puller’s arguments: take index.html away from the content manager"]
-      : [block("# take it away, and look at “Last sync”:", `mv ${folder(snapshot)}/index.html /tmp/`), block("# bring it back:", `mv /tmp/index.html ${folder(snapshot)}/`)]),
+      : [block("# take it away, and look at “Last sync”:", `mv ${inFolder(snapshot, "index.html")} /tmp/`), block("# bring it back:", `mv /tmp/index.html ${inFolder(snapshot, "")}`)]),
     why: "A gate is a rule that a release must pass before it is published, here that it has index.html. A release that does not pass is held back, and the one before is served.",
     lab: "07-immutable", code: "file-puller/src/sync/gate.rs",
     happened: (_, after) => failed(after) && heldBack(after),
