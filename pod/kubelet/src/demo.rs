@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -165,11 +166,16 @@ fn banner(flags: &Flags, events: &EventLog) -> Vec<String> {
     lines
 }
 
-/// The folder as it is shortest from here.
-fn shown(folder: &std::path::Path) -> String {
+/// The folder as it is shortest from here: relative where it is this folder or beneath it, for commands that are typed here.
+fn shown(folder: &Path) -> String {
     let Ok(full) = folder.canonicalize() else { return folder.display().to_string() };
-    let here = std::env::current_dir().unwrap_or_default();
-    full.strip_prefix(here).unwrap_or(&full).display().to_string()
+    // Both are resolved, so that a symbolic link on the way here does not matter.
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).unwrap_or_default();
+    match full.strip_prefix(here) {
+        Ok(beneath) if beneath == Path::new("") => ".".to_owned(),
+        Ok(beneath) => beneath.display().to_string(),
+        Err(_) => full.display().to_string(),
+    }
 }
 
 /// Opens the file of `--timeline`, and makes it where there is none: what happens until the end is not drawn in vain. What is in it stays.
@@ -219,11 +225,20 @@ mod tests {
 
     #[test]
     fn the_banner_fits_into_80_columns() {
-        let flags = Flags::parse_from(["kubelet", "--ip", "127.100.100.100"]);
+        // A folder beneath the one that tests run in: how long the path of the clone is does not matter here.
+        let flags = Flags::parse_from(["kubelet", "--ip", "127.100.100.100", "--content", "tests/scenarios"]);
         let events = EventLog::new(Arc::new(Terminal::new(&flags)), None);
         events.record("content-manager", What::Started { pid: 4_194_304 });
         for line in banner(&flags, &events) {
             assert!(line.chars().count() <= 80, "{line}");
         }
+    }
+
+    #[test]
+    fn the_content_is_named_as_it_is_shortest_from_here() {
+        assert_eq!(shown(Path::new(".")), ".");
+        assert_eq!(shown(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios")), "tests/scenarios");
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(shown(elsewhere.path()), elsewhere.path().canonicalize().unwrap().display().to_string());
     }
 }

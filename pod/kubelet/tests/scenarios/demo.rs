@@ -28,9 +28,14 @@ fn serves_the_sample_site_and_says_where() {
 #[test]
 fn a_person_at_a_terminal_reads_short_lines() {
     let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("site")).unwrap();
+    std::fs::write(dir.path().join("site/index.html"), "<p>hello").unwrap();
     let ip = fresh_address();
-    let terminal = AtTerminal::start(demo(ip, &dir.path().join("volumes")), 80, Stdout::Terminal);
-    for text in ["live.html", "the Pod is up", "index.html, and reload", "kill -9 ", "kill -USR1 "] {
+    let mut command = demo(ip, &dir.path().join("volumes"));
+    command.args(["--content", "site"]).current_dir(dir.path());
+    let terminal = AtTerminal::start(command, 80, Stdout::Terminal);
+    for text in ["live.html", "the Pod is up", "edit site/index.html, and reload", "kill -9 ", "kill -USR1 "]
+    {
         terminal.shows(text);
     }
     for container in ["log-agent", "file-puller", "web-server"] {
