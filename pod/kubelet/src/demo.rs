@@ -88,6 +88,7 @@ impl Demo {
         terminal.finish();
         let drawn = draw_timeline(flags, &events);
         dir.leave(&terminal);
+        terminal.flush();
         started.and_then(|()| requests.refusal()).and(outcome).and(drawn)
     }
 }

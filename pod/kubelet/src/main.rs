@@ -11,7 +11,7 @@
 //! - [`process`], [`probe`]: one process of a container, and how it is asked
 //! - [`restart_policy`], [`backoff`]: whether a dead container is started again, and how long it waits
 //! - [`event`]: what the kubelet does and sees
-//! - [`terminal`] and [`log_line`]: what a person reads of it
+//! - [`terminal`] and [`log_line`]: what a person reads of it; [`stderr`]: without waiting for that person
 //! - [`timeline`]: the same as a picture
 //! - [`demo`]: the content manager and the Pod, from the first line to the last
 //! - [`binaries`], [`ports`]: what has to be there, and what has to be free
@@ -30,6 +30,7 @@ mod probe;
 mod process;
 mod restart_policy;
 mod spec;
+mod stderr;
 mod terminal;
 mod timeline;
 mod volumes;
@@ -58,5 +59,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let binaries = Binaries::find(flags.binaries.as_deref())?;
     let demo = Demo::prepare(flags, &binaries)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.or_exit(Exit::Internal)?.block_on(demo.run(flags))
+    let runtime = runtime.or_exit(Exit::Internal)?;
+    let outcome = runtime.block_on(demo.run(flags));
+    // A thread may still be writing records to a pipe whose reader hangs.
+    runtime.shutdown_background();
+    outcome
 }

@@ -121,5 +121,5 @@ async fn ship(mut pipe: impl AsyncRead + Unpin, terminal: Arc<Terminal>) {
             records.reserve(CHUNK);
         }
     }
-    terminal.ship(&records);
+    lifecycle::blocking(move || terminal.ship(&records)).await;
 }

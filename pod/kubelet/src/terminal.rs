@@ -1,7 +1,8 @@
 //! What a person reads: one short line an event on stderr; and on stdout the records that log-agent ships.
 //!
-//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide.
-//! What the kubelet says itself fits into 80 columns. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
+//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide, but
+//! for the banner's where they are about a long path or address: people copy these. What the kubelet says itself fits into 80 columns
+//! otherwise. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use rustix::termios::tcgetwinsize;
 
 use crate::flags::Flags;
+use crate::stderr::Stderr;
 
 /// The width of a terminal that does not tell its own.
 const COLUMNS: usize = 80;
@@ -53,11 +55,27 @@ pub(crate) enum Detail {
     Verbose,
 }
 
-/// What becomes of the records on stdout.
+/// What becomes of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Records {
+    /// On stdout.
     Printed,
+    /// On stderr, in the last line.
     Counted,
+    /// Both: on stdout, which is no terminal, and in the last line of the terminal that stderr is.
+    PrintedAndCounted,
+}
+
+impl Records {
+    /// They are counted where a person sees the counter, and printed wherever else they would be lost.
+    fn new(style: Style, stdout_is_terminal: bool, wanted: bool) -> Self {
+        match (style, stdout_is_terminal) {
+            (Style::Plain, _) => Self::Printed,
+            (Style::Terminal { .. }, false) => Self::PrintedAndCounted,
+            (Style::Terminal { .. }, true) if wanted => Self::Printed,
+            (Style::Terminal { .. }, true) => Self::Counted,
+        }
+    }
 }
 
 /// How lines on stderr look.
@@ -66,7 +84,7 @@ enum Style {
     /// A pipe or a file: whole lines.
     Plain,
     /// A terminal, without colours where the person wants none (<https://no-color.org>).
-    Terminal { coloured: bool, columns: usize },
+    Terminal { coloured: bool },
 }
 
 /// The two streams of this process, for all containers together.
@@ -77,6 +95,7 @@ pub(crate) struct Terminal {
     records: Records,
     pub(crate) detail: Detail,
     counter: Mutex<Counter>,
+    stderr: Stderr,
 }
 
 /// The last line of the terminal, which changes.
@@ -90,25 +109,24 @@ impl Terminal {
     pub(crate) fn new(flags: &Flags) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let style = if std::io::stderr().is_terminal() && !dumb {
-            let told = tcgetwinsize(std::io::stderr()).map_or(0, |size| size.ws_col);
-            Style::Terminal { coloured: wants_colours(), columns: columns(told) }
+            Style::Terminal { coloured: wants_colours() }
         } else {
             Style::Plain
         };
-        let counted = std::io::stdout().is_terminal() && !flags.records;
-        let records = if counted { Records::Counted } else { Records::Printed };
+        let records = Records::new(style, std::io::stdout().is_terminal(), flags.records);
         let detail = if flags.verbose { Detail::Verbose } else { Detail::Short };
-        Self { start: Instant::now(), style, records, detail, counter: Mutex::default() }
+        let stderr = Stderr::new(std::io::stderr());
+        Self { start: Instant::now(), style, records, detail, counter: Mutex::default(), stderr }
     }
 
     /// One line: when, who, what.
     pub(crate) fn say(&self, speaker: Speaker, text: &str) {
-        self.print(&self.line(self.start.elapsed(), speaker, text));
+        self.print(&self.line(self.start.elapsed(), speaker, text, columns()));
     }
 
-    /// Lines without time and name, as they are: the banner.
+    /// Lines without time and name, as they are: the banner. It names paths and addresses, which are of use only whole.
     pub(crate) fn block(&self, lines: &[String]) {
-        self.print(&lines.iter().flat_map(|line| [self.cut(line), "\n".to_owned()]).collect::<String>());
+        self.print(&lines.iter().flat_map(|line| [line, "\n"]).collect::<String>());
     }
 
     /// Passes on records that log-agent has shipped: whole lines.
@@ -117,15 +135,15 @@ impl Terminal {
         if records.is_empty() {
             return;
         }
-        if self.records == Records::Printed {
+        if self.records != Records::Counted {
             let mut out = std::io::stdout().lock();
             // A closed pipe is no reason to stop a Pod.
             out.write_all(records).and_then(|()| out.flush()).ignore();
         }
         let mut counter = self.counter.lock();
         counter.shipped += records.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
-        if self.counts() {
-            write_stderr(&self.redrawn(&mut counter));
+        if self.records != Records::Printed {
+            self.stderr.write(self.redrawn(&mut counter));
         }
     }
 
@@ -133,59 +151,58 @@ impl Terminal {
     pub(crate) fn finish(&self) {
         let mut counter = self.counter.lock();
         if std::mem::take(&mut counter.drawn) {
-            write_stderr("\n");
+            self.stderr.write("\n".to_owned());
         }
+    }
+
+    /// Waits until all that was said is written, but not for a terminal that takes nothing.
+    pub(crate) fn flush(&self) {
+        self.stderr.flush();
     }
 
     fn print(&self, lines: &str) {
         let mut counter = self.counter.lock();
         let erase = if counter.drawn { "\r\x1b[K" } else { "" };
         let again = if counter.drawn { self.redrawn(&mut counter) } else { String::new() };
-        write_stderr(&format!("{erase}{lines}{again}"));
-    }
-
-    /// Whether there is a counter: on a terminal that the records do not go to as well.
-    fn counts(&self) -> bool {
-        let shared = self.records == Records::Printed && std::io::stdout().is_terminal();
-        matches!(self.style, Style::Terminal { .. }) && !shared
+        self.stderr.write(format!("{erase}{lines}{again}"));
     }
 
     fn redrawn(&self, counter: &mut Counter) -> String {
         counter.drawn = true;
         let lines = if counter.shipped == 1 { "line" } else { "lines" };
         let text = format!("shipped {} {lines}", counter.shipped);
-        let line = self.line(self.start.elapsed(), Speaker::container(LOG_AGENT), &text);
+        let line = self.line(self.start.elapsed(), Speaker::container(LOG_AGENT), &text, columns());
         format!("\r\x1b[K{}", line.trim_end_matches('\n'))
     }
 
-    fn line(&self, at: Duration, speaker: Speaker, text: &str) -> String {
+    fn line(&self, at: Duration, speaker: Speaker, text: &str, columns: usize) -> String {
         let name = speaker.name;
         // SECURITY: a container repeats what clients and servers send, and that may hold escape sequences.
         let head = format!("{:6.1}s  {name:NAME$}", at.as_secs_f64());
-        let line = self.cut(&format!("{head}  {}", escaped(text)));
+        let line = self.cut(&format!("{head}  {}", escaped(text)), columns);
         match (self.style, line.strip_prefix(&head)) {
-            (Style::Terminal { coloured: true, .. }, Some(rest)) => {
+            (Style::Terminal { coloured: true }, Some(rest)) => {
                 format!("\x1b[{}m{head}\x1b[0m{rest}\n", speaker.colour)
             }
             _ => format!("{line}\n"),
         }
     }
 
-    fn cut(&self, line: &str) -> String {
+    fn cut(&self, line: &str, columns: usize) -> String {
         match self.style {
-            Style::Terminal { columns, .. } if self.detail == Detail::Short => cut(line, columns),
+            Style::Terminal { .. } if self.detail == Detail::Short => cut(line, columns),
             _ => line.to_owned(),
         }
     }
 }
 
-fn write_stderr(text: &str) {
-    // A closed terminal is no reason to stop a Pod.
-    std::io::stderr().lock().write_all(text.as_bytes()).ignore();
+/// The width that lines are cut at, asked for at each line: a person may change it.
+fn columns() -> usize {
+    known(tcgetwinsize(std::io::stderr()).map_or(0, |size| size.ws_col))
 }
 
-/// The width that lines are cut at. A terminal that does not know its width says 0.
-fn columns(told: u16) -> usize {
+/// A terminal that does not know its width says 0.
+fn known(told: u16) -> usize {
     if told == 0 { COLUMNS } else { usize::from(told) }
 }
 
@@ -208,6 +225,7 @@ mod tests {
             records: Records::Counted,
             detail,
             counter: Mutex::default(),
+            stderr: Stderr::new(std::io::sink()),
         }
     }
 
@@ -215,14 +233,14 @@ mod tests {
     fn names_and_times_line_up_and_no_line_is_wider_than_the_terminal() {
         let at = Duration::from_millis(1_260);
         let plain = terminal(Style::Plain, Detail::Short);
-        let line = plain.line(at, Speaker::container("web-server"), "started, pid 12");
+        let line = plain.line(at, Speaker::container("web-server"), "started, pid 12", 40);
         assert_eq!(line, "   1.3s  web-server       started, pid 12\n");
 
-        let style = Style::Terminal { coloured: false, columns: 40 };
-        let long = terminal(style, Detail::Short).line(at, Speaker::POD, &"é".repeat(50));
+        let style = Style::Terminal { coloured: false };
+        let long = terminal(style, Detail::Short).line(at, Speaker::POD, &"é".repeat(50), 40);
         assert_eq!(long.trim_end().chars().count(), 40);
         assert!(long.ends_with("é…\n"), "{long}");
-        let verbose = terminal(style, Detail::Verbose).line(at, Speaker::POD, &"é".repeat(50));
+        let verbose = terminal(style, Detail::Verbose).line(at, Speaker::POD, &"é".repeat(50), 40);
         assert!(verbose.ends_with("éé\n"), "{verbose}");
     }
 
@@ -230,8 +248,8 @@ mod tests {
     fn a_wide_terminal_is_used_and_an_unknown_one_has_80_columns() {
         let text = "published release=0123456789abcdef files=1000 fetched=1000 took=1.234s from=manifest";
         let line = |told| {
-            let style = Style::Terminal { coloured: false, columns: columns(told) };
-            terminal(style, Detail::Short).line(Duration::ZERO, Speaker::container("file-puller"), text)
+            let terminal = terminal(Style::Terminal { coloured: false }, Detail::Short);
+            terminal.line(Duration::ZERO, Speaker::container("file-puller"), text, known(told))
         };
         assert!(line(120).ends_with(&format!("  {text}\n")), "{}", line(120));
         assert_eq!(line(0).trim_end().chars().count(), 80);
@@ -240,16 +258,27 @@ mod tests {
 
     #[test]
     fn colours_go_around_time_and_name_and_nothing_escapes() {
-        let style = Style::Terminal { coloured: true, columns: 80 };
-        let line = terminal(style, Detail::Short).line(Duration::ZERO, Speaker::POD, "a\x1b[2Jb");
+        let style = Style::Terminal { coloured: true };
+        let line = terminal(style, Detail::Short).line(Duration::ZERO, Speaker::POD, "a\x1b[2Jb", 80);
         assert_eq!(line, "\x1b[34m   0.0s  pod            \x1b[0m  a\\u{1b}[2Jb\n");
     }
 
     #[test]
     fn the_counter_is_erased_before_a_line_and_drawn_again_after_it() {
-        let terminal = terminal(Style::Terminal { coloured: false, columns: 80 }, Detail::Short);
+        let terminal = terminal(Style::Terminal { coloured: false }, Detail::Short);
         let mut counter = Counter { shipped: 1, drawn: false };
         assert!(terminal.redrawn(&mut counter).ends_with("log-agent        shipped 1 line"));
         assert!(counter.drawn);
+    }
+
+    #[test]
+    fn records_are_printed_wherever_no_counter_is_seen() {
+        let seen = Style::Terminal { coloured: false };
+        assert_eq!(Records::new(seen, true, false), Records::Counted);
+        assert_eq!(Records::new(seen, true, true), Records::Printed);
+        assert_eq!(Records::new(seen, false, false), Records::PrintedAndCounted);
+        for stdout_is_terminal in [false, true] {
+            assert_eq!(Records::new(Style::Plain, stdout_is_terminal, false), Records::Printed);
+        }
     }
 }
