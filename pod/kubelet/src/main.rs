@@ -14,7 +14,7 @@
 //! - [`terminal`] and [`log_line`]: what a person reads of it; [`stderr`]: without waiting for that person
 //! - [`timeline`]: the same as a picture
 //! - [`demo`]: the content manager and the Pod, from the first line to the last
-//! - [`binaries`], [`ports`]: what has to be there, and what has to be free
+//! - [`binaries`], [`ports`]: what has to be there, and what has to be free; [`proc`]: who has it
 //! - [`watcher`]: what cleans up when the kubelet is killed
 
 mod backoff;
@@ -27,6 +27,7 @@ mod kubelet;
 mod log_line;
 mod ports;
 mod probe;
+mod proc;
 mod process;
 mod restart_policy;
 mod spec;

@@ -1,7 +1,7 @@
 //! The Pod's five ports: free before anything is started, or one line about who has them; and whether a container has its own.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,9 +9,13 @@ use lifecycle::exit::{Exit, Failure};
 use rustix::process::Pid;
 
 use crate::flags::Flags;
+use crate::proc::{KUBELET_PID, age, processes, program, stat, variable};
+use crate::{volumes, watcher};
 
 /// This program, as the kernel calls it.
 const KUBELET: &str = env!("CARGO_PKG_NAME");
+/// The highest port that is the first of five.
+const LAST_PORT: u16 = u16::MAX - 4;
 
 /// Sees that every port is free. Exit code 69 where one is taken, 74 where the address is not this machine's; both name
 /// the program that wanted the port, and the flags that move it.
@@ -30,16 +34,16 @@ pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
                 format!("{what}: {error}; choose others with --ip and --port"),
             ));
         }
-        let other = (flags.port % 50_000) + 100;
-        let elsewhere = format!("start another with --port {other} or --ip 127.0.0.2");
+        let elsewhere = elsewhere(flags);
         let reason = match holder(addr) {
-            Some(Holder { pid, program }) if program == KUBELET => {
+            Some(Holder::Demo { pid }) => {
                 let age = rough(age(pid).unwrap_or_default());
                 format!(
                     "a Pod runs here for {age}, pid {pid}: stop it with Ctrl-C there or `kill {pid}`, or {elsewhere}"
                 )
             }
-            Some(Holder { pid, program }) => {
+            Some(Holder::KilledDemo { pid }) => left_behind(pid),
+            Some(Holder::Other { pid, program }) => {
                 format!("{what}: {program}, pid {pid}, has the port; {elsewhere}")
             }
             None => format!("{what}: the port is taken; {elsewhere}"),
@@ -49,27 +53,61 @@ pub(crate) fn check(flags: &Flags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The process that listens on a port: a kubelet by one of its containers, or another program.
+/// The flags of a Pod beside this one.
+fn elsewhere(flags: &Flags) -> String {
+    let port = flags.port.checked_add(100).filter(|port| *port <= LAST_PORT).unwrap_or(flags.port - 100);
+    match flags.ip {
+        IpAddr::V4(ip) if ip.is_loopback() => {
+            let [a, b, c, d] = ip.octets();
+            format!("start another with --port {port} or --ip {}", Ipv4Addr::new(a, b, c, d % 254 + 1))
+        }
+        _ => format!("start another with --port {port}"),
+    }
+}
+
+/// What a demo that was killed together with its watcher has left, and the command that ends it.
+fn left_behind(kubelet: i32) -> String {
+    let (watchers, containers): (Vec<i32>, Vec<i32>) =
+        of_kubelet(kubelet).partition(|pid| program(*pid).is_some_and(|name| name == watcher::NAME));
+    if !watchers.is_empty() {
+        return format!("the Pod of a killed demo, pid {kubelet}, is being ended: try again in some seconds");
+    }
+    let pids: Vec<String> = containers.iter().map(ToString::to_string).collect();
+    // SIGKILL, so that no process adds a file to the folder while that is removed.
+    let kill = format!("kill -9 {}", pids.join(" "));
+    let command = match volumes::left_by(kubelet) {
+        Some(folder) => format!("{kill}; rm -r '{}'", folder.display()),
+        None => kill,
+    };
+    format!("a killed demo, pid {kubelet}, has left its Pod behind: end it with `{command}`, and try again")
+}
+
+/// The processes that this kubelet has started.
+fn of_kubelet(kubelet: i32) -> impl Iterator<Item = i32> {
+    let kubelet = kubelet.to_string();
+    processes().filter(move |pid| variable(*pid, KUBELET_PID).is_some_and(|value| value == kubelet))
+}
+
+/// Who listens on a port.
 #[derive(Debug, PartialEq, Eq)]
-struct Holder {
-    pid: i32,
-    program: String,
+enum Holder {
+    /// A container of a demo that runs; `pid` is the kubelet's.
+    Demo { pid: i32 },
+    /// A container of a demo that runs no more.
+    KilledDemo { pid: i32 },
+    /// Another program.
+    Other { pid: i32, program: String },
 }
 
 /// The program that listens there, as far as /proc tells this user (proc(5)).
 fn holder(addr: SocketAddr) -> Option<Holder> {
     let sockets = listening(addr);
     let pid = processes().find(|pid| has_one_of(*pid, &sockets))?;
-    // A container's parent is its kubelet.
-    let mut ancestor = pid;
-    while ancestor > 1 {
-        let program = program(ancestor)?;
-        if program == KUBELET {
-            return Some(Holder { pid: ancestor, program });
-        }
-        ancestor = stat(ancestor)?.get(1)?.parse().ok()?;
+    match variable(pid, KUBELET_PID).and_then(|kubelet| kubelet.parse().ok()) {
+        Some(pid) if program(pid).is_some_and(|program| program == KUBELET) => Some(Holder::Demo { pid }),
+        Some(pid) => Some(Holder::KilledDemo { pid }),
+        None => Some(Holder::Other { pid, program: program(pid)? }),
     }
-    Some(Holder { pid, program: program(pid)? })
 }
 
 /// Whether a process of a container's group listens there.
@@ -87,11 +125,6 @@ pub(crate) fn is_of(group: Pid, addr: SocketAddr) -> Result<(), String> {
     let other = processes().find(|pid| has_one_of(*pid, &sockets));
     let other = other.and_then(|pid| Some(format!("{}, pid {pid}", program(pid)?)));
     Err(other.unwrap_or_else(|| "another program".to_owned()))
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The sockets that listen on this address, as the links in /proc/PID/fd name them. The address is this network namespace's, and so
@@ -130,25 +163,6 @@ fn listener(row: &str, addr: SocketAddr) -> Option<&str> {
     (state == "0A" && port == addr.port() && (all || same)).then_some(inode)
 }
 
-fn program(pid: i32) -> Option<String> {
-    Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())
-}
-
-/// The fields of /proc/PID/stat after the name: the state is the first, the parent the second, the process group the third.
-fn stat(pid: i32) -> Option<Vec<String>> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
-}
-
-/// How long the process has been running: both numbers count from the boot.
-fn age(pid: i32) -> Option<Duration> {
-    let ticks: u64 = stat(pid)?.get(19)?.parse().ok()?;
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
-    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
-    let started = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
-    Some(Duration::from_secs_f64(uptime).saturating_sub(started))
-}
-
 /// A duration in its largest unit: enough to know a Pod by.
 fn rough(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -161,13 +175,17 @@ fn rough(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
     fn the_holder_of_a_port_is_found() {
         let listening = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listening.local_addr().unwrap();
-        let Holder { pid, .. } = holder(addr).unwrap();
+        let Some(Holder::Other { pid, .. }) = holder(addr) else { panic!("no holder, or a demo") };
         assert_eq!(pid.unsigned_abs(), std::process::id());
         assert!(age(pid).unwrap() < Duration::from_secs(3_600));
         drop(listening);
@@ -178,5 +196,40 @@ mod tests {
     fn ages_are_rough() {
         let of = |seconds| rough(Duration::from_secs(seconds));
         assert_eq!([of(59), of(600), of(7_200)], ["59 s", "10 min", "2 h"]);
+    }
+
+    #[test]
+    fn a_hint_names_a_port_and_an_address_that_are_not_the_taken_ones() {
+        for (args, hint) in [
+            (&["kubelet"][..], "--port 9976 or --ip 127.0.0.2"),
+            (&["kubelet", "--ip", "127.0.0.2", "--port", "50000"], "--port 50100 or --ip 127.0.0.3"),
+            (&["kubelet", "--ip", "127.0.0.254", "--port", "65531"], "--port 65431 or --ip 127.0.0.1"),
+            (&["kubelet", "--ip", "::1"], "--port 9976"),
+        ] {
+            assert_eq!(elsewhere(&Flags::parse_from(args)), format!("start another with {hint}"));
+        }
+    }
+
+    /// A watcher takes its time: each container has a grace period.
+    #[test]
+    fn a_pod_that_its_watcher_still_ends_is_told_from_one_that_is_left_behind() {
+        // No kubelet has this number, and no other run of the tests.
+        let kubelet = -i32::try_from(std::process::id()).unwrap();
+        let start = |name: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("printf {name} > /proc/$$/comm; read end")]);
+            command.env(KUBELET_PID, kubelet.to_string()).stdin(Stdio::piped());
+            let child = command.spawn().unwrap();
+            let pid = i32::try_from(child.id()).unwrap();
+            testkit::wait_until("it has its name", || program(pid).is_some_and(|known| known == name));
+            child
+        };
+        let (mut server, mut watcher) = (start("web-server"), start(watcher::NAME));
+        assert!(left_behind(kubelet).contains("is being ended"), "{}", left_behind(kubelet));
+        // Its input ends before it is waited for, and so does the process.
+        watcher.wait().unwrap();
+        let command = format!("`kill -9 {}`", server.id());
+        assert!(left_behind(kubelet).contains(&command), "{}", left_behind(kubelet));
+        server.wait().unwrap();
     }
 }

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::log_line;
+use crate::proc::KUBELET_PID;
 use crate::spec::ContainerSpec;
 use crate::terminal::{Speaker, Terminal};
 
@@ -31,12 +32,14 @@ pub(crate) struct ContainerProcess {
 
 impl ContainerProcess {
     /// Starts the container's process, in a process group of its own. It inherits nothing but what its declaration gives it:
-    /// a variable that happens to be set in a person's shell is no part of the Pod.
+    /// a variable that happens to be set in a person's shell is no part of the Pod. [`KUBELET_PID`] is the mark of what a kubelet
+    /// has started.
     pub(crate) fn spawn(container: &ContainerSpec, terminal: &Arc<Terminal>) -> io::Result<Self> {
         let mut child = Command::new(&container.binary)
             .args(&container.args)
             .env_clear()
             .envs(container.env.iter().map(|(name, value)| (name, value)))
+            .env(KUBELET_PID, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,10 +1,13 @@
 //! The folder that holds the Pod's volumes: gone with the Pod, unless its user wants to look around.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 use crate::downward::Downward;
@@ -40,16 +43,20 @@ impl Volumes {
 /// Where the volumes are, and what becomes of them.
 pub(crate) enum VolumesDir {
     Temporary(TempDir),
-    Kept(PathBuf),
+    /// Locked, as long as the descriptor is open: two Pods in one folder would publish and log over each other.
+    Kept {
+        dir: PathBuf,
+        _lock: File,
+    },
 }
 
 impl VolumesDir {
     /// Makes the folder, and the volumes in it.
     pub(crate) fn create(flags: &Flags, watcher: &Watcher) -> Result<(Self, Volumes), Failure> {
         let dir = match &flags.keep_dir {
-            Some(Some(dir)) => Self::Kept(folder(dir).or_exit(Exit::Io)?),
-            Some(None) => Self::Kept(temporary().or_exit(Exit::Io)?.keep()),
-            None => Self::Temporary(temporary().or_exit(Exit::Io)?),
+            Some(Some(dir)) => Self::keep(folder(dir).or_exit(Exit::Io)?)?,
+            Some(None) => Self::keep(temporary("pod-").or_exit(Exit::Io)?.keep())?,
+            None => Self::Temporary(temporary(&own_prefix(std::process::id())).or_exit(Exit::Io)?),
         };
         if let Self::Temporary(dir) = &dir {
             watcher.remove_after(dir.path());
@@ -59,17 +66,37 @@ impl VolumesDir {
         Ok((dir, volumes.or_exit(Exit::Io)?))
     }
 
+    fn keep(dir: PathBuf) -> Result<Self, Failure> {
+        let place = || format!("--keep-dir={}", dir.display());
+        let opened = File::open(&dir).with_context(place).or_exit(Exit::Io)?;
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self::Kept { dir, _lock: opened }),
+            Err(Errno::WOULDBLOCK) => Err(Failure::new(
+                Exit::Unavailable,
+                format!(
+                    "{}: another demo keeps its volumes here; end that one, or name another folder",
+                    place()
+                ),
+            )),
+            Err(error) => {
+                Err(error).with_context(|| format!("{}: cannot lock it", place())).or_exit(Exit::Io)
+            }
+        }
+    }
+
     fn path(&self) -> &Path {
         match self {
             Self::Temporary(dir) => dir.path(),
-            Self::Kept(dir) => dir,
+            Self::Kept { dir, .. } => dir,
         }
     }
 
     /// Removes the folder, or says where it is.
     pub(crate) fn leave(self, terminal: &Terminal) {
         match self {
-            Self::Kept(dir) => terminal.say(Speaker::POD, &format!("the volumes are in {}", dir.display())),
+            Self::Kept { dir, .. } => {
+                terminal.say(Speaker::POD, &format!("the volumes are in {}", dir.display()));
+            }
             Self::Temporary(dir) => {
                 let path = dir.path().to_owned();
                 if let Err(error) = dir.close() {
@@ -88,8 +115,21 @@ fn folder(dir: &Path) -> anyhow::Result<PathBuf> {
     })
 }
 
-fn temporary() -> anyhow::Result<TempDir> {
+fn temporary(prefix: &str) -> anyhow::Result<TempDir> {
     let place = std::env::temp_dir();
-    let made = tempfile::Builder::new().prefix("pod-").tempdir();
+    let made = tempfile::Builder::new().prefix(prefix).tempdir();
     made.with_context(|| format!("cannot make a folder for the volumes in {}", place.display()))
+}
+
+/// How the name of a temporary folder begins, by the kubelet that has made it.
+fn own_prefix(kubelet: impl std::fmt::Display) -> String {
+    format!("pod-{kubelet}-")
+}
+
+/// The temporary folder of a kubelet that was killed, where it is still there.
+pub(crate) fn left_by(kubelet: i32) -> Option<PathBuf> {
+    let prefix = own_prefix(kubelet);
+    let mut entries = std::fs::read_dir(std::env::temp_dir()).ok()?.flatten();
+    let is_left = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    entries.find(is_left).map(|entry| entry.path())
 }

@@ -1,0 +1,41 @@
+//! Processes of this machine, as far as /proc tells this user (proc(5)).
+
+use std::time::Duration;
+
+/// The variable in the environment of every process that a kubelet starts: the kubelet's process id. It tells whose they are when the
+/// kubelet is gone.
+pub(crate) const KUBELET_PID: &str = "KUBELET_PID";
+
+/// All process ids.
+pub(crate) fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The program's name, as the kernel has it.
+pub(crate) fn program(pid: i32) -> Option<String> {
+    Some(std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())
+}
+
+/// The fields of /proc/PID/stat after the name: the state is the first, the parent the second, the process group the third.
+pub(crate) fn stat(pid: i32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
+}
+
+/// A variable of the environment that the process was started with.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = String::from_utf8_lossy(&environment);
+    let mut variables = environment.split('\0').filter_map(|variable| variable.split_once('='));
+    variables.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+}
+
+/// How long the process has been running: both numbers count from the boot.
+pub(crate) fn age(pid: i32) -> Option<Duration> {
+    let ticks: u64 = stat(pid)?.get(19)?.parse().ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let started = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
+    Some(Duration::from_secs_f64(uptime).saturating_sub(started))
+}
