@@ -112,7 +112,7 @@ impl ContentManager {
         }
     }
 
-    /// Stops it at a signal, and starts it at the next.
+    /// Stops it at a signal, and starts it at the next. With `--source` there is none to stop.
     async fn toggle_at(
         &mut self,
         mut toggle: Signal,
@@ -120,7 +120,9 @@ impl ContentManager {
         kubelet: impl Fn() -> Kubelet,
     ) -> std::convert::Infallible {
         while toggle.recv().await.is_some() {
-            if self.kubelet.is_some() {
+            if self.spec.containers.is_empty() {
+                terminal.say(Speaker::POD, "the content manager is another's: --source names it");
+            } else if self.kubelet.is_some() {
                 self.stop().await;
                 terminal.say(Speaker::POD, "the content manager is away, until the next SIGUSR1");
             } else if let Err(error) = self.start(kubelet()).await {
@@ -194,7 +196,8 @@ fn draw_timeline(flags: &Flags, events: &EventLog) -> Result<(), Failure> {
 
 /// The first signal stops the Pod in order, a second one kills it: no child may outlive us, however impatient the person is.
 fn listen_for_signals(requests: &StopRequests) -> std::io::Result<()> {
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+    let hangup = (!hangup_is_ignored()).then(SignalKind::hangup);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()].into_iter().chain(hangup) {
         let mut signals = signal(kind)?;
         let StopRequests { stop, kill, .. } = requests.clone();
         tokio::spawn(async move {
@@ -204,6 +207,14 @@ fn listen_for_signals(requests: &StopRequests) -> std::io::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Whether this process was started with SIGHUP ignored (proc(5), `SigIgn`), as `nohup` does: then the Pod outlives its terminal.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit is signal 1, SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::binaries::Binaries;
@@ -172,7 +172,7 @@ fn web_server(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Containe
 /// Ships the access log.
 fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> ContainerSpec {
     let mut args = Args::default()
-        .flag("--include", volumes.logs.join("access.log*"))
+        .flag("--include", format!("{}/access.log*", literal(&volumes.logs)))
         .flag("--state-dir", &volumes.state)
         .flag("--admin-addr", flags.addr(3).to_string());
     for sink in &flags.sinks {
@@ -182,6 +182,20 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
     container.env = volumes.podinfo.variables();
     container.pre_stop = flags.agent_pre_stop;
     container
+}
+
+/// A path as a pattern for log-agent that matches nothing else. A comma would end the pattern even where it is escaped, so `?` stands
+/// for it, which matches any single character.
+fn literal(path: &Path) -> String {
+    let mut pattern = String::new();
+    for character in path.to_string_lossy().chars() {
+        match character {
+            '*' | '?' | '[' | ']' => pattern.extend(['[', character, ']']),
+            ',' => pattern.push('?'),
+            _ => pattern.push(character),
+        }
+    }
+    pattern
 }
 
 /// A command line in the making.

@@ -1,9 +1,11 @@
 //! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
 
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use testkit::http::try_get;
 use testkit::process::{cpu_time, resident_bytes};
 use testkit::terminal::{AtTerminal, Stdout};
 use testkit::{eventually, wait_until};
@@ -169,25 +171,76 @@ fn a_pod_that_runs_already_is_recognised_on_its_port() {
     assert!(pod.stop().success());
 }
 
-/// `kill -9` of the kubelet gives it no time to stop its containers. They end all the same, and so does its folder.
+/// Two Pods in one folder would publish and log over each other.
 #[test]
-fn a_killed_demo_leaves_nothing_behind() {
-    let temporary = tempfile::tempdir().unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kubelet"));
-    command.arg("--binaries").arg(crate::processes::binaries()).arg(format!("--ip={}", fresh_address()));
-    command.env("TMPDIR", temporary.path());
-    let mut process = Demo::start(command);
-    wait_until("the Pod is up", || process.stderr().contains("the Pod is up"));
-    let stderr = process.stderr();
-    let pids =
-        stderr.lines().filter_map(|line| line.split_once("started, pid ")).map(|(_, pid)| pid.to_owned());
-    let pids: Vec<String> = pids.collect();
-    assert_eq!(pids.len(), 4, "{stderr}");
-    process.kill();
-    for pid in pids {
-        wait_until("a container is gone", || !std::path::Path::new("/proc").join(&pid).exists());
+fn a_second_demo_in_the_same_folder_is_refused() {
+    let pod = Processes::start(&[]);
+    let dir = pod.dir.path().join("volumes");
+    let mut second = Demo::start(demo(fresh_address(), &dir));
+    assert_eq!(second.wait().code(), Some(69));
+    let stderr = second.stderr();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let keep = format!("--keep-dir={}: another demo", dir.display());
+    assert!(stderr.contains(&keep), "{stderr}");
+    assert!(pod.stop().success());
+}
+
+/// To log-agent, a comma separates patterns, and a bracket begins a set of characters.
+#[test]
+fn records_are_shipped_from_a_folder_whose_name_is_no_plain_pattern() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let mut process = Demo::start(demo(ip, &dir.path().join("Uni, Semester [3]/what? *")));
+    wait_until("it is up", || process.stderr().contains("the Pod is up"));
+    testkit::http::get(std::net::SocketAddr::new(ip.into(), 9876), "/");
+    wait_until("a record", || process.stdout_lines().iter().any(|record| record.contains("request.id")));
+    process.signal(Signal::INT);
+    assert!(process.wait().success());
+}
+
+/// A pipe whose reader hangs is as a terminal after Ctrl-S: the Pod serves and restarts what dies, and a second Ctrl-C ends it.
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_neither_the_pod_nor_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    // To the last byte.
+    for filler in [&[b' '; 4096][..], b" "] {
+        while writer.write(filler).is_ok() {}
     }
-    wait_until("its folder is gone", || std::fs::read_dir(temporary.path()).unwrap().next().is_none());
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let mut command = demo(ip, &dir.path().join("volumes"));
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut process = command.spawn().unwrap();
+    drop(command);
+    let pid = Pid::from_child(&process);
+    let site = std::net::SocketAddr::new(ip.into(), 9876);
+    let serves = || try_get(site, "/").is_ok_and(|answer| answer.status() == 200);
+    wait_until("the Pod serves", serves);
+    kill_process(pid, Signal::INT).unwrap();
+    wait_until("web-server has stopped", || TcpStream::connect(site).is_err());
+    kill_process(pid, Signal::INT).unwrap();
+    let status = eventually("it ends", || process.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+/// `nohup cargo demo &` outlives its terminal. The content manager that `--source` names is not this demo's to stop.
+#[test]
+fn a_demo_that_is_to_ignore_hangups_ignores_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let kubelet = demo(fresh_address(), &dir.path().join("volumes"));
+    let mut command = std::process::Command::new("nohup");
+    command.arg(kubelet.get_program()).args(kubelet.get_args()).args(["--source", "http://127.0.0.1:1/m"]);
+    command.args(["--sidecars", "classic"]);
+    let mut process = Demo::start(command);
+    wait_until("it is up", || process.stderr().contains("the Pod is up"));
+    process.signal(Signal::HUP);
+    process.signal(Signal::USR1);
+    wait_until("the later signal has come", || process.stderr().contains("the content manager is another's"));
+    assert!(!process.stderr().contains("stopping: "), "{}", process.stderr());
+    process.signal(Signal::INT);
+    assert!(process.wait().success());
 }
 
 #[test]
