@@ -42,7 +42,7 @@ pub(crate) struct Flags {
     #[arg(long = "sink", value_name = "URL", default_value = "stdout:")]
     pub(crate) sinks: Vec<String>,
 
-    /// Keep the volumes after the Pod has stopped, in a temporary folder or in DIR
+    /// Keep the volumes after the Pod has stopped, in a temporary folder or in DIR, which only one demo at a time may use
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "clap's type for a flag whose value may be left out")]
     pub(crate) keep_dir: Option<Option<PathBuf>>,
