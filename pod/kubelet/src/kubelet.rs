@@ -394,7 +394,7 @@ mod tests {
         ContainerSpec {
             name: "hermit",
             binary: "/bin/sh".into(),
-            args: vec!["-c".into(), format!("echo born >> {}; exec sleep 600", diary.display()).into()],
+            args: vec!["-c".into(), "echo born >> \"$0\"; exec sleep 600".into(), diary.into()],
             env: vec![("PATH", "/usr/bin:/bin".to_owned())],
             admin: Some(admin),
             startup_probe: Some(budget),
@@ -539,9 +539,8 @@ mod tests {
         let (sidecar, _upstream) = hermit_that_answers(&first, alive, RestartPolicy::Always);
         let mut slow = hermit(&next, Duration::ZERO);
         (slow.startup_probe, slow.admin) = (None, None);
-        let script =
-            format!("trap 'sleep 0.5; kill $!; exit' TERM; echo born > {}; sleep 600 & wait", next.display());
-        slow.args = vec!["-c".into(), script.into()];
+        let script = "trap 'sleep 0.5; kill $!; exit' TERM; echo born > \"$0\"; sleep 600 & wait";
+        slow.args = vec!["-c".into(), script.into(), next.clone().into()];
         let mut kubelet = kubelet(&StopRequests::default());
         let events = kubelet.shared.events.clone();
         kubelet.start(pod(vec![sidecar, slow])).await.unwrap();
