@@ -32,7 +32,8 @@ class Pod:
         Pod.started += 1
         self.ip = f"127.0.{os.getpid() % 200 + 20}.{Pod.started}"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pod-page-"))
-        self.content = self.folder / "content"
+        # A name that a shell must be given in quotes: the page shows commands with it.
+        self.content = self.folder / "a site's content"
         shutil.copytree(CONTENT, self.content)
         self.log = open(self.folder / "pod.log", "w+b")
         self.manager = None
