@@ -13,7 +13,11 @@ use pod_page::{Body, Counters, Format, Listing, LocalServer, PodPage, Served, Ta
 
 use crate::content::root::Content;
 use crate::http::body::{ByteStream, Payload};
+use crate::memory::{Account, Share};
 use crate::status::Status;
+
+/// What a file takes in a listing besides its path: a place in a table of which up to half is free, and an allocation.
+const LISTED: usize = 144;
 
 /// This server, from inside.
 #[derive(Debug)]
@@ -63,9 +67,13 @@ impl LocalServer for Local {
 
     fn listing(&self) -> Option<Listing> {
         let Content::Release(generation) = &*self.status.root.content() else { return None };
+        let mut memory = Share::new(&self.status.budget, Account::Index);
+        let size: usize = generation.listing().map(|file| file.path.len() + LISTED).sum();
+        memory.grow(size as u64).ok()?;
         let files =
             generation.listing().map(|file| (file.path.to_owned(), *file.digest.as_bytes())).collect();
-        Some(Listing { release: generation.release.id.as_str().to_owned(), files })
+        let release = generation.release.id.as_str().to_owned();
+        Some(Listing { release, files, memory: Arc::new(memory) })
     }
 }
 

@@ -1,7 +1,9 @@
 //! The server that answers for the page: the one container that is seen from inside.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use lifecycle::Container;
@@ -33,7 +35,8 @@ pub trait LocalServer: std::fmt::Debug + Send + Sync + 'static {
     /// The release that it serves; none before the first, or where it serves a plain directory.
     fn served(&self) -> Option<Served>;
 
-    /// The files of the release that it serves, and their digests. May block for as long as it takes to write them down.
+    /// The files of the release that it serves, and their digests; none where it has no memory for them. May block for as long as
+    /// it takes to write them down.
     fn listing(&self) -> Option<Listing>;
 }
 
@@ -66,4 +69,6 @@ pub struct Listing {
     pub release: String,
     /// The SHA-256 of each file, by its path.
     pub files: HashMap<String, [u8; 32]>,
+    /// What the server's memory is taken with, for as long as there is a listing.
+    pub memory: Arc<dyn Any + Send + Sync>,
 }

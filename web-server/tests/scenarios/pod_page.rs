@@ -225,6 +225,19 @@ fn a_pod_without_content_is_shown_too() {
 }
 
 #[test]
+fn what_a_release_is_compared_with_is_taken_from_the_memory_budget() {
+    let names: Vec<String> = (0..50).map(|number| format!("{number}-{}", "n".repeat(200))).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let (neighbours, volume) = (Neighbours::start(), Volume::with(&files));
+    let server = neighbours.serve(&volume, &[]);
+    let used = || server.metric("memory_used_bytes{use=\"index\"}");
+    let before = used();
+    assert_eq!(server.get("/pod").json()["release"]["files"], 50);
+    let more = used() - before;
+    assert!(more > 50 * 200 && more < 50 * 400, "{more} bytes");
+}
+
+#[test]
 fn a_stream_begins_with_a_snapshot_and_tells_what_happens() {
     let (neighbours, volume) = (Neighbours::start(), Volume::with(&[("a.html", "a"), ("b.html", "b")]));
     let server = neighbours.serve(&volume, &[]);
