@@ -84,6 +84,14 @@ impl Process {
         Self { child, stdout, stderr }
     }
 
+    /// Starts a command whose stdout and stderr the test has chosen. Neither is read here.
+    #[track_caller]
+    pub fn start_unread(mut command: Command) -> Self {
+        let child = command.stdin(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self { child, stdout: Lines::of(std::io::empty()), stderr: Lines::of(std::io::empty()) }
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -206,10 +214,28 @@ fn memory(pid: u32, kind: &str) -> u64 {
 /// CPU time of a process so far, user and system (`utime` and `stime` in proc(5), in hundredths of a second).
 #[track_caller]
 pub fn cpu_time(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is running");
-    let fields: Vec<&str> = stat.rsplit(") ").next().expect("a name").split(' ').collect();
-    let ticks = [fields[11], fields[12]].map(|ticks| ticks.parse::<u64>().expect("a number"));
+    let fields = stat(pid).expect("the process is running");
+    let ticks = [&fields[11], &fields[12]].map(|ticks| ticks.parse::<u64>().expect("a number"));
     Duration::from_millis(10 * (ticks[0] + ticks[1]))
+}
+
+/// The fields of /proc/PID/stat after the name (proc(5)): the state is the first, the parent the second.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
+}
+
+/// Whether no such process runs. A zombie does not: where PID 1 waits for no orphan, as in a container without an init, an orphan stays one.
+pub fn is_gone(pid: u32) -> bool {
+    stat(pid).is_none_or(|fields| fields[0] == "Z")
+}
+
+/// The processes that this process has started, and that run.
+pub fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parent = parent.to_string();
+    pids.filter(|pid| stat(*pid).is_some_and(|fields| fields[0] != "Z" && fields[1] == parent)).collect()
 }
 
 /// Runs a command to its end: exit code, stdout and stderr.

@@ -1,12 +1,13 @@
 //! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
 
-use std::io::Write as _;
+use std::io::{PipeReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use testkit::http::try_get;
-use testkit::process::{cpu_time, resident_bytes};
+use testkit::process::{cpu_time, is_gone, resident_bytes};
 use testkit::terminal::{AtTerminal, Stdout};
 use testkit::{eventually, wait_until};
 use verify::engine::{Engine, Name};
@@ -154,7 +155,7 @@ fn an_impatient_ctrl_c_leaves_nothing_behind() {
             .any(|line| said_of(line, "file-puller").is_some_and(|text| text.starts_with("stopped")))
     });
     pod.stop();
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "log-agent outlived the Pod");
+    assert!(is_gone(pid.unsigned_abs()), "log-agent outlived the Pod");
 }
 
 /// A Pod that runs here already is recognised on its port, and the way out is named.
@@ -203,26 +204,28 @@ fn records_are_shipped_from_a_folder_whose_name_is_no_plain_pattern() {
 fn a_terminal_that_takes_nothing_holds_up_neither_the_pod_nor_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let ip = fresh_address();
-    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let (mut process, _reader) = start_unread(demo(ip, &dir.path().join("volumes")));
+    let site = std::net::SocketAddr::new(ip.into(), 9876);
+    let serves = || try_get(site, "/").is_ok_and(|answer| answer.status() == 200);
+    wait_until("the Pod serves", serves);
+    process.signal(Signal::INT);
+    wait_until("web-server has stopped", || TcpStream::connect(site).is_err());
+    process.signal(Signal::INT);
+    let status = process.wait();
+    assert!(status.success(), "{status}");
+}
+
+/// Starts a demo whose output is a pipe that is full, and stays so as long as the reader is not read from.
+fn start_unread(mut command: Command) -> (Demo, PipeReader) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     // To the last byte.
     for filler in [&[b' '; 4096][..], b" "] {
         while writer.write(filler).is_ok() {}
     }
     rustix::io::ioctl_fionbio(&writer, false).unwrap();
-    let mut command = demo(ip, &dir.path().join("volumes"));
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
-    let mut process = command.spawn().unwrap();
-    drop(command);
-    let pid = Pid::from_child(&process);
-    let site = std::net::SocketAddr::new(ip.into(), 9876);
-    let serves = || try_get(site, "/").is_ok_and(|answer| answer.status() == 200);
-    wait_until("the Pod serves", serves);
-    kill_process(pid, Signal::INT).unwrap();
-    wait_until("web-server has stopped", || TcpStream::connect(site).is_err());
-    kill_process(pid, Signal::INT).unwrap();
-    let status = eventually("it ends", || process.try_wait().unwrap());
-    assert!(status.success(), "{status}");
+    (Demo::start_unread(command), reader)
 }
 
 /// `nohup cargo demo &` outlives its terminal. The content manager that `--source` names is not this demo's to stop.
@@ -230,7 +233,7 @@ fn a_terminal_that_takes_nothing_holds_up_neither_the_pod_nor_its_end() {
 fn a_demo_that_is_to_ignore_hangups_ignores_them() {
     let dir = tempfile::tempdir().unwrap();
     let kubelet = demo(fresh_address(), &dir.path().join("volumes"));
-    let mut command = std::process::Command::new("nohup");
+    let mut command = Command::new("nohup");
     command.arg(kubelet.get_program()).args(kubelet.get_args()).args(["--source", "http://127.0.0.1:1/m"]);
     command.args(["--sidecars", "classic"]);
     let mut process = Demo::start(command);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::process::{children, is_gone};
 use testkit::wait_until;
 
 use crate::processes::{Demo, binaries, fresh_address};
@@ -21,28 +22,25 @@ fn until_it_is_up(process: &Demo) {
 }
 
 /// The process ids that it has said.
-fn containers(process: &Demo) -> Vec<String> {
+fn containers(process: &Demo) -> Vec<u32> {
     let stderr = process.stderr();
     let pids = stderr.lines().filter_map(|line| line.split_once("started, pid "));
-    let pids: Vec<String> = pids.map(|(_, pid)| pid.to_owned()).collect();
+    let pids: Vec<u32> = pids.map(|(_, pid)| pid.parse().unwrap()).collect();
     assert_eq!(pids.len(), 4, "{stderr}");
     pids
 }
 
-/// A file of each process that the demo has started, but for its containers: there is one process.
-fn of_the_watcher(process: &Demo, file: &str) -> (i32, String) {
-    let children = format!("/proc/{0}/task/{0}/children", process.id());
-    let children = std::fs::read_to_string(children).unwrap();
+/// The one process that the demo has started besides its containers.
+fn watcher(process: &Demo) -> u32 {
     let containers = containers(process);
-    let mut others = children.split_whitespace().filter(|pid| !containers.iter().any(|known| known == pid));
-    let watcher: i32 = others.next().expect("a watcher").parse().unwrap();
-    assert_eq!(others.next(), None);
-    (watcher, std::fs::read_to_string(format!("/proc/{watcher}/{file}")).unwrap())
+    let others = children(process.id()).into_iter().filter(|pid| !containers.contains(pid));
+    let [watcher] = others.collect::<Vec<_>>()[..] else { panic!("not one watcher") };
+    watcher
 }
 
-fn wait_until_gone(pids: Vec<String>) {
+fn wait_until_gone(pids: Vec<u32>) {
     for pid in pids {
-        wait_until("a container is gone", || !Path::new("/proc").join(&pid).exists());
+        wait_until("a container is gone", || is_gone(pid));
     }
 }
 
@@ -53,8 +51,9 @@ fn a_killed_demo_leaves_nothing_behind() {
     let mut process = demo(fresh_address(), temporary.path());
     until_it_is_up(&process);
     let pids = containers(&process);
+    let watcher = watcher(&process);
     for file in ["comm", "cmdline"] {
-        let (_, name) = of_the_watcher(&process, file);
+        let name = std::fs::read_to_string(format!("/proc/{watcher}/{file}")).unwrap();
         assert!(name.starts_with("pod-watcher") && !name.contains("kubelet"), "{file}: {name}");
     }
     process.kill();
@@ -70,7 +69,7 @@ fn what_is_left_of_a_demo_that_was_killed_with_its_watcher_is_found_and_can_be_e
     let mut process = demo(ip, temporary.path());
     until_it_is_up(&process);
     let pids = containers(&process);
-    let (watcher, _) = of_the_watcher(&process, "comm");
+    let watcher = i32::try_from(watcher(&process)).unwrap();
     kill_process(Pid::from_raw(watcher).unwrap(), Signal::KILL).unwrap();
     process.kill();
 

@@ -86,6 +86,11 @@ impl Demo {
     pub(crate) fn start(command: Command) -> Self {
         Self(Process::start_as_is(command))
     }
+
+    /// Starts a demo whose stdout and stderr the test has chosen.
+    pub(crate) fn start_unread(command: Command) -> Self {
+        Self(Process::start_unread(command))
+    }
 }
 
 impl Deref for Demo {
