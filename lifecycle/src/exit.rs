@@ -7,8 +7,14 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use crate::{Container, Ignore as _};
+
+/// How long stderr may take for the last line.
+const LAST_LINE: Duration = Duration::from_secs(1);
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +70,7 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     }
 }
 
-/// Ends `main`: nothing to say on success; on failure one line to stderr and to the termination message.
+/// Ends `main`: nothing to say on success; on failure one line to the termination message and to stderr.
 pub fn report(container: &Container, termination_log: &Path, outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,11 +82,23 @@ pub fn report(container: &Container, termination_log: &Path, outcome: Result<(),
     }
 }
 
-/// Writes `line` to stderr and, where the kubelet made the file, to the termination message.
+/// Writes `line` to the termination message, where the kubelet made the file, and to stderr. A terminal that was stopped with Ctrl-S
+/// and a pipe whose reader hangs take nothing, and hold up the end for a second at most.
 pub fn report_fatal(termination_log: &Path, line: &str) {
-    // There is nowhere left to report a failed write to.
-    writeln!(std::io::stderr(), "{line}").ignore();
     write_termination_message(termination_log, line);
+    let (written, end) = mpsc::channel();
+    let line = format!("{line}\n");
+    let write = move || {
+        // There is nowhere left to report a failed write to.
+        std::io::stderr().write_all(line.as_bytes()).ignore();
+        written.send(()).ignore();
+    };
+    match thread::Builder::new().spawn(write.clone()) {
+        // A line that was not taken by then is lost.
+        Ok(_) => end.recv_timeout(LAST_LINE).ignore(),
+        // No thread is to be had, and the line matters more than the time that it takes.
+        Err(_) => write(),
+    }
 }
 
 /// Writes the termination message alone, for a container that ends well and has something to say.

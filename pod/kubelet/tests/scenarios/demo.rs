@@ -215,6 +215,16 @@ fn a_terminal_that_takes_nothing_holds_up_neither_the_pod_nor_its_end() {
     assert!(status.success(), "{status}");
 }
 
+/// The reason for the end is one more line that such a terminal does not take.
+#[test]
+fn a_terminal_that_takes_nothing_does_not_hold_up_an_end_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = demo(fresh_address(), &dir.path().join("volumes"));
+    command.args(["--sink", "carrier-pigeon:"]);
+    let (mut process, _reader) = start_unread(command);
+    assert_eq!(process.wait().code(), Some(64));
+}
+
 /// Starts a demo whose output is a pipe that is full, and stays so as long as the reader is not read from.
 fn start_unread(mut command: Command) -> (Demo, PipeReader) {
     let (reader, mut writer) = std::io::pipe().unwrap();
