@@ -180,7 +180,7 @@ impl Supervisor {
                     return;
                 }
                 End::Died(status) => {
-                    let last_line = process.last_line().await;
+                    let last_line = process.last_line(&self.shared.requests.kill).await;
                     self.tell(What::Ended(status));
                     if first && self.refused(status, last_line) {
                         return;
@@ -339,7 +339,7 @@ impl Supervisor {
         let killed = tokio::select! {
             biased;
             status = process.wait() => {
-                process.last_line().await;
+                process.last_line(&self.shared.requests.kill).await;
                 // An error is that of a process that is no child of ours, which it is.
                 let status = status.unwrap_or_default();
                 self.tell(What::Stopped(status));
@@ -351,7 +351,7 @@ impl Supervisor {
         self.tell(What::Killed(killed));
         // As above.
         let status = process.kill().await.unwrap_or_default();
-        process.last_line().await;
+        process.last_line(&self.shared.requests.kill).await;
         status
     }
 

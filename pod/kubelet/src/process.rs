@@ -3,6 +3,7 @@
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lifecycle::Ignore as _;
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::log_line;
 use crate::proc::KUBELET_PID;
@@ -19,14 +21,19 @@ use crate::terminal::{Speaker, Terminal};
 
 /// How long the last lines of a dead container may take. They are in a pipe already, unless a child of its own still holds it.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// How many bytes of records are passed on at once.
-const CHUNK: usize = 64 << 10;
+/// How many times as long a reader of this program's stdout may take for the last records, as long as it takes some of them.
+const LAST_RECORDS: u32 = 10;
+/// How many bytes of records are passed on at once. A reader that takes less within [`LAST_LINES`] counts as one that hangs.
+const CHUNK: usize = 8 << 10;
 
 /// A running container.
 #[derive(Debug)]
 pub(crate) struct ContainerProcess {
     child: Child,
-    readers: Vec<JoinHandle<()>>,
+    records: Option<JoinHandle<()>>,
+    diagnostics: Option<JoinHandle<()>>,
+    /// How many chunks of its records were taken.
+    shipped: Arc<AtomicU64>,
     last_line: Arc<Mutex<String>>,
 }
 
@@ -47,13 +54,16 @@ impl ContainerProcess {
             .kill_on_drop(true)
             .spawn()?;
         let last_line = Arc::<Mutex<String>>::default();
-        let records = child.stdout.take().map(|pipe| tokio::spawn(ship(pipe, Arc::clone(terminal))));
+        let shipped = Arc::<AtomicU64>::default();
+        let records = child.stdout.take();
+        let records =
+            records.map(|pipe| tokio::spawn(ship(pipe, Arc::clone(terminal), Arc::clone(&shipped))));
         let speaker = Speaker::container(container.name);
-        let said = child
+        let diagnostics = child
             .stderr
             .take()
             .map(|pipe| tokio::spawn(repeat(pipe, speaker, Arc::clone(terminal), Arc::clone(&last_line))));
-        Ok(Self { child, readers: records.into_iter().chain(said).collect(), last_line })
+        Ok(Self { child, records, diagnostics, shipped, last_line })
     }
 
     /// Its process id, until its end was waited for.
@@ -80,11 +90,21 @@ impl ContainerProcess {
         self.child.wait().await
     }
 
-    /// Waits for what it has printed last, and returns its last line of diagnostics.
-    pub(crate) async fn last_line(self) -> String {
-        for reader in self.readers {
+    /// Waits for what it has printed last, and returns its last line of diagnostics. The wait is short once the Pod is to be killed.
+    pub(crate) async fn last_line(self, kill: &CancellationToken) -> String {
+        if let Some(mut records) = self.records {
+            for _ in 0..LAST_RECORDS {
+                let before = self.shipped.load(Ordering::Relaxed);
+                let ended = tokio::time::timeout(LAST_LINES, &mut records).await.is_ok();
+                // Nothing was taken: the reader hangs, or another process holds the pipe.
+                if ended || self.shipped.load(Ordering::Relaxed) == before || kill.is_cancelled() {
+                    break;
+                }
+            }
+        }
+        if let Some(diagnostics) = self.diagnostics {
             // Longer than that, and another process holds the pipe.
-            tokio::time::timeout(LAST_LINES, reader).await.ignore();
+            tokio::time::timeout(LAST_LINES, diagnostics).await.ignore();
         }
         self.last_line.lock().clone()
     }
@@ -112,7 +132,7 @@ async fn repeat(
 
 /// Passes on records, in whole lines, as fast as they are taken: a reader of this program's stdout that is slow slows log-agent
 /// down, and nothing else.
-async fn ship(mut pipe: impl AsyncRead + Unpin, terminal: Arc<Terminal>) {
+async fn ship(mut pipe: impl AsyncRead + Unpin, terminal: Arc<Terminal>, shipped: Arc<AtomicU64>) {
     let mut records = Vec::with_capacity(CHUNK);
     // An error of a pipe is its end.
     while pipe.read_buf(&mut records).await.is_ok_and(|read| read > 0) {
@@ -121,6 +141,7 @@ async fn ship(mut pipe: impl AsyncRead + Unpin, terminal: Arc<Terminal>) {
             let whole = std::mem::replace(&mut records, rest);
             let terminal = Arc::clone(&terminal);
             lifecycle::blocking(move || terminal.ship(&whole)).await;
+            shipped.fetch_add(1, Ordering::Relaxed);
             records.reserve(CHUNK);
         }
     }

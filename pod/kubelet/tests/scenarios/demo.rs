@@ -1,8 +1,8 @@
 //! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
 
-use std::io::{PipeReader, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::io::{PipeReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -223,6 +223,34 @@ fn a_terminal_that_takes_nothing_does_not_hold_up_an_end_that_fails() {
     command.args(["--sink", "carrier-pigeon:"]);
     let (mut process, _reader) = start_unread(command);
     assert_eq!(process.wait().code(), Some(64));
+}
+
+/// The records that log-agent has handed on before it stopped are whole, and all of them are there.
+#[test]
+fn a_reader_that_is_slow_gets_every_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let ip = fresh_address();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = demo(ip, &dir.path().join("volumes"));
+    command.stdout(writer).stderr(Stdio::null());
+    let mut process = Demo::start_unread(command);
+    let site = SocketAddr::new(ip.into(), 9876);
+    wait_until("the Pod serves", || try_get(site, "/").is_ok());
+    // More than the pipe has room for, and less than log-agent can get rid of.
+    let path = format!("/{}", "x".repeat(2_000));
+    for _ in 0..45 {
+        testkit::http::get(site, &path);
+    }
+    process.signal(Signal::INT);
+    let (mut records, mut buffer) = (Vec::new(), [0; 8 << 10]);
+    while let read @ 1.. = reader.read(&mut buffer).unwrap() {
+        records.extend(&buffer[..read]);
+        // Not a wait for something to happen: this is how slow the reader is.
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    assert!(process.wait().success());
+    let records = String::from_utf8(records).unwrap();
+    assert_eq!(records.lines().filter(|record| record.contains(&path) && record.ends_with('}')).count(), 45);
 }
 
 /// Starts a demo whose output is a pipe that is full, and stays so as long as the reader is not read from.
