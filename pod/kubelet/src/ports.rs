@@ -9,7 +9,7 @@ use lifecycle::exit::{Exit, Failure};
 use rustix::process::Pid;
 
 use crate::flags::Flags;
-use crate::proc::{KUBELET_PID, age, processes, program, stat, variable};
+use crate::proc::{age, kubelet_of, processes, program, stat};
 use crate::{volumes, watcher};
 
 /// This program, as the kernel calls it.
@@ -75,17 +75,24 @@ fn left_behind(kubelet: i32) -> String {
     let pids: Vec<String> = containers.iter().map(ToString::to_string).collect();
     // SIGKILL, so that no process adds a file to the folder while that is removed.
     let kill = format!("kill -9 {}", pids.join(" "));
-    let command = match volumes::left_by(kubelet) {
-        Some(folder) => format!("{kill}; rm -r '{}'", folder.display()),
+    let folder = volumes::left_by(kubelet, &containers);
+    let command = match folder.as_deref().and_then(quoted) {
+        Some(folder) => format!("{kill}; rm -r {folder}"),
         None => kill,
     };
     format!("a killed demo, pid {kubelet}, has left its Pod behind: end it with `{command}`, and try again")
 }
 
+/// A path as one word for a shell. None where it does not stay as it is in a line: a failure's white space is folded.
+fn quoted(path: &Path) -> Option<String> {
+    let path = path.to_str()?;
+    let folded = path.split_whitespace().collect::<Vec<_>>().join(" ");
+    (folded == path && !path.contains(char::is_control)).then(|| format!("'{}'", path.replace('\'', r"'\''")))
+}
+
 /// The processes that this kubelet has started.
 fn of_kubelet(kubelet: i32) -> impl Iterator<Item = i32> {
-    let kubelet = kubelet.to_string();
-    processes().filter(move |pid| variable(*pid, KUBELET_PID).is_some_and(|value| value == kubelet))
+    processes().filter(move |pid| kubelet_of(*pid) == Some(kubelet))
 }
 
 /// Who listens on a port.
@@ -103,7 +110,7 @@ enum Holder {
 fn holder(addr: SocketAddr) -> Option<Holder> {
     let sockets = listening(addr);
     let pid = processes().find(|pid| has_one_of(*pid, &sockets))?;
-    match variable(pid, KUBELET_PID).and_then(|kubelet| kubelet.parse().ok()) {
+    match kubelet_of(pid) {
         Some(pid) if program(pid).is_some_and(|program| program == KUBELET) => Some(Holder::Demo { pid }),
         Some(pid) => Some(Holder::KilledDemo { pid }),
         None => Some(Holder::Other { pid, program: program(pid)? }),
@@ -180,6 +187,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::proc::KUBELET_PID;
 
     #[test]
     fn the_holder_of_a_port_is_found() {
@@ -207,6 +215,14 @@ mod tests {
             (&["kubelet", "--ip", "::1"], "--port 9976"),
         ] {
             assert_eq!(elsewhere(&Flags::parse_from(args)), format!("start another with {hint}"));
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell_or_is_not_offered() {
+        assert_eq!(quoted(Path::new("/tmp/o'brien a")).as_deref(), Some(r"'/tmp/o'\''brien a'"));
+        for folded in ["/tmp/a  b", "/tmp/a\nb", "/tmp/a\u{a0}b", "/tmp/a\u{1b}[2J"] {
+            assert_eq!(quoted(Path::new(folded)), None, "{folded:?}");
         }
     }
 

@@ -1,6 +1,12 @@
 //! Processes of this machine, as far as /proc tells this user (proc(5)).
 
+use std::ffi::OsString;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
+
+use rustix::process::geteuid;
 
 /// The variable in the environment of every process that a kubelet starts: the kubelet's process id. It tells whose they are when the
 /// kubelet is gone.
@@ -23,12 +29,28 @@ pub(crate) fn stat(pid: i32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
-/// A variable of the environment that the process was started with.
-pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+/// The kubelet of this user that has started the process.
+pub(crate) fn kubelet_of(pid: i32) -> Option<i32> {
+    // SECURITY: root can read every environment, and the process of another user can have any.
+    let process = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+    if !is_own(&process) {
+        return None;
+    }
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let environment = String::from_utf8_lossy(&environment);
     let mut variables = environment.split('\0').filter_map(|variable| variable.split_once('='));
-    variables.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+    variables.find(|(name, _)| *name == KUBELET_PID)?.1.parse().ok()
+}
+
+/// The arguments that the process was started with.
+pub(crate) fn arguments(pid: i32) -> Vec<OsString> {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).map(|argument| OsString::from_vec(argument.to_vec())).collect()
+}
+
+/// Whether a file, or a process's folder in /proc, is this user's.
+pub(crate) fn is_own(data: &Metadata) -> bool {
+    data.uid() == geteuid().as_raw()
 }
 
 /// How long the process has been running: both numbers count from the boot.

@@ -1,7 +1,9 @@
 //! The folder that holds the Pod's volumes: gone with the Pod, unless its user wants to look around.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -12,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::downward::Downward;
 use crate::flags::Flags;
+use crate::proc::{arguments, is_own};
 use crate::terminal::{Speaker, Terminal};
 use crate::watcher::Watcher;
 
@@ -126,10 +129,18 @@ fn own_prefix(kubelet: impl std::fmt::Display) -> String {
     format!("pod-{kubelet}-")
 }
 
-/// The temporary folder of a kubelet that was killed, where it is still there.
-pub(crate) fn left_by(kubelet: i32) -> Option<PathBuf> {
+/// The temporary folder of a kubelet that was killed, where it is still there: what the arguments of its containers name.
+///
+/// SECURITY: in a shared temporary folder, any user can make a folder of this name, and an older kubelet may have had the same
+/// process id. The person is told to remove only what is this user's, and in use by the processes that are to be killed as well.
+pub(crate) fn left_by(kubelet: i32, containers: &[i32]) -> Option<PathBuf> {
     let prefix = own_prefix(kubelet);
-    let mut entries = std::fs::read_dir(std::env::temp_dir()).ok()?.flatten();
-    let is_left = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
-    entries.find(is_left).map(|entry| entry.path())
+    let is_its = |name: &OsStr| name.as_bytes().starts_with(prefix.as_bytes());
+    let arguments: Vec<_> = containers.iter().flat_map(|pid| arguments(*pid)).collect();
+    let mut folders = arguments.iter().filter_map(|argument| {
+        Path::new(argument).ancestors().find(|folder| folder.file_name().is_some_and(is_its))
+    });
+    let is_own_folder =
+        |folder: &Path| folder.symlink_metadata().is_ok_and(|data| data.is_dir() && is_own(&data));
+    folders.find(|folder| is_own_folder(folder)).map(Path::to_owned)
 }

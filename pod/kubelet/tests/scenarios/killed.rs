@@ -1,5 +1,7 @@
 //! `kill -9` of the kubelet gives it no time to stop its containers: what becomes of them.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -61,12 +63,15 @@ fn a_killed_demo_leaves_nothing_behind() {
     wait_until("its folder is gone", || std::fs::read_dir(temporary.path()).unwrap().next().is_none());
 }
 
-/// The message has the command that ends what is left, and the command is right.
+/// The message has the command that ends what is left, and the command is right, whatever is in the temporary folder and in its name.
 #[test]
 fn what_is_left_of_a_demo_that_was_killed_with_its_watcher_is_found_and_can_be_ended() {
-    let temporary = tempfile::tempdir().unwrap();
+    let temporary = tempfile::Builder::new().prefix("o'brien").tempdir().unwrap();
     let ip = fresh_address();
     let mut process = demo(ip, temporary.path());
+    // As another user can make them.
+    let others = [format!("pod-{}-", process.id()), format!("pod-{}-zzzzzz", process.id())];
+    others.iter().for_each(|other| std::fs::create_dir(temporary.path().join(other)).unwrap());
     until_it_is_up(&process);
     let pids = containers(&process);
     let watcher = i32::try_from(watcher(&process)).unwrap();
@@ -82,6 +87,8 @@ fn what_is_left_of_a_demo_that_was_killed_with_its_watcher_is_found_and_can_be_e
     let command = stderr.split('`').nth(1).unwrap();
     assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
     wait_until_gone(pids);
-    assert!(std::fs::read_dir(temporary.path()).unwrap().next().is_none(), "{command}");
+    let left = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(left, others.map(OsString::from).into(), "{command}");
     drop(TcpListener::bind((ip, 9876)).unwrap());
 }
