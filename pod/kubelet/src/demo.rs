@@ -35,7 +35,7 @@ impl Demo {
         try_timeline(flags)?;
         let terminal = Arc::new(Terminal::new(flags));
         let watcher = Watcher::start().or_exit(Exit::Internal)?;
-        let (dir, volumes) = VolumesDir::create(flags, &watcher)?;
+        let (dir, volumes) = VolumesDir::create(flags, &watcher, &terminal)?;
         let content = flags.source.is_none().then(|| shown(&flags.content));
         let file = EventFile { path: volumes.podinfo.events.clone(), content };
         let events = EventLog::new(Arc::clone(&terminal), Some(file));

@@ -46,7 +46,7 @@ impl Volumes {
 /// Where the volumes are, and what becomes of them.
 pub(crate) enum VolumesDir {
     Temporary(TempDir),
-    /// Locked, as long as the descriptor is open: two Pods in one folder would publish and log over each other.
+    /// Locked where the file system can do that, as long as the descriptor is open: two Pods in one folder would publish and log over each other.
     Kept {
         dir: PathBuf,
         _lock: File,
@@ -55,10 +55,14 @@ pub(crate) enum VolumesDir {
 
 impl VolumesDir {
     /// Makes the folder, and the volumes in it.
-    pub(crate) fn create(flags: &Flags, watcher: &Watcher) -> Result<(Self, Volumes), Failure> {
+    pub(crate) fn create(
+        flags: &Flags,
+        watcher: &Watcher,
+        terminal: &Terminal,
+    ) -> Result<(Self, Volumes), Failure> {
         let dir = match &flags.keep_dir {
-            Some(Some(dir)) => Self::keep(folder(dir).or_exit(Exit::Io)?)?,
-            Some(None) => Self::keep(temporary("pod-").or_exit(Exit::Io)?.keep())?,
+            Some(Some(dir)) => Self::keep(folder(dir).or_exit(Exit::Io)?, terminal)?,
+            Some(None) => Self::keep(temporary("pod-").or_exit(Exit::Io)?.keep(), terminal)?,
             None => Self::Temporary(temporary(&own_prefix(std::process::id())).or_exit(Exit::Io)?),
         };
         if let Self::Temporary(dir) = &dir {
@@ -69,22 +73,22 @@ impl VolumesDir {
         Ok((dir, volumes.or_exit(Exit::Io)?))
     }
 
-    fn keep(dir: PathBuf) -> Result<Self, Failure> {
+    fn keep(dir: PathBuf, terminal: &Terminal) -> Result<Self, Failure> {
         let place = || format!("--keep-dir={}", dir.display());
         let opened = File::open(&dir).with_context(place).or_exit(Exit::Io)?;
         match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self::Kept { dir, _lock: opened }),
-            Err(Errno::WOULDBLOCK) => Err(Failure::new(
-                Exit::Unavailable,
-                format!(
-                    "{}: another demo keeps its volumes here; end that one, or name another folder",
-                    place()
-                ),
-            )),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let reason = "another demo keeps its volumes here; end that one, or name another folder";
+                return Err(Failure::new(Exit::Unavailable, format!("{}: {reason}", place())));
+            }
+            // Not every file system has locks.
             Err(error) => {
-                Err(error).with_context(|| format!("{}: cannot lock it", place())).or_exit(Exit::Io)
+                let warning = format!("{}: cannot lock it ({error}): start no other demo here", place());
+                terminal.say(Speaker::POD, &warning);
             }
         }
+        Ok(Self::Kept { dir, _lock: opened })
     }
 
     fn path(&self) -> &Path {
