@@ -188,6 +188,7 @@ fn log_agent(flags: &Flags, binaries: &Binaries, volumes: &Volumes) -> Container
 /// for it, which matches any single character.
 fn literal(path: &Path) -> String {
     let mut pattern = String::new();
+    // The folder of the volumes has a path in UTF-8.
     for character in path.to_string_lossy().chars() {
         match character {
             '*' | '?' | '[' | ']' => pattern.extend(['[', character, ']']),

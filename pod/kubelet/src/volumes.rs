@@ -68,6 +68,10 @@ impl VolumesDir {
         if let Self::Temporary(dir) = &dir {
             watcher.remove_after(dir.path());
         }
+        if dir.path().to_str().is_none() {
+            let reason = "the folder of the volumes must have a path in UTF-8, as log-agent's patterns have; name another with --keep-dir=DIR";
+            return Err(Failure::new(Exit::Refused, format!("{}: {reason}", dir.path().display())));
+        }
         let volumes = Volumes::create_in(dir.path());
         let volumes = volumes.with_context(|| format!("cannot make the volumes in {}", dir.path().display()));
         Ok((dir, volumes.or_exit(Exit::Io)?))

@@ -1,7 +1,9 @@
 //! `cargo demo` as a person meets it: what it says, what it refuses, what it leaves behind.
 
+use std::ffi::OsStr;
 use std::io::{PipeReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -293,6 +295,17 @@ fn a_value_that_lacks_its_equals_sign_is_recognised() {
     let (code, _, stderr) = testkit::process::run(env!("CARGO_BIN_EXE_kubelet"), ["--keep-dir", "volumes"]);
     assert_eq!((code, stderr.lines().count()), (64, 1), "{stderr}");
     assert!(stderr.contains("--keep-dir=volumes"), "{stderr}");
+}
+
+/// No pattern of log-agent's can name it, so no record would be shipped.
+#[test]
+fn a_folder_whose_path_is_not_utf_8_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = demo(fresh_address(), &dir.path().join(OsStr::from_bytes(b"caf\xe9")));
+    let mut process = Demo::start(command);
+    assert_eq!(process.wait().code(), Some(78));
+    let stderr = process.stderr();
+    assert!(stderr.lines().count() == 1 && stderr.contains("/caf\u{fffd}: "), "{stderr}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Every Pod gets a loopback address of its own, as a Pod in a cluster gets an IP of its own. So each uses the ports
 //! of the contract, and tests run in parallel.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
@@ -180,7 +181,9 @@ pub(crate) fn said_of<'a>(line: &'a str, container: &str) -> Option<&'a str> {
 pub(crate) fn demo(ip: Ipv4Addr, dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubelet"));
     command.arg("--binaries").arg(binaries()).arg(format!("--ip={ip}"));
-    command.arg(format!("--keep-dir={}", dir.display()));
+    let mut keep = OsString::from("--keep-dir=");
+    keep.push(dir);
+    command.arg(keep);
     command
 }
 
