@@ -11,7 +11,7 @@
 //! - [`process`], [`probe`]: one process of a container, and how it is asked
 //! - [`restart_policy`], [`backoff`]: whether a dead container is started again, and how long it waits
 //! - [`event`]: what the kubelet does and sees
-//! - [`terminal`] and [`log_line`]: what a person reads of it; [`stderr`]: without waiting for that person
+//! - [`terminal`] and [`log_line`]: what a person reads of it; [`outlet`]: without waiting for that person
 //! - [`timeline`]: the same as a picture
 //! - [`demo`]: the content manager and the Pod, from the first line to the last
 //! - [`binaries`], [`ports`]: what has to be there, and what has to be free; [`proc`]: who has it
@@ -25,13 +25,13 @@ mod event;
 mod flags;
 mod kubelet;
 mod log_line;
+mod outlet;
 mod ports;
 mod probe;
 mod proc;
 mod process;
 mod restart_policy;
 mod spec;
-mod stderr;
 mod terminal;
 mod timeline;
 mod volumes;

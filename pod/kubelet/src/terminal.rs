@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::termios::tcgetwinsize;
 
 use crate::flags::Flags;
-use crate::stderr::Stderr;
+use crate::outlet::Outlet;
 
 /// The width of a terminal that does not tell its own.
 const COLUMNS: usize = 80;
@@ -68,14 +68,22 @@ enum Records {
 
 impl Records {
     /// They are counted where a person sees the counter, and printed wherever else they would be lost.
-    fn new(style: Style, stdout_is_terminal: bool, wanted: bool) -> Self {
-        match (style, stdout_is_terminal) {
+    fn new(style: Style, stdout: Stdout, flags: &Flags) -> Self {
+        match (style, stdout) {
             (Style::Plain, _) => Self::Printed,
-            (Style::Terminal { .. }, false) => Self::PrintedAndCounted,
-            (Style::Terminal { .. }, true) if wanted => Self::Printed,
-            (Style::Terminal { .. }, true) => Self::Counted,
+            (Style::Terminal { .. }, Stdout::Other) => Self::PrintedAndCounted,
+            (Style::Terminal { .. }, Stdout::Terminal) if flags.records => Self::Printed,
+            (Style::Terminal { .. }, Stdout::Terminal) => Self::Counted,
         }
     }
+}
+
+/// Where records on stdout go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stdout {
+    Terminal,
+    /// A pipe, a file, or nowhere.
+    Other,
 }
 
 /// How lines on stderr look.
@@ -95,7 +103,7 @@ pub(crate) struct Terminal {
     records: Records,
     pub(crate) detail: Detail,
     counter: Mutex<Counter>,
-    stderr: Stderr,
+    stderr: Outlet,
 }
 
 /// The last line of the terminal, which changes.
@@ -113,9 +121,10 @@ impl Terminal {
         } else {
             Style::Plain
         };
-        let records = Records::new(style, std::io::stdout().is_terminal(), flags.records);
+        let stdout = if std::io::stdout().is_terminal() { Stdout::Terminal } else { Stdout::Other };
+        let records = Records::new(style, stdout, flags);
         let detail = if flags.verbose { Detail::Verbose } else { Detail::Short };
-        let stderr = Stderr::new(std::io::stderr());
+        let stderr = Outlet::new(std::io::stderr());
         Self { start: Instant::now(), style, records, detail, counter: Mutex::default(), stderr }
     }
 
@@ -216,6 +225,8 @@ fn cut(line: &str, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
     fn terminal(style: Style, detail: Detail) -> Terminal {
@@ -225,7 +236,7 @@ mod tests {
             records: Records::Counted,
             detail,
             counter: Mutex::default(),
-            stderr: Stderr::new(std::io::sink()),
+            stderr: Outlet::new(std::io::sink()),
         }
     }
 
@@ -274,11 +285,15 @@ mod tests {
     #[test]
     fn records_are_printed_wherever_no_counter_is_seen() {
         let seen = Style::Terminal { coloured: false };
-        assert_eq!(Records::new(seen, true, false), Records::Counted);
-        assert_eq!(Records::new(seen, true, true), Records::Printed);
-        assert_eq!(Records::new(seen, false, false), Records::PrintedAndCounted);
-        for stdout_is_terminal in [false, true] {
-            assert_eq!(Records::new(Style::Plain, stdout_is_terminal, false), Records::Printed);
+        let (counted, printed) = (["kubelet"].as_slice(), ["kubelet", "--records"].as_slice());
+        for (style, stdout, flags, records) in [
+            (seen, Stdout::Terminal, counted, Records::Counted),
+            (seen, Stdout::Terminal, printed, Records::Printed),
+            (seen, Stdout::Other, counted, Records::PrintedAndCounted),
+            (Style::Plain, Stdout::Terminal, counted, Records::Printed),
+            (Style::Plain, Stdout::Other, counted, Records::Printed),
+        ] {
+            assert_eq!(Records::new(style, stdout, &Flags::parse_from(flags)), records);
         }
     }
 }

@@ -19,7 +19,7 @@ const LAST_TEXTS: Duration = Duration::from_secs(1);
 
 /// The writing end.
 #[derive(Debug)]
-pub(crate) struct Stderr(Arc<Shared>);
+pub(crate) struct Outlet(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -36,7 +36,7 @@ struct Queue {
     writing: bool,
 }
 
-impl Stderr {
+impl Outlet {
     /// Starts the thread. It ends with the process.
     pub(crate) fn new(mut stream: impl Write + Send + 'static) -> Self {
         let shared = Arc::<Shared>::default();
@@ -105,14 +105,14 @@ mod tests {
     #[test]
     fn a_stream_that_is_not_read_holds_up_nothing_and_is_told_what_was_left_out() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let stderr = Stderr::new(writer);
+        let outlet = Outlet::new(writer);
         let line = format!("{}\n", "x".repeat(4_095));
         // More than the pipe and the queue have room for.
         let written = 4 * ROOM;
         for _ in 0..written {
-            stderr.write(line.clone());
+            outlet.write(line.clone());
         }
-        stderr.flush();
+        outlet.flush();
         // The pipe does not end, because the thread holds its other end: it is read until every line is accounted for.
         let (mut text, mut buffer) = (String::new(), vec![0; 64 << 10]);
         let (mut whole, mut left_out) = (0, 0);
@@ -133,9 +133,9 @@ mod tests {
     #[test]
     fn what_is_flushed_is_in_the_stream() {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let stderr = Stderr::new(writer);
-        stderr.write("one\n".to_owned());
-        stderr.flush();
+        let outlet = Outlet::new(writer);
+        outlet.write("one\n".to_owned());
+        outlet.flush();
         let mut buffer = [0; 8];
         let read = reader.read(&mut buffer).unwrap();
         assert_eq!(&buffer[..read], b"one\n");
