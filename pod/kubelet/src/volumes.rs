@@ -46,7 +46,8 @@ impl Volumes {
 /// Where the volumes are, and what becomes of them.
 pub(crate) enum VolumesDir {
     Temporary(TempDir),
-    /// Locked where the file system can do that, as long as the descriptor is open: two Pods in one folder would publish and log over each other.
+    /// Locked where the file system has locks, as long as the descriptor is open: two Pods in one folder would publish and log over
+    /// each other.
     Kept {
         dir: PathBuf,
         _lock: File,
@@ -69,7 +70,7 @@ impl VolumesDir {
             watcher.remove_after(dir.path());
         }
         if dir.path().to_str().is_none() {
-            let reason = "the folder of the volumes must have a path in UTF-8, as log-agent's patterns have; name another with --keep-dir=DIR";
+            let reason = "not a path in UTF-8, which log-agent's patterns must be; name another folder with --keep-dir=DIR";
             return Err(Failure::new(Exit::Refused, format!("{}: {reason}", dir.path().display())));
         }
         let volumes = Volumes::create_in(dir.path());

@@ -225,7 +225,8 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
-/// Whether no such process runs. A zombie does not: where PID 1 waits for no orphan, as in a container without an init, an orphan stays one.
+/// Whether no such process runs. A zombie does not: where PID 1 waits for no orphan, as in a container without an init, an orphan stays
+/// one.
 pub fn is_gone(pid: u32) -> bool {
     stat(pid).is_none_or(|fields| fields[0] == "Z")
 }

@@ -71,7 +71,9 @@ fn what_is_left_of_a_demo_that_was_killed_with_its_watcher_is_found_and_can_be_e
     let mut process = demo(ip, temporary.path());
     // As another user can make them.
     let others = [format!("pod-{}-", process.id()), format!("pod-{}-zzzzzz", process.id())];
-    others.iter().for_each(|other| std::fs::create_dir(temporary.path().join(other)).unwrap());
+    for other in &others {
+        std::fs::create_dir(temporary.path().join(other)).unwrap();
+    }
     until_it_is_up(&process);
     let pids = containers(&process);
     let watcher = i32::try_from(watcher(&process)).unwrap();
