@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::path::Conflict;
-use super::{Limits, NamesBudget, ReleasePath};
+use super::{Limits, NamesBudget, ReleasePath, Selection};
 
 /// Links that may lead to one another before it is a loop: what Linux follows (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -131,6 +131,18 @@ impl<F: Clone> Listing<F> {
         for path in gone {
             self.0.remove(&path);
         }
+    }
+
+    /// What a selection has of a listing that has nothing else, under the paths of the release.
+    pub(crate) fn selected(self, selection: &Selection) -> Result<Self, String> {
+        let mut selected = Self::default();
+        for (path, entry) in self.0 {
+            let name = selection.select(path.as_str().as_bytes()).unwrap_or_default();
+            let to = ReleasePath::parse(&String::from_utf8_lossy(name))
+                .map_err(|error| format!("{path} is refused as a path: {error}"))?;
+            selected.add(to, entry).map_err(|conflict| format!("{path} {conflict}"))?;
+        }
+        Ok(selected)
     }
 
     fn at(&self, path: &str) -> Option<&Entry<F>> {

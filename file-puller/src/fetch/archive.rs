@@ -5,7 +5,7 @@
 //! twice, and an archive that unpacks to more than it may. Nothing is taken over from its owners, times or special bits.
 //!
 //! A release never has other bytes than GNU tar extracts from the same archive: where readers of the format disagree (extended
-//! headers that repeat, contradict or reach beyond an entry), the archive is refused. `tests/tar/run.sh` compares the two.
+//! headers that repeat, contradict or reach beyond an entry, types that not all know), the archive is refused. `tests/tar/run.sh` compares the two.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -118,8 +118,8 @@ pub(crate) fn unpack(
     compression: Compression,
     rules: Arc<Rules>,
 ) -> Result<(Contents, Manifest), ArchiveError> {
-    let mut tars = Tars::begin(volume, rules)?;
-    tars.add(input, compression, Whiteouts::AreFiles)?;
+    let mut tars = Tars::begin(volume, rules, Whiteouts::AreFiles)?;
+    tars.add(input, compression)?;
     tars.finish("it holds no file")
 }
 
@@ -154,18 +154,13 @@ pub(crate) enum Whiteouts {
     TakeAway,
 }
 
-/// What one tar has.
-#[derive(Debug, Default)]
-struct Layer {
-    listing: Listing<Arrived>,
-    /// What it takes away from the layers below it: files, and directories with everything in them.
-    removed: Vec<String>,
-}
-
 /// Content that arrives as tars, within limits that hold for all of them together: an archive, or an image's layers, lowest first.
 pub(crate) struct Tars {
     rules: Arc<Rules>,
+    whiteouts: Whiteouts,
     unpacked: Unpacked,
+    /// What the tars so far have. Where there are whiteouts, that is by its path in the image: a selection may leave out what takes
+    /// away, and what is taken away has to be known by the same name.
     listing: Listing<Arrived>,
     /// Bytes of all files so far, also of those that a later layer takes away.
     total: u64,
@@ -181,9 +176,13 @@ enum Item {
 }
 
 impl Tars {
-    pub(crate) fn begin(volume: Arc<Volume>, rules: Arc<Rules>) -> Result<Self, VolumeError> {
+    pub(crate) fn begin(
+        volume: Arc<Volume>,
+        rules: Arc<Rules>,
+        whiteouts: Whiteouts,
+    ) -> Result<Self, VolumeError> {
         let (listing, names) = (Listing::default(), NamesBudget::of_container(0));
-        Ok(Self { rules, unpacked: Unpacked::begin(volume)?, listing, total: 0, names })
+        Ok(Self { rules, whiteouts, unpacked: Unpacked::begin(volume)?, listing, total: 0, names })
     }
 
     /// Unpacks a tar, and puts what it has over what those before it have.
@@ -191,18 +190,13 @@ impl Tars {
         &mut self,
         input: impl Read + 'static,
         compression: Compression,
-        whiteouts: Whiteouts,
     ) -> Result<(), ArchiveError> {
-        let layer = self.read(input, compression, whiteouts)?;
-        // Whiteouts are about the layers below, wherever in their own layer they stand.
-        for removed in layer.removed {
-            self.listing.remove(&removed);
-        }
+        let layer = self.read(input, compression)?;
         if self.listing.is_empty() {
-            self.listing = layer.listing;
+            self.listing = layer;
             return Ok(());
         }
-        let overlaid = self.listing.overlay(layer.listing);
+        let overlaid = self.listing.overlay(layer);
         overlaid
             .map_err(|(path, conflict)| ArchiveError::Refused(format!("{path} {conflict} of a lower layer")))
     }
@@ -212,7 +206,13 @@ impl Tars {
         if self.listing.is_empty() {
             return Err(ArchiveError::Refused(format!("{empty}, and an empty release is never published")));
         }
-        Ok(Contents::new(self.unpacked, self.listing, &self.rules.limits, self.names)?)
+        let listing = match self.whiteouts {
+            Whiteouts::AreFiles => self.listing,
+            Whiteouts::TakeAway => {
+                self.listing.selected(&self.rules.selection).map_err(ArchiveError::Refused)?
+            }
+        };
+        Ok(Contents::new(self.unpacked, listing, &self.rules.limits, self.names)?)
     }
 
     /// Reads a tar to its end.
@@ -220,19 +220,18 @@ impl Tars {
         &mut self,
         input: impl Read + 'static,
         compression: Compression,
-        whiteouts: Whiteouts,
-    ) -> Result<Layer, ArchiveError> {
+    ) -> Result<Listing<Arrived>, ArchiveError> {
         let meter = Rc::new(Meter::default());
         let packed = Counted { input, meter: Rc::clone(&meter) };
         let tar = inflate(packed, compression);
         let limits = self.rules.expansion();
         let mut archive = Archive::new(Metered { input: tar, meter: Rc::clone(&meter), limits });
-        let mut layer = Layer::default();
+        let mut layer = Listing::default();
         let mut buffer = vec![0; 64 * 1024];
         for entry in archive.entries()? {
             let mut entry = entry?;
             meter.content_end.set(entry.raw_file_position().saturating_add(stored_size(&entry)?));
-            self.entry(&mut entry, &mut layer, whiteouts, &mut buffer)?;
+            self.entry(&mut entry, &mut layer, &mut buffer)?;
         }
         check_end(archive.into_inner(), &meter)?;
         Ok(layer)
@@ -241,8 +240,7 @@ impl Tars {
     fn entry<R: Read>(
         &mut self,
         entry: &mut Entry<'_, R>,
-        layer: &mut Layer,
-        whiteouts: Whiteouts,
+        layer: &mut Listing<Arrived>,
         buffer: &mut [u8],
     ) -> Result<(), ArchiveError> {
         if entry.header().entry_type() == EntryType::XGlobalHeader {
@@ -255,12 +253,15 @@ impl Tars {
         if let Err(why) = check_extent(entry, &name) {
             return refuse(why);
         }
-        let Some(selected) = self.rules.selection.select(normalized(&name)) else { return Ok(()) };
         let kind = entry.header().entry_type();
+        let (source, is_directory) = (normalized(&name), is_directory(kind, &name));
+        if self.whiteouts == Whiteouts::TakeAway && !is_directory && self.take_away(source) {
+            return Ok(());
+        }
+        let Some(listed) = self.listed_as(source) else { return Ok(()) };
         let item = match kind {
-            // As GNU tar reads them: a name that ends with a slash is a directory, whatever the type.
-            EntryType::Regular | EntryType::Continuous if !name.ends_with(b"/") => Some(Item::File),
-            EntryType::Regular | EntryType::Continuous | EntryType::Directory => None,
+            _ if is_directory => None,
+            EntryType::Regular | EntryType::Continuous => Some(Item::File),
             EntryType::Symlink => Some(Item::Symlink),
             EntryType::Link => Some(Item::HardLink),
             EntryType::GNUSparse => return refuse("is a sparse file, and a release has none".to_owned()),
@@ -269,7 +270,7 @@ impl Tars {
                 return refuse(format!("is neither a file nor a directory (type {kind:?})"));
             }
         };
-        let Ok(text) = std::str::from_utf8(selected) else { return refuse("is not UTF-8".to_owned()) };
+        let Ok(text) = std::str::from_utf8(listed) else { return refuse("is not UTF-8".to_owned()) };
         if item.is_none() && matches!(text, "" | ".") {
             return Ok(());
         }
@@ -279,44 +280,40 @@ impl Tars {
         };
         let Some(item) = item else {
             // A directory comes with its files; one that is empty is no content, and replaces what lower layers have there.
-            if let Err(conflict) = layer.listing.check_directory(&path) {
+            if let Err(conflict) = layer.check_directory(&path) {
                 return refuse(conflict.to_string());
             }
             self.listing.make_directory(&path);
             return Ok(());
         };
-        if whiteouts == Whiteouts::TakeAway && takes_away(&path, &mut layer.removed) {
-            return Ok(());
-        }
-        let listing = &mut layer.listing;
-        self.rules.limits.check_one_more(listing.len()).map_err(ArchiveError::Refused)?;
+        self.rules.limits.check_one_more(layer.len()).map_err(ArchiveError::Refused)?;
         self.names.add(&path).map_err(ArchiveError::Refused)?;
         let added = match item {
             Item::File => {
                 self.check_size(&path, entry.size())?;
-                if let Err(conflict) = listing.check(&path) {
+                if let Err(conflict) = layer.check(&path) {
                     return refuse(conflict.to_string());
                 }
                 let file = self.file(entry, &path, buffer)?;
-                listing.add_file(path, file)
+                layer.add_file(path, file)
             }
             Item::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let Ok(target) = std::str::from_utf8(&target) else {
                     return refuse("links to a name that is not UTF-8".to_owned());
                 };
-                listing.add_link(path, target)
+                layer.add_link(path, target)
             }
             Item::HardLink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let text = String::from_utf8_lossy(&target);
-                let Some(of) = self.rules.selection.select(normalized(&target)) else {
+                let Some(of) = self.listed_as(normalized(&target)) else {
                     return refuse(format!(
                         "is a hard link to {text:?}, which is left out together with the content of both; leave out both names, or neither"
                     ));
                 };
                 let of = std::str::from_utf8(of).ok().and_then(|of| ReleasePath::parse(of).ok());
-                match of.map(|of| listing.add_copy(path, &of, &self.listing)) {
+                match of.map(|of| layer.add_copy(path, &of, &self.listing)) {
                     Some(Ok(true)) => Ok(()),
                     Some(Err(conflict)) => Err(conflict),
                     Some(Ok(false)) | None => {
@@ -328,6 +325,30 @@ impl Tars {
             }
         };
         added.or_else(|conflict| refuse(conflict.to_string()))
+    }
+
+    /// Under which path something is listed, or `None` where it is left out.
+    fn listed_as<'n>(&self, source: &'n [u8]) -> Option<&'n [u8]> {
+        let selected = self.rules.selection.select(source)?;
+        Some(match self.whiteouts {
+            Whiteouts::AreFiles => selected,
+            Whiteouts::TakeAway => source,
+        })
+    }
+
+    /// Takes away from the layers below what a whiteout names, or what an entry that is left out replaces. Returns whether the path is a
+    /// whiteout's. The layer's own entries are not listed yet, so it does not matter where in the layer a whiteout stands.
+    fn take_away(&mut self, source: &[u8]) -> bool {
+        let path = std::str::from_utf8(source).ok().and_then(|text| ReleasePath::parse(text).ok());
+        // Under another path nothing is listed.
+        let Some(path) = path else { return false };
+        let whiteout = whiteout(&path);
+        if let Some(gone) = &whiteout {
+            self.listing.remove(gone);
+        } else if self.listed_as(source).is_none() {
+            self.listing.remove(path.as_str());
+        }
+        whiteout.is_some()
     }
 
     fn file<R: Read>(
@@ -371,19 +392,23 @@ fn normalized(name: &[u8]) -> &[u8] {
     name.strip_suffix(b"/").unwrap_or(name)
 }
 
-/// Notes what a whiteout takes away, and returns whether the path is one.
-fn takes_away(path: &ReleasePath, removed: &mut Vec<String>) -> bool {
+/// What a whiteout with this path takes away: a file, or a directory with everything in it. `None` where the path is no whiteout's.
+fn whiteout(path: &ReleasePath) -> Option<String> {
     let (directory, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
-    let Some(gone) = name.strip_prefix(WHITEOUT) else { return false };
+    let gone = name.strip_prefix(WHITEOUT)?;
+    // The directory itself is its own layer's, whatever has its name below.
     if name == OPAQUE {
-        // The directory itself is this layer's, whatever has its name below.
-        removed.push(directory.to_owned());
-    } else if !gone.starts_with(WHITEOUT) {
-        let slash = if directory.is_empty() { "" } else { "/" };
-        removed.push(format!("{directory}{slash}{gone}"));
+        return Some(directory.to_owned());
     }
-    // Other names of this kind are notes that AUFS left to itself.
-    true
+    // The notes that AUFS left to itself (`.wh..wh.plnk`) name what no layer has.
+    let slash = if directory.is_empty() { "" } else { "/" };
+    Some(format!("{directory}{slash}{gone}"))
+}
+
+/// Whether GNU tar reads an entry as a directory: a name that ends with a slash is one, also of a file.
+fn is_directory(kind: EntryType, name: &[u8]) -> bool {
+    let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
+    kind == EntryType::Directory || is_file && name.ends_with(b"/")
 }
 
 /// How many bytes of the archive an entry's content takes. Those of a sparse file's holes are not there.
@@ -397,18 +422,29 @@ fn stored_size<R: Read>(entry: &Entry<'_, R>) -> io::Result<u64> {
 
 /// Refuses an entry of which readers would not agree where it ends, and with it where the next one begins.
 fn check_extent<R: Read>(entry: &mut Entry<'_, R>, name: &[u8]) -> Result<(), String> {
+    use EntryType::{
+        Block, Char, Continuous, Directory, Fifo, GNULongLink, GNULongName, GNUSparse, Link, Regular,
+        Symlink, XHeader,
+    };
     let kind = entry.header().entry_type();
-    // Some readers know these in every format, and others only in those that were made for them.
-    if matches!(kind, EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink) {
-        return Err("is an extended header, and its format has none".to_owned());
+    match kind {
+        Regular | Continuous | Directory | Link | Symlink | Char | Block | Fifo | GNUSparse => {}
+        // Some readers know these in every format, and others only in those that were made for them.
+        XHeader | GNULongName | GNULongLink => {
+            return Err("is an extended header, and its format has none".to_owned());
+        }
+        // Some readers extract any other type as a file, and others read there what to make of the next entry: GNU tar takes
+        // the next one's name from Solaris's extended header (X).
+        other => {
+            let kind = char::from(other.as_byte());
+            return Err(format!("is of the type {kind:?}, which not every reader knows"));
+        }
     }
     check_extensions(entry)?;
-    let is_directory = kind == EntryType::Directory
-        || matches!(kind, EntryType::Regular | EntryType::Continuous) && name.ends_with(b"/");
-    let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
-    let is_device = matches!(kind, EntryType::Char | EntryType::Block | EntryType::Fifo);
+    let is_link = matches!(kind, Symlink | Link);
+    let is_device = matches!(kind, Char | Block | Fifo);
     // GNU tar looks for the next entry right behind these, whatever their size.
-    if entry.size() != 0 && (is_directory || is_link || is_device) {
+    if entry.size() != 0 && (is_directory(kind, name) || is_link || is_device) {
         return Err("has content, and is not a file".to_owned());
     }
     Ok(())

@@ -147,11 +147,12 @@ impl ImageSource {
     ) -> Result<(Contents, Manifest, u64), SyncError> {
         publisher.begin_arrival(announced(&layers))?;
         let allowance = Allowance::new(intake.rules.unpacking.max_archive_size);
-        let mut image = Tars::begin(Arc::clone(&intake.volume), Arc::clone(&intake.rules))?;
+        let (volume, rules) = (Arc::clone(&intake.volume), Arc::clone(&intake.rules));
+        let mut image = Tars::begin(volume, rules, Whiteouts::TakeAway)?;
         let (files, mut wire_bytes) = (layers.len(), 0);
         for layer in layers {
             let body = self.registry.blob(&intake.source, &layer).await?;
-            let read = move |feed| image.add(feed, layer.compression, Whiteouts::TakeAway).map(|()| image);
+            let read = move |feed| image.add(feed, layer.compression).map(|()| image);
             let allowance = allowance.after(wire_bytes);
             let (added, arrived) = receive(body, allowance, Some(layer.digest), read).await?;
             (image, wire_bytes) = (added?, wire_bytes + arrived);

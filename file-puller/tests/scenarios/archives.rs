@@ -404,6 +404,16 @@ fn tar_that_readers_understand_differently() {
         (local_of(".git/x", &["GNU.sparse.size=1048576"]), "\".git/x\" is a sparse file"),
         (raw_entry(".git/x", EntryType::Link, b"content"), "\".git/x\" has content, and is not a file"),
         (old, "\".git/x\" is an extended header, and its format has none"),
+        // Solaris's extended header, with which GNU tar extracts what follows as `evil`, and its like.
+        (
+            [raw_entry(".git/x", EntryType::new(b'X'), record("path=evil").as_bytes()), file.clone()]
+                .concat(),
+            "\".git/x\" is of the type 'X', which not every reader knows",
+        ),
+        (
+            [raw_entry(".git/x", EntryType::new(b'D'), b""), file.clone()].concat(),
+            "\".git/x\" is of the type 'D', which not every reader knows",
+        ),
         (
             [
                 raw_entry("././@LongLink", EntryType::GNULongName, b"long\0"),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tar::EntryType;
 use testkit::{Answer, Upstream};
 
-use crate::content::{ContentManager, sha256};
+use crate::content::{ContentManager, Tree, sha256};
 use crate::puller::{Volume, fails, once, start_when_asked, sync};
 use crate::tarball::{header, raw_entry, tar, tar_with};
 use crate::tls::{Authority, TlsFront};
@@ -81,6 +81,46 @@ fn a_layer_replaces_what_has_another_type_below_it() {
         let (code, stderr) = once(&format!("oci://{}/site:v1", registry.addr()), &volume.path(), &[]);
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(volume.tree(), ContentManager::start(more).site().files);
+    }
+}
+
+/// Whiteouts, and entries that replace others, are about the image. What is left out of it is decided after that.
+#[test]
+fn what_an_upper_layer_deletes_is_deleted_whatever_is_selected() {
+    let file = |path: &str| raw_entry(path, EntryType::Regular, b"");
+    let link = |path: &str| {
+        tar_with(&Tree::new(), |builder| {
+            builder.append_link(&mut header(EntryType::Symlink, 0), path, "/srv").expect("in memory");
+        })[..512]
+            .to_vec()
+    };
+    let lower = &[("a/site/index.html", "1"), ("a/site/.x", "2"), ("b/site/other.html", "3")];
+    let (all, rest) = (&[("index.html", "1")][..], &[("other.html", "3")][..]);
+    for (upper, flags, left) in [
+        (file("a/site/.wh.index.html"), &["--exclude", ".*", "--strip-components", "2"][..], rest),
+        (file("a/.wh.site"), &["--strip-components", "2", "--exclude", ".*"], rest),
+        (file(".wh.a"), &["--strip-components", "2"], rest),
+        (file("a/.wh..wh..opq"), &["--strip-components", "2"], rest),
+        (link("a"), &["--strip-components", "2"], rest),
+        (file("b"), &["--strip-components", "2", "--exclude", ".*"], all),
+        (file(".wh.b"), &["--strip-components", "1", "--subdir", "site", "--exclude", ".*"], all),
+        (file(".wh.b"), &["--subdir", "a/site", "--exclude", ".*"], all),
+        (file("a/site/.wh..x"), &["--subdir", "a/site"], all),
+        // A parent directory of what is published: all of it is gone, and an empty release is never published.
+        (file(".wh.a"), &["--subdir", "a/site"], &[]),
+        (file("a/.wh.site"), &["--subdir", "a/site"], &[]),
+        (file("a"), &["--subdir", "a/site"], &[]),
+        (link("a"), &["--subdir", "a/site"], &[]),
+    ] {
+        let layers = [tar(&ContentManager::start(lower).site().files), layer(&[], &[upper])];
+        let (registry, volume) = (registry_of(&layers), Volume::new());
+        let (code, stderr) = once(&format!("oci://{}/site:v1", registry.addr()), &volume.path(), flags);
+        if left.is_empty() {
+            assert!(code == 78 && stderr.contains("its layers hold no file"), "{flags:?}: {code} {stderr}");
+            continue;
+        }
+        assert_eq!(code, 0, "{flags:?}: {stderr}");
+        assert_eq!(volume.tree(), ContentManager::start(left).site().files, "{flags:?}");
     }
 }
 

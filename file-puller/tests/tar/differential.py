@@ -105,7 +105,7 @@ def damage(archive, random):
         for _ in range(random.choice([1, 1, 2, 3])):
             match random.randrange(8):
                 case 0:
-                    archive[at + 156] = random.choice(b"01234567xgLKSDVM\0")
+                    archive[at + 156] = random.choice(b"01234567xXgLKNSDVMAEI\0")
                 case 1:
                     size = random.choice([0, 1, 5, 511, 512, 513, 1024, 1 << 20])
                     archive[at + 124 : at + 136] = f"{size:011o}\0".encode()
