@@ -191,7 +191,7 @@ impl Source {
         self.said.map(Expected::kind).or(*self.seen.lock())
     }
 
-    /// Remembers what an earlier process has seen there, or what was published.
+    /// Remembers what an earlier process has seen there, or what has shown itself by its content.
     pub(crate) fn was(&self, kind: Kind) {
         *self.seen.lock() = Some(kind);
     }

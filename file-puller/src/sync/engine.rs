@@ -282,7 +282,6 @@ impl Engine {
     ) -> Result<Outcome, SyncError> {
         self.held = outcome.as_ref().is_err_and(SyncError::is_held_back).then(|| validator.clone());
         let outcome = outcome?;
-        self.intake.source.was(kind);
         let answer = Remembered { release: outcome.release().clone(), kind, validator };
         let (before, date_for) = (self.last_answer.as_ref(), self.intake.source.date_for());
         let is_new = before.is_none_or(|before| answer.validator.replaces(&before.validator, date_for));
@@ -393,6 +392,8 @@ impl Engine {
             }
             (error, _) => error,
         })?;
+        // Of an answer that is encoded, only this shows it.
+        self.intake.source.was(Kind::Archive);
         self.publisher.publish_contents(contents, manifest, wire_bytes, current, None).await
     }
 

@@ -13,7 +13,7 @@ use crate::puller::{
     Volume, fails, metric, names, once, publishes, start, start_in_step, start_when_asked, start_with_period,
     sync, tree, try_sync,
 };
-use crate::tarball::tar;
+use crate::tarball::{gzip, tar};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
 
@@ -285,6 +285,29 @@ fn gate_that_refuses_costs_no_second_fetch_of_an_archive() {
     assert_eq!((volume.current(), volume.tree()), (first, site.site().files.clone()));
     assert!(source.requests().iter().all(|request| request.header("if-none-match") == Some("\"1\"")));
     wait_until("staging is swept", || volume.staging().is_empty());
+}
+
+/// Also where the answer says that it is compressed on the way, and only its content shows that it is an archive.
+#[test]
+fn gate_that_refuses_costs_no_second_fetch_of_an_archive_that_is_encoded() {
+    let (site, volume) = (ContentManager::start(SITE), Volume::new());
+    let gate = Upstream::start(|_| Answer::new(403, ""));
+    let archive = gzip(&tar(&site.site().files));
+    let source = Upstream::start(move |request| {
+        let same = request.header("if-none-match") == Some("\"1\"");
+        let answer = if same { Answer::new(304, "") } else { Answer::new(200, archive.clone()) };
+        answer.with("ETag", "\"1\"").with("Content-Encoding", "gzip")
+    });
+    let process = start_when_asked(&source.url("/content"), &volume, &["--gate", &gate.url("/")]);
+    fails(&process, 502, "gate");
+    source.forget();
+    for _ in 0..3 {
+        fails(&process, 502, "gate");
+    }
+    gate.answer(|_| Answer::new(204, ""));
+    assert_eq!(sync(&process)["result"], "published");
+    assert_eq!(volume.tree(), site.site().files);
+    assert!(source.requests().iter().all(|request| request.header("if-none-match") == Some("\"1\"")));
 }
 
 /// Another process may sweep what is held back, and an operator may delete it: then it is fetched again.
