@@ -1,7 +1,8 @@
 //! Which part of an archive, a repository or an image becomes the release: [`Selection`].
 //!
 //! A selection is applied to a name before anything is asked of it: what is left out cannot refuse a release, whatever
-//! it is, unless an archive's readers would not agree where it ends or what it is. `.git` and everything beneath it is always left out.
+//! it is, unless an archive's readers would not agree where it ends or what it is, or the whole unpacks to too much. `.git` and
+//! everything beneath it is always left out.
 
 use glob::{MatchOptions, Pattern};
 

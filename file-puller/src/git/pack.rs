@@ -99,7 +99,7 @@ struct PackReader<R> {
     inflated: u64,
     /// Bytes of the published objects that deltas build on.
     built_on: u64,
-    /// Bytes of all published objects: the most that the former can be.
+    /// Bytes of all published objects: the most that `built_on` can be.
     published: u64,
     limits: Expansion,
     /// Where each object began, in ascending order.

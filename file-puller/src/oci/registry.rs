@@ -47,12 +47,12 @@ pub(crate) struct Registry {
     wants_login: bool,
 }
 
-/// Who follows redirects.
+/// What becomes of an answer that redirects a request.
 #[derive(Debug, Clone, Copy)]
 enum Redirected {
-    /// The request itself, to where those of any source lead.
+    /// The request is sent on, to where the redirects of any source lead.
     Followed,
-    /// The caller.
+    /// The caller gets the answer, and follows it.
     Returned,
 }
 
