@@ -27,7 +27,7 @@ use crate::fetch::{Downloader, Rules, download_all};
 use crate::metrics::{Metrics, Phase, Retry};
 use crate::progress::{Audience, Progress};
 use crate::source::{
-    Answer, Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source, Validator,
+    Body, Change, Compression, Content, Freshness, Kind, Opened, SignatureError, Source, Validator,
 };
 use crate::store::{
     Clear, Need, Objects, Retention, SignedManifest, Staging, Verification, Volume, VolumeError, restore,
@@ -265,11 +265,13 @@ impl Engine {
         };
         let kind = opened.content.kind();
         let outcome = match opened.content {
-            Content::Manifest => self.follow_manifest(opened.body, opened.unlike, current, freshness).await,
-            Content::Archive(compression) => {
-                self.follow_archive(opened.body, opened.unlike, compression, current).await
-            }
+            Content::Manifest => self.follow_manifest(opened.body, current, freshness).await,
+            Content::Archive(compression) => self.follow_archive(opened.body, compression, current).await,
         };
+        let outcome = outcome.map_err(|error| match opened.unlike {
+            None => error,
+            Some(answer) => error.with_answer(self.intake.source.url(), answer),
+        });
         self.remember(kind, opened.validator, outcome)
     }
 
@@ -307,7 +309,6 @@ impl Engine {
     async fn follow_manifest(
         &mut self,
         body: Body,
-        unlike: Option<Box<Answer>>,
         current: Option<ReleaseId>,
         freshness: Freshness,
     ) -> Result<Outcome, SyncError> {
@@ -322,13 +323,7 @@ impl Engine {
             .map(|signature| self.publisher.record(current.as_ref(), &json, &signature))
             .transpose()?
             .flatten();
-        let manifest = Manifest::consume(json, &self.intake.rules.limits).map_err(|error| match unlike {
-            None => SyncError::Manifest(error),
-            Some(answer) => {
-                SyncError::NotManifest { error, url: self.intake.source.url().to_string(), answer }
-            }
-        })?;
-        let manifest = Arc::new(manifest);
+        let manifest = Arc::new(Manifest::consume(json, &self.intake.rules.limits)?);
         self.intake.source.base().covers(&manifest)?;
         if let Some(trust) = &self.trust {
             trust.check_scope(&manifest)?;
@@ -380,18 +375,11 @@ impl Engine {
     async fn follow_archive(
         &mut self,
         body: Body,
-        unlike: Option<Box<Answer>>,
         compression: Compression,
         current: Option<ReleaseId>,
     ) -> Result<Outcome, SyncError> {
         self.publisher.begin_arrival(body.announced().unwrap_or(0))?;
-        let unpacked = self.intake.unpack(body, compression, self.digest).await;
-        let (contents, manifest, wire_bytes) = unpacked.map_err(|error| match (error, unlike) {
-            (SyncError::Archive(why), Some(answer)) => {
-                SyncError::NotArchive { why, url: self.intake.source.url().to_string(), answer }
-            }
-            (error, _) => error,
-        })?;
+        let (contents, manifest, wire_bytes) = self.intake.unpack(body, compression, self.digest).await?;
         // Of an answer that is encoded, only this shows it.
         self.intake.source.was(Kind::Archive);
         self.publisher.publish_contents(contents, manifest, wire_bytes, current, None).await

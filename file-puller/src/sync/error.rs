@@ -18,7 +18,7 @@ use crate::git::{GitError, RemoteError};
 use crate::metrics::SyncResult;
 use crate::oci::RegistryError;
 use crate::source::url::OutsideBase;
-use crate::source::{Answer, ClientError, CredentialError, SignatureError, SourceError};
+use crate::source::{Answer, ClientError, CredentialError, SignatureError, SourceError, SourceUrl};
 use crate::store::{Mismatch, VolumeError};
 
 /// Why a sync failed. The last good release stays published whatever it is.
@@ -149,6 +149,16 @@ impl From<SyncError> for Failure {
 }
 
 impl SyncError {
+    /// The same error, with what an answer that is unlike a manifest or an archive says of itself.
+    pub(super) fn with_answer(self, url: &SourceUrl, answer: Box<Answer>) -> Self {
+        let url = url.to_string();
+        match self {
+            Self::Manifest(error) => Self::NotManifest { error, url, answer },
+            Self::Archive(why) => Self::NotArchive { why, url, answer },
+            error => error,
+        }
+    }
+
     /// How a sync is counted.
     pub(crate) fn label(outcome: &Result<Outcome, Self>) -> SyncResult<'_> {
         match outcome {
