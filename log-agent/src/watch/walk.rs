@@ -2,10 +2,13 @@
 //!
 //! SECURITY: what writes into a log directory is not trusted. A link there may lead anywhere, also to what this container alone may
 //! read. So by default, whatever is found is opened with `openat2` beneath the fixed part of its pattern: links that stay there are
-//! followed, absolute ones included, those that leave it are refused by the kernel, at the moment of the open and without a race. The fixed part itself is the
-//! operator's, and may be a link.
+//! followed, absolute ones included, those that leave it are refused by the kernel, at the moment of the open and without a race. The
+//! fixed part itself is the operator's, and may be a link.
+//!
+//! Nor may links multiply the work: directories are walked by the paths that go through no link first, and a link is a way only into
+//! those that were not walked by then.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::{DirEntry, File, Metadata, OpenOptions};
 use std::io;
@@ -26,9 +29,6 @@ use crate::identity::FileKey;
 const RENAME_RACES: usize = 16;
 /// Deeper than this, `**` does not look.
 const DEEPEST: usize = 64;
-/// A directory is looked into through so many links for each component of a pattern, and not through more: a few links that lead to
-/// where they are would else be as many names as there are ways through them.
-const MOST_LINKS_TO_ONE: usize = 16;
 
 /// Which symbolic links are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) place: Place,
-    /// Whether its name is a symbolic link.
+    /// Whether its name is a symbolic link, or goes through one.
     pub(crate) is_link: bool,
     pub(crate) metadata: Metadata,
 }
@@ -142,29 +142,44 @@ impl Names {
     }
 }
 
+/// A directory, by device and inode, and how many components of the pattern are left there.
+type Stage = (u64, u64, usize);
+
+/// A directory behind a link, to be looked into once all others were.
+struct Behind<'a> {
+    metadata: Metadata,
+    components: &'a [Component],
+}
+
 /// A look at the names that one pattern matches.
 pub(super) struct Walk<'a> {
     base: Arc<Path>,
     symlinks: Symlinks,
     is_excluded: &'a dyn Fn(&Path) -> bool,
     own: &'a OwnFiles,
-    /// Through how many links each directory was looked into, by device, inode, and how much of the pattern is left.
-    linked: HashMap<(u64, u64, usize), usize>,
+    /// Directories that need no second look.
+    walked: HashSet<Stage>,
+    /// By depth, then by path, so that of several paths to a file always the same one is its name.
+    behind_links: BTreeMap<(usize, PathBuf, usize), Behind<'a>>,
+    /// Whether all paths without links are walked, and those through links are next.
+    through_links: bool,
+    /// How many files were excluded so far.
+    excluded: usize,
     names: &'a mut Names,
 }
 
 impl<'a> Walk<'a> {
     /// Adds to `names` what the pattern matches.
     pub(super) fn run(
-        glob: &Glob,
+        glob: &'a Glob,
         symlinks: Symlinks,
         is_excluded: &'a dyn Fn(&Path) -> bool,
         own: &'a OwnFiles,
         names: &'a mut Names,
     ) {
         let base = glob.base();
-        match std::fs::metadata(&base) {
-            Ok(metadata) if metadata.is_dir() => {}
+        let metadata = match std::fs::metadata(&base) {
+            Ok(metadata) if metadata.is_dir() => metadata,
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 names.failures.push((base, error));
                 return;
@@ -173,17 +188,50 @@ impl<'a> Walk<'a> {
                 names.missing.push(base);
                 return;
             }
-        }
+        };
         if glob.components().is_empty() {
             names.no_files.push(base);
             return;
         }
-        let mut walk =
-            Self { base: base.clone().into(), symlinks, is_excluded, own, linked: HashMap::new(), names };
-        walk.directory(&base, glob.components(), 0);
+        let mut walk = Self {
+            base: base.clone().into(),
+            symlinks,
+            is_excluded,
+            own,
+            walked: HashSet::new(),
+            behind_links: BTreeMap::new(),
+            through_links: false,
+            excluded: 0,
+            names,
+        };
+        walk.directory(&base, &metadata, glob.components(), 0);
+        walk.through_links = true;
+        while let Some(((depth, path, _), Behind { metadata, components })) = walk.behind_links.pop_first() {
+            walk.directory(&path, &metadata, components, depth);
+        }
     }
 
-    fn directory(&mut self, directory: &Path, components: &[Component], depth: usize) {
+    /// Looks into a directory, unless a link leads to it and an earlier look has found everything in it.
+    fn directory(
+        &mut self,
+        directory: &Path,
+        metadata: &Metadata,
+        components: &'a [Component],
+        depth: usize,
+    ) {
+        let stage = (metadata.dev(), metadata.ino(), components.len());
+        if self.through_links && !self.walked.insert(stage) {
+            return;
+        }
+        let excluded = self.excluded;
+        self.entries(directory, components, depth);
+        // What is excluded by this path may be included by one through a link.
+        if self.excluded == excluded {
+            self.walked.insert(stage);
+        }
+    }
+
+    fn entries(&mut self, directory: &Path, components: &'a [Component], depth: usize) {
         let Some((first, rest)) = components.split_first() else { return };
         self.names.directories.insert(directory.to_owned());
         if let Component::Literal(name) = first {
@@ -239,7 +287,7 @@ impl<'a> Walk<'a> {
         name: &OsStr,
         path: PathBuf,
         metadata: Metadata,
-        components: &[Component],
+        components: &'a [Component],
         depth: usize,
     ) {
         let rest = &components[1..];
@@ -256,21 +304,30 @@ impl<'a> Walk<'a> {
     }
 
     /// What a component matches: a file where it is the last one, else a directory.
-    fn entry(&mut self, path: PathBuf, metadata: Metadata, rest: &[Component], depth: usize) {
+    fn entry(&mut self, path: PathBuf, metadata: Metadata, rest: &'a [Component], depth: usize) {
         let is_link = metadata.is_symlink();
         if is_link && self.symlinks == Symlinks::All && !(self.is_excluded)(&path) {
             self.names.links.push(path.clone());
         }
-        if rest.is_empty() && (!(is_link || metadata.is_file()) || (self.is_excluded)(&path)) {
-            return;
+        if rest.is_empty() {
+            if !(is_link || metadata.is_file()) {
+                return;
+            }
+            if (self.is_excluded)(&path) {
+                self.excluded += 1;
+                return;
+            }
         }
         let place = Place { path, base: Arc::clone(&self.base), symlinks: self.symlinks };
         let metadata = if is_link { place.metadata() } else { Ok(metadata) };
         match metadata {
             // A directory's link may lead elsewhere by the time that the directory is read: then names are seen, but no file is opened.
             Ok(metadata) if !rest.is_empty() && metadata.is_dir() => {
-                if !is_link || self.may_look_through(&metadata, rest) {
-                    self.directory(&place.path, rest, depth + 1);
+                if is_link {
+                    let key = (depth + 1, place.path, rest.len());
+                    self.behind_links.insert(key, Behind { metadata, components: rest });
+                } else {
+                    self.directory(&place.path, &metadata, rest, depth + 1);
                 }
             }
             Ok(metadata) if rest.is_empty() && metadata.is_file() => {
@@ -278,7 +335,7 @@ impl<'a> Walk<'a> {
                 if self.own.has(target.as_ref().unwrap_or(&place.path)) {
                     self.names.own.push(place.path);
                 } else {
-                    self.names.files.push(Found { place, is_link, metadata });
+                    self.names.files.push(Found { place, is_link: is_link || self.through_links, metadata });
                 }
             }
             Ok(_) => {}
@@ -289,13 +346,6 @@ impl<'a> Walk<'a> {
             }
             Err(error) => self.not_seen(&place.path, error),
         }
-    }
-
-    /// Whether a directory may be looked into through one more link.
-    fn may_look_through(&mut self, directory: &Metadata, rest: &[Component]) -> bool {
-        let links = self.linked.entry((directory.dev(), directory.ino(), rest.len())).or_default();
-        *links += 1;
-        *links <= MOST_LINKS_TO_ONE
     }
 
     /// Nothing is known of what is there.
@@ -341,8 +391,39 @@ mod tests {
         std::fs::write(dir.path().join("a.log"), "").unwrap();
         (0..100).for_each(|link| symlink(".", dir.path().join(format!("l{link}"))).unwrap());
         let names = walk(dir.path(), "*/*/*.log");
-        assert_eq!(names.directories.len(), 1 + 2 * MOST_LINKS_TO_ONE);
-        assert_eq!(names.files.len(), MOST_LINKS_TO_ONE);
+        assert_eq!(found(dir.path(), &names), [Path::new("l0/l0/a.log")]);
+        assert_eq!(names.directories.len(), 3, "one for each component: {:?}", names.directories);
+    }
+
+    #[test]
+    fn links_into_a_chain_of_directories_do_not_multiply_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = dir.path().to_owned();
+        for depth in 0..20 {
+            at.push("d");
+            std::fs::create_dir(&at).unwrap();
+            (0..4).for_each(|link| symlink(&at, dir.path().join(format!("l{depth}-{link}"))).unwrap());
+        }
+        std::fs::write(at.join("a.log"), "").unwrap();
+        let names = walk(dir.path(), "**/*.log");
+        assert_eq!(found(dir.path(), &names), [at.join("a.log").strip_prefix(dir.path()).unwrap()]);
+    }
+
+    #[test]
+    fn a_path_that_goes_through_no_link_comes_first_and_one_that_is_excluded_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("releases/1/sub")).unwrap();
+        std::fs::write(dir.path().join("releases/1/sub/app.log"), "").unwrap();
+        symlink("releases/1", dir.path().join("current")).unwrap();
+        let names = walk(dir.path(), "**/*.log");
+        assert_eq!(found(dir.path(), &names), [Path::new("releases/1/sub/app.log")]);
+        assert!(!names.files[0].is_link);
+        let mut names = Names::default();
+        let glob = Glob::new(&format!("{}/**", dir.path().display())).unwrap();
+        let is_excluded = |path: &Path| path.starts_with(dir.path().join("releases/1/sub"));
+        Walk::run(&glob, Symlinks::Beneath, &is_excluded, &OwnFiles::default(), &mut names);
+        assert_eq!(found(dir.path(), &names), [Path::new("current/sub/app.log")]);
+        assert!(names.files[0].is_link, "a name through a link");
     }
 
     /// The files that are found, by their names beneath the directory.
@@ -364,21 +445,20 @@ mod tests {
         symlink("../outside", dir.path().join("logs/out")).unwrap();
         let logs = dir.path().join("logs");
         let names = walk(&logs, "**/*.log");
-        assert_eq!(found(&logs, &names), ["link/deep/a.log", "real/deep/a.log"].map(PathBuf::from));
-        assert!(names.outside.iter().all(|path| path.ends_with("out")), "{names:?}");
+        assert_eq!(found(&logs, &names), [Path::new("real/deep/a.log")]);
+        assert_eq!(names.outside, [logs.join("out")]);
         assert_eq!(found(&logs, &walk(&logs, "**/link/*/*.log")), [Path::new("link/deep/a.log")]);
         let mut names = Names::default();
         let glob = Glob::new(&format!("{}/**/*.log", logs.display())).unwrap();
         Walk::run(&glob, Symlinks::All, &|_| false, &OwnFiles::default(), &mut names);
-        let all = ["link/deep/a.log", "out/b.log", "real/deep/a.log"].map(PathBuf::from);
+        let all = ["out/b.log", "real/deep/a.log"].map(PathBuf::from);
         assert_eq!(found(&logs, &names), all);
         symlink("../..", dir.path().join("logs/real/up")).unwrap();
         symlink("..", dir.path().join("logs/real/deep/up")).unwrap();
         for circle in 0..20 {
             symlink(".", dir.path().join(format!("logs/l{circle}"))).unwrap();
         }
-        let names = walk(&logs, "**/*.log");
-        assert!(names.files.len() < 2000, "{}", names.files.len());
+        assert_eq!(found(&logs, &walk(&logs, "**/*.log")), [Path::new("real/deep/a.log")]);
     }
 
     #[test]
@@ -437,7 +517,7 @@ mod tests {
         assert_eq!(found(&logs, &names), [Path::new("cur.log")]);
         assert_eq!(std::io::read_to_string(names.files[0].place.open().unwrap()).unwrap(), "a");
         assert_eq!(names.outside.len(), 2, "{names:?}");
-        assert_eq!(found(&logs, &walk(&logs, "*/*.txt")), ["dir/a.txt", "sub/a.txt"].map(PathBuf::from));
+        assert_eq!(found(&logs, &walk(&logs, "*/*.txt")), [Path::new("sub/a.txt")]);
     }
 
     #[test]
