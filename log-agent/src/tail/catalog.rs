@@ -227,11 +227,17 @@ impl Catalog {
         file.content_mut().note_arrival();
         match entry {
             // The run before has waited for the truncation that tells, and so does this one.
-            Some(entry) if !replaced && entry.pending_copy => self.may_be_copy(&mut file),
+            Some(entry) if !replaced && entry.pending_copy => {
+                file.set_there_at_start();
+                file.hold_as_possible_copy();
+            }
             Some(entry) if !replaced => file.skip_to(|_| entry.given_up)?,
             Some(_) => {}
             None => {
-                self.may_be_copy(&mut file);
+                if !self.start.is_over() {
+                    file.set_there_at_start();
+                }
+                file.hold_as_possible_copy();
                 self.start.skip_what_is_old(&mut file, metadata.modified().ok(), &self.ledger)?;
             }
         }
@@ -240,14 +246,6 @@ impl Catalog {
         self.files.put(file);
         self.descriptors.opened(seq);
         Ok(())
-    }
-
-    /// Only a file with a rotated name is a copy, and only of a log that is, or was, read.
-    fn may_be_copy(&self, file: &mut TailedFile) {
-        file.set_there_at_start(!self.start.is_over());
-        if file.age() != RotationAge::Current {
-            file.set_state(ReadState::PendingCopy);
-        }
     }
 
     /// Looks into the files whose size has changed, or that hold something else than what was read.

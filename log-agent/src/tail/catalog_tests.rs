@@ -237,3 +237,38 @@ fn what_is_drained_is_remembered_where_the_drain_gives_up_what_was_before_it() {
     assert_eq!(sizes, [(9, 0)]);
     assert!(entries[0].unconfirmed(&SINKS.map(str::to_owned)).is_empty());
 }
+
+#[test]
+fn a_copy_that_the_checkpoint_knew_is_not_sent_again_where_it_is_seen_only_after_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a.log");
+    fs::write(&log, "a line\n").unwrap();
+    let fill = |agent: &mut Agent, sink| {
+        let mut chunk = Chunk::new(1000, ChunkMode::Records);
+        agent.catalog.fill(sink, None, &agent.options, &mut chunk, &mut Vec::new());
+        chunk
+    };
+    let mut agent = Agent::start(dir.path(), None);
+    agent.catalog.update(|| agent.discovery.scan());
+    for sink in SinkIndex::all(SINKS.len()) {
+        let chunk = fill(&mut agent, sink);
+        chunk.parts().iter().for_each(|part| agent.catalog.confirm(sink, &part.segment));
+    }
+    fs::copy(&log, dir.path().join("a.log.1")).unwrap();
+    agent.catalog.update(|| agent.discovery.scan());
+    let (entries, _) = agent.catalog.entries();
+    let is_copy = |entry: &FileEntry| entry.path.ends_with("a.log.1");
+    let waits = |entry: FileEntry| FileEntry { pending_copy: is_copy(&entry), ..entry };
+    let mut agent = Agent::start(dir.path(), Some(entries.into_iter().map(waits).collect()));
+    agent.catalog.update(|| {
+        let mut names = agent.discovery.scan();
+        names.files.retain(|found| found.place.path == log);
+        names.failures = nothing_of(dir.path()).failures;
+        names
+    });
+    agent.catalog.update(|| agent.discovery.scan());
+    assert_eq!(agent.catalog.files().count(), 2);
+    for sink in SinkIndex::all(SINKS.len()) {
+        assert!(fill(&mut agent, sink).is_empty());
+    }
+}

@@ -76,7 +76,7 @@ pub(crate) struct TailedFile {
     shrunk: Option<u64>,
     /// Whether a read found other content than what was read before.
     suspicious: bool,
-    /// Whether it was there when the agent started, and no checkpoint knew it.
+    /// Whether it was there when the agent started: seen then, or known as a possible copy by a checkpoint.
     there_at_start: bool,
 }
 
@@ -148,8 +148,15 @@ impl TailedFile {
         self.state = state;
     }
 
-    pub(super) fn set_there_at_start(&mut self, there: bool) {
-        self.there_at_start = there;
+    /// Only a file with a rotated name is a copy, and only of a log that is, or was, read.
+    pub(super) fn hold_as_possible_copy(&mut self) {
+        if self.age() != RotationAge::Current {
+            self.state = ReadState::PendingCopy;
+        }
+    }
+
+    pub(super) fn set_there_at_start(&mut self) {
+        self.there_at_start = true;
     }
 
     pub(super) fn was_there_at_start(&self) -> bool {
