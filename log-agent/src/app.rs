@@ -94,7 +94,8 @@ pub async fn run(
         instance: state.instance(),
     };
     let symlinks = config.symlinks();
-    let own = OwnFiles::new(&state_dir, config.written_files());
+    let kept = StateDir::FILES.into_iter().chain(SentLog::FILES).chain(DeadLetters::FILES);
+    let own = OwnFiles::new(kept.map(|name| state_dir.join(name)).chain(config.written_files()));
     let reader = Reader {
         inbox,
         reports: to_loop,

@@ -23,6 +23,7 @@ use crate::identity::FileId;
 use crate::position::Confirmed;
 
 const NAME: &str = "sent.ndjson";
+const TEMPORARY: &str = "sent.tmp";
 /// What a checkpoint covers is taken out when it is more than this.
 const LIMIT: u64 = 256 * 1024;
 /// A note that takes longer is not waited for.
@@ -48,6 +49,9 @@ pub(crate) struct SentLog {
 }
 
 impl SentLog {
+    /// What is written to the state directory from here.
+    pub(crate) const FILES: [&str; 2] = [NAME, TEMPORARY];
+
     /// In this state directory. What is there stays until a checkpoint covers it.
     pub(crate) fn new(state_dir: &Path) -> Self {
         let path = state_dir.join(NAME);
@@ -106,7 +110,7 @@ impl SentLog {
     }
 
     fn replace(&mut self, lines: &[u8]) -> io::Result<()> {
-        let temporary = self.path.with_extension("tmp");
+        let temporary = self.path.with_file_name(TEMPORARY);
         let mut file =
             OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(lines)?;

@@ -17,7 +17,10 @@ use super::document::{Document, FileEntry};
 use crate::identity::{Instance, random};
 
 const INSTANCE: &str = "instance";
+const INSTANCE_TEMPORARY: &str = "instance.tmp";
+const LOCK: &str = "lock";
 const SLOTS: [&str; 2] = ["checkpoint.0.json", "checkpoint.1.json"];
+const SLOT_TEMPORARY: &str = "checkpoint.tmp";
 
 /// The directory that holds the checkpoint, locked for as long as this value lives.
 #[derive(Debug)]
@@ -31,6 +34,10 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
+    /// What is written there from here.
+    pub(crate) const FILES: [&str; 6] =
+        [SLOTS[0], SLOTS[1], SLOT_TEMPORARY, INSTANCE, INSTANCE_TEMPORARY, LOCK];
+
     /// Makes the directory where it is missing, and takes its lock.
     ///
     /// # Errors
@@ -45,7 +52,7 @@ impl StateDir {
             .write(true)
             .truncate(false)
             .mode(0o600)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .with_context(|| cannot("write to"))
             .or_exit(Exit::Io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -120,7 +127,7 @@ fn instance(dir: &Path) -> Instance {
     let known = fs::read_to_string(&path).ok().and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     let Some(known) = known else {
         let number = random();
-        match replace(dir, INSTANCE, |file| writeln!(file, "{number:016x}")) {
+        match replace(dir, [INSTANCE_TEMPORARY, INSTANCE], |file| writeln!(file, "{number:016x}")) {
             Ok(()) => tracing::info!(
                 state_dir = %dir.display(),
                 "a new state directory: records get ids that were never used"
@@ -136,13 +143,13 @@ fn instance(dir: &Path) -> Instance {
     Instance(known)
 }
 
-/// Writes a file so that it is there as a whole or not at all.
-fn replace(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let temporary = dir.join(format!("{}.tmp", name.split('.').next().unwrap_or(name)));
+/// Writes a file so that it is there as a whole or not at all: first by a temporary name, then renamed to its own.
+fn replace(dir: &Path, names: [&str; 2], write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let [temporary, name] = names.map(|name| dir.join(name));
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
     write(&mut file)?;
     file.sync_all()?;
-    fs::rename(&temporary, dir.join(name))?;
+    fs::rename(&temporary, name)?;
     File::open(dir)?.sync_all()
 }
 
@@ -160,7 +167,7 @@ impl Pending {
     /// # Errors
     /// As the disk gives them; the older checkpoint is then still there.
     pub(crate) fn write(&self) -> io::Result<()> {
-        replace(&self.dir, self.slot, |file| self.document.write_to(file))
+        replace(&self.dir, [SLOT_TEMPORARY, self.slot], |file| self.document.write_to(file))
     }
 }
 

@@ -14,6 +14,8 @@ use serde_json::json;
 use super::file::{append_lines, open_lines};
 
 const NAME: &str = "dead-letter.ndjson";
+/// What [`older`] makes of it.
+const OLDER: &str = "dead-letter.ndjson.1";
 const LIMIT: u64 = 16 * 1024 * 1024;
 
 /// The file. Clones write to the same one.
@@ -25,6 +27,9 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
+    /// What is written to the state directory from here.
+    pub(crate) const FILES: [&str; 2] = [NAME, OLDER];
+
     /// In the state directory.
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self::at(state_dir.join(NAME))
@@ -136,6 +141,6 @@ mod tests {
         OpenOptions::new().write(true).open(dir.path().join(NAME)).unwrap().set_len(LIMIT + 1).unwrap();
         letters.keep("s", "400", b"{}").unwrap();
         assert!(fs::metadata(dir.path().join(NAME)).unwrap().len() < 100);
-        assert!(dir.path().join("dead-letter.ndjson.1").exists());
+        assert!(dir.path().join(OLDER).exists());
     }
 }

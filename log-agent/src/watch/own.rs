@@ -4,19 +4,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What the agent keeps in the state directory; other files there are not its own.
-const KEPT: [&str; 10] = [
-    "checkpoint.0.json",
-    "checkpoint.1.json",
-    "checkpoint.tmp",
-    "dead-letter.ndjson",
-    "dead-letter.ndjson.1",
-    "instance",
-    "instance.tmp",
-    "lock",
-    "sent.ndjson",
-    "sent.tmp",
-];
+/// As the kernel: behind more links than this there is no file.
+const MOST_LINKS: usize = 40;
 
 #[derive(Debug, Default)]
 pub(crate) struct OwnFiles {
@@ -24,21 +13,31 @@ pub(crate) struct OwnFiles {
 }
 
 impl OwnFiles {
-    /// Of this state directory, and of sinks that write to these files, which may not be there yet.
-    pub(crate) fn new(state_dir: &Path, sinks: Vec<PathBuf>) -> Self {
-        let sinks = sinks.into_iter().map(|sink| sink.canonicalize().unwrap_or(sink));
-        Self { files: KEPT.map(|name| state_dir.join(name)).into_iter().chain(sinks).collect() }
+    /// These files, which may not be there yet. What is written by a link's name is written where the link leads.
+    pub(crate) fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { files: files.into_iter().map(behind_links).collect() }
     }
 
-    /// Whether a file of this name, which is no link, is one of them. Directories are looked at only where the last names agree, so that
-    /// a disk of the agent's own that does not answer keeps no scan waiting.
-    pub(super) fn has(&self, path: &Path) -> bool {
+    /// Which of them a file of this name is, where the name is no link. Directories are looked at only where the last names agree, so
+    /// that a disk of the agent's own that does not answer keeps no scan waiting.
+    pub(super) fn find(&self, path: &Path) -> Option<&Path> {
         let mut of_this_name = self.files.iter().filter(|own| own.file_name() == path.file_name());
-        of_this_name.any(|own| {
+        let found = of_this_name.find(|own| {
             let own_directory = directory_of(own);
             own_directory.is_some() && own_directory == directory_of(path)
-        })
+        });
+        found.map(PathBuf::as_path)
     }
+}
+
+/// Where the links lead that a file's name is, also where nothing is there yet.
+fn behind_links(mut path: PathBuf) -> PathBuf {
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = path.read_link() else { break };
+        path.pop();
+        path.push(target);
+    }
+    path
 }
 
 /// Device and inode of the directory that a file is in.

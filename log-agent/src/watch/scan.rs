@@ -41,7 +41,10 @@ pub(crate) struct Discovery {
     watched: BTreeMap<PathBuf, u64>,
     /// Logged once each, for as long as it is so.
     warned: BTreeSet<PathBuf>,
-    /// Likewise: directories without events.
+    /// The agent's own files that patterns match. Logged once each: some of them come and go with every checkpoint, and where what is
+    /// logged is followed itself, it would come back again and again.
+    warned_own: BTreeSet<PathBuf>,
+    /// As `warned`: directories without events.
     unwatched: BTreeSet<PathBuf>,
 }
 
@@ -78,6 +81,7 @@ impl Discovery {
             watcher,
             watched: BTreeMap::new(),
             warned: BTreeSet::new(),
+            warned_own: BTreeSet::new(),
             unwatched: BTreeSet::new(),
         }
     }
@@ -138,8 +142,8 @@ impl Discovery {
                 tracing::warn!(directory = %escaped_path(directory), "--include names a directory, so nothing in it is followed: write DIRECTORY/* or DIRECTORY/**");
             }
         }
-        for path in &names.own {
-            if say(path) {
+        for (own, path) in &names.own {
+            if self.warned_own.insert(own.clone()) {
                 tracing::warn!(path = %escaped_path(path), "the agent itself writes there, so it is not followed: exclude it");
             }
         }

@@ -116,8 +116,8 @@ pub(crate) struct Names {
     pub(crate) outside: Vec<PathBuf>,
     /// Directories that a pattern names where files should be.
     pub(super) no_files: Vec<PathBuf>,
-    /// The agent's own files.
-    pub(super) own: Vec<PathBuf>,
+    /// The agent's own files, each with a name that the pattern matches.
+    pub(super) own: BTreeMap<PathBuf, PathBuf>,
     /// Fixed parts that do not exist.
     pub(crate) missing: Vec<PathBuf>,
     /// Directories that were looked into.
@@ -332,8 +332,8 @@ impl<'a> Walk<'a> {
             }
             Ok(metadata) if rest.is_empty() && metadata.is_file() => {
                 let target = if is_link { place.path.canonicalize().ok() } else { None };
-                if self.own.has(target.as_ref().unwrap_or(&place.path)) {
-                    self.names.own.push(place.path);
+                if let Some(own) = self.own.find(target.as_ref().unwrap_or(&place.path)) {
+                    self.names.own.insert(own.to_owned(), place.path);
                 } else {
                     self.names.files.push(Found { place, is_link: is_link || self.through_links, metadata });
                 }
@@ -472,18 +472,23 @@ mod tests {
         symlink("out.log", logs.join("link.log")).unwrap();
         symlink("logs", dir.path().join("alias")).unwrap();
         symlink("logs/real.log", dir.path().join("elsewhere")).unwrap();
+        symlink("logs/later.log", dir.path().join("dangling")).unwrap();
         for (sink, own) in [
             ("logs/./out.log", "out.log"),
             ("logs//out.log", "out.log"),
             ("logs/state/../out.log", "out.log"),
             ("alias/out.log", "out.log"),
             ("elsewhere", "real.log"),
+            ("dangling", "later.log"),
         ] {
-            let own_files = OwnFiles::new(&logs.join("../alias/state"), vec![dir.path().join(sink)]);
+            let own_files = OwnFiles::new([logs.join("../alias/state/sent.ndjson"), dir.path().join(sink)]);
+            // As a sink does that is opened only now.
+            std::fs::write(logs.join("later.log"), "").unwrap();
             let mut names = Names::default();
             let glob = Glob::new(&format!("{}/**", logs.display())).unwrap();
             Walk::run(&glob, Symlinks::Beneath, &|_| false, &own_files, &mut names);
-            let expected = ["a.log", "link.log", "out.log", "real.log"].map(PathBuf::from);
+            std::fs::remove_file(logs.join("later.log")).unwrap();
+            let expected = ["a.log", "later.log", "link.log", "out.log", "real.log"].map(PathBuf::from);
             let is_own =
                 |name: &PathBuf| name.ends_with(own) || (own == "out.log" && name.ends_with("link.log"));
             let expected: Vec<_> = expected.into_iter().filter(|name| !is_own(name)).collect();

@@ -204,10 +204,22 @@ fn the_agents_own_files_do_not_feed_it() {
     wait_until("and remembered", || room.checkpointed(&sink) == 70);
     write_numbers(&mut file, 10..11);
     wait_until("and one more", || written() == 11);
-    let own = |name: &str| {
-        agent.stderr().lines().any(|line| line.contains("the agent itself") && line.contains(name))
+    let said = |name: &str| {
+        let stderr = agent.stderr();
+        stderr.lines().filter(|line| line.contains("the agent itself") && line.contains(name)).count()
     };
-    wait_until("its own files are named", || own("out.log") && own("checkpoint.0.json"));
+    wait_until("its own files are named", || said("out.log") > 0 && said("checkpoint.0.json") > 0);
     assert_eq!(status(&agent)["files"].as_array().unwrap().len(), 1);
     assert_eq!(written(), 11);
+    // Some of them come and go.
+    let temporary = room.state().join("instance.tmp");
+    for round in 0..3 {
+        fs::write(&temporary, "").unwrap();
+        fs::write(room.log(&format!("{round}-with.log")), "line\n").unwrap();
+        wait_until("a scan has seen it", || said("instance.tmp") > 0 && written() == 12 + 2 * round);
+        fs::remove_file(&temporary).unwrap();
+        fs::write(room.log(&format!("{round}-without.log")), "line\n").unwrap();
+        wait_until("a scan has not seen it", || written() == 13 + 2 * round);
+    }
+    assert_eq!(said("instance.tmp"), 1, "{}", agent.stderr());
 }
