@@ -1,11 +1,16 @@
 //! logfmt: `level=info msg="it went well" took=1.5 cached`, as the object that it stands for. Every value keeps its spelling.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// Reads pairs of names and values; a name alone is true. Numbers, `true` and `false` keep their types unless quoted. What would be
-/// another text as a number is no number: the version 1.10, or an id of more digits than numbers have.
-pub(super) fn parse(line: &str) -> Option<Map<String, Value>> {
-    let mut object = Map::new();
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+/// Reads pairs of names and values, and writes them as a JSON object; a name alone is true. What JSON has a number for is one, spelled
+/// as it is, and `true` and `false` keep their type, unless quoted: the form of a value decides, so that a field has the same type in
+/// each record.
+pub(super) fn parse(line: &str) -> Option<String> {
+    let mut fields = BTreeMap::new();
     let mut rest = line.trim();
     while !rest.is_empty() {
         let end = rest.find(['=', ' ']).unwrap_or(rest.len());
@@ -18,37 +23,46 @@ pub(super) fn parse(line: &str) -> Option<Map<String, Value>> {
             Some(after) if after.starts_with('"') => {
                 let (value, after) = quoted(after)?;
                 rest = after;
-                value
+                value.into()
             }
             Some(after) => {
                 let end = after.find(' ').unwrap_or(after.len());
                 rest = &after[end..];
                 plain(&after[..end])
             }
-            None => Value::Bool(true),
+            None => "true".into(),
         };
-        object.insert(name.to_owned(), value);
+        fields.insert(name, value);
         rest = rest.trim_start();
     }
     // Words without a single value are a sentence, not logfmt.
-    line.contains('=').then_some(object)
+    line.contains('=').then(|| object(&fields))
 }
 
-fn plain(text: &str) -> Value {
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Bool(_)) => value,
-        // An integer has only one spelling.
-        Ok(Value::Number(number)) if !number.is_f64() || number.to_string() == text => Value::Number(number),
-        _ => Value::from(text),
-    }
+/// The object with these fields, whose values are JSON.
+fn object(fields: &BTreeMap<&str, Cow<'_, str>>) -> String {
+    let pairs: Vec<_> = fields.iter().map(|(name, value)| format!("{}:{value}", json(name))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+/// A text as a JSON string.
+fn json(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn plain(text: &str) -> Cow<'_, str> {
+    let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && text.ends_with(|last: char| last.is_ascii_digit())
+        && serde_json::from_str::<IgnoredAny>(text).is_ok();
+    if is_number || matches!(text, "true" | "false") { text.into() } else { json(text).into() }
 }
 
 /// A quoted value is a JSON string, escapes and all.
-fn quoted(text: &str) -> Option<(Value, &str)> {
+fn quoted(text: &str) -> Option<(&str, &str)> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
-    let value = values.next()?.ok()?;
-    let rest = &text[values.byte_offset()..];
-    (rest.is_empty() || rest.starts_with(' ')).then(|| (Value::from(value), rest))
+    values.next()?.ok()?;
+    let (value, rest) = text.split_at(values.byte_offset());
+    (rest.is_empty() || rest.starts_with(' ')).then_some((value, rest))
 }
 
 #[cfg(test)]
@@ -63,19 +77,23 @@ mod tests {
             "level": "info", "msg": "it \"went\" well", "took": 1.5, "n": -3, "ok": true, "id": "7", "at": "10s",
             "cached": true, "empty": "",
         });
-        assert_eq!(Value::from(parse(line).unwrap()), expected);
+        assert_eq!(serde_json::from_str::<Value>(&parse(line).unwrap()).unwrap(), expected);
     }
 
     #[test]
-    fn a_value_keeps_its_spelling() {
-        for text in ["1.10", "1234e56", "12345678901234567890123", "1e5", "-0", "1.0e1"] {
-            assert_eq!(parse(&format!("x={text}")).unwrap()["x"], text);
+    fn a_value_keeps_its_spelling_and_its_form_decides_its_type() {
+        for text in ["0.250", "0.251", "1.10", "1e-05", "1234e56", "12345678901234567890123", "1e999", "-0"] {
+            assert_eq!(parse(&format!("x={text}")).unwrap(), format!(r#"{{"x":{text}}}"#));
         }
-        for text in ["18446744073709551615", "-9223372036854775808", "0", "1.5", "1.0", "0.001"] {
-            let value = &parse(&format!("x={text}")).unwrap()["x"];
-            assert!(value.is_number(), "{text}: {value:?}");
-            assert_eq!(value.to_string(), text);
+        for text in ["007", "1.", ".5", "+1", "1e", "-", "1.2.3", "0x1f", "NaN", "null", "1\t"] {
+            let quoted = format!(r#"{{"x":{}}}"#, json(text));
+            assert_eq!(parse(&format!("x={text} y=")).unwrap().replace(r#","y":"""#, ""), quoted);
         }
+    }
+
+    #[test]
+    fn names_and_quoted_values_are_written_as_they_are() {
+        assert_eq!(parse(r#"b\c="\u00e9\n" a=1 a=2"#).unwrap(), r#"{"a":2,"b\\c":"\u00e9\n"}"#);
     }
 
     #[test]

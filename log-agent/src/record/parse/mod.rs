@@ -11,7 +11,7 @@ mod logfmt;
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use fields::object;
 pub(crate) use fields::{FieldNames, Fields, Level, LineTime, Message};
@@ -116,7 +116,11 @@ impl Format {
             Self::Auto | Self::Json | Self::Cri | Self::Docker => std::str::from_utf8(line)
                 .map_err(|_| BadLine::NotUtf8)
                 .and_then(|text| object(text, names).map(Parsed::Object).ok_or(BadLine::NotJsonObject)),
-            Self::Combined => return rewritten(line, names, combined::parse, BadLine::NotCombined),
+            Self::Combined => {
+                let parse =
+                    |line: &str| combined::parse(line).map(|object| Value::Object(object).to_string());
+                return rewritten(line, names, parse, BadLine::NotCombined);
+            }
             Self::Logfmt => return rewritten(line, names, logfmt::parse, BadLine::NotLogfmt),
         };
         (outcome.unwrap_or_else(Parsed::Bad), Cow::Borrowed(line))
@@ -127,13 +131,13 @@ impl Format {
 fn rewritten<'a>(
     line: &'a [u8],
     names: &FieldNames,
-    parse: impl Fn(&str) -> Option<Map<String, Value>>,
+    parse: impl Fn(&str) -> Option<String>,
     bad: BadLine,
 ) -> (Parsed, Cow<'a, [u8]>) {
     let Ok(text) = std::str::from_utf8(line) else {
         return (Parsed::Bad(BadLine::NotUtf8), Cow::Borrowed(line));
     };
-    let Some(json) = parse(text).map(|object| Value::Object(object).to_string()) else {
+    let Some(json) = parse(text) else {
         return (Parsed::Bad(bad), Cow::Borrowed(line));
     };
     match object(&json, names) {
