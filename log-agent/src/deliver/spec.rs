@@ -134,7 +134,9 @@ mod tests {
         let several = "stdout:,file:/a,b,raw+file:/c,x=otlp+http://h?a=b,c,forward://h";
         let expected = ["stdout:", "file:/a,b", "raw+file:/c", "x", "forward://h:24224/log-agent"];
         assert_eq!(names(several).unwrap(), expected);
-        assert!(names("file:/a,kafka://h").is_err(), "a slip is no part of the name before it");
+        for slip in ["kafka://h", "stdout", "x=stdout", "raw+stdout", "forward:h", "otlp+h"] {
+            assert!(names(&format!("file:/a,{slip}")).is_err(), "{slip} is no part of the name before it");
+        }
         assert!(names("stdout:,").is_err());
     }
 

@@ -67,12 +67,14 @@ impl ForwardUrl {
 }
 
 impl SinkUrl {
-    /// Whether a text begins as a sink does, of whatever scheme.
+    /// Whether a text begins as a sink does, of whatever scheme, or as what is meant to be one: `stdout` without its colon is refused,
+    /// and no part of the file name before it.
     pub(super) fn has_scheme(text: &str) -> bool {
-        let is_local = ["raw+", "stdout:", "file:"].iter().any(|scheme| text.starts_with(scheme));
+        let begins = ["raw+", "stdout:", "file:", "ndjson+", "otlp+", "forward+", "forward:"];
+        let is_meant = text == "stdout" || begins.iter().any(|scheme| text.starts_with(scheme));
         let is_scheme =
             |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
-        is_local || text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
+        is_meant || text.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme))
     }
 
     /// Whether the URL itself says who the agent is.
