@@ -206,6 +206,7 @@ fn copytruncate_that_a_restart_comes_into_sends_nothing_again() {
         }
         write_numbers(&mut file, 50..100);
         let agent = room.agent(&receiver.sink(), &["--rescan-period", "50ms", "--rotate-wait", "300ms"]);
+        wait_until("both are followed", || metric(&agent, "log_agent_open_files") > 1.5);
         wait_until("nothing waits any more", || metric(&agent, "log_agent_unconfirmed_bytes") < 0.5);
         receiver.expect_numbers(100);
         assert!(metric(&agent, "log_agent_lost_bytes_total") < 0.5);
