@@ -114,7 +114,7 @@ pub(crate) struct Names {
     pub(crate) failures: Vec<(PathBuf, io::Error)>,
     /// Links that lead out of their pattern's fixed part.
     pub(crate) outside: Vec<PathBuf>,
-    /// Directories that a pattern names where files should be.
+    /// Directories, or links to some, that a pattern without wildcards names where a file should be.
     pub(super) no_files: Vec<PathBuf>,
     /// The agent's own files, each with a name that the pattern matches.
     pub(super) own: BTreeMap<PathBuf, PathBuf>,
@@ -189,9 +189,18 @@ impl<'a> Walk<'a> {
                 return;
             }
         };
-        if glob.components().is_empty() {
-            names.no_files.push(base);
-            return;
+        match glob.components() {
+            [] => {
+                names.no_files.push(base);
+                return;
+            }
+            [Component::Literal(name)] => {
+                let path = base.join(name);
+                if path.is_dir() && !is_excluded(&path) {
+                    names.no_files.push(path);
+                }
+            }
+            _ => {}
         }
         let mut walk = Self {
             base: base.clone().into(),
@@ -237,7 +246,6 @@ impl<'a> Walk<'a> {
         if let Component::Literal(name) = first {
             let path = directory.join(name);
             match std::fs::symlink_metadata(&path) {
-                Ok(metadata) if rest.is_empty() && metadata.is_dir() => self.names.no_files.push(path),
                 Ok(metadata) => self.entry(path, metadata, rest, depth),
                 Err(error) => self.not_seen(directory, error),
             }
@@ -499,12 +507,18 @@ mod tests {
     #[test]
     fn a_directory_in_the_place_of_a_file_is_noted() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("sub")).unwrap();
-        for (pattern, noted) in [("sub", "sub"), ("sub/", "sub"), ("*/", ""), ("*", ""), ("**", "")] {
+        std::fs::create_dir_all(dir.path().join("sub/app")).unwrap();
+        symlink("sub", dir.path().join("link")).unwrap();
+        let patterns = [("sub", "sub"), ("sub/", "sub"), ("link", "link"), ("*/", ""), ("*", ""), ("**", "")];
+        for (pattern, noted) in patterns.into_iter().chain([("*/app", ""), ("**/app", "")]) {
             let expected: Vec<_> =
                 [dir.path().join(noted)].into_iter().filter(|_| !noted.is_empty()).collect();
             assert_eq!(walk(dir.path(), pattern).no_files, expected, "{pattern}");
         }
+        let mut names = Names::default();
+        let glob = Glob::new(&format!("{}/sub", dir.path().display())).unwrap();
+        Walk::run(&glob, Symlinks::Beneath, &|_| true, &OwnFiles::default(), &mut names);
+        assert!(names.no_files.is_empty(), "an excluded one");
     }
 
     #[test]
