@@ -57,6 +57,9 @@ pub(super) enum RotationAge {
 /// Digits from this many on are a date or a time stamp, fewer are a count of rotations.
 const DATE_DIGITS: usize = 6;
 
+/// Fractions of a second are compared to this many digits, which are nanoseconds.
+const FRACTION_DIGITS: usize = 9;
+
 /// The logs that a name may be a rotation of, with its age there.
 ///
 /// A rotation is what is behind the name (`app.log.1`, `app.log-20261123`, `app.log.2026-11-23T18`), or what is before the last
@@ -134,11 +137,20 @@ fn age(rotation: &[u8]) -> Option<RotationAge> {
     })
 }
 
-/// The numbers of a name, with whatever separates them.
+/// The numbers of a name, with whatever separates them. What is between a dot and the last `Z` is a fraction of a second: `03.5Z` is
+/// younger than `03.25Z`.
 fn numbers(name: &[u8]) -> Vec<u128> {
-    let runs = name.split(|byte| !byte.is_ascii_digit()).filter(|run| !run.is_empty());
+    let is_no_digit = |byte: &u8| !byte.is_ascii_digit();
     let digit = |number: u128, digit: &u8| number.saturating_mul(10).saturating_add(u128::from(digit - b'0'));
-    runs.map(|run| run.iter().fold(0, digit)).collect()
+    let (name, fraction) =
+        match name.strip_suffix(b"Z").map(|time| (time, time.iter().rposition(is_no_digit))) {
+            Some((time, Some(dot))) if time[dot] == b'.' => (&time[..dot], Some(&time[dot + 1..])),
+            _ => (name, None),
+        };
+    let runs = name.split(is_no_digit).filter(|run| !run.is_empty());
+    let fraction = fraction
+        .map(|digits| digits.iter().chain(std::iter::repeat(&b'0')).take(FRACTION_DIGITS).fold(0, digit));
+    runs.map(|run| run.iter().fold(0, digit)).chain(fraction).collect()
 }
 
 #[cfg(test)]
@@ -194,5 +206,10 @@ mod tests {
             "a.log.2026-11-23.10",
         ];
         assert_eq!(of_days, expected);
+        let mut of_seconds = ["03.5Z", "03.25Z", "03Z", "03.250000001Z", "02.9Z"]
+            .map(|end| format!("a.log.2026-11-23T18:02:{end}"));
+        of_seconds.sort_by_key(|name| age(name));
+        let ends = of_seconds.each_ref().map(|name| name.rsplit(':').next().unwrap());
+        assert_eq!(ends, ["02.9Z", "03Z", "03.25Z", "03.250000001Z", "03.5Z"]);
     }
 }
