@@ -352,7 +352,8 @@ impl Reader {
         }
         let mut unread = None;
         if self.until == Until::EndOfFiles && !run.stopped {
-            // All that is there was asked for; who ends by a signal may have been shown another program's files.
+            // All that is there was asked for. At a signal's end, files that cannot be read are not mentioned: they may be another
+            // program's.
             unread = self.catalog.unread();
             for include in self.discovery.unmatched() {
                 let include = escaped_path(Path::new(include.text()));

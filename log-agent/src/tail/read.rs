@@ -396,7 +396,8 @@ impl Input<'_> {
         }
     }
 
-    /// The first byte of a line that is not NUL. Behind many portions of nothing else, one that may be NUL: other files are read in between.
+    /// The first byte of a line that is not NUL. Behind many portions of nothing else, one that may be NUL: other files are read in
+    /// between.
     fn first_non_nul(&self, line: Range<u64>, buffer: &mut [u8]) -> io::Result<Option<u64>> {
         let mut at = line.start;
         for _ in 0..PORTIONS_A_TURN {
