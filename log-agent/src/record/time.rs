@@ -39,8 +39,7 @@ pub(crate) fn unix_nanos(text: &[u8]) -> Option<u64> {
         [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')].iter().all(|(at, mark)| text.get(*at) == Some(mark))
             && matches!(text.get(10), Some(b'T' | b't' | b' '));
     // A leap second is the last one that fits.
-    let in_range =
-        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let in_range = is_date(year, month, day) && hour < 24 && minute < 60 && second <= 60;
     if !(in_range && separated) {
         return None;
     }
@@ -58,7 +57,7 @@ pub(crate) fn unix_nanos(text: &[u8]) -> Option<u64> {
     let offset = match rest {
         b"Z" | b"z" => 0,
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] | [sign @ (b'+' | b'-'), h1, h2, m1, m2] => {
-            let minutes = number(&[*h1, *h2])? * 60 + number(&[*m1, *m2])?;
+            let minutes = zone_minutes([*h1, *h2], [*m1, *m2])?;
             if *sign == b'-' { -minutes } else { minutes }
         }
         _ => return None,
@@ -67,7 +66,25 @@ pub(crate) fn unix_nanos(text: &[u8]) -> Option<u64> {
     u64::try_from(seconds.checked_mul(SECOND)?.checked_add(nanos)?).ok()
 }
 
-fn number(digits: &[u8]) -> Option<i64> {
+/// Whether the Gregorian calendar has this day.
+pub(super) fn is_date(year: i64, month: i64, day: i64) -> bool {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return false,
+    };
+    (1..=days).contains(&day)
+}
+
+/// How far from UTC a zone is that is written in hours and minutes.
+pub(super) fn zone_minutes(hours: [u8; 2], minutes: [u8; 2]) -> Option<i64> {
+    let (hours, minutes) = (number(&hours)?, number(&minutes)?);
+    (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
+}
+
+pub(super) fn number(digits: &[u8]) -> Option<i64> {
     let mut sum = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
@@ -113,6 +130,11 @@ mod tests {
             "",
             "2026-11-23T18:02:03",
             "2026-13-23T18:02:03Z",
+            "2026-02-29T18:02:03Z",
+            "2100-02-29T18:02:03Z",
+            "2026-11-31T18:02:03Z",
+            "2026-11-23T18:02:03+24:00",
+            "2026-11-23T18:02:03+0060",
             "1969-12-31T23:59:59Z",
             "2026-11-23T18:02:03.Zx",
             "9999-01-01T00:00:00Z",

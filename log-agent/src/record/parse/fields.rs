@@ -253,11 +253,10 @@ fn place(text: &[u8], start: usize) -> Option<Range<u32>> {
     Some(u32::try_from(start).ok()?..u32::try_from(start + text.len()).ok()?)
 }
 
-/// RFC 3339: its shape, and no month, day, hour, minute or second that there cannot be.
+/// RFC 3339: its shape, and no day, hour, minute, second or zone that there cannot be.
 fn is_rfc3339(text: &[u8]) -> bool {
     const SHAPE: &[u8; 19] = b"0000-00-00T00:00:00";
-    const IN_RANGE: [(usize, &[u8; 2], &[u8; 2]); 5] =
-        [(5, b"01", b"12"), (8, b"01", b"31"), (11, b"00", b"23"), (14, b"00", b"59"), (17, b"00", b"60")];
+    const MOST: [(usize, &[u8; 2]); 3] = [(11, b"23"), (14, b"59"), (17, b"60")];
     if !(20..=40).contains(&text.len()) {
         return false;
     }
@@ -267,10 +266,9 @@ fn is_rfc3339(text: &[u8]) -> bool {
         b'T' => matches!(byte, b'T' | b't'),
         mark => byte == mark,
     });
-    let in_range = IN_RANGE.iter().all(|(at, least, most)| {
-        let two = &clock[*at..at + 2];
-        two >= least.as_slice() && two <= most.as_slice()
-    });
+    let numbers = [&clock[..4], &clock[5..7], &clock[8..10]].map(time::number);
+    let is_date = matches!(numbers, [Some(year), Some(month), Some(day)] if time::is_date(year, month, day));
+    let in_range = is_date && MOST.iter().all(|(at, most)| clock[*at..at + 2] <= most[..]);
     let zone = match rest.strip_prefix(b".") {
         Some(fraction) => {
             let end = fraction.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(fraction.len());
@@ -278,10 +276,9 @@ fn is_rfc3339(text: &[u8]) -> bool {
         }
         None => rest,
     };
-    let digits = |text: &[u8; 2]| text.iter().all(u8::is_ascii_digit);
     let is_zone = match zone {
         b"Z" | b"z" => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => digits(&[*h1, *h2]) && digits(&[*m1, *m2]),
+        [b'+' | b'-', h1, h2, b':', m1, m2] => time::zone_minutes([*h1, *h2], [*m1, *m2]).is_some(),
         _ => false,
     };
     fits && in_range && is_zone
