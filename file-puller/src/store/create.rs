@@ -12,6 +12,7 @@ use rustix::path::Arg;
 
 use super::sys;
 use crate::content::FileMode;
+use crate::crash_point::lacks;
 
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -83,18 +84,30 @@ pub(crate) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
     Ok(sys::fchmod(file, mode.as_mode())?)
 }
 
-/// The mode of a lock file: each user of its group can lock it, and see whether another process holds it.
-pub(super) const LOCK_MODE: Mode = Mode::from_raw_mode(0o664);
+/// The mode of a lock file: each user of its group can lock it, and see whether another process holds it. That its owner may execute it
+/// is of no use: no umask gives this mode to a new file, and no file system to all its files, so it proves that modes are kept.
+const LOCK_MODE: Mode = Mode::from_raw_mode(0o764);
+/// What an earlier version gave it, and what a new one has until it is given its own.
+const EARLIER_LOCK_MODE: Mode = Mode::from_raw_mode(0o664);
 
 /// Opens a file to lock it, and makes it where it is missing.
 pub(super) fn open_lock_file(beneath: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let lock = rustix::fs::openat(beneath, name, flags, LOCK_MODE)?;
+    let lock = rustix::fs::openat(beneath, name, flags, EARLIER_LOCK_MODE)?;
     if rustix::fs::fstat(&lock)?.st_mode & 0o777 != LOCK_MODE.as_raw_mode() {
         // Only its owner can, and a later process finds it done.
         sys::fchmod(&lock, LOCK_MODE).ignore();
     }
     Ok(lock)
+}
+
+/// Whether a lock file has the mode that it was given: some network file systems give every file the same.
+pub(super) fn keeps_modes(lock: &OwnedFd) -> bool {
+    let Ok(stat) = rustix::fs::fstat(lock) else { return false };
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+    // One that another user made with an earlier version is as it should be, and only that user can change it.
+    let is_others = stat.st_uid != rustix::process::geteuid().as_raw();
+    !lacks("modes") && (mode == LOCK_MODE || is_others && mode == EARLIER_LOCK_MODE)
 }
 
 /// Makes a file that was not there before, and that no other program can read yet.

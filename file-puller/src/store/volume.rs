@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::backlog::Backlog;
 use super::create::{
-    DIRECTORY, DirectoryOptions, LOCK_MODE, ensure_directory, open_directory, open_lock_file,
+    DIRECTORY, DirectoryOptions, ensure_directory, keeps_modes, open_directory, open_lock_file,
 };
 use super::directory::entries;
 use super::private::Private;
@@ -479,12 +479,6 @@ fn open_lock(staging: &OwnedFd) -> io::Result<Option<OwnedFd>> {
         Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the lock file has the mode that it was given: some network file systems give every file the same.
-fn keeps_modes(lock: &OwnedFd) -> bool {
-    let stat = rustix::fs::fstat(lock);
-    !lacks("modes") && stat.is_ok_and(|stat| stat.st_mode & 0o777 == LOCK_MODE.as_raw_mode())
 }
 
 /// Adds to "permission denied" who this process is, whose the directory is, and what to do.

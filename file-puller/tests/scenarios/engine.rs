@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, sha256};
-use crate::puller::{BINARY, Volume, fails, metric, once, start, sync, tree, try_sync, when_asked};
+use crate::puller::{
+    BINARY, Volume, fails, metric, once, start, sync, tree, try_sync, when_asked, with_umask,
+};
 use crate::tarball::{gzip, tar};
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
@@ -22,7 +24,7 @@ fn many(files: usize) -> ContentManager {
 
 /// A puller on a volume whose disk is slow, or whose file system lacks something.
 fn start_with(manager: &ContentManager, volume: &Volume, fault: (&str, &str), flags: &[&str]) -> Process {
-    let mut command = Command::new(BINARY);
+    let mut command = with_umask("022");
     command.args(["--log-level", "debug", "--source", &manager.url(), "--volume"]);
     command.arg(volume.path()).args(flags);
     let mut command = when_asked(command);
@@ -270,7 +272,7 @@ fn an_archive_on_a_file_system_that_lacks_something() {
         manager.put("twice", "content 1");
         manager.site().files.insert("bin/program".to_owned(), (0o755, b"content 1".to_vec()));
         manager.fault(|_, site| Some(Answer::new(200, gzip(&tar(&site.files)))));
-        let mut command = Command::new(BINARY);
+        let mut command = with_umask("022");
         command.args(["--log-level", "debug", "--source", &manager.upstream.url("/site.tar.gz"), "--volume"]);
         command.arg(volume.path()).env("FILE_PULLER_WITHOUT", format!("{lacking},retries"));
         let process = Process::start_command(command);
@@ -289,6 +291,25 @@ fn an_archive_on_a_file_system_that_lacks_something() {
         let log = process.stderr();
         // A release that is whole has nothing to change places with.
         assert!(log.contains(said) || *lacking == "exchange", "{lacking}: {log}");
+    }
+}
+
+/// A new file may have the mode of the volume's lock by the umask alone, and a program never has its own by that.
+#[test]
+fn modes_that_are_refused_are_noticed_under_any_umask() {
+    for umask in ["000", "002", "022", "077"] {
+        let (manager, volume) = (ContentManager::start(SITE), Volume::new());
+        manager.site().files.insert("bin/program".to_owned(), (0o755, b"#!/bin/sh".to_vec()));
+        for asked in [4, 1] {
+            let mut command = with_umask(umask);
+            command.args(["--once", "--source", &manager.url(), "--volume"]).arg(volume.path());
+            command.env("FILE_PULLER_WITHOUT", "chmod");
+            let mut process = Process::start_as_is(command);
+            assert!(process.wait().success(), "{umask}: {}", process.stderr());
+            assert!(process.stderr().contains("keeps no modes"), "{umask}: {}", process.stderr());
+            assert_eq!(manager.asked().len(), asked, "{umask}: {:?}", manager.asked());
+            manager.upstream.forget();
+        }
     }
 }
 

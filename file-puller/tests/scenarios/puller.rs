@@ -165,6 +165,13 @@ pub(crate) fn start_when_asked(url: &str, volume: &Volume, flags: &[&str]) -> Pr
     Process::start_command(when_asked(command))
 }
 
+/// The puller under a umask of the test's own.
+pub(crate) fn with_umask(umask: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask \"$0\" && exec \"$@\"", umask, BINARY]);
+    command
+}
+
 /// Makes it one that syncs when it starts and when it is told to: a failed sync is not tried again by itself either.
 pub(crate) fn when_asked(mut command: Command) -> Command {
     command.args(["--period", "1h"]).env("FILE_PULLER_WITHOUT", "retries");

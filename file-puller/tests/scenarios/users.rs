@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use testkit::{Answer, Process, wait_until};
 
 use crate::content::{ContentManager, Tree};
-use crate::puller::{BINARY, Volume, names, when_asked};
+use crate::puller::{Volume, names, when_asked, with_umask};
 use crate::repositories::Repository;
 
 const SITE: &[(&str, &str)] = &[("index.html", "<h1>hello</h1>"), ("css/site.css", "a{}")];
@@ -19,8 +19,8 @@ const GIT: [&str; 2] = ["--group-write", "--allow-plain-http"];
 fn puller_as(user: u32, url: &str, volume: &Volume, flags: &[&str]) -> Command {
     use std::os::unix::process::CommandExt as _;
 
-    let mut command = Command::new("sh");
-    command.args(["-c", "umask 077 && exec \"$@\"", "sh", BINARY, "--log-level", "info", "--source", url]);
+    let mut command = with_umask("077");
+    command.args(["--log-level", "info", "--source", url]);
     command.arg("--volume").arg(volume.path()).args(flags).uid(user).gid(65532);
     command
 }

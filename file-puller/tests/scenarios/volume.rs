@@ -10,7 +10,7 @@ use testkit::{Process, wait_until};
 use crate::content::ContentManager;
 use crate::puller::{
     BINARY, Volume, fails, names, once, publishes, readyz, start, start_in_step, sync, tree, try_sync,
-    when_asked,
+    when_asked, with_umask,
 };
 use crate::tarball::{gzip, tar};
 
@@ -307,18 +307,8 @@ fn volume_read_only() {
 #[test]
 fn umask_has_no_say() {
     let (manager, volume) = (ContentManager::start(SITE), Volume::new());
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "umask 077 && exec \"$@\"",
-        "sh",
-        BINARY,
-        "--once",
-        "--source",
-        &manager.url(),
-        "--volume",
-    ]);
-    command.arg(volume.path());
+    let mut command = with_umask("077");
+    command.args(["--once", "--source", &manager.url(), "--volume"]).arg(volume.path());
     assert!(Process::start_as_is(command).wait().success());
     assert_eq!(volume.tree(), manager.site().files);
     for directory in ["releases", ".staging"] {
