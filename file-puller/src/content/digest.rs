@@ -102,6 +102,10 @@ impl FileMode {
     pub(crate) const PLAIN: Self = Self(0o644);
     /// What a plain file has that its group may write.
     pub(crate) const GROUP_WRITABLE: Self = Self(0o664);
+    /// What a plain file has that is not for readers.
+    pub(crate) const CLOSED: Self = Self(0o600);
+    /// The same where its group may write it.
+    pub(crate) const CLOSED_GROUP_WRITABLE: Self = Self(0o660);
     /// What a program has.
     pub(crate) const EXECUTABLE: Self = Self(0o755);
 

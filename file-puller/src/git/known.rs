@@ -183,8 +183,9 @@ pub(crate) struct KnownWriter {
 
 impl KnownWriter {
     pub(super) fn begin(volume: &Arc<Volume>) -> Result<Self, VolumeError> {
-        let directory = volume.directory(DIRECTORY_NAME)?;
-        let file = new_file(&directory).map_err(|error| explained(error, directory.as_fd()));
+        let directory = volume.closed_directory(DIRECTORY_NAME)?;
+        let file = new_file(&directory, volume.closed_file_mode())
+            .map_err(|error| explained(error, directory.as_fd()));
         let file = file.context(|| writing(volume))?;
         crash_point();
         let out = Hashed { out: BufWriter::new(file), hasher: Sha256::new() };
@@ -241,10 +242,10 @@ fn writing(volume: &Volume) -> String {
 }
 
 /// Makes the file anew: the one that a process has left behind may be another user's.
-fn new_file(directory: &OwnedFd) -> io::Result<File> {
+fn new_file(directory: &OwnedFd, mode: FileMode) -> io::Result<File> {
     unlink(directory, NEXT)?;
     let file = File::from(create_file(directory, NEXT)?);
-    set_mode(&file, FileMode::PLAIN)?;
+    set_mode(&file, mode)?;
     Ok(file)
 }
 

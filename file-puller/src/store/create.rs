@@ -31,6 +31,16 @@ impl DirectoryOptions {
         Mode::from_raw_mode(if self.group_write { 0o775 } else { 0o755 })
     }
 
+    /// 0700, or 0770 with `--group-write`: of what readers are not to see, such as the names of files that were left out.
+    pub(super) fn closed_mode(self) -> Mode {
+        Mode::from_raw_mode(if self.group_write { 0o770 } else { 0o700 })
+    }
+
+    /// The same for a file: 0600, or 0660.
+    pub(super) fn closed_file_mode(self) -> FileMode {
+        if self.group_write { FileMode::CLOSED_GROUP_WRITABLE } else { FileMode::CLOSED }
+    }
+
     /// 0644, or 0664 with `--group-write`: the time of a manifest is set when its release is replaced, and only a user who may write
     /// a file can set its time.
     pub(super) fn manifest_mode(self) -> FileMode {

@@ -177,9 +177,14 @@ impl Volume {
         self.releases.as_fd()
     }
 
-    /// Another directory of the volume's own, which is made where it is missing.
-    pub(crate) fn directory(&self, name: &str) -> Result<OwnedFd, VolumeError> {
-        open_or_make(&self.root, name, &self.path, self.directory_mode())
+    /// A directory of the volume's own that readers cannot look into, which is made where it is missing.
+    pub(crate) fn closed_directory(&self, name: &str) -> Result<OwnedFd, VolumeError> {
+        open_or_make(&self.root, name, &self.path, self.directories.closed_mode())
+    }
+
+    /// The mode of a file in such a directory.
+    pub(crate) fn closed_file_mode(&self) -> FileMode {
+        self.directories.closed_file_mode()
     }
 
     /// The mode of directories.
@@ -460,15 +465,16 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<O
         .context(|| format!("open {shown}/{name} as a directory"))?;
     if mode.contains(Mode::WGRP) {
         // Only its owner can, and a volume that is read-only can be followed as it is.
-        let_group_write(&directory).ignore();
+        let_group_in(&directory, mode).ignore();
     }
     Ok(directory)
 }
 
-/// Adds what `--group-write` gives to a directory that was made without it.
-fn let_group_write(directory: &OwnedFd) -> Result<(), Errno> {
+/// Adds what `--group-write` gives the group to a directory that was made without it.
+fn let_group_in(directory: &OwnedFd, mode: Mode) -> Result<(), Errno> {
     let found = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode & 0o7777);
-    if found.contains(Mode::WGRP) { Ok(()) } else { sys::fchmod(directory, found | Mode::WGRP) }
+    let added = mode & Mode::RWXG;
+    if found.contains(added) { Ok(()) } else { sys::fchmod(directory, found | added) }
 }
 
 /// Opens the file that carries the lock which NFS forwards. `None` where this process may not write: then it cannot damage
@@ -495,7 +501,7 @@ pub(crate) fn explained(error: io::Error, directory: BorrowedFd<'_>) -> io::Erro
     };
     let why = format!(
         "{error}; the directory above belongs to {owner}, and this process is user {uid}, group {gid}: run it as that user, or \
-         give the volume a group that both have (fsGroup) and use --group-write"
+         give the volume a group that both have (fsGroup) and start both with --group-write"
     );
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }

@@ -95,6 +95,28 @@ fn what_was_kept_of_a_commit_serves_the_next_user_as_well() {
     }
 }
 
+/// It was made for its owner alone, and has names of files that were left out.
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn what_was_kept_of_a_commit_without_the_flag_is_closed_until_its_owner_gives_the_flag() {
+    let (repository, volume) = (Repository::start(), volume_of_a_group());
+    let mode =
+        |name: &str| fs::metadata(volume.join(name)).expect("it is there").permissions().mode() & 0o777;
+    let modes = || (mode(".git-objects"), mode(".git-objects/known"));
+    for (version, (user, flags, expected)) in [
+        (65532, &GIT[1..], (0o700, 0o600)),
+        (65532, &GIT[..], (0o770, 0o660)),
+        (65533, &GIT[..], (0o770, 0o660)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        repository.commit("index.html", &format!("version {version}"));
+        let (code, stderr) = once_as(user, &repository.url(), &volume, flags);
+        assert_eq!((code, modes()), (0, expected), "user {user}: {stderr}");
+    }
+}
+
 /// A user without the flag cannot write what the other's commit has left behind, and learns why.
 #[test]
 #[ignore = "needs root: file-puller/tests/users/run.sh"]
