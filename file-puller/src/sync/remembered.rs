@@ -6,7 +6,7 @@
 //! validator, with which a later process asks; while nothing changes, nothing is written.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use lifecycle::Ignore as _;
@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::options::EngineOptions;
-use crate::content::{Digest, ReleaseId};
+use crate::content::{Digest, FileMode, ReleaseId};
 use crate::source::{Kind, SourceUrl, Validator};
+use crate::store::set_mode;
 
 /// Its name on the volume.
 const NAME: &str = ".source.json";
@@ -96,14 +97,22 @@ impl Memory {
             validator: now.validator.clone(),
         };
         let (temporary, path) = (self.volume.join(TEMPORARY), self.volume.join(NAME));
-        let written =
-            fs::write(&temporary, serde_json::to_vec(&stored)?).and_then(|()| fs::rename(&temporary, path));
+        let written = write_plain(&temporary, &serde_json::to_vec(&stored)?)
+            .and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             // The first failure is the one to tell.
             fs::remove_file(&temporary).ignore();
         }
         written
     }
+}
+
+/// Writes a file that a later process of another user can read, whatever the umask is. SECURITY: without it, that process would
+/// take the source to be of whatever kind the next answer has.
+fn write_plain(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    set_mode(&file, FileMode::PLAIN)?;
+    file.write_all(text)
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

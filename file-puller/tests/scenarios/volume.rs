@@ -311,9 +311,12 @@ fn umask_has_no_say() {
     command.args(["--once", "--source", &manager.url(), "--volume"]).arg(volume.path());
     assert!(Process::start_as_is(command).wait().success());
     assert_eq!(volume.tree(), manager.site().files);
-    for directory in ["releases", ".staging"] {
-        let mode = fs::metadata(volume.join(directory)).expect("it is there").permissions().mode();
-        assert_eq!(mode & 0o777, 0o755, "{directory}");
+    let manifest = format!("releases/{}.json", volume.current().expect("published"));
+    for (name, expected) in
+        [("releases", 0o755), (".staging", 0o755), (&*manifest, 0o644), (".source.json", 0o644)]
+    {
+        let mode = fs::metadata(volume.join(name)).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{name}");
     }
 }
 
