@@ -18,7 +18,7 @@ use crate::manifest_cmd;
 use crate::metrics::Metrics;
 use crate::progress::Audience;
 use crate::source::Source;
-use crate::store::{Volume, sweep_at_start};
+use crate::store::{Volume, open_to_group, sweep_at_start};
 use crate::sync::{Engine, EngineHandle, HttpGate};
 
 /// Who this container is.
@@ -146,6 +146,7 @@ async fn prepare(config: &Config, metrics: Metrics) -> Result<Engine, Failure> {
     let prepared = blocking(move || {
         let volume = Volume::open(&owned.volume, owned.options.engine.directories)?;
         sweep_at_start(&volume)?;
+        open_to_group(&volume);
         volume.warn_if_too_small(owned.options.engine.limits.min_free);
         Engine::new(owned.options.engine, source, gate, volume, audience, metrics)
     });

@@ -89,6 +89,13 @@ pub(super) fn make_directory(beneath: impl AsFd + Copy, name: &str, mode: Mode) 
     Ok(())
 }
 
+/// Adds to what was made without `--group-write` the rights that its group has in this mode. Only the owner can.
+pub(super) fn add_group_rights(handle: impl AsFd, mode: Mode) -> Result<(), Errno> {
+    let found = Mode::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode & 0o7777);
+    let added = mode & Mode::RWXG;
+    if found.contains(added) { Ok(()) } else { sys::fchmod(handle, found | added) }
+}
+
 /// Sets the mode of a file that this process has made.
 pub(crate) fn set_mode(file: &File, mode: FileMode) -> io::Result<()> {
     Ok(sys::fchmod(file, mode.as_mode())?)

@@ -6,6 +6,7 @@ mod directory;
 #[cfg(test)]
 mod fixtures;
 mod fsync;
+mod group;
 mod lanes;
 mod numbered;
 mod objects;
@@ -26,6 +27,7 @@ mod volume;
 
 pub(crate) use self::create::{DirectoryOptions, create_file, open_directory, open_file, set_mode};
 pub(crate) use self::directory::unlink;
+pub(crate) use self::group::open_to_group;
 pub(crate) use self::objects::Objects;
 pub(crate) use self::publish::{Published, point_at, publish};
 pub(crate) use self::retention::{Retention, RetentionPolicy};

@@ -59,10 +59,10 @@ impl Retention {
         may_go.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The release that goes first where space is short, whatever `--keep` says. Readers keep their `--keep-for`.
-    pub(crate) fn oldest_expendable(&self, now: SystemTime) -> Option<ReleaseId> {
-        let (id, replaced) = self.old.first()?;
-        self.had_its_time(*replaced, now).then(|| id.clone())
+    /// The releases that go where space is short, in this order, whatever `--keep` says. Readers keep their `--keep-for`.
+    pub(crate) fn expendable(&self, now: SystemTime) -> Vec<ReleaseId> {
+        let may_go = self.old.iter().filter(|(_, replaced)| self.had_its_time(*replaced, now));
+        may_go.map(|(id, _)| id.clone()).collect()
     }
 
     fn had_its_time(&self, replaced: SystemTime, now: SystemTime) -> bool {

@@ -115,8 +115,14 @@ fn sweep_releases(volume: &Volume) -> Result<(), VolumeError> {
     let halves =
         halves.chain(trees.iter().filter(|id| !manifests.contains(id) && current.as_ref() != Some(*id)));
     for id in halves {
-        tracing::info!(release = %id, "swept half a release that a crash left behind");
-        remove_release(volume, id)?;
+        match remove_release(volume, id) {
+            Ok(()) => tracing::info!(release = %id, "swept half a release that a crash left behind"),
+            // What costs only space must not keep this process from syncing.
+            Err(error) if error.is_denied() => {
+                tracing::warn!(%error, "half a release of another user is not swept; remove it, or run both with --group-write");
+            }
+            Err(error) => return Err(error),
+        }
     }
     let ours = |name: &str| name.strip_suffix(SIGNATURE_EXTENSION).and_then(manifest_id);
     for id in volume.names(ours)?.iter().filter(|id| !manifests.contains(id)) {

@@ -20,7 +20,8 @@ use rustix::io::Errno;
 
 use super::backlog::Backlog;
 use super::create::{
-    DIRECTORY, DirectoryOptions, ensure_directory, keeps_modes, open_directory, open_lock_file,
+    DIRECTORY, DirectoryOptions, add_group_rights, ensure_directory, keeps_modes, open_directory,
+    open_lock_file,
 };
 use super::directory::entries;
 use super::private::Private;
@@ -91,6 +92,11 @@ impl VolumeError {
     pub(crate) fn is_full(&self) -> bool {
         let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| Some(errno.raw_os_error()));
         matches!(self, Self::Io { cause, .. } if full.contains(&cause.raw_os_error()))
+    }
+
+    /// Whether the system says that this user may not do it.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// The thread that writes to the volume has ended before its time. Never the error to report: that thread's own is.
@@ -465,16 +471,9 @@ fn open_or_make(root: &OwnedFd, name: &str, path: &Path, mode: Mode) -> Result<O
         .context(|| format!("open {shown}/{name} as a directory"))?;
     if mode.contains(Mode::WGRP) {
         // Only its owner can, and a volume that is read-only can be followed as it is.
-        let_group_in(&directory, mode).ignore();
+        add_group_rights(&directory, mode).ignore();
     }
     Ok(directory)
-}
-
-/// Adds what `--group-write` gives the group to a directory that was made without it.
-fn let_group_in(directory: &OwnedFd, mode: Mode) -> Result<(), Errno> {
-    let found = Mode::from_raw_mode(rustix::fs::fstat(directory)?.st_mode & 0o7777);
-    let added = mode & Mode::RWXG;
-    if found.contains(added) { Ok(()) } else { sys::fchmod(directory, found | added) }
 }
 
 /// Opens the file that carries the lock which NFS forwards. `None` where this process may not write: then it cannot damage

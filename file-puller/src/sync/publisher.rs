@@ -229,7 +229,7 @@ impl Publisher {
                 return Ok(removed);
             };
             let is_short = matches!(&short, VolumeError::Io { cause, .. } if cause.kind() == StorageFull);
-            if !is_short || !self.remove_expendable()? {
+            if !is_short || !self.remove_expendable() {
                 return Err(short.into());
             }
             removed += 1;
@@ -241,21 +241,33 @@ impl Publisher {
     pub(super) fn make_all_room(&mut self, full: VolumeError) -> Result<(), SyncError> {
         // What was written before the volume was full is in the way as well.
         self.begin_staging()?;
-        if !self.remove_expendable()? {
+        if !self.remove_expendable() {
             return Err(explain_full(&self.volume, full, self.current.as_ref()).into());
         }
-        while self.remove_expendable()? {}
+        while self.remove_expendable() {}
         tracing::info!(error = %full, "trying again, now that there is more space");
         Ok(())
     }
 
-    /// Removes the old release that goes first where space is short, and returns whether there was one that may go.
-    fn remove_expendable(&mut self) -> Result<bool, VolumeError> {
-        let Some(id) = self.retention.oldest_expendable(SystemTime::now()) else { return Ok(false) };
-        tracing::info!(release = %id, "old release removed early, because space is short");
-        remove_release(&self.volume, &id)?;
-        self.retention.forget(&id);
-        Ok(true)
+    /// Removes the old release that goes first where space is short, and returns whether one went.
+    fn remove_expendable(&mut self) -> bool {
+        let may_go = self.retention.expendable(SystemTime::now());
+        may_go.iter().any(|id| self.remove_old(id, "old release removed early, because space is short"))
+    }
+
+    /// Removes an old release, and returns whether it went. One that stays costs space, not content.
+    fn remove_old(&mut self, id: &ReleaseId, why: &str) -> bool {
+        match remove_release(&self.volume, id) {
+            Ok(()) => {
+                self.retention.forget(id);
+                tracing::info!(release = %id, "{why}");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old release not removed; will retry");
+                false
+            }
+        }
     }
 
     /// What follows from `current` naming another release. Nothing here can fail.
@@ -307,14 +319,7 @@ impl Publisher {
     /// Removes the old releases whose time has come.
     pub(super) fn remove_expired(&mut self) {
         for id in self.retention.expired(SystemTime::now()) {
-            match remove_release(&self.volume, &id) {
-                Ok(()) => {
-                    self.retention.forget(&id);
-                    tracing::info!(release = %id, "old release removed");
-                }
-                // It costs space, not content.
-                Err(error) => tracing::warn!(%error, "old release not removed; will retry"),
-            }
+            self.remove_old(&id, "old release removed");
         }
         self.metrics.old_releases(self.retention.len());
     }

@@ -168,13 +168,66 @@ fn what_had_arrived_for_a_user_who_was_killed_is_taken_over() {
 #[ignore = "needs root: file-puller/tests/users/run.sh"]
 fn the_flag_is_of_use_on_a_volume_that_was_made_without_it() {
     let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
-    for (user, flags) in [(65532, &[][..]), (65532, &["--group-write"]), (65533, &["--group-write"])] {
+    let removing = ["--group-write", "--keep", "0", "--keep-for", "0s"];
+    for (user, flags) in [(65532, &[][..]), (65532, &["--group-write"]), (65533, &removing)] {
         manager.put("index.html", format!("{user} {flags:?}"));
         let (code, stderr) = once_as(user, &manager.url(), &volume, flags);
         assert_eq!(code, 0, "user {user} {flags:?}: {stderr}");
         let content = fs::read_to_string(volume.join("current/index.html")).expect("it was published");
         assert_eq!(content, format!("{user} {flags:?}"));
     }
+    assert_eq!(volume.releases().len(), 1, "the first went as well");
+}
+
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn a_damaged_release_that_was_made_without_the_flag_is_put_together_again_by_another_user() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    for flags in [&[][..], &["--group-write"]] {
+        assert_eq!(once_as(65532, &manager.url(), &volume, flags).0, 0);
+    }
+    fs::remove_file(volume.join("current/css/site.css")).expect("it was there");
+    let (code, stderr) = once_as(65533, &manager.url(), &volume, &["--group-write"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(fs::read(volume.join("current/css/site.css")).expect("it is back"), SITE[1].1.as_bytes());
+}
+
+/// The first user has never started with the flag since.
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn an_old_release_that_only_another_user_can_remove_fails_no_sync() {
+    let (manager, volume) = (ContentManager::start(&[]), volume_of_a_group());
+    let publish = |version: u8, user: u32| {
+        manager.put("large", vec![version; 1 << 20]);
+        let flags = ["--group-write", "--keep", "9", "--keep-for", "0s", "--max-volume-size", "3500KiB"];
+        let (code, stderr) = once_as(user, &manager.url(), &volume, &flags);
+        assert_eq!(code, 0, "release {version}: {stderr}");
+        (volume.current().expect("published"), stderr)
+    };
+    let (first, _) = publish(1, 65532);
+    let tree = volume.join("releases").join(&first);
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).expect("this test runs as root");
+    let (second, _) = publish(2, 65533);
+    let (third, _) = publish(3, 65533);
+    let (fourth, stderr) = publish(4, 65533);
+    assert!(stderr.contains("old release not removed") && stderr.contains(&first), "{stderr}");
+    let mut left = [first, third, fourth];
+    left.sort();
+    assert_eq!(volume.releases(), left, "and not {second}");
+}
+
+/// As a crash of another user's process leaves it.
+#[test]
+#[ignore = "needs root: file-puller/tests/users/run.sh"]
+fn half_a_release_of_another_user_does_not_keep_a_puller_from_its_start() {
+    let (manager, volume) = (ContentManager::start(SITE), volume_of_a_group());
+    assert_eq!(once_as(65532, &manager.url(), &volume, &["--group-write"]).0, 0);
+    let half = volume.join("releases/bbbbbbbbbbbbbbbb");
+    fs::create_dir(&half).expect("a directory");
+    let (code, stderr) = once_as(65533, &manager.url(), &volume, &["--group-write"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("bbbbbbbbbbbbbbbb") && stderr.contains("is not swept"), "{stderr}");
+    assert!(half.exists());
 }
 
 /// Without the flag a process of another user leaves what only that user can remove.
