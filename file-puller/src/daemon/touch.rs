@@ -21,18 +21,12 @@ impl TouchFile {
     /// Checks that the file is none of a volume's own, as far as this can be seen before there is a release.
     pub(crate) fn new(path: PathBuf, volume: &Path) -> Result<Self, String> {
         let file = Self { path, volume: volume.to_owned() };
-        let absolute =
-            |path: &Path| path::absolute(path).map_err(|error| format!("{:?}: {error}", path.display()));
-        let (path, volume) = (absolute(&file.path)?, absolute(&file.volume)?);
-        if path.components().any(|component| component == Component::ParentDir) {
-            let shown = file.path.display();
-            return Err(format!("--touch-file {shown} has `..` in it; write the path without"));
-        }
+        let (path, volume) = (plain(&file.path)?, plain(&file.volume)?);
         let inside = path.strip_prefix(volume).ok().and_then(|inside| inside.components().next());
         let named = inside.and_then(|first| {
             [CURRENT, RELEASES, STAGING].into_iter().find(|name| first.as_os_str() == *name)
         });
-        let found = || file.resolve().ok().and_then(|resolved| file.holder(&resolved));
+        let found = || resolve(&file.path).ok().and_then(|resolved| file.holder(&resolved));
         match named.or_else(found) {
             Some(name) => Err(file.refusal(name)),
             None => Ok(file),
@@ -49,27 +43,15 @@ impl TouchFile {
     }
 
     fn try_touch(&self) -> io::Result<()> {
-        let resolved = self.resolve()?;
+        let resolved = resolve(&self.path)?;
         // A link on the way may point into a release only now that there is one.
         if let Some(name) = self.holder(&resolved) {
             return Err(io::Error::other(self.refusal(name)));
         }
         let mut options = OpenOptions::new();
-        // A link that points at nothing is not resolved, so that it may lead anywhere.
+        // A link that has come since was not looked at, and may lead anywhere.
         options.create(true).append(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         options.open(resolved)?.set_times(FileTimes::new().set_modified(SystemTime::now()))
-    }
-
-    /// Where the file is or will be, without links.
-    fn resolve(&self) -> io::Result<PathBuf> {
-        match fs::canonicalize(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let path = path::absolute(&self.path)?;
-                let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
-                Ok(fs::canonicalize(above)?.join(name))
-            }
-            resolved => resolved,
-        }
     }
 
     /// Which directory of the volume holds this path, also through another mount of the volume.
@@ -87,6 +69,34 @@ impl TouchFile {
             "--touch-file {path} lies in {name}, which holds releases; put it beside, such as {}",
             beside.display()
         )
+    }
+}
+
+/// An absolute path without `..`, as it reads: the directories need not be there yet.
+fn plain(path: &Path) -> Result<PathBuf, String> {
+    let absolute = path::absolute(path).map_err(|error| format!("{:?}: {error}", path.display()))?;
+    Ok(absolute.components().fold(PathBuf::new(), |mut plain, component| {
+        if component == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(component);
+        }
+        plain
+    }))
+}
+
+/// Where a file is or will be, without links. A link may point at a file that is not there yet.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = path::absolute(path)?;
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+            let above = fs::canonicalize(above)?;
+            let file = above.join(name);
+            // Links that point at each other are another error, so this comes to an end.
+            fs::read_link(&file).map_or(Ok(file), |target| resolve(&above.join(target)))
+        }
+        resolved => resolved,
     }
 }
 
@@ -119,7 +129,8 @@ mod tests {
             symlink(target, at(link)).unwrap();
         }
         let new = |path: PathBuf| TouchFile::new(path, &at("volume"));
-        assert!(new(at("volume/../volume/current/x")).unwrap_err().contains("`..`"));
+        assert!(new(at("volume/../volume/current/x")).unwrap_err().contains("lies in current"));
+        assert!(new(at("volume/releases/../touched")).is_ok() && new(at("volume/../touched")).is_ok());
         assert!(new(at("to/x")).unwrap_err().contains("lies in releases"));
         fs::write(at("volume/releases/a/file"), "").unwrap();
         assert!(new(at("file")).unwrap_err().contains("lies in releases"));
@@ -140,6 +151,22 @@ mod tests {
             file.touch();
         }
         assert_eq!(fs::read_dir(at("volume/releases/a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn it_is_made_where_links_lead() {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        fs::create_dir_all(at("volume/releases")).unwrap();
+        fs::create_dir(at("run")).unwrap();
+        symlink("../link", at("volume/touched")).unwrap();
+        symlink(at("run/touched"), at("link")).unwrap();
+        let file = TouchFile::new(at("volume/touched"), &at("volume")).unwrap();
+        file.touch();
+        assert!(at("run/touched").is_file());
+        fs::remove_file(at("run/touched")).unwrap();
+        symlink("touched", at("run/touched")).unwrap();
+        assert!(file.try_touch().is_err(), "a circle leads nowhere");
     }
 
     #[test]
