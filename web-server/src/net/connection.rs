@@ -295,7 +295,7 @@ async fn http1(
             // The beginning of a request that came with the one before.
             paced.return_early(rest);
         } else {
-            paced.rest(0);
+            paced.rest();
             if !is_woken(&paced, deadlines.idle.saturating_sub(PARK_AFTER), closing).await {
                 return Ok(());
             }
@@ -358,8 +358,8 @@ async fn end(
 /// them, it is answered as if it had not preferred to wait: nothing can be closed for others that is held.
 async fn hold(paced: &mut DeadlineStream, slot: &Slot, waiter: Waiter, length: usize) -> Waited {
     slot.shrink_to(PARKED);
-    let ended = if slot.try_grow(length as u64).is_ok() {
-        paced.rest(length as u64);
+    let ended = if slot.try_hold(length as u64).is_ok() {
+        paced.rest();
         let ended = waiter.wait().await;
         if length > READ_BUFFER {
             paced.expect_long_head(Arc::clone(slot.budget()).lend_long_head().await);
@@ -369,7 +369,7 @@ async fn hold(paced: &mut DeadlineStream, slot: &Slot, waiter: Waiter, length: u
         drop(waiter);
         Waited { again: false, spread: None }
     };
-    slot.grow_to(HTTP1 + length as u64).await;
+    slot.grow_to(HTTP1).await;
     ended
 }
 
@@ -487,10 +487,12 @@ fn answer_charged(
     connection: Arc<ConnectionInfo>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
-    match heads::charge_http1(slot, &mut request) {
-        Ok(()) => Either::Left(answer(routes, connection, request)),
-        Err(NoRoom) => Either::Right(ready(Ok(refuse(connection, request)))),
+    if heads::charge_http1(slot, &mut request).is_ok() {
+        return Either::Left(answer(routes, connection, request));
     }
+    // Where the request is one that was held, what is known of its wait says nothing about the next.
+    _ = connection.parking.as_ref().and_then(Parking::resume);
+    Either::Right(ready(Ok(refuse(connection, request))))
 }
 
 /// No resource here has a use for a request body. What the client still sends of it is taken in at the end.

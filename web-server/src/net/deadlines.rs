@@ -127,13 +127,13 @@ impl DeadlineStream {
         self.early = early;
     }
 
-    /// The connection rests: gives back what it needs no more, which is all but what a resting connection takes, and `kept` bytes.
-    pub(crate) fn rest(&mut self, kept: u64) {
+    /// The connection rests: gives back what it needs no more, which is all but what a resting connection takes.
+    pub(crate) fn rest(&mut self) {
         self.buffer.give_back(&self.stream);
         self.long_head = LongHeadState::None;
         self.head = 0;
         (self.reading, self.sending) = Default::default();
-        self.slot.shrink_to(PARKED + kept);
+        self.slot.shrink_to(PARKED);
     }
 
     /// Memory for a head that is longer than the read buffer was taken already.
@@ -146,7 +146,7 @@ impl DeadlineStream {
     pub(crate) async fn end_unread(&mut self) {
         if !self.state.is_unread() {
             self.state.leave_unread();
-            self.rest(0);
+            self.rest();
             // It is over, however it ends.
             self.shutdown().await.ignore();
         }
@@ -230,6 +230,10 @@ impl AsyncRead for DeadlineStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.early.has_remaining() && self.state.received() {
+            // It begins a request, whose head has a deadline, also while it waits for room.
+            self.reading.stop();
+        }
         if let LongHeadState::NoRoom(room) = &mut self.long_head {
             match room.as_mut().poll(context) {
                 Poll::Ready(room) => self.long_head = LongHeadState::Taken(room),
@@ -237,12 +241,12 @@ impl AsyncRead for DeadlineStream {
             }
         }
         if self.early.has_remaining() {
-            if self.state.received() {
-                // It begins a request, whose head has a deadline.
-                self.reading.stop();
-            }
             let length = self.early.len().min(buffer.remaining());
             buffer.put_slice(&self.early.split_to(length));
+            if self.early.is_empty() {
+                // All of a request that was held is in HTTP's buffer now.
+                self.slot.release_held();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -87,7 +87,10 @@ struct Entry {
     endpoints: Endpoints,
     state: ConnectionState,
     task: Option<AbortHandle>,
+    /// For the connection itself and its requests.
     charged: u64,
+    /// For a request that is held outside of HTTP: the connection rests meanwhile.
+    held: u64,
     evicted: bool,
     /// The client's window, if the last look saw that it is closed.
     window: Option<ClosedWindow>,
@@ -148,8 +151,15 @@ impl ConnectionTable {
         let number = entries.next;
         entries.next += 1;
         let state = ConnectionState::default();
-        let mut entry =
-            Entry { endpoints, state: state.clone(), task: None, charged: 0, evicted: false, window: None };
+        let mut entry = Entry {
+            endpoints,
+            state: state.clone(),
+            task: None,
+            charged: 0,
+            held: 0,
+            evicted: false,
+            window: None,
+        };
         self.recharge(&mut entry, HTTP1);
         entries.by_number.insert(number, entry);
         self.open.inc();
@@ -206,7 +216,7 @@ impl ConnectionTable {
             closed += 1;
             let Some(entry) = entries.by_number.get_mut(&number) else { continue };
             entry.evicted = true;
-            entries.leaving += entry.charged;
+            entries.leaving += entry.charged + entry.held;
             if let Some(task) = &entry.task {
                 task.abort();
             }
@@ -316,24 +326,51 @@ impl Slot {
         }
     }
 
-    /// Takes so much more for something that could do without it. Where there is no room now, others are closed, so that there is
-    /// some for the next.
+    /// Takes so much more for something that could do without it. Where there is less room than that, others are closed for it.
     pub(crate) fn try_grow(&self, bytes: u64) -> Result<(), NoRoom> {
         let mut entries = self.table.entries.lock();
-        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Err(NoRoom) };
-        match self.table.budget.take_sparingly(bytes) {
-            Ok(()) => {
-                self.table.recharge(entry, entry.charged + bytes);
-                if entry.evicted {
-                    entries.leaving += bytes;
-                }
-                Ok(())
-            }
-            Err(lacking) => {
-                self.table.evict(&mut entries, Some(self.number), lacking);
-                Err(NoRoom)
-            }
+        self.take_sparingly(&mut entries, bytes)?;
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
+        self.table.recharge(entry, entry.charged + bytes);
+        if entry.evicted {
+            entries.leaving += bytes;
         }
+        Ok(())
+    }
+
+    /// Takes so much for a request that is held while the connection rests, as [`Self::try_grow`] does.
+    pub(crate) fn try_hold(&self, bytes: u64) -> Result<(), NoRoom> {
+        let mut entries = self.table.entries.lock();
+        self.take_sparingly(&mut entries, bytes)?;
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
+        entry.held += bytes;
+        if entry.evicted {
+            entries.leaving += bytes;
+        }
+        Ok(())
+    }
+
+    /// Says that the request is held no longer.
+    pub(crate) fn release_held(&self) {
+        let mut entries = self.table.entries.lock();
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return };
+        let held = std::mem::take(&mut entry.held);
+        if entry.evicted {
+            entries.leaving -= held;
+        }
+        self.table.budget.refund(Account::Connections, held);
+    }
+
+    /// Takes from the budget as long as an eighth of it is left, or will be as soon as those that are closed for it have given back
+    /// theirs.
+    fn take_sparingly(&self, entries: &mut Entries, bytes: u64) -> Result<(), NoRoom> {
+        let budget = &self.table.budget;
+        let Err(lacking) = budget.take_sparingly(bytes) else { return Ok(()) };
+        self.table.evict(entries, Some(self.number), lacking);
+        if entries.leaving < lacking {
+            return Err(NoRoom);
+        }
+        budget.take(Account::Connections, bytes)
     }
 
     fn try_grow_to(&self, bytes: u64) -> Result<(), Obstacle> {
@@ -395,7 +432,7 @@ impl Drop for Slot {
         let mut entries = self.table.entries.lock();
         let Some(mut entry) = entries.by_number.remove(&self.number) else { return };
         self.table.open.dec();
-        let charged = entry.charged;
+        let charged = entry.charged + entry.held;
         self.table.recharge(&mut entry, 0);
         if entry.evicted {
             entries.leaving -= charged;
@@ -407,227 +444,5 @@ impl Drop for Slot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::closed_windows::{LOOK_VALID, STALLED_CLOSED};
-
-    fn table(most: usize, limit: Option<u64>) -> Arc<ConnectionTable> {
-        ConnectionTable::new(most, Budget::hidden(limit), Gauge::default(), Counter::default())
-    }
-
-    fn try_admit(table: &Arc<ConnectionTable>) -> Result<Slot, Obstacle> {
-        let [ours, client] = ["127.0.0.1:9876", "192.0.2.1:1024"].map(|address| address.parse().unwrap());
-        table.try_admit(Endpoints::new(ours, client))
-    }
-
-    fn is_evicted(table: &ConnectionTable, slot: &Slot) -> bool {
-        table.entries.lock().by_number[&slot.number].evicted
-    }
-
-    #[test]
-    fn the_longest_silent_connection_makes_room_and_one_that_is_answered_never() {
-        let table = table(3, None);
-        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
-        let (answered, rests, newest) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
-        answered.state().requested();
-        std::thread::sleep(Duration::from_millis(20));
-        newest.state().requested();
-        newest.state().answered();
-        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
-        assert!(is_evicted(&table, &rests) && !is_evicted(&table, &newest));
-        assert_eq!(admit().unwrap_err(), Obstacle::Leaving, "its memory is not there yet");
-        drop(rests);
-        let fourth = admit().unwrap();
-        fourth.state().requested();
-        newest.state().requested();
-        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
-        assert_eq!(table.evicted.get(), 1);
-        drop(answered);
-        assert!(admit().is_ok());
-    }
-
-    #[test]
-    fn a_client_that_has_taken_nothing_for_a_while_makes_room_where_no_other_is_silent() {
-        let table = table(3, None);
-        let admit = || try_admit(&table).inspect(|slot| slot.state().listened());
-        let (stalled, answered, rests) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
-        for slot in [&stalled, &answered] {
-            slot.state().requested();
-        }
-        stalled.state().sending();
-        let begun = Moment::now();
-        // The connection that rests goes first, however long the client of the other has taken nothing.
-        while begun.elapsed() < STALLED + Duration::from_millis(50) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
-        assert!(is_evicted(&table, &rests) && !is_evicted(&table, &stalled));
-        drop(rests);
-        let fresh = admit().unwrap();
-        fresh.state().requested();
-        fresh.state().sending();
-        fresh.state().body_progressed();
-        // One that takes what it is sent is left alone, and so is one whose next piece is ours to find.
-        assert_eq!(admit().unwrap_err(), Obstacle::Leaving);
-        assert!(
-            is_evicted(&table, &stalled) && !is_evicted(&table, &fresh) && !is_evicted(&table, &answered)
-        );
-        drop(stalled);
-        let last = admit().unwrap();
-        last.state().requested();
-        fresh.state().body_progressed();
-        assert_eq!(admit().unwrap_err(), Obstacle::Answering);
-    }
-
-    /// A connection whose client is sent more than it has room for, and takes none of it.
-    async fn full(
-        listener: &tokio::net::TcpListener,
-    ) -> (std::net::TcpStream, tokio::net::TcpStream, Endpoints) {
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, peer) = listener.accept().await.unwrap();
-        while server.try_write(&[0; 16 * 1024]).is_ok() {}
-        let endpoints = Endpoints::new(server.local_addr().unwrap(), peer);
-        (client, server, endpoints)
-    }
-
-    /// Takes the last place of a table with a connection that is sent a body, and returns for how long the next one waits for it.
-    async fn waits(endpoints: Endpoints, prepare: impl FnOnce(&ConnectionState)) -> Duration {
-        let table = table(1, None);
-        let slot = table.admit(endpoints).await.unwrap();
-        let (number, state) = (slot.number(), slot.state().clone());
-        state.listened();
-        state.requested();
-        state.sending();
-        prepare(&state);
-        let begun = Instant::now();
-        let connection = tokio::spawn(async move {
-            let _slot = slot;
-            std::future::pending::<()>().await;
-        });
-        table.started(number, connection.abort_handle());
-        assert!(table.admit(endpoints).await.is_some());
-        begun.elapsed()
-    }
-
-    #[tokio::test]
-    async fn a_client_that_has_closed_its_window_makes_room_sooner() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (_client, _server, endpoints) = full(&listener).await;
-        let mut waited = STALLED;
-        // A machine that is busy with other tests may hold one look up.
-        for _ in 0..10 {
-            waited = waits(endpoints, |_| ()).await;
-            if waited < STALLED / 2 {
-                break;
-            }
-        }
-        assert!(waited < STALLED / 2, "{waited:?}");
-        // One that reads closes its window for moments as well.
-        let waited = waits(endpoints, |state| state.taken(1024 * 1024)).await;
-        assert!(waited + Duration::from_millis(20) >= STALLED, "{waited:?}");
-        // Nothing is known of others: they may be far away.
-        let stranger = Endpoints::new(listener.local_addr().unwrap(), "192.0.2.1:1024".parse().unwrap());
-        let waited = waits(stranger, |_| ()).await;
-        assert!(waited + Duration::from_millis(20) >= STALLED, "{waited:?}");
-    }
-
-    #[test]
-    fn a_client_that_takes_some_between_two_looks_has_not_closed_its_window() {
-        let table = table(1, None);
-        let slot = try_admit(&table).unwrap();
-        let state = slot.state();
-        state.listened();
-        state.requested();
-        state.sending();
-        let endpoints = table.entries.lock().by_number[&slot.number].endpoints;
-        let look = |queued: Option<u32>| {
-            let closed = queued.map(|queued| (endpoints, Queued::of(queued))).into_iter().collect();
-            table.looked(Moment::now(), &closed, LOOK_PAUSE);
-        };
-        let has_closed = || {
-            let entries = table.entries.lock();
-            let Silence::Sending(taken) = state.silence() else { panic!("{:?}", state.silence()) };
-            entries.by_number[&slot.number].has_closed_window(taken)
-        };
-        let pause = || std::thread::sleep(STALLED_CLOSED + Duration::from_millis(20));
-        for looks in [[Some(1), Some(2)], [Some(1), None], [None, Some(1)]] {
-            look(looks[0]);
-            pause();
-            look(looks[1]);
-            assert!(!has_closed(), "{looks:?}");
-        }
-        pause();
-        look(Some(1));
-        assert!(has_closed());
-        std::thread::sleep(LOOK_VALID + Duration::from_millis(20));
-        assert!(!has_closed(), "that was a while ago");
-        pause();
-        look(Some(1));
-        assert!(has_closed());
-        state.taken(1);
-        assert!(!has_closed());
-    }
-
-    #[test]
-    fn a_connection_that_was_not_read_from_yet_is_not_taken_for_silent() {
-        let table = table(1, None);
-        let fresh = try_admit(&table).unwrap();
-        assert_eq!(try_admit(&table).unwrap_err(), Obstacle::Answering);
-        fresh.state().listened();
-        assert_eq!(try_admit(&table).unwrap_err(), Obstacle::Leaving);
-    }
-
-    #[tokio::test]
-    async fn among_many_a_silent_connection_rests_at_once() {
-        let table = table(usize::MAX, None);
-        let mut slots: Vec<_> =
-            std::iter::repeat_with(|| try_admit(&table).unwrap()).take(AWAKE_MAX).collect();
-        assert!(!slots[0].is_crowded());
-        slots.push(try_admit(&table).unwrap());
-        assert!(slots[0].is_crowded());
-        slots[0].shrink_to(PARKED);
-        assert!(!slots[0].is_crowded());
-        slots[0].grow_to(HTTP1).await;
-        assert!(slots[0].is_crowded());
-        drop(slots.pop());
-        assert!(!slots[0].is_crowded());
-    }
-
-    /// What is charged never passes what there is, although the memory of those that are evicted comes back only after a while.
-    #[tokio::test]
-    async fn memory_counts_as_well_as_the_number() {
-        let table = table(usize::MAX, Some(16 * 1024 * 1024));
-        let mut slots: Vec<Slot> = Vec::new();
-        for _ in 0..2000 {
-            let slot = loop {
-                match try_admit(&table) {
-                    Ok(slot) => {
-                        slot.state().listened();
-                        break slot;
-                    }
-                    Err(obstacle) => {
-                        assert_eq!(obstacle, Obstacle::Leaving);
-                        assert_eq!(table.budget.excess(), 0);
-                        slots.retain(|slot| !is_evicted(&table, slot));
-                    }
-                }
-            };
-            slots.push(slot);
-        }
-        assert!(table.evicted.get() > 1000);
-        assert_eq!(table.budget.excess(), 0);
-        // One that grows waits until others have gone.
-        let grows = slots.pop().unwrap();
-        let room = async {
-            grows.grow_to(HTTP1 + 1024 * 1024).await;
-            table.budget.excess()
-        };
-        let leave = async {
-            assert_eq!(table.budget.excess(), 0);
-            slots.retain(|slot| !is_evicted(&table, slot));
-        };
-        assert_eq!(tokio::join!(room, leave).0, 0);
-        drop((slots, grows));
-        assert_eq!(table.budget.status()["connections_bytes"], 0);
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;
