@@ -282,10 +282,8 @@ async fn http1(
         if let Some(held) = parking.take() {
             let Held { head, arrival, waiter } = *held;
             // What came after the request is read after it.
-            let early = match rest {
-                None => head,
-                Some(rest) => [head, rest].concat().into(),
-            };
+            let after = [rest.unwrap_or_default(), paced.take_early()].concat();
+            let early = if after.is_empty() { head } else { [&*head, &after].concat().into() };
             let answering = Answering::begin(&info);
             let waited = Box::pin(hold(&mut paced, &slot, waiter, early.len())).await;
             drop(answering);

@@ -121,6 +121,12 @@ impl DeadlineStream {
         &self.slot
     }
 
+    /// Takes what was given back and HTTP has not read again yet.
+    pub(crate) fn take_early(&mut self) -> Bytes {
+        self.slot.release_held();
+        std::mem::take(&mut self.early)
+    }
+
     /// Gives back what was read and not looked at. Room for it, where it is long, was taken before.
     pub(crate) fn return_early(&mut self, early: Bytes) {
         self.head = early.len();

@@ -564,3 +564,22 @@ fn what_a_client_sends_after_a_held_request_is_answered_after_it() {
     assert_eq!(waiter.answer().status(), 304);
     wait_for_waiters(&server, 0);
 }
+
+/// More of them than are read at once. As they are kept, with a space after each colon, they are longer than they were.
+#[test]
+fn held_requests_that_come_together_are_answered_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tree(dir.path(), &[("index.html", "one")]);
+    let server = Server::start(dir.path(), &["--manifest"]);
+    let tag = etag(&server);
+    let fields: String = (0..20).map(|number| format!("X-{number}:x\r\n")).collect();
+    let held = format!(
+        "GET /manifest.json HTTP/1.1\r\nHost:h\r\n{fields}If-None-Match:{tag}\r\nPrefer:wait=0\r\n\r\n"
+    );
+    let mut connection = Connection::open(server.addr);
+    connection.send(held.repeat(100) + "GET /index.html HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    for _ in 0..100 {
+        assert_eq!(connection.receive("GET").unwrap().status(), 304);
+    }
+    assert_eq!(connection.receive("GET").unwrap().text(), "one");
+}
