@@ -8,13 +8,12 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use crate::memory::NoRoom;
 use crate::net::table::Slot;
 
-/// What a head may take that is part of what its connection, or its stream, is charged for anyway: more than a browser's takes, with
-/// what proxies add to it.
+/// What a head may take that is part of what its connection, or its stream, is charged for anyway. A browser's takes less, with what
+/// proxies add to it, unless it has long or many cookies: over HTTP/2 each can be a field of its own.
 const INCLUDED: usize = 6 * 1024;
-/// What a table has for each field that it has room for, and for each further value of a field, for which it has room for twice as
-/// many as there are.
+/// What a table has for each field that it has room for, and for each further value of a field that it has room for.
 const FIELD: usize = 112;
-const FURTHER_VALUE: usize = 2 * 72;
+const FURTHER_VALUE: usize = 72;
 /// What the allocations of a name and a value take besides their bytes.
 const ALLOCATIONS: usize = 64;
 
@@ -47,7 +46,10 @@ fn extra_http2<B>(request: &Request<B>) -> u64 {
 }
 
 fn table(headers: &HeaderMap) -> usize {
-    headers.capacity() * FIELD + (headers.len() - headers.keys_len()) * FURTHER_VALUE
+    let further = headers.len() - headers.keys_len();
+    // Room for them doubles each time that they have filled it.
+    let room = if further > 0 { further.next_power_of_two() } else { 0 };
+    headers.capacity() * FIELD + room * FURTHER_VALUE
 }
 
 /// Charges a connection for one head, for as long as there is anything of its request. Of a head for which there is no room the
@@ -118,6 +120,10 @@ mod tests {
     fn a_browsers_head_costs_nothing_extra_and_many_short_fields_cost_their_table() {
         let usual = request((0..16).map(|number| (format!("sec-fetch-{number}"), "x".repeat(50))));
         assert_eq!((extra_http1(&usual), extra_http2(&usual)), (0, 0));
+        let cookies = (0..9).map(|number| ("cookie".to_owned(), format!("{number}={}", "x".repeat(30))));
+        let usual = (0..16).map(|number| (format!("sec-fetch-{number}"), "x".repeat(20)));
+        let with_cookies = request(usual.chain(cookies));
+        assert_eq!((extra_http1(&with_cookies), extra_http2(&with_cookies)), (0, 0));
         let different = request((0..900).map(|number| (format!("x{number}"), String::new())));
         let repeated = request((0..950).map(|_| ("x".to_owned(), String::new())));
         for many in [different, repeated] {
