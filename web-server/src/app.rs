@@ -34,6 +34,7 @@ use crate::metrics::Metrics;
 use crate::net::deadlines::Deadlines;
 use crate::net::server::{Server, serve_all};
 use crate::routes::Routes;
+use crate::routes::autoindex::Oversized;
 use crate::routes::faults::Faults;
 use crate::routes::files::Files;
 use crate::routes::lesson::{Endpoint, Lesson};
@@ -231,6 +232,7 @@ fn files(
         header_policy,
         metrics: Arc::clone(metrics),
         budget: Arc::clone(budget),
+        oversized: Oversized::default(),
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) const OWN_CHUNKS_HTTP2: u64 = 2;
 const ROOM_RETRY: Duration = Duration::from_millis(100);
 /// What a head that is longer than HTTP's read buffer adds to it at most.
 const LONG_HEAD: u64 = 56 * 1024;
+/// A listing of a directory of some hundred files, while it is made and sent.
+const SHORT_LISTING: u64 = 64 * 1024;
 /// What one connection takes at once from the memory that is set aside for the kernel's send buffers.
 const SEND_LEASE_MIN: u64 = 32 * 1024;
 const SEND_LEASE_MAX: u64 = 512 * 1024;
@@ -165,11 +167,7 @@ impl Budget {
 
     /// Takes memory if the account may have that much more.
     pub(crate) fn take(&self, account: Account, bytes: u64) -> Result<(), NoRoom> {
-        if self.total().saturating_add(bytes) > self.ceiling(account) {
-            return Err(NoRoom);
-        }
-        self.charge(account, bytes);
-        Ok(())
+        self.take_below(self.ceiling(account), account, bytes).map_err(|_lacking| NoRoom)
     }
 
     /// Takes memory for a connection that is not there yet: a sixteenth is left for those that are.
@@ -177,7 +175,7 @@ impl Budget {
     /// # Errors
     /// How much has to be given back before there is room.
     pub(crate) fn take_for_new(&self, bytes: u64) -> Result<(), u64> {
-        self.take_below(self.shared / 16 * 15, bytes)
+        self.take_below(self.shared / 16 * 15, Account::Connections, bytes)
     }
 
     /// Takes more for a connection, and for something that could do without it: an eighth is left for new ones and their answers.
@@ -185,15 +183,15 @@ impl Budget {
     /// # Errors
     /// How much has to be given back before there is room.
     pub(crate) fn take_sparingly(&self, bytes: u64) -> Result<(), u64> {
-        self.take_below(self.shared / 8 * 7, bytes)
+        self.take_below(self.shared / 8 * 7, Account::Connections, bytes)
     }
 
-    fn take_below(&self, ceiling: u64, bytes: u64) -> Result<(), u64> {
+    fn take_below(&self, ceiling: u64, account: Account, bytes: u64) -> Result<(), u64> {
         let lacking = self.total().saturating_add(bytes).saturating_sub(ceiling);
         if lacking > 0 {
             return Err(lacking);
         }
-        self.charge(Account::Connections, bytes);
+        self.charge(account, bytes);
         Ok(())
     }
 
@@ -299,6 +297,16 @@ impl Share {
     /// Takes more, if the account may have that.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
         self.budget.take(self.account, bytes)?;
+        self.size += bytes;
+        Ok(())
+    }
+
+    /// Takes more for a listing. A short one may take what new connections leave for those that are there, which other content may
+    /// not, so that a directory can be listed however many connections rest.
+    pub(crate) fn grow_listing(&mut self, bytes: u64) -> Result<(), NoRoom> {
+        let is_short = self.size + bytes <= SHORT_LISTING;
+        let ceiling = self.budget.ceiling(if is_short { Account::Connections } else { self.account });
+        self.budget.take_below(ceiling, self.account, bytes).map_err(|_lacking| NoRoom)?;
         self.size += bytes;
         Ok(())
     }
@@ -521,6 +529,19 @@ mod tests {
         budget.charge(Account::Connections, 10 * MIB);
         assert!(budget.excess() > 0);
         budget.refund(Account::Index, 42 * MIB);
+        assert_eq!(budget.excess(), 0);
+    }
+
+    #[test]
+    fn a_short_listing_has_room_where_connections_have_taken_all_that_new_ones_may() {
+        let budget = Budget::hidden(Some(64 * MIB));
+        while budget.take_for_new(16 * 1024).is_ok() {}
+        let mut short = Share::new(&budget, Account::Cache);
+        assert_eq!(short.grow(1), Err(NoRoom));
+        while short.size < SHORT_LISTING {
+            assert_eq!(short.grow_listing(1024), Ok(()));
+        }
+        assert_eq!(short.grow_listing(1), Err(NoRoom), "it has become a long one");
         assert_eq!(budget.excess(), 0);
     }
 

@@ -1,14 +1,16 @@
 //! Listings of directories without an index, where they were asked for: HTML for people, JSON for programs.
 //!
 //! A listing is made for each request, and its size is the publisher's to choose. So every part of it is taken from the memory
-//! budget before it is made, and a listing that does not fit is not given out.
+//! budget before it is made, and a listing that does not fit is not given out. A short one has room however many connections rest.
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::HeaderMap;
 use lifecycle::quality;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::content::digest::Digest;
@@ -64,6 +66,8 @@ impl Item {
     }
 }
 
+/// How often it is said at most that a listing does not fit.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 /// What an item takes besides its own size and its name: a date, and allocations.
 const ITEM: usize = 64;
 
@@ -80,7 +84,7 @@ impl Items {
 
     fn push(&mut self, item: Item) -> Result<(), NoRoom> {
         let (Item::Directory { name } | Item::File { name, .. }) = &item;
-        self.share.grow((size_of::<Item>() + ITEM + name.len()) as u64)?;
+        self.share.grow_listing((size_of::<Item>() + ITEM + name.len()) as u64)?;
         self.items.push(item);
         Ok(())
     }
@@ -98,7 +102,7 @@ impl Page {
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
-        self.share.grow(bytes.len() as u64)?;
+        self.share.grow_listing(bytes.len() as u64)?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
@@ -119,15 +123,30 @@ pub(crate) fn list(
         Content::Release(generation) => of_release(generation, directory, budget),
         Content::Live(live) => of_directory(live, directory, budget),
     };
-    let listing =
-        items.and_then(|items| items.map(|items| render(directory, items, form, budget)).transpose());
-    listing.map_err(|error| if NoRoom::is_cause_of(&error) { does_not_fit() } else { error })
+    items.and_then(|items| items.map(|items| render(directory, items, form, budget)).transpose())
 }
 
-fn does_not_fit() -> io::Error {
-    let reason = "its listing does not fit into memory: raise the container's memory limit, or --memory-limit \
-                  (deploy/README.md, Memory), give the directory an index.html, or leave --autoindex out";
-    io::Error::new(io::ErrorKind::OutOfMemory, reason)
+/// Says that listings do not fit, once a minute: clients decide how often they ask.
+#[derive(Debug, Default)]
+pub(crate) struct Oversized {
+    said: Mutex<Option<Instant>>,
+}
+
+impl Oversized {
+    /// The listing of a directory did not fit.
+    pub(crate) fn note(&self, path: &str) {
+        let mut said = self.said.lock();
+        if said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            tracing::debug!(path, "its listing does not fit into memory");
+            return;
+        }
+        *said = Some(Instant::now());
+        tracing::error!(
+            path,
+            "its listing does not fit into memory: raise the container's memory limit, or --memory-limit \
+             (deploy/README.md, Memory), give the directory an index.html, or leave --autoindex out"
+        );
+    }
 }
 
 fn of_release(generation: &Generation, directory: &str, budget: &Arc<Budget>) -> io::Result<Option<Items>> {

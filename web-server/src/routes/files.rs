@@ -17,15 +17,17 @@ use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
 use crate::http::cors::Cors;
 use crate::http::response::{Name, Reply, explain, plain, redirect, represent, unavailable};
-use crate::memory::Budget;
+use crate::memory::{Budget, NoRoom};
 use crate::metrics::Metrics;
-use crate::routes::autoindex;
+use crate::routes::autoindex::{self, Oversized};
 use crate::routes::redirects::RedirectsFile;
 
 /// Fetch Metadata: what a browser is going to do with the answer.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// The page for what is not there, from the same content.
 const NOT_FOUND_PAGE: &str = "/404.html";
+/// What a client is told whose listing does not fit into memory.
+const NO_ROOM_FOR_LISTING: &str = "the directory cannot be listed right now";
 /// How many releases may be removed under one request.
 const REPLACEMENTS: usize = 8;
 
@@ -46,6 +48,8 @@ pub(crate) struct Files {
     pub(crate) metrics: Arc<Metrics>,
     /// What listings are taken from.
     pub(crate) budget: Arc<Budget>,
+    /// Listings for which it had no room.
+    pub(crate) oversized: Oversized,
 }
 
 impl Files {
@@ -196,7 +200,13 @@ impl Files {
             let (of, directory) = (Arc::clone(site), path.requested().to_owned());
             let form = autoindex::Form::wanted(&request.headers);
             let budget = Arc::clone(&self.budget);
-            let listing = blocking(move || autoindex::list(&of, &directory, form, &budget)).await?;
+            let listing = match blocking(move || autoindex::list(&of, &directory, form, &budget)).await {
+                Err(error) if NoRoom::is_cause_of(&error) => {
+                    self.oversized.note(request.uri.path());
+                    return Ok(unavailable(NO_ROOM_FOR_LISTING).into());
+                }
+                listing => listing?,
+            };
             if let Some(listing) = listing {
                 let mut response = represent(request, &listing, Name::Other).await?;
                 response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
