@@ -277,7 +277,7 @@ async fn http1(
         // What is left of it, even if that is nothing, is a hold on all of the read buffer.
         let rest = Some(parts.read_buf).filter(|rest| !rest.is_empty());
         if let Some(ended) = ended {
-            return Box::pin(end(&mut paced, ended, rest, &info)).await;
+            return Box::pin(end(&mut paced, ended, rest, &info, closing)).await;
         }
         if let Some(held) = parking.take() {
             let Held { head, arrival, waiter } = *held;
@@ -337,6 +337,7 @@ async fn end(
     ended: hyper::Result<()>,
     rest: Option<Bytes>,
     info: &ConnectionInfo,
+    closing: &CancellationToken,
 ) -> hyper::Result<()> {
     let has_more = rest.map(drop).is_some() || has_unread(paced.stream());
     let is_unread = match &ended {
@@ -347,7 +348,14 @@ async fn end(
         }
     };
     if is_unread {
-        paced.end_unread().await;
+        let mut over = pin!(paced.end_unread());
+        tokio::select! {
+            () = &mut over => {}
+            () = closing.cancelled() => {
+                info.state.set_closing();
+                over.await;
+            }
+        }
     }
     ended
 }
@@ -436,6 +444,7 @@ async fn http2(
     tokio::select! {
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
+            info.state.set_closing();
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -33,6 +33,8 @@ pub(crate) const PARK_AFTER: Duration = Duration::from_millis(200);
 /// may send: enough for an upload that was refused, as nginx has it.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(5);
+/// How much longer it does so once the server ends, so that the drain does not wait for the client.
+const LINGER_CLOSING: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The three deadlines.
@@ -152,6 +154,8 @@ impl DeadlineStream {
     pub(crate) async fn end_unread(&mut self) {
         if !self.state.is_unread() {
             self.state.leave_unread();
+            // Nothing that comes is a request any more, so that the connection may be closed for others.
+            self.state.listened();
             self.rest();
             // It is over, however it ends.
             self.shutdown().await.ignore();
@@ -344,6 +348,9 @@ impl AsyncWrite for DeadlineStream {
             }
         }
         let linger = this.linger.get_or_insert_with(Linger::begin);
+        if this.state.is_closing() {
+            linger.hurry();
+        }
         linger.poll(&mut this.stream, context).map(Ok)
     }
 }
@@ -363,11 +370,25 @@ struct Linger {
     over: Pin<Box<Sleep>>,
     silent: Pin<Box<Sleep>>,
     left: usize,
+    hurried: bool,
 }
 
 impl Linger {
     fn begin() -> Self {
-        Self { over: Box::pin(sleep(LINGER)), silent: Box::pin(sleep(LINGER_SILENCE)), left: LINGER_BYTES }
+        Self {
+            over: Box::pin(sleep(LINGER)),
+            silent: Box::pin(sleep(LINGER_SILENCE)),
+            left: LINGER_BYTES,
+            hurried: false,
+        }
+    }
+
+    /// Ends soon.
+    fn hurry(&mut self) {
+        if !std::mem::replace(&mut self.hurried, true) {
+            let soon = self.over.deadline().min(Instant::now() + LINGER_CLOSING);
+            self.over.as_mut().reset(soon);
+        }
     }
 
     fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
@@ -465,6 +486,7 @@ mod tests {
             over: Box::pin(sleep(over)),
             silent: Box::pin(sleep(silent)),
             left,
+            hurried: false,
         };
         let drained = async |mut linger: Linger, mut stream: TcpStream| {
             std::future::poll_fn(|context| linger.poll(&mut stream, context)).await;
@@ -484,5 +506,11 @@ mod tests {
         let (stream, client) = connected().await;
         drop(client);
         drained(bounded(LINGER, LINGER_SILENCE, LINGER_BYTES), stream).await;
+        // One that says nothing for long enough, but the server ends.
+        let (stream, _client) = connected().await;
+        let mut hurried = bounded(LINGER, LINGER, LINGER_BYTES);
+        hurried.hurry();
+        assert!(hurried.over.deadline() <= Instant::now() + LINGER_CLOSING);
+        drained(hurried, stream).await;
     }
 }

@@ -166,6 +166,21 @@ fn connection_cap() {
     }
 }
 
+#[test]
+fn a_connection_makes_room_of_which_what_comes_is_thrown_away() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let server = Server::start(&volume.root(), &["--max-connections", "1"]);
+    let mut over = Connection::open(server.addr);
+    over.send(REQUEST).unwrap();
+    assert_eq!(over.receive("GET").unwrap().status(), 200);
+    wait_until("it rests", || server.metric("memory_used_bytes{use=\"connections\"}") <= 16 * 1024);
+    over.send("?\r\n\r\n").unwrap();
+    assert_eq!(over.receive("GET").unwrap().status(), 400);
+    over.send("x").unwrap();
+    assert_eq!(server.get("/index.html").status(), 200);
+    assert_eq!(server.metric("connections_evicted_total"), 1);
+}
+
 /// HTTP is done with an answer before the client has taken all of it.
 #[test]
 fn an_answer_whose_end_is_on_its_way_is_not_closed_for_others() {

@@ -130,6 +130,27 @@ fn what_is_not_done_in_time_is_cut() {
 }
 
 #[test]
+fn a_client_whose_bytes_are_thrown_away_does_not_hold_up_the_end() {
+    let volume = Volume::with(&[("index.html", "hello")]);
+    let mut server = Server::start(&volume.root(), &["--shutdown-timeout", "20s"]);
+    let unread = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n";
+    for (request, status) in [("?\r\n\r\n", 400), (unread, 405)] {
+        let mut over = Connection::open(server.addr);
+        over.send(request).unwrap();
+        assert_eq!(over.receive("POST").unwrap().status(), status);
+        // A byte now and then, until the connection is gone.
+        std::thread::spawn(move || {
+            while over.send("x").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+    }
+    assert_eq!(server.process.terminate().code(), Some(0));
+    let said = server.process.stderr();
+    assert!(!said.contains("cut what was not finished in time"), "{said}");
+}
+
+#[test]
 fn a_second_signal_aborts() {
     let body = "x".repeat(32 * 1024 * 1024);
     let volume = Volume::with(&[("large.bin", &body)]);
