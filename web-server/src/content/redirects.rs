@@ -111,15 +111,30 @@ impl Redirects {
         self.rules.len()
     }
 
+    /// What the first rule that matches makes of a path, where that rule is forced: it does not matter then what is found.
+    pub(crate) fn find_forced(&self, path: &ContentPath) -> Option<Action> {
+        if !self.any_forced {
+            return None;
+        }
+        let segments = requested_segments(path);
+        let mut rules = self.rules.iter();
+        let (forced, action) = rules.find_map(|rule| Some((rule.forced, rule.apply(&segments)?)))?;
+        forced.then_some(action)
+    }
+
     /// What the first rule that matches makes of a path.
     pub(crate) fn find(&self, path: &ContentPath, when: When) -> Option<Action> {
         if when == When::File && !self.any_forced {
             return None;
         }
-        let segments: Vec<&str> = path.requested().split('/').filter(|segment| !segment.is_empty()).collect();
+        let segments = requested_segments(path);
         let mut rules = self.rules.iter().filter(|rule| rule.forced || when == When::NoFile);
         rules.find_map(|rule| rule.apply(&segments))
     }
+}
+
+fn requested_segments(path: &ContentPath) -> Vec<&str> {
+    path.requested().split('/').filter(|segment| !segment.is_empty()).collect()
 }
 
 impl Rule {
@@ -452,5 +467,15 @@ mod tests {
         }
         let (redirects, refused) = Redirects::parse(&"/a /b\n".repeat(1_001));
         assert_eq!((redirects.len(), refused.len()), (1_000, 1));
+    }
+
+    #[test]
+    fn what_is_found_does_not_matter_where_the_first_rule_that_matches_is_forced() {
+        let (redirects, _) = Redirects::parse("/a /b\n/dir/* /b\n/* /x 302!\n");
+        let forced = |path: &str| redirects.find_forced(&ContentPath::from_target(path).unwrap());
+        assert_eq!(forced("/other"), Some(Action::Redirect(StatusCode::FOUND, "/x".to_owned())));
+        assert_eq!((forced("/a"), forced("/dir/file")), (None, None));
+        let (redirects, _) = Redirects::parse("/a /b\n");
+        assert_eq!(redirects.find_forced(&ContentPath::from_target("/a").unwrap()), None);
     }
 }

@@ -12,6 +12,7 @@ use crate::content::generation::Found;
 use crate::content::header_policy::HeaderPolicy;
 use crate::content::path::{ContentPath, Rejected, relative};
 use crate::content::redirects::{Action, When};
+use crate::content::release::ReleaseId;
 use crate::content::representation::Representation;
 use crate::content::root::{Content, ContentRoot};
 use crate::http::body::Payload;
@@ -120,17 +121,19 @@ impl Files {
             Some(file) => file.of(site).await?,
             None => None,
         };
+        // Nothing is looked for that a rule hides: it may have to be hashed first, or cannot be read.
+        if let Some(action) = rules.as_ref().and_then(|rules| rules.find_forced(path)) {
+            return self.act(request, site, action).await;
+        }
         let (found, name) = self.resolve(site, path).await?;
         // A page that was loaded a moment ago may mean an asset that was there then.
         let stale = match found {
-            Found::Nothing => stale_asset(request, site, path).await,
+            Found::Nothing => stale_asset(site, path),
             Found::File(_) | Found::Directory => None,
         };
-        let when = match (&found, &stale) {
-            (Found::Nothing, None) => When::NoFile,
-            _ => When::File,
-        };
-        if let Some(action) = rules.and_then(|rules| rules.find(path, when)) {
+        let is_found = stale.is_some() || !matches!(found, Found::Nothing);
+        let rule = |when| rules.as_ref().and_then(|rules| rules.find(path, when));
+        if is_found && let Some(action) = rule(When::File) {
             return self.act(request, site, action).await;
         }
         let response = match found {
@@ -139,10 +142,18 @@ impl Files {
                 let target = path.as_directory_target();
                 redirect(StatusCode::PERMANENT_REDIRECT, &target, request.uri.query())
             }
-            Found::Nothing => match stale {
-                Some(reply) => return Ok(reply),
-                None => return self.missing(request, site, path).await,
-            },
+            Found::Nothing => {
+                // The release of a stale asset may be gone from the volume by now, which is no failure.
+                if let Some((release, asset)) = stale
+                    && let Ok(response) = represent(request, &asset, Name::Own).await
+                {
+                    return Ok(Reply { response, release: Some(release) });
+                }
+                return match rule(When::NoFile) {
+                    Some(action) => self.act(request, site, action).await,
+                    None => self.missing(request, site, path).await,
+                };
+            }
         };
         Ok(Reply { response, release: site.release() })
     }
@@ -234,13 +245,9 @@ fn is_navigation(headers: &HeaderMap) -> bool {
 }
 
 /// A file that a release before had under this name.
-async fn stale_asset(request: &Parts, site: &Content, path: &ContentPath) -> Option<Reply> {
+fn stale_asset(site: &Content, path: &ContentPath) -> Option<(ReleaseId, Arc<Representation>)> {
     let Content::Release(generation) = site else { return None };
-    let (release, representation) =
-        path.may_be_redirected().then(|| generation.stale_asset(path.file())).flatten()?;
-    // Its release may be gone from the volume by now, which is no failure.
-    let response = represent(request, &representation, Name::Own).await.ok()?;
-    Some(Reply { response, release: Some(release) })
+    path.may_be_redirected().then(|| generation.stale_asset(path.file())).flatten()
 }
 
 /// Answers with what a puller asks for by a name that the manifest gives to it, now and perhaps to something else later.
