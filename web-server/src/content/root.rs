@@ -224,7 +224,9 @@ impl ContentRoot {
     /// What is to be served from now on, loaded; `None` where nothing changed.
     fn next(&self, now: &Content) -> io::Result<Option<Content>> {
         for _ in 0..SWAP_RACES {
-            match self.prepare(look(&self.path)?, now) {
+            let seen = look(&self.path);
+            self.forget_refused(&seen);
+            match seen.and_then(|seen| self.prepare(seen, now)) {
                 // It was replaced while it was looked through: what replaced it is looked at instead.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 next => return next,
@@ -235,7 +237,6 @@ impl ContentRoot {
 
     /// `None` where nothing changed; `Interrupted` where something changed meanwhile.
     fn prepare(&self, seen: RootState, now: &Content) -> io::Result<Option<Content>> {
-        self.forget_refused(&seen);
         match (seen, now) {
             (RootState::Missing(reason), Content::Waiting(known)) if *known == reason => Ok(None),
             (RootState::Missing(reason), Content::Waiting(_) | Content::Live(_)) => {
@@ -289,10 +290,13 @@ impl ContentRoot {
     }
 
     /// A release that was refused counts for as long as the link names it.
-    fn forget_refused(&self, seen: &RootState) {
+    fn forget_refused(&self, seen: &io::Result<RootState>) {
         let named = match seen {
-            RootState::Release(release) => Some(release.link),
-            RootState::Missing(_) | RootState::Plain(_) => None,
+            Ok(RootState::Release(release)) => Some(release.link),
+            Ok(RootState::Missing(_) | RootState::Plain(_)) => None,
+            Err(error) if error.kind() == ErrorKind::NotADirectory => None,
+            // Nothing is known of what the root names now.
+            Err(_) => return,
         };
         if self.refused().is_some_and(|refused| Some(refused.link) != named) {
             self.refuse(None);

@@ -61,6 +61,17 @@ fn a_first_release_that_does_not_fit_leaves_the_server_unready_until_one_does() 
 }
 
 #[test]
+fn a_release_that_does_not_fit_is_forgotten_where_the_root_becomes_a_file() {
+    let volume = Volume::new();
+    publish_many(&volume, "one");
+    let server = Server::start(&volume.root(), &LIMIT);
+    wait_until_refused(&server, "one");
+    std::fs::remove_file(volume.root()).unwrap();
+    std::fs::write(volume.root(), "").unwrap();
+    wait_until("it is forgotten", || server.metric("release_refused") == 0);
+}
+
+#[test]
 fn a_listing_that_does_not_fit_is_refused_and_why_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..MANY).map(|number| format!("many/{number}-{}", "n".repeat(180))).collect();
