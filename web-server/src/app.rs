@@ -243,9 +243,9 @@ fn tighter(flag: Option<u64>, cgroup: Option<u64>) -> Option<u64> {
         && cgroup < flag
     {
         tracing::warn!(
-            flag,
-            cgroup,
-            "--memory-limit is above the container's memory limit, which is what holds"
+            flag_bytes = flag,
+            container_bytes = cgroup,
+            "the container's memory limit holds, which is below --memory-limit: lower the flag, or raise the container's limit"
         );
     }
     flag.into_iter().chain(cgroup).min()

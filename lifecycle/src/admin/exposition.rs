@@ -17,8 +17,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format for the `Accept` fields of a scraper (RFC 9110 section 12.5.1): OpenMetrics where a scraper names it, and likes text
-    /// no better.
+    /// The format for the `Accept` fields of a scraper (RFC 9110 section 12.5.1): OpenMetrics where a scraper names it, and does
+    /// not prefer text.
     pub(super) fn negotiate(headers: &HeaderMap) -> Self {
         let quality = |media_type| quality::of_media_type(headers, media_type);
         if quality::names_media_type(headers, OPEN_METRICS) && quality(OPEN_METRICS) >= quality("text/plain")

@@ -1,8 +1,8 @@
 //! "Sync now": the one thing that the page can ask for.
 //!
 //! SECURITY: it does no harm, and still is not for every client. It takes the flag; a peer on this machine, or in this Pod, that is
-//! no proxy; and a page that came from this server under a name for this machine. So neither another site in the same browser nor a name that
-//! another site has pointed at this machine gets anything done.
+//! no proxy; and a page that came from this server under a name for this machine. So neither another site in the same browser nor a
+//! name that another site has pointed at this machine gets anything done.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

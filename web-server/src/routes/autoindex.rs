@@ -33,7 +33,7 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// JSON for clients that like it better than HTML.
+    /// JSON for clients that prefer it to HTML.
     pub(crate) fn wanted(headers: &HeaderMap) -> Self {
         let quality = |media_type| quality::of_media_type(headers, media_type);
         if quality("application/json") > quality("text/html") { Self::Json } else { Self::Html }
