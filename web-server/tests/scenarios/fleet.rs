@@ -572,7 +572,7 @@ fn held_requests_that_come_together_are_answered_one_after_the_other() {
     write_tree(dir.path(), &[("index.html", "one")]);
     let server = Server::start(dir.path(), &["--manifest"]);
     let tag = etag(&server);
-    let fields: String = (0..20).map(|number| format!("X-{number}:x\r\n")).collect();
+    let fields = (0..20).map(|number| format!("X-{number}:x\r\n")).collect::<Vec<_>>().concat();
     let held = format!(
         "GET /manifest.json HTTP/1.1\r\nHost:h\r\n{fields}If-None-Match:{tag}\r\nPrefer:wait=0\r\n\r\n"
     );
