@@ -245,7 +245,8 @@ fn tighter(flag: Option<u64>, cgroup: Option<u64>) -> Option<u64> {
         tracing::warn!(
             flag_bytes = flag,
             container_bytes = cgroup,
-            "the container's memory limit holds, which is below --memory-limit: lower the flag, or raise the container's limit"
+            "the container's memory limit is below --memory-limit, and holds: lower the flag, or raise the \
+             container's limit"
         );
     }
     flag.into_iter().chain(cgroup).min()
