@@ -9,6 +9,7 @@
 //! - [`config`]: the flags
 //! - [`identity`], [`position`], [`metrics`], [`loss`]: words that all layers share: which file and which content of it, what was
 //!   read and what was confirmed, what is counted, what is lost
+//! - [`directory`]: how a name outlives a crash
 //! - [`record`]: what a line says, what of it is left out, and what a receiver gets
 //! - [`checkpoint`]: what survives a restart (when it is written is `agent/checkpoint_schedule.rs`)
 //! - [`watch`]: which files there are by name, and what the kernel says has happened to them
@@ -23,6 +24,7 @@ mod app;
 mod checkpoint;
 mod config;
 mod deliver;
+mod directory;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;

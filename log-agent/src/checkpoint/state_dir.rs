@@ -6,14 +6,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lifecycle::exit::{Exit, Failure, OrExit as _};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::document::{Document, FileEntry};
+use crate::directory;
 use crate::identity::{Instance, random};
 
 const INSTANCE: &str = "instance";
@@ -44,7 +46,8 @@ impl StateDir {
     /// 74 where it cannot be made or written, 69 where another agent holds it.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let cannot = |what| {
-            format!("cannot {what} the state directory {}; choose another with --state-dir", path.display())
+            let (shown, cure) = (path.display(), cure(path));
+            format!("cannot {what} the state directory {shown}; {cure}choose another with --state-dir")
         };
         fs::create_dir_all(path).with_context(|| cannot("make")).or_exit(Exit::Io)?;
         let lock = OpenOptions::new()
@@ -56,20 +59,24 @@ impl StateDir {
             .with_context(|| cannot("write to"))
             .or_exit(Exit::Io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let is_new = !SLOTS.iter().any(|slot| path.join(slot).exists());
-                let instance = instance(path);
-                Ok(Self { path: path.to_owned(), generation: 0, instance, is_new, _lock: lock })
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Failure::new(
+                    Exit::Unavailable,
+                    format!(
+                        "the state directory {} is held by another log-agent; end that one, or give each its own --state-dir",
+                        path.display()
+                    ),
+                ));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
-                Exit::Unavailable,
-                format!(
-                    "the state directory {} is held by another log-agent; end that one, or give each its own --state-dir",
-                    path.display()
-                ),
-            )),
-            Err(error) => Err(error).with_context(|| cannot("lock")).or_exit(Exit::Io),
+            Err(error) if has_no_locks(error) => {
+                tracing::warn!(state_dir = %path.display(), "the state directory has no locks: make sure that only one log-agent uses it");
+            }
+            Err(error) => return Err(error).with_context(|| cannot("lock")).or_exit(Exit::Io),
         }
+        let is_new = !SLOTS.iter().any(|slot| path.join(slot).exists());
+        let instance = instance(path);
+        Ok(Self { path: path.to_owned(), generation: 0, instance, is_new, _lock: lock })
     }
 
     pub(crate) fn instance(&self) -> Instance {
@@ -121,6 +128,26 @@ impl StateDir {
     }
 }
 
+/// Whether an error says that the file system has no locks, rather than that this one cannot be had.
+fn has_no_locks(error: Errno) -> bool {
+    matches!(error, Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL)
+}
+
+/// Says whose a directory is and what to do, where it belongs to another user than this process.
+fn cure(dir: &Path) -> String {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match fs::metadata(dir) {
+        Ok(found) if found.uid() != uid => format!(
+            "it belongs to user {}, group {}, mode {:04o}, and this process is user {uid}, group {gid}: run it as that user, give \
+             the directory to this one (chown), or ",
+            found.uid(),
+            found.gid(),
+            found.mode() & 0o7777
+        ),
+        _ => String::new(),
+    }
+}
+
 /// The number of a state directory, made when it is used for the first time. Where it cannot be kept, it is one for this run.
 fn instance(dir: &Path) -> Instance {
     let path = dir.join(INSTANCE);
@@ -150,7 +177,7 @@ fn replace(dir: &Path, names: [&str; 2], write: impl FnOnce(&mut File) -> io::Re
     write(&mut file)?;
     file.sync_all()?;
     fs::rename(&temporary, name)?;
-    File::open(dir)?.sync_all()
+    directory::sync(dir)
 }
 
 /// A checkpoint on its way to the disk.
@@ -198,6 +225,20 @@ mod tests {
         }
         fs::write(dir.path().join(SLOTS[0]), b"\0\0\0").unwrap();
         assert!(state.load().is_empty());
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_shown_with_both_users_and_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(cure(dir.path()), "");
+        let others = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(65532), Some(65532)).unwrap();
+            dir.path()
+        } else {
+            Path::new("/")
+        };
+        let cure = cure(others);
+        assert!(cure.contains("this process is user") && cure.contains("chown"), "{cure}");
     }
 
     #[test]

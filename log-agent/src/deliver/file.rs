@@ -8,7 +8,6 @@
 //! what was written in bulk is let go once it is on the disk.
 
 use std::fs::{File, OpenOptions};
-use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -21,6 +20,7 @@ use lifecycle::blocking;
 use rustix::fs::{Advice, fadvise};
 
 use super::attempt::{DeliveryError, Payload};
+use crate::directory;
 
 /// A chunk of this size is part of a backlog.
 const BULK: u64 = 128 * 1024;
@@ -94,14 +94,9 @@ pub(super) fn open_lines(path: &Path, mode: u32) -> io::Result<File> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).mode(mode).open(path)?;
     let length = file.metadata()?.len();
     if length == 0 {
-        // Perhaps it is new: its name has to outlive a crash, as what is under it does.
-        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        match File::open(directory).and_then(|directory| directory.sync_all()) {
-            // A directory that may be written to and not read, or a file system whose directories know no sync.
-            Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {}
-            synced => synced?,
-        }
+        // Perhaps it is new.
+        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+        directory::sync(above.unwrap_or(Path::new(".")))?;
         return Ok(file);
     }
     let mut last = [0];
