@@ -445,6 +445,8 @@ async fn http2(
         ended = connection.as_mut() => ended,
         () = closing.cancelled() => {
             info.state.set_closing();
+            // As long as it takes what was sent, the client sends frames that allow more: they must not reset the connection.
+            info.state.leave_unread();
             connection.as_mut().graceful_shutdown();
             connection.await
         }
