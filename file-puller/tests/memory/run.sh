@@ -5,6 +5,7 @@
 # is that of deploy/test-image.sh.
 #
 #   file-puller/tests/memory/run.sh [CASE...]      all cases, or those that are named
+#   FS=xfs file-puller/tests/memory/run.sh         on a disk of xfs, or btrfs, whose tools have to be there
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
