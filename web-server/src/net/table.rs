@@ -326,28 +326,14 @@ impl Slot {
         }
     }
 
-    /// Takes so much more for something that could do without it. Where there is less room than that, others are closed for it.
+    /// Takes this many bytes more, for something that can be refused. Where there is less room than that, others are closed for it.
     pub(crate) fn try_grow(&self, bytes: u64) -> Result<(), NoRoom> {
-        let mut entries = self.table.entries.lock();
-        self.take_sparingly(&mut entries, bytes)?;
-        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
-        self.table.recharge(entry, entry.charged + bytes);
-        if entry.evicted {
-            entries.leaving += bytes;
-        }
-        Ok(())
+        self.take_sparingly(bytes, |entry| self.table.recharge(entry, entry.charged + bytes))
     }
 
-    /// Takes so much for a request that is held while the connection rests, as [`Self::try_grow`] does.
+    /// Takes this many bytes for a request that is held while the connection rests, as [`Self::try_grow`] does.
     pub(crate) fn try_hold(&self, bytes: u64) -> Result<(), NoRoom> {
-        let mut entries = self.table.entries.lock();
-        self.take_sparingly(&mut entries, bytes)?;
-        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
-        entry.held += bytes;
-        if entry.evicted {
-            entries.leaving += bytes;
-        }
-        Ok(())
+        self.take_sparingly(bytes, |entry| entry.held += bytes)
     }
 
     /// Says that the request is held no longer.
@@ -361,16 +347,24 @@ impl Slot {
         self.table.budget.refund(Account::Connections, held);
     }
 
-    /// Takes from the budget as long as an eighth of it is left, or will be as soon as those that are closed for it have given back
-    /// theirs.
-    fn take_sparingly(&self, entries: &mut Entries, bytes: u64) -> Result<(), NoRoom> {
+    /// Takes bytes from the budget as long as an eighth of it is left, or will be as soon as those that are closed for it have given
+    /// back theirs, and has them noted.
+    fn take_sparingly(&self, bytes: u64, note: impl FnOnce(&mut Entry)) -> Result<(), NoRoom> {
+        let mut entries = self.table.entries.lock();
         let budget = &self.table.budget;
-        let Err(lacking) = budget.take_sparingly(bytes) else { return Ok(()) };
-        self.table.evict(entries, Some(self.number), lacking);
-        if entries.leaving < lacking {
-            return Err(NoRoom);
+        if let Err(lacking) = budget.take_sparingly(bytes) {
+            self.table.evict(&mut entries, Some(self.number), lacking);
+            if entries.leaving < lacking {
+                return Err(NoRoom);
+            }
+            budget.take(Account::Connections, bytes)?;
         }
-        budget.take(Account::Connections, bytes)
+        let Some(entry) = entries.by_number.get_mut(&self.number) else { return Ok(()) };
+        note(entry);
+        if entry.evicted {
+            entries.leaving += bytes;
+        }
+        Ok(())
     }
 
     fn try_grow_to(&self, bytes: u64) -> Result<(), Obstacle> {
