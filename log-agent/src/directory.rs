@@ -1,4 +1,4 @@
-//! A name in a directory has to outlive a crash, as what is under it does.
+//! Names of files that survive a crash: a file that is synced is lost all the same where its directory is not.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_cannot_be_synced_is_no_failure() {
-        // The kernel's own have no disk.
+        // /proc has no disk that its directories could be written to.
         assert!(File::open("/proc").unwrap().sync_all().is_err());
         sync(Path::new("/proc")).unwrap();
         assert!(sync(Path::new("/proc/none")).is_err());

@@ -56,8 +56,8 @@ pub struct Config {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) access_log_keep: u32,
 
-    /// Memory limit of the whole process, for content, connections and answers under way. Without this flag, and where it is
-    /// lower, the limit of the container (its cgroup) holds; without either there is none
+    /// Memory limit of the whole process, for content, connections and answers under way. The limit of the container (its cgroup)
+    /// holds instead where that is lower, or where this flag is not given; without either there is no limit
     #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
     pub(crate) memory_limit: Option<u64>,
 

@@ -98,13 +98,13 @@ impl fmt::Debug for Digest {
 pub(crate) struct FileMode(u16);
 
 impl FileMode {
-    /// What a plain file has.
+    /// The mode of a plain file.
     pub(crate) const PLAIN: Self = Self(0o644);
-    /// What a plain file has that its group may write.
+    /// The mode of a plain file that its group may write.
     pub(crate) const GROUP_WRITABLE: Self = Self(0o664);
-    /// What a plain file has that is not for readers.
+    /// The mode of a file that readers are not to open.
     pub(crate) const CLOSED: Self = Self(0o600);
-    /// The same where its group may write it.
+    /// The mode of such a file that its group may read and write.
     pub(crate) const CLOSED_GROUP_WRITABLE: Self = Self(0o660);
     /// What a program has.
     pub(crate) const EXECUTABLE: Self = Self(0o755);

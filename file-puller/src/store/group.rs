@@ -18,7 +18,7 @@ pub(crate) fn open_to_group(volume: &Volume) {
     if volume.directory_mode().contains(Mode::WGRP)
         && let Err(error) = open_releases(volume)
     {
-        // It is another user who will miss it.
+        // Only other users need the right, so this one goes on.
         tracing::warn!(%error, "releases that were made without --group-write stay closed to the group");
     }
 }

@@ -498,7 +498,7 @@ fn tar_bomb_zstd() {
     refused("site.tar.zst", zstd(&bomb()), "it expands more than --max-expansion 100 times");
 }
 
-/// A name that is larger than the memory of whoever reads it, also behind what is left out and larger.
+/// An entry's name of 8 MiB, which a reader would keep in memory; also right behind a larger entry that is left out.
 #[test]
 fn tar_bomb_in_a_name() {
     let name = raw_entry("././@LongLink", EntryType::GNULongName, &vec![b'a'; 8 << 20]);

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// As the kernel: behind more links than this there is no file.
+/// The kernel follows at most so many links for one path (path_resolution(7)), and opens nothing behind more.
 const MOST_LINKS: usize = 40;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl OwnFiles {
     }
 }
 
-/// Where the links lead that a file's name is, also where nothing is there yet.
+/// Follows a file's name through symbolic links, also to a file that is not there yet.
 fn behind_links(mut path: PathBuf) -> PathBuf {
     for _ in 0..MOST_LINKS {
         let Ok(target) = path.read_link() else { break };

@@ -83,7 +83,8 @@ fn left_behind(kubelet: i32) -> String {
     format!("a killed demo, pid {kubelet}, has left its Pod behind: end it with `{command}`, and try again")
 }
 
-/// A path as one word for a shell. None where it does not stay as it is in a line: a failure's white space is folded.
+/// A path as one word for a shell. None for a path that the line of a failure would not repeat as it is, because white space is
+/// folded there.
 fn quoted(path: &Path) -> Option<String> {
     let path = path.to_str()?;
     let folded = path.split_whitespace().collect::<Vec<_>>().join(" ");

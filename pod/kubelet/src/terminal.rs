@@ -1,8 +1,7 @@
 //! What a person reads: one short line an event on stderr; and on stdout the records that log-agent ships.
 //!
-//! On a terminal, records are counted instead of shown, in a last line that changes; no line is longer than the terminal is wide, but
-//! for the banner's where they are about a long path or address: people copy these. What the kubelet says itself fits into 80 columns
-//! otherwise. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
+//! On a terminal, records are counted instead of shown, in a last line that changes. No line is longer than the terminal is wide, except
+//! those of the banner that name a long path or address, because people copy these. All else that the kubelet says fits into 80 columns. A pipe gets everything: bare records on stdout, whole lines without colours on stderr.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

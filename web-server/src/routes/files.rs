@@ -47,9 +47,9 @@ pub(crate) struct Files {
     pub(crate) cors: Cors,
     pub(crate) header_policy: Arc<HeaderPolicy>,
     pub(crate) metrics: Arc<Metrics>,
-    /// What listings are taken from.
+    /// The memory that listings are charged to.
     pub(crate) budget: Arc<Budget>,
-    /// Listings for which it had no room.
+    /// Says which listings did not fit.
     pub(crate) oversized: Oversized,
 }
 
